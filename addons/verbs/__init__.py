@@ -1,0 +1,1 @@
+"""The verbs of the `governor` command, one file a family."""

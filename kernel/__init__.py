@@ -1,0 +1,1 @@
+"""Governor's kernel: values in, values out. No clock, file, network, thread, logging or mitmproxy."""

@@ -1,0 +1,51 @@
+"""What the kernel raises. Each class is one that a caller treats differently."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kernel.findings import Finding
+    from kernel.verdict import Code
+
+
+class KernelError(Exception):
+    """The root of everything that the kernel raises."""
+
+
+class NonCanonical(KernelError):
+    """A request names its destination in a form that has no single reading."""
+
+    def __init__(self, code: Code, problem: str) -> None:
+        self.code, self.problem = code, problem
+        super().__init__(f"{code}: {problem}")
+
+
+class PatternError(KernelError):
+    """A host, path or address pattern that a policy may not contain."""
+
+    def __init__(self, problem: str, hint: str = "") -> None:
+        self.problem, self.hint = problem, hint
+        super().__init__(f"{problem} ({hint})" if hint else problem)
+
+
+class PolicyError(KernelError):
+    """A policy that does not load; `findings` says where and why, errors first."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+class CanonicalError(KernelError):
+    """A value that has no canonical form, or bytes that are not in it."""
+
+
+class ChainError(KernelError):
+    """A log line that does not follow from the one before it."""
+
+
+class NoteError(KernelError):
+    """A signed note, checkpoint or verifier key that cannot be read or does not verify."""

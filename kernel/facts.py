@@ -1,0 +1,56 @@
+"""What the kernel is told about a flow. Whatever is here was brought to canonical form at the edge (kernel/normal.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """Who sent the flow, and by which evidence: proxy-auth, cert, source, port, sandbox or none."""
+
+    id: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A destination in canonical form: a lower-case A-label name without trailing dot, or an address literal."""
+
+    name: str
+    address: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A path as it is judged and sent, without the query.
+
+    `segments` reads `%2F` as a character of a segment. `split` reads it as a separator; None where that is the same.
+    `/a//b` is already `/a/b`; `/` has the one segment "", `/a/` has the two segments "a" and "".
+    """
+
+    text: str
+    segments: tuple[str, ...]
+    split: tuple[str, ...] | None = None
+
+    @property
+    def readings(self) -> tuple[tuple[str, ...], ...]:
+        return (self.segments,) if self.split is None else (self.segments, self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """One request as a policy can see it. `method` is upper-case, `scheme` is http or https, sizes are bytes."""
+
+    agent: Agent
+    method: str
+    scheme: str
+    host: Host
+    port: int
+    path: Path
+    query: str = ""
+    body_bytes: int = 0
+    content_type: str = ""

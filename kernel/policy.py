@@ -1,0 +1,162 @@
+"""A compiled policy: plain values that the index, the decision and the analyser share. Built by kernel/compiler.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kernel.facts import Address
+
+
+class Verb(StrEnum):
+    """What a rule does. NEVER is how a `never:` item is held: a refusal above every other."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+    NEVER = "never"
+
+    @property
+    def grants(self) -> bool:
+        return self is Verb.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a policy says something. Line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class HostReach(StrEnum):
+    """How far a host pattern reaches from its name."""
+
+    EXACT = "exactly"
+    BELOW = "below"
+    SELF_AND_BELOW = "it and everything below it"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPattern:
+    """`x.com` (EXACT), `*.x.com` (BELOW: one or more labels more, never the apex), `.x.com` (SELF_AND_BELOW).
+
+    `name` is the canonical name without star or leading dot.
+    """
+
+    name: str
+    reach: HostReach
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The addresses from `first` to `last`, both included and of one family."""
+
+    first: Address
+    last: Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """A named or written range: `10.0.0.0/8`, `10.1.2.3`, `metadata`, `loopback`."""
+
+    text: str
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PathGlob:
+    """`*` is zero or more characters of one segment; `**` is a whole segment and stands for zero or more segments."""
+
+    text: str
+    segments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPattern:
+    """`https://host[:port]/path-glob`, one box: nothing of it combines with another pattern's parts."""
+
+    text: str
+    scheme: str
+    host: HostPattern | AddressRange
+    port: int
+    path: PathGlob
+
+
+Destination = HostPattern | AddressRange | UrlPattern
+
+
+@dataclass(frozen=True, slots=True)
+class AgentPattern:
+    """An agent id or an id glob (`claude-*`)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The keys of a rule, AND-ed; each list is an OR. None means the key says nothing (any)."""
+
+    agents: tuple[AgentPattern, ...] | None = None
+    to: tuple[Destination, ...] | None = None
+    address: tuple[AddressRange, ...] | None = None
+    methods: frozenset[str] | None = None
+    schemes: frozenset[str] | None = None
+    ports: tuple[PortRange, ...] | None = None
+    paths: tuple[PathGlob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One item of `rules:` or `never:` (named `never-1`, `never-2`, ... in order). `number` is its place in the policy."""
+
+    number: int
+    name: str
+    verb: Verb
+    where: Conditions
+    holes: tuple[Conditions, ...]
+    position: Position
+    tell: str | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """One item of `assert:`: this agent's request must be granted (`allowed`) or refused (`denied`)."""
+
+    allowed: bool
+    agent: str
+    method: str
+    url: str
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The `identity:` section. `sources` are the sources it names; `anonymous` is True where it says `anonymous: allow`."""
+
+    sources: frozenset[str] = frozenset()
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names."""
+
+    digest: str
+    files: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    nevers: tuple[Rule, ...] = ()
+    groups: dict[str, tuple[AgentPattern, ...]] = field(default_factory=dict)
+    contact: str | None = None
+    identity: Identity = Identity()
+    assertions: tuple[Assertion, ...] = ()
