@@ -1,0 +1,195 @@
+"""The entries of the log. A builder gives a type and its own fields; `common` gives what every entry begins with.
+
+kernel/README.md, section "The log", says what each field means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from blake3 import blake3
+
+from kernel.canonical import Value, encode
+
+type Body = dict[str, Value]
+
+VERSION = 1
+_CERTIFICATE = b"governor/audit/lane/v1\0"
+_COMMITMENT = b"gov/commit/v1\0"
+# Until the kernel keeps accounts, the accounts that a step may read are the empty set.
+EMPTY_SET = blake3(b"governor/kernel/accounts/v1\0" + encode({})).hexdigest()
+
+
+def common(kind: str, seq: int, prev: str, ts: str, mono_us: int, lane: str) -> Body:
+    """What every entry begins with. `prev` is 64 hex digits, `ts` comes from `timestamp`."""
+    return {"v": VERSION, "type": kind, "seq": seq, "prev": prev, "ts": ts, "mono_us": mono_us, "lane": lane}
+
+
+def timestamp(moment: datetime) -> str:
+    """An aware moment as the log writes it: `2026-01-02T03:04:05.000006Z`."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def commitment(salt: bytes, name: str, value_canonical: bytes) -> str:
+    """The hex that stands for a value in a field `NAME$c`; `salt` is 32 random bytes of this field of this entry."""
+    return blake3(b"".join((_COMMITMENT, name.encode(), b"\0", value_canonical)), key=salt).hexdigest()
+
+
+def certificate_bytes(log_id: str, lane: str, key: str) -> bytes:
+    """What the root key signs to certify a lane's key (`key` is the verifier key text)."""
+    return _CERTIFICATE + encode({"key": key, "lane": lane, "log_id": log_id})
+
+
+def genesis(log_id: str, origin: str, root: str, created: str, governor: str) -> Body:
+    """The first entry of the log, signed by the root key. `root` is its verifier key."""
+    return {
+        "type": "genesis",
+        "log_id": log_id,
+        "origin": origin,
+        "root": root,
+        "created": created,
+        "governor": governor,
+    }
+
+
+def kernel_identity(version: str, digest: str) -> Body:
+    """The `kernel` field of `lane_open` and `policy_load`."""
+    return {"version": version, "digest": digest}
+
+
+def sibling(lane: str, entries: int, head: str) -> Body:
+    """One item of `siblings`: what another lane held when this one was opened."""
+    return {"lane": lane, "entries": entries, "head": head}
+
+
+def lane_open(key: str, certificate: str, kernel: Body, siblings: Sequence[Body]) -> Body:
+    """The first entry of a lane (after genesis in the first one), signed by the lane's key."""
+    return {
+        "type": "lane_open",
+        "kernel": kernel,
+        "key": key,
+        "certificate": certificate,
+        "siblings": list(siblings),
+    }
+
+
+def policy_load(policy: str, files: Sequence[str], mode: str, kernel: Body) -> Body:
+    """A policy is in force from here on. `policy` is its digest."""
+    return {"type": "policy_load", "policy": policy, "files": list(files), "mode": mode, "kernel": kernel}
+
+
+def request_facts(
+    method: str | None,
+    scheme: str | None,
+    host: str | None,
+    port: int | None,
+    path_commitment: str | None,
+    address: str | None,
+    body_bytes: int | None,
+    content_type: str | None,
+) -> Body:
+    """The `in` field of a decision; None is what the stage does not know."""
+    return {
+        "method": method,
+        "scheme": scheme,
+        "host": host,
+        "port": port,
+        "path$c": path_commitment,
+        "address": address,
+        "body_bytes": body_bytes,
+        "content_type": content_type,
+    }
+
+
+def decision(
+    stage: str,
+    flow: str,
+    agent: str | None,
+    by: str,
+    policy: str,
+    facts: Body,
+    groups: Sequence[str],
+    verdict: str,
+    rule: str | None,
+    code: str,
+    reason: str,
+    mode: str,
+) -> Body:
+    """One verdict, written before it takes effect."""
+    return {
+        "type": "decision",
+        "stage": stage,
+        "flow": flow,
+        "agent": {"id": agent, "by": by},
+        "policy": policy,
+        "in": facts,
+        "groups": list(groups),
+        "pre": EMPTY_SET,
+        "post": EMPTY_SET,
+        "draws": [],
+        "verdict": verdict,
+        "rule": rule,
+        "code": code,
+        "reason": reason,
+        "mode": mode,
+    }
+
+
+def outcome(
+    flow: str,
+    decision: str,
+    result: str,
+    status: int | None = None,
+    bytes_up: int = 0,
+    bytes_down: int = 0,
+    part: int | None = None,
+    code: str | None = None,
+) -> Body:
+    """What became of a flow that was let through. `decision` is its entry as LANE/SEQ."""
+    return {
+        "type": "outcome",
+        "flow": flow,
+        "decision": decision,
+        "result": result,
+        "status": status,
+        "bytes_up": bytes_up,
+        "bytes_down": bytes_down,
+        "part": part,
+        "code": code,
+    }
+
+
+def connection(client: str, result: str, code: str | None) -> Body:
+    """A client connection that ended without a request that could be judged."""
+    return {"type": "connection", "client": client, "result": result, "code": code}
+
+
+def refusals(agent: str | None, counts: Mapping[str, int], start: str, end: str) -> Body:
+    """Refusals of one agent that were counted, not written one by one, between two timestamps."""
+    return {"type": "refusals", "agent": agent, "counts": dict(counts), "from": start, "to": end}
+
+
+def fault(where: str, error: str, code: str, flow: str | None) -> Body:
+    """A fault that was answered with a refusal. `error` is a class name: messages may quote what an agent sent."""
+    return {"type": "fault", "where": where, "error": error, "code": code, "flow": flow}
+
+
+def operator(act: str, agent: str | None, reason: str, operator: str, by: str) -> Body:
+    """Something an operator did."""
+    return {"type": "operator", "act": act, "agent": agent, "reason": reason, "operator": operator, "by": by}
+
+
+def config(options: Mapping[str, Value], versions: Mapping[str, str]) -> Body:
+    """The settings this process runs with, fixed from here on."""
+    return {"type": "config", "options": dict(options), "versions": dict(versions)}
+
+
+def recovery(segment: str, offset: int, size_bytes: int, digest: str) -> Body:
+    """An unfinished last line that was put aside and cut off at a start."""
+    return {"type": "recovery", "segment": segment, "offset": offset, "bytes": size_bytes, "blake3": digest}
+
+
+def close(reason: str) -> Body:
+    """The lane was closed in order."""
+    return {"type": "close", "reason": reason}

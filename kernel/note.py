@@ -1,0 +1,157 @@
+"""C2SP signed notes, tlog checkpoints and verifier keys (Ed25519)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from kernel.errors import NoteError
+
+type Signer = Callable[[bytes], bytes]
+type Verify = Callable[[bytes, bytes, bytes], bool]
+"""(public key, signature, message) -> whether the signature holds."""
+
+_ED25519 = b"\1"
+_DASH = "— "
+_NAME = re.compile(r"[!-*,-~]+")
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+MAX_NOTE_CHARACTERS = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierKey:
+    """A named Ed25519 public key (32 bytes)."""
+
+    name: str
+    public: bytes
+
+    @property
+    def kid(self) -> str:
+        """The C2SP key id in hex, as it stands in log lines."""
+        return key_id(self.name, self.public).hex()
+
+    def __str__(self) -> str:
+        return verifier_key(self.name, self.public)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The head of a tree: `size` leaves with this `root`."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+def root_name(log_id: str) -> str:
+    """The name of a log's root key, and the origin of the log."""
+    return f"governor/{log_id}"
+
+
+def lane_name(log_id: str, lane: str) -> str:
+    """The name of a lane's key, and the origin of its checkpoints."""
+    return f"governor/{log_id}/{lane}"
+
+
+def key_id(name: str, public: bytes) -> bytes:
+    """The four bytes by which a signature names its key."""
+    return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+
+
+def verifier_key(name: str, public: bytes) -> str:
+    """The key as text: name, key id and base64, joined by plus signs."""
+    return f"{name}+{key_id(name, public).hex()}+{base64.b64encode(_ED25519 + public).decode()}"
+
+
+def parse_verifier_key(text: str) -> VerifierKey:
+    """The key that `text` (surrounding white space aside) names, or NoteError."""
+    parts = text.strip().split("+", 2)
+    if len(parts) != 3 or not _NAME.fullmatch(parts[0]):
+        raise NoteError("not a verifier key: expected NAME+KEYID+BASE64")
+    name, named_id, encoded = parts
+    data = _base64(encoded)
+    if len(data) != 33 or data[:1] != _ED25519:
+        raise NoteError("not a verifier key: only Ed25519 is known")
+    if key_id(name, data[1:]).hex() != named_id:
+        raise NoteError("not a verifier key: the key id does not belong to this name and key")
+    return VerifierKey(name, data[1:])
+
+
+def checkpoint_body(origin: str, size: int, root: bytes) -> str:
+    """The text of a checkpoint, ready to be signed."""
+    return f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+
+
+def parse_checkpoint(body: str) -> Checkpoint:
+    """The checkpoint in the body of a note, or NoteError. Extension lines are refused: nothing here writes any."""
+    lines = body.split("\n")
+    if len(lines) != 4 or lines[3] or not lines[0]:
+        raise NoteError("not a checkpoint: expected three lines: origin, size, root")
+    if not _SIZE.fullmatch(lines[1]):
+        raise NoteError("not a checkpoint: the size is not a decimal number")
+    root = _base64(lines[2])
+    if len(root) != 32:
+        raise NoteError("not a checkpoint: the root is not 32 bytes")
+    return Checkpoint(lines[0], int(lines[1]), root)
+
+
+def sign(body: str, name: str, public: bytes, signer: Signer) -> str:
+    """The signed note: body, empty line, one signature line. `body` ends in a line feed."""
+    signature = key_id(name, public) + signer(body.encode())
+    return f"{body}\n{_DASH}{name} {base64.b64encode(signature).decode()}\n"
+
+
+def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> str:
+    """The body of a note that at least one of `verifiers` signed, or NoteError.
+
+    Signatures of unknown keys are ignored; one of a known key that does not verify rejects the note.
+    """
+    body, lines = _parts(text)
+    known = {(key.name, key_id(key.name, key.public)): key for key in verifiers}
+    seen = set()
+    for line in lines:
+        name, signature = _signature(line)
+        key = known.get((name, signature[:4]))
+        if key is None or key in seen:
+            continue
+        if not verify(key.public, signature[4:], body.encode()):
+            raise NoteError(f"the signature of {name} does not verify")
+        seen.add(key)
+    if not seen:
+        raise NoteError("no signature of a known key")
+    return body
+
+
+def _parts(text: str) -> tuple[str, list[str]]:
+    if len(text) > MAX_NOTE_CHARACTERS:
+        raise NoteError("not a signed note: too long")
+    if any(ord(character) < 0x20 and character != "\n" for character in text):
+        raise NoteError("not a signed note: it holds a control character")
+    body, empty, signatures = text.rpartition("\n\n")
+    if not empty or not body or not signatures.endswith("\n"):
+        raise NoteError("not a signed note: expected a text, an empty line and signature lines")
+    return body + "\n", signatures[:-1].split("\n")
+
+
+def _signature(line: str) -> tuple[str, bytes]:
+    name, _, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not _NAME.fullmatch(name):
+        raise NoteError("not a signed note: a signature line is malformed")
+    signature = _base64(encoded)
+    if len(signature) <= 4:
+        raise NoteError("not a signed note: a signature is too short")
+    return name, signature
+
+
+def _base64(text: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise NoteError("not base64") from None
+    if base64.b64encode(data).decode() != text:
+        raise NoteError("not canonical base64")
+    return data
