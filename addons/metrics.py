@@ -1,0 +1,263 @@
+"""What Governor counts, and how Prometheus reads it.
+
+The counts are plain integers behind one lock: a prometheus_client counter takes a lock of its own for every
+increment, and a decision would pay five. The families are built when somebody asks. Every label is bounded, so no
+agent can make the numbers grow without end.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from enum import StrEnum
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from kernel.verdict import Action, Code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from prometheus_client.core import Metric
+
+OTHER = "other"
+PREFIX = "governor_"
+AGENT_LABELS = 200
+RULE_LABELS = 500
+PLACE_LABELS = 64
+
+DECISION_BOUNDS = (
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
+)  # fmt: skip
+COMMIT_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+UPSTREAM_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+_FIRST_SEEN_AT_ZERO = (
+    # increase() needs a first sample at zero; these are the ones that alerts look at.
+    (Action.ALLOW, Code.ALLOW),
+    (Action.DENY, Code.DEFAULT_DENY),
+    (Action.DENY, Code.RULE_DENY),
+    (Action.DENY, Code.FAULT),
+    (Action.DENY, Code.AUDIT_UNAVAILABLE),
+)
+
+
+class Side(StrEnum):
+    """Between whom a TLS handshake failed: the client and Governor, or Governor and the origin."""
+
+    CLIENT = "client"
+    ORIGIN = "origin"
+
+
+class Gauge(StrEnum):
+    """A value that is read when Prometheus asks for it."""
+
+    READY = "ready"
+    OPEN_STREAMS = "open_streams"
+    UNANCHORED = "audit_unanchored_entries"
+    DISK_FREE = "audit_disk_free_bytes"
+    CA_EXPIRY = "ca_expiry_timestamp_seconds"
+
+
+_GAUGE_HELP = {
+    Gauge.READY: "1 when requests can be judged and logged, else 0.",
+    Gauge.OPEN_STREAMS: "Flows that were let through and have not ended.",
+    Gauge.UNANCHORED: "Log entries that no anchor covers yet.",
+    Gauge.DISK_FREE: "Free bytes on the volume that holds the log.",
+    Gauge.CA_EXPIRY: "When the certificate of the CA ends, as a Unix time.",
+}
+
+
+class Histogram:
+    """Observed seconds in fixed buckets. Not locked: `Metrics` holds the lock."""
+
+    __slots__ = ("bounds", "counts", "total_seconds")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds, self.counts, self.total_seconds = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total_seconds += seconds
+
+    def family(self, name: str, text: str) -> Metric:
+        edges = [*map(str, self.bounds), "+Inf"]
+        buckets = list(zip(edges, accumulate(self.counts), strict=True))
+        return HistogramMetricFamily(PREFIX + name, text, buckets=buckets, sum_value=self.total_seconds)
+
+
+class Labels:
+    """The first `limit` names are their own label; every later one is `other`."""
+
+    __slots__ = ("_limit", "_names")
+
+    def __init__(self, limit: int, names: Iterable[str] = ()) -> None:
+        self._limit, self._names = limit, set(names)
+
+    def label(self, name: str) -> str:
+        names = self._names
+        if name in names:
+            return name
+        if len(names) >= self._limit:
+            return OTHER
+        names.add(name)
+        return name
+
+
+class Metrics(Collector):
+    """Everything Governor counts. Every method may be called from every thread."""
+
+    def __init__(self, version: str, mitmproxy: str) -> None:
+        self.registry = CollectorRegistry()
+        self._lock = threading.Lock()
+        self._build = {"version": version, "mitmproxy": mitmproxy}
+        self._decisions: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._agents: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        self._rules: defaultdict[str, int] = defaultdict(int)
+        self._entries: defaultdict[str, int] = defaultdict(int)
+        self._faults: defaultdict[str, int] = defaultdict(int)
+        self._tls_failures: dict[str, int] = dict.fromkeys(Side, 0)
+        self._agent_labels, self._rule_labels = Labels(AGENT_LABELS), Labels(RULE_LABELS)
+        self._fault_labels, self._entry_labels = Labels(PLACE_LABELS), Labels(PLACE_LABELS)
+        self._decision_seconds = Histogram(DECISION_BOUNDS)
+        self._commit_seconds = Histogram(COMMIT_BOUNDS)
+        self._upstream_seconds = Histogram(UPSTREAM_BOUNDS)
+        self._steps = self._reload_failures = self._rate_limited = 0
+        self._policy: tuple[str, str, float] | None = None
+        self._readings: dict[Gauge, Callable[[], float]] = {}
+        self._decisions.update(dict.fromkeys(_FIRST_SEEN_AT_ZERO, 0))
+        self._faults[OTHER] = 0
+        self.registry.register(self)
+
+    def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
+        """Count one verdict on a request, message or DNS question (not on a CONNECT) that took `seconds` to reach."""
+        with self._lock:
+            self._decisions[verdict, code] += 1
+            self._agents[self._agent_labels.label(agent), verdict] += 1
+            if rule is not None:
+                self._rules[self._rule_labels.label(rule)] += 1
+            self._decision_seconds.observe(seconds)
+
+    def step(self) -> None:
+        """Count one step of the kernel, of any kind."""
+        with self._lock:
+            self._steps += 1
+
+    def rate_limited(self) -> None:
+        """Count one request that was answered 429."""
+        with self._lock:
+            self._rate_limited += 1
+
+    def outcome(self, upstream_seconds: float | None) -> None:
+        """Note how long an origin took from the request to the head of its response; None where there was none."""
+        if upstream_seconds is not None:
+            with self._lock:
+                self._upstream_seconds.observe(upstream_seconds)
+
+    def entry(self, kind: str) -> None:
+        """Count one entry of the log by its type."""
+        with self._lock:
+            self._entries[self._entry_labels.label(kind)] += 1
+
+    def commit(self, seconds: float) -> None:
+        """Note how long one group commit took, from its first write to the end of its fdatasync."""
+        with self._lock:
+            self._commit_seconds.observe(seconds)
+
+    def fault(self, where: str) -> None:
+        """Count one fault; `where` is a fixed word such as a hook's name, never text from a flow."""
+        with self._lock:
+            self._faults[self._fault_labels.label(where)] += 1
+
+    def tls_failure(self, side: Side) -> None:
+        """Count one failed handshake."""
+        with self._lock:
+            self._tls_failures[side] += 1
+
+    def policy_loaded(self, digest: str, mode: str, at: float) -> None:
+        """Say which policy is in force since `at` (Unix time), and in which mode."""
+        self._policy = (digest, mode, at)
+
+    def reload_failed(self) -> None:
+        """Count one new policy that was refused."""
+        with self._lock:
+            self._reload_failures += 1
+
+    def read(self, gauge: Gauge, reading: Callable[[], float]) -> None:
+        """Have `gauge` read by calling `reading` at every scrape, in the thread of the metrics server."""
+        self._readings[gauge] = reading
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition in the format that `accept` (an Accept header) prefers, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; called by the registry."""
+        gauges = [self._gauge(gauge) for gauge in Gauge]
+        with self._lock:
+            families = [*self._counters(), *self._histograms()]
+        yield from families
+        yield from gauges
+        yield from self._facts()
+
+    def _counters(self) -> Iterator[Metric]:
+        yield _counter("decisions", "Verdicts by what and why.", ("verdict", "code"), self._decisions)
+        yield _counter("agent_decisions", "Verdicts by agent.", ("agent", "verdict"), self._agents)
+        yield _counter("rule_hits", "Verdicts that a rule decided.", ("rule",), _singles(self._rules))
+        yield _counter("audit_entries", "Entries of the log.", ("type",), _singles(self._entries))
+        yield _counter("faults", "Faults; each one blocked what it met.", ("where",), _singles(self._faults))
+        yield _counter("tls_failures", "Failed TLS handshakes.", ("side",), _singles(self._tls_failures))
+        yield _counter("steps", "Steps of the kernel.", (), {(): self._steps})
+        yield _counter("rate_limited", "Requests answered 429.", (), {(): self._rate_limited})
+        yield _counter("policy_reload_failures", "New policies that were refused.", (), {(): self._reload_failures})
+
+    def _histograms(self) -> Iterator[Metric]:
+        yield self._decision_seconds.family("decision_seconds", "Time to a verdict, without the wait for the log.")
+        yield self._commit_seconds.family("audit_commit_seconds", "Time of one group commit of the log.")
+        yield self._upstream_seconds.family("upstream_seconds", "Time an origin took to the head of its response.")
+
+    def _gauge(self, gauge: Gauge) -> Metric:
+        family = GaugeMetricFamily(PREFIX + gauge, _GAUGE_HELP[gauge])
+        reading = self._readings.get(gauge)
+        if reading is not None:
+            try:
+                family.add_metric([], float(reading()))
+            except Exception:
+                # One reading that fails must not cost the others; its absence and the fault tell.
+                self.fault("metrics")
+        return family
+
+    def _facts(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(PREFIX + "build", "Which Governor on which mitmproxy.", value=self._build)
+        policy = self._policy
+        mode = InfoMetricFamily(PREFIX + "mode", "The mode in force.", labels=["mode"])
+        digest = InfoMetricFamily(PREFIX + "policy", "The policy in force by its digest.", labels=["digest"])
+        loaded = GaugeMetricFamily(PREFIX + "policy_loaded_timestamp_seconds", "Since when it is in force, Unix time.")
+        if policy is not None:
+            digest.add_metric([], {"digest": policy[0]})
+            mode.add_metric([], {"mode": policy[1]})
+            loaded.add_metric([], policy[2])
+        yield from (mode, digest, loaded)
+
+
+def _singles(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    return {(label,): count for label, count in counts.items()}
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric([str(value) for value in values], count)
+    return family
