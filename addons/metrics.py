@@ -234,7 +234,7 @@ class Metrics(Collector):
         if reading is not None:
             try:
                 family.add_metric([], float(reading()))
-            except Exception:
+            except Exception:  # noqa: BLE001
                 # One reading that fails must not cost the others; its absence and the fault tell.
                 self.fault("metrics")
         return family

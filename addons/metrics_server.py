@@ -105,7 +105,7 @@ class MetricsServer:
             return _response((HTTPStatus.METHOD_NOT_ALLOWED, _TEXT, b"GET or HEAD\n"), "GET")
         try:
             answer = self._answer(target.partition("?")[0], accept)
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001
             # What failed is for the operator; a scraper learns the class alone.
             self._metrics.fault("metrics_server")
             answer = (HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, type(fault).__name__.encode() + b"\n")

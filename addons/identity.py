@@ -1,0 +1,118 @@
+"""The registered agents as a running Governor sees them: read again as soon as `agents.json` changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from addons import agents_file
+from addons.agents_file import Agents, AgentsError
+from kernel import identity
+from kernel.entry import timestamp
+from kernel.identity import Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from kernel.facts import Agent
+    from kernel.policy import Identity
+    from kernel.verdict import Code
+
+LOOK_SECONDS = 0.1
+
+_Stamp = tuple[int, int, int, int] | None
+
+
+class Registry:
+    """Who is who by token. The file is looked at every 100 ms at most; a bad one leaves the last good one in force.
+
+    `AgentsError` at construction when the file is bad from the start; later `report` is given the error, once a change.
+    """
+
+    def __init__(self, path: Path, report: Callable[[AgentsError], object] = lambda error: None) -> None:
+        self._path, self._report = path, report
+        self._lock = threading.Lock()
+        self._stamp = self._look()
+        self._tokens = agents_file.load(path).tokens()
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._last_seen: dict[str, float] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether a token ever existed."""
+        return self._current().known
+
+    def identify(self, policy: Identity, headers: Sequence[str]) -> tuple[Agent, None] | tuple[None, Code]:
+        """The agent behind these Proxy-Authorization values, or the code that refuses the flow."""
+        agent, code = identity.identify(self._current(), policy, headers)
+        if agent is None:
+            assert code is not None
+            return None, code
+        if agent.by != "none":
+            self._last_seen[agent.id] = time.time()
+        return agent, None
+
+    def refresh(self) -> None:
+        """Look at the file now, for a change that must be in force when this returns."""
+        with self._lock:
+            self._next_look = time.monotonic() + LOOK_SECONDS
+            stamp = self._look()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
+            try:
+                self._tokens = self._read()
+            except AgentsError as error:
+                self._report(error)
+
+    def last_seen(self) -> dict[str, str]:
+        """When each agent was last identified by this process, as the log writes times."""
+        return {name: _moment(seconds) for name, seconds in dict(self._last_seen).items()}
+
+    def flush(self) -> None:
+        """Write the last use of each agent into the file. For a thread, once a minute and at the end."""
+        seen = self.last_seen()
+        if seen:
+            agents_file.change(self._path, lambda agents: _used(agents, seen))
+
+    def _current(self) -> Tokens:
+        if time.monotonic() >= self._next_look:
+            self.refresh()
+        return self._tokens
+
+    def _read(self) -> Tokens:
+        tokens = agents_file.load(self._path).tokens()
+        if self._tokens.known and not tokens.known:
+            # A file that was removed or emptied would make every flow the agent `local`.
+            raise AgentsError(f"{self._path}: it lost its tokens; those in force stay (restore it from a backup)")
+        return tokens
+
+    def _look(self) -> _Stamp:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode
+
+
+def _used(agents: Agents, seen: dict[str, str]) -> Agents:
+    updated = {
+        name: replace(agent, tokens=tuple(_token_used(token, seen[name]) for token in agent.tokens))
+        for name, agent in agents.agents.items()
+        if name in seen
+    }
+    return Agents(agents.agents | updated)
+
+
+def _token_used(token: agents_file.Token, when: str) -> agents_file.Token:
+    if token.revoked or when <= (token.last_used or token.added):
+        return token
+    return replace(token, last_used=when)
+
+
+def _moment(seconds: float) -> str:
+    return timestamp(datetime.fromtimestamp(seconds, UTC))
