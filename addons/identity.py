@@ -42,19 +42,30 @@ class Registry:
         self._last_seen: dict[str, float] = {}
 
     @property
-    def known(self) -> bool:
-        """Whether a token ever existed."""
-        return self._current().known
+    def tokens(self) -> Tokens:
+        """The tokens that hold now."""
+        if time.monotonic() >= self._next_look:
+            self.refresh()
+        return self._tokens
 
     def identify(self, policy: Identity, headers: Sequence[str]) -> tuple[Agent, None] | tuple[None, Code]:
         """The agent behind these Proxy-Authorization values, or the code that refuses the flow."""
-        agent, code = identity.identify(self._current(), policy, headers)
+        agent, code = identity.identify(self.tokens, policy, headers)
         if agent is None:
             assert code is not None
             return None, code
         if agent.by != "none":
             self._last_seen[agent.id] = time.time()
         return agent, None
+
+    def listing(self) -> list[dict[str, object]]:
+        """Every agent as `governor agents list` shows it, with what this process has seen of it."""
+        return agents_file.listing(agents_file.load(self._path), self.last_seen())
+
+    def change(self, update: Callable[[Agents], Agents], before_write: Callable[[], object]) -> None:
+        """Change the file; the change is in force when this returns. It waits for the disk: call it in a thread."""
+        agents_file.change(self._path, update, before_write)
+        self.refresh()
 
     def refresh(self) -> None:
         """Look at the file now, for a change that must be in force when this returns."""
@@ -78,11 +89,6 @@ class Registry:
         seen = self.last_seen()
         if seen:
             agents_file.change(self._path, lambda agents: _used(agents, seen))
-
-    def _current(self) -> Tokens:
-        if time.monotonic() >= self._next_look:
-            self.refresh()
-        return self._tokens
 
     def _read(self) -> Tokens:
         tokens = agents_file.load(self._path).tokens()

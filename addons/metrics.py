@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 OTHER = "other"
+# No agent can be registered under this name.
+UNIDENTIFIED = "-"
 PREFIX = "governor_"
 AGENT_LABELS = 200
 RULE_LABELS = 500
@@ -141,10 +143,13 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
-        """Count one verdict on a request, message or DNS question (not on a CONNECT) that took `seconds` to reach."""
+        """Count one verdict on a request, message or DNS question, not on a CONNECT.
+
+        `agent` is empty where nobody was identified; `seconds` is the time to the verdict.
+        """
         with self._lock:
             self._decisions[verdict, code] += 1
-            self._agents[self._agent_labels.label(agent), verdict] += 1
+            self._agents[self._agent_labels.label(agent or UNIDENTIFIED), verdict] += 1
             if rule is not None:
                 self._rules[self._rule_labels.label(rule)] += 1
             self._decision_seconds.observe(seconds)
