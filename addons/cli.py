@@ -1,0 +1,102 @@
+"""The command `governor`: finds the verb, runs it, turns what happened into an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from addons.errors import GovernorError
+from addons.origin_check import check_origin
+from kernel.errors import KernelError
+from kernel.version import VERSION
+
+# verb: (module under addons.verbs, what `governor --help` says of it). A module is imported when its verb is used.
+VERBS = {
+    "init": ("home", "Make a home: keys, CA, log, a starting policy and the pin of the log."),
+    "serve": ("service", "Run the proxy with Governor inside. Arguments are mitmdump's."),
+    "reload": ("control", "Take the changed policy into force without a restart."),
+    "status": ("control", "Say whether the running Governor is ready, and what it enforces."),
+    "script": ("service", "Print the path of the script for `mitmdump -s`."),
+    "policy": ("policy", "Check, test and explain policies."),
+    "audit": ("audit", "Verify and read the signed log."),
+    "agents": ("agents", "Give, rotate and take back the tokens of agents."),
+}
+EPILOG = """
+Exit status: 0 yes, 1 no, 2 wrong usage, 3 answer with a reservation, 4 incomplete, 5 rolled back, 70 a fault of
+Governor's own.
+
+Shell completion: eval "$(_GOVERNOR_COMPLETE=bash_source governor)", or zsh_source in zsh; for fish,
+_GOVERNOR_COMPLETE=fish_source governor | source.
+
+First steps: governor init, then governor serve, then curl -x http://127.0.0.1:8080 URL.
+"""
+INTERNAL_FAULT = 70
+
+
+class VerbGroup(click.Group):
+    """A group that knows its verbs by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"addons.verbs.{VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, summary) for verb, (_, summary) in VERBS.items()])
+
+
+@click.command(cls=VerbGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, message="governor %(version)s")
+def governor() -> None:
+    """Judge, sign and record every request of an AI agent before it leaves.
+
+    `governor VERB --help` explains a verb. Every verb takes --home, which comes before $GOVERNOR_HOME, and every
+    verb that reports takes --json.
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status of DESIGN's table, whatever happens."""
+    try:
+        check_origin()
+        outcome = governor.main(arguments, prog_name="governor", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("governor: interrupted", err=True)
+        return 130
+    except click.ClickException as problem:
+        problem.show()
+        return problem.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe (`head`) has gone. Python would complain once more while it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (GovernorError, KernelError) as problem:
+        click.echo(_one_line(problem), err=True)
+        return 1
+    except Exception as fault:  # noqa: BLE001
+        place = traceback.extract_tb(fault.__traceback__)[-1]
+        where = f"{place.filename}:{place.lineno}"
+        click.echo(f"governor: internal fault: {type(fault).__name__}: {fault} ({where})", err=True)
+        return INTERNAL_FAULT
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _one_line(problem: Exception) -> str:
+    said = str(problem)
+    return said if said.startswith("governor: ") else f"governor: {said}"

@@ -1,0 +1,63 @@
+"""One Governor a port: the right to (address, port), held for as long as the process serves there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Iterator
+
+from addons.errors import StartCode, StartRefused
+
+
+@contextlib.contextmanager
+def port_lock(host: str, port: int) -> Iterator[None]:
+    """Hold (host, port) exclusively. Raises `StartRefused` (PORT_BUSY) when it is taken, by whomever."""
+    with contextlib.closing(_name_lock(host, port)):
+        _probe(host, port)
+        yield
+
+
+def _name_lock(host: str, port: int) -> socket.socket:
+    """A name that only one process can hold and that goes with it.
+
+    Linux has a name space for that which belongs to the network namespace, as ports do. Elsewhere the probe stands
+    alone: it is enough as long as no socket is opened with SO_REUSEPORT.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if sys.platform == "linux":
+        try:
+            lock.bind(f"\0governor/port/{host or '*'}/{port}")
+        except OSError:
+            lock.close()
+            raise _busy(host, port, "another Governor serves there") from None
+    return lock
+
+
+def _probe(host: str, port: int) -> None:
+    """Bind as mitmproxy will, and let go. An empty host is every address of both families."""
+    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")) if not host else (_resolved(host),):
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                trial.bind((address, port))
+            except OSError as problem:
+                # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
+                if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise _busy(host, port, problem.strerror or str(problem)) from None
+
+
+def _resolved(host: str) -> tuple[int, str]:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+    except OSError as problem:
+        raise StartRefused(StartCode.PORT_BUSY, f"cannot listen on {host}: {problem}") from None
+    return family, str(address[0])
+
+
+def _busy(host: str, port: int, reason: str) -> StartRefused:
+    where = f"{host or '*'}:{port}"
+    return StartRefused(StartCode.PORT_BUSY, f"{where}: {reason}; stop it or give --listen-port another number")

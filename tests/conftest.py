@@ -1,0 +1,37 @@
+"""What all tests share: counts that follow one scale, one profile for properties, and a list of what was not run."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+SCALE = float(os.environ.get("GOVERNOR_TEST_SCALE", "1"))
+
+# A shared machine makes single examples slow now and then; that is no property of the code.
+settings.register_profile("governor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("governor")
+
+
+def scaled(count: int) -> int:
+    """`count` at the everyday scale; more under `scripts/test --all`, less under `quick`, never below 1."""
+    return max(1, round(count * SCALE))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once for each reason what was skipped: a machine without nginx is told so in one line, not in forty."""
+    skipped = defaultdict(list)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped[reason.removeprefix("Skipped: ")].append(report.nodeid)
+    if not skipped:
+        return
+    terminalreporter.section("not run")
+    for reason, tests in sorted(skipped.items()):
+        terminalreporter.line(f"{len(tests)} skipped: {reason}")
+        for test in tests[:3]:
+            terminalreporter.line(f"    {test}")
+        if len(tests) > 3:
+            terminalreporter.line(f"    and {len(tests) - 3} more")
