@@ -1,0 +1,203 @@
+"""A policy as it was written: a tree of text with places, and the strict reading of it.
+
+Nothing is guessed from a scalar: `NO`, `22:30` and `0443` are text until a key says what it wants to be. A reading never
+stops at the first problem; what could not be read is a finding and comes back as None.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from kernel.errors import PatternError
+from kernel.findings import Finding, Severity
+from kernel.policy import Position
+
+
+# Not frozen, because a policy of 10,000 rules has 110,000 nodes and a frozen one takes five times as long to make.
+@dataclass(slots=True)
+class Scalar:
+    """One piece of text. `quoted` also covers block text (`|` and `>`). Line and column count from 1."""
+
+    text: str
+    quoted: bool
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Sequence:
+    line: int
+    column: int
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Mapping:
+    """`parts` are keys and values in turn, in the order of the file; a key that stands twice is here twice."""
+
+    line: int
+    column: int
+    parts: list[Node] = field(default_factory=list)
+
+
+Node = Scalar | Sequence | Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One file: its name as findings show it, and its only node."""
+
+    file: str
+    root: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a mapping may hold. `later` are keys of the language that this version cannot enforce."""
+
+    what: str
+    now: frozenset[str]
+    later: frozenset[str] = frozenset()
+    required: tuple[str, ...] = ()
+
+
+_SHOWN_CHARACTERS = 60
+_COMPARED_CHARACTERS = 64
+
+
+def quote(text: str) -> str:
+    """`text` in double quotes, shortened, with everything that a terminal would act on written as an escape."""
+    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
+    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint that names the closest of `known`, or nothing where none is close."""
+    if len(word) > _COMPARED_CHARACTERS:
+        return ""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
+    return f"did you mean {quote(close[0])}?" if close else ""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one document and collects every finding."""
+
+    file: str
+    findings: list[Finding] = field(default_factory=list)
+
+    def at(self, node: Node) -> Position:
+        return Position(self.file, node.line, node.column)
+
+    def error(self, code: str, node: Node, message: str, hint: str = "", rules: tuple[str, ...] = ()) -> None:
+        self.findings.append(Finding(code, Severity.ERROR, self.at(node), message, hint, rules))
+
+    def warn(self, code: str, node: Node, message: str, hint: str = "", rules: tuple[str, ...] = ()) -> None:
+        self.findings.append(Finding(code, Severity.WARNING, self.at(node), message, hint, rules))
+
+    def inform(self, code: str, node: Node, message: str, hint: str = "", rules: tuple[str, ...] = ()) -> None:
+        self.findings.append(Finding(code, Severity.INFO, self.at(node), message, hint, rules))
+
+    def mapping(self, node: Node, keys: Keys) -> dict[str, Node] | None:
+        """The values by key, without keys that were refused; None where `node` is no mapping."""
+        entries = self.entries(node, keys.what)
+        if entries is None:
+            return None
+        found: dict[str, Node] = {}
+        for key, value in entries:
+            if key.text in keys.now:
+                found[key.text] = value
+            else:
+                self._refuse_key(key, keys)
+        for name in keys.required:
+            if name not in found:
+                self.error("E104", node, f'{keys.what} needs "{name}:"')
+        return found
+
+    def entries(self, node: Node, what: str) -> list[tuple[Scalar, Node]] | None:
+        """The entries of a mapping whose keys are the author's own names, each key once."""
+        if not isinstance(node, Mapping):
+            self.error("E102", node, f"{what} is written as keys and values, not as {kind_of(node)}")
+            return None
+        seen: dict[str, Scalar] = {}
+        kept = []
+        for key, value in zip(node.parts[::2], node.parts[1::2], strict=True):
+            if not isinstance(key, Scalar):
+                self.error("E102", key, f"a key of {what} is {kind_of(key)}; a key is one word")
+            elif key.text in seen:
+                self.error("E101", key, f"{quote(key.text)} stands twice in {what}", f"first in line {seen[key.text].line}")
+            else:
+                seen[key.text] = key
+                kept.append((key, value))
+        return kept
+
+    def _refuse_key(self, key: Scalar, keys: Keys) -> None:
+        if key.text in keys.later:
+            self.error("E180", key, f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}',
+                       "take it out: a key that is not enforced would promise what nothing keeps")
+        elif key.text == "<<":
+            self.error("E103", key, "merge keys are not read", "write the keys out: a policy says in place what it does")
+        else:
+            hint = did_you_mean(key.text, keys.now | keys.later) or f"known here: {', '.join(sorted(keys.now))}"
+            self.error("E103", key, f"unknown key {quote(key.text)} in {keys.what}", hint)
+
+    def items(self, node: Node, what: str) -> list[Node]:
+        """The items of a list; nothing where `node` is no list."""
+        if isinstance(node, Sequence):
+            return node.items
+        self.error("E102", node, f"{what} is a list, not {kind_of(node)}", 'each item begins with "- "')
+        return []
+
+    def text(self, node: Node, what: str) -> str | None:
+        """The text of a scalar that says something."""
+        if not isinstance(node, Scalar):
+            self.error("E102", node, f"{what} is one piece of text, not {kind_of(node)}")
+            return None
+        if not node.text:
+            hint = "" if node.quoted else 'a value that begins with "#" is a comment: quote it'
+            self.error("E102", node, f"{what} is empty", hint)
+            return None
+        return node.text
+
+    def line(self, node: Node, what: str, longest: int) -> str | None:
+        """One printable line, as it may be shown to an agent or in a terminal."""
+        text = self.text(node, what)
+        if text is None:
+            return None
+        text = text.strip()
+        if not text or not text.isprintable():
+            self.error("E102", node, f"{what} must be one line of printable text")
+            return None
+        if len(text) > longest:
+            self.error("E102", node, f"{what} has {len(text)} characters; {longest} are allowed")
+            return None
+        return text
+
+    def words(self, node: Node, what: str) -> list[Scalar]:
+        """One or more words: a list of them, or a single one where the list is left out."""
+        if isinstance(node, Mapping):
+            self.error("E102", node, f"{what} is a word or a list of words, not {kind_of(node)}")
+            return []
+        if isinstance(node, Sequence) and not node.items:
+            self.error("E102", node, f"{what} is an empty list, which matches nothing", "leave the key out, or name something")
+            return []
+        items = node.items if isinstance(node, Sequence) else [node]
+        return [item for item in items if isinstance(item, Scalar) and item.text] if all(
+            self.text(item, what) is not None for item in items) else []
+
+    def parsed[T](self, code: str, node: Node, parse: Callable[[str], T], text: str) -> T | None:
+        """What `parse` makes of `text`; its refusal is a finding with `code`."""
+        try:
+            return parse(text)
+        except PatternError as refused:
+            self.error(code, node, refused.problem, refused.hint)
+            return None
+
+
+def kind_of(node: Node) -> str:
+    """What a node is, in the words of someone who never saw YAML's own."""
+    if isinstance(node, Scalar):
+        return f"the text {quote(node.text)}" if node.text else "nothing"
+    return "a list" if isinstance(node, Sequence) else "keys and values"
