@@ -1,0 +1,111 @@
+"""`governor status` and `governor reload`: what a running Governor is asked over its control socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from addons.control import ControlError, ControlTimeout, request
+from addons.home import home_folder
+from addons.verbs.output import console, print_json
+
+STATUS_SECONDS = 10.0
+ASKED_SECONDS = 2.0
+TIMED_OUT = 4
+
+_NOT_RUNNING: dict[str, Any] = {
+    "ready": False,
+    "mode": None,
+    "policy": None,
+    "lanes": [],
+    "workers": 0,
+    "agents": 0,
+    "halted": [],
+}
+
+
+@click.command()
+@click.option("--home", metavar="DIR", help="The home of the Governor that is asked. Before $GOVERNOR_HOME.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def status(ctx: click.Context, home: str | None, as_json: bool) -> None:
+    """Say whether the running Governor is ready, and what it enforces.
+
+    Exit status: 0 when it is ready, 1 when it is not or none runs.
+    """
+    try:
+        reply = request(home_folder(home), "status", STATUS_SECONDS)
+    except ControlError as error:
+        reply = _NOT_RUNNING | {"hints": [str(error)]}
+    if as_json:
+        print_json(reply)
+    else:
+        _tell(reply)
+    ctx.exit(0 if reply["ready"] else 1)
+
+
+def _tell(reply: dict[str, Any]) -> None:
+    out = console()
+    out.print("ready" if reply["ready"] else "NOT READY", style="bold green" if reply["ready"] else "bold red")
+    for name, value in reply.items():
+        if name not in ("ready", "hints") and value not in (None, [], {}):
+            out.print(f"  {name:8} {_plain(value)}")
+    for hint in reply.get("hints", []):
+        out.print(f"  hint: {hint}")
+
+
+def _plain(value: object) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
+        case list():
+            return "; ".join(_plain(part) for part in value)
+        case _:
+            return str(value)
+
+
+@click.command()
+@click.option("--home", metavar="DIR", help="The home of the Governor that is asked. Before $GOVERNOR_HOME.")
+@click.option("--wait", is_flag=True, help="Wait until the policy is in force or refused.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0.1),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long --wait waits.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def reload(ctx: click.Context, home: str | None, wait: bool, timeout: float, as_json: bool) -> None:
+    """Take the changed policy into force without a restart. A policy with an error is refused; the old one stays.
+
+    Exit status: 0 in force (without --wait also: asked for), 1 refused, 4 no answer in time.
+    """
+    try:
+        reply = request(home_folder(home), "reload", timeout if wait else ASKED_SECONDS)
+    except ControlTimeout as error:
+        console(stderr=True).print(str(error) if wait else "asked; the policy is still being read")
+        ctx.exit(TIMED_OUT if wait else 0)
+    if as_json:
+        print_json(reply)
+    else:
+        _tell_reload(reply)
+    ctx.exit(0 if reply["ok"] else 1)
+
+
+def _tell_reload(reply: dict[str, Any]) -> None:
+    for finding in reply["findings"]:
+        console(stderr=not reply["ok"]).print(_finding(finding))
+    if reply["ok"]:
+        console().print(f"in force: policy {reply['policy']}")
+    else:
+        console(stderr=True).print(f"refused; policy {reply['policy']} stays in force")
+
+
+def _finding(finding: object) -> str:
+    if not isinstance(finding, dict):
+        return str(finding)
+    place = ":".join(str(finding[part]) for part in ("file", "line", "column") if part in finding)
+    return f"{place}: {finding.get('code', '')} {finding.get('message', '')}"
