@@ -1,0 +1,61 @@
+"""What Governor remembers of one client connection, from its first byte to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from mitmproxy import connection
+from mitmproxy.proxy.server import ConnectionHandler
+
+from kernel.facts import Address, Host
+
+# Longer than a verdict may take to reach its connection attempt (the 5 s deadline), so that no flow is dialled at
+# addresses that were judged for another one.
+PIN_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Pinned:
+    """The addresses at which one destination may be dialled for this client, and when that was last judged."""
+
+    addresses: tuple[Address, ...]
+    used: float
+
+
+@dataclass(slots=True)
+class ClientConnection:
+    """One client's TCP connection. `tunnel` is the destination of its CONNECT once that was answered 200."""
+
+    peer: str
+    requests: int = 0
+    open_flows: set[str] = field(default_factory=set)
+    tunnel: tuple[Host, int] | None = None
+    credentials: list[str] = field(default_factory=list)
+    handshake_failed: bool = False
+    pins: dict[tuple[str, int], Pinned] = field(default_factory=dict)
+
+    def judged(self, name: str, port: int, now: float) -> tuple[Address, ...] | None:
+        """The addresses judged here within the last seconds, or None when the name has to be asked (again)."""
+        pinned = self.pins.get((name, port))
+        if pinned is None or now - pinned.used > PIN_SECONDS:
+            return None
+        return pinned.addresses
+
+    def grant(self, name: str, port: int, addresses: tuple[Address, ...], now: float) -> None:
+        """Let connections to this destination be dialled at these addresses."""
+        self.pins[name, port] = Pinned(addresses, now)
+
+
+def connected_peers(handler: ConnectionHandler, name: str, port: int) -> tuple[Address, ...]:
+    """Where this client's open upstream connections to the destination really end: the addresses a reuse goes to."""
+    return tuple(dict.fromkeys(_peers(handler.transports, name, port)))
+
+
+def _peers(transports: Iterable[connection.Connection], name: str, port: int) -> Iterable[Address]:
+    for transport in transports:
+        if isinstance(transport, connection.Server) and transport.connected and transport.peername:
+            address = transport.address
+            if address is not None and address[0] == name and address[1] == port:
+                yield ip_address(transport.peername[0].partition("%")[0])

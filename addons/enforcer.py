@@ -1,0 +1,258 @@
+"""The enforcer: the mitmproxy addon that starts everything, keeps it together and ends it.
+
+It judges nothing itself and has no hook for traffic: those run in the gate (addons/gate.py, addons/hooks.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from mitmproxy import command, ctx, version
+from mitmproxy.addonmanager import Loader
+
+from addons import authority, banner, build, gate, policy_store, settings
+from addons.agents_control import agents_handler
+from addons.control import ControlServer, Message, Peer
+from addons.errors import AuditUnavailable, StartCode, StartRefused
+from addons.governed import Governed
+from addons.home import Home, home_folder
+from addons.hooks import Hooks
+from addons.identity import Registry
+from addons.judge import MODE, Judge
+from addons.lane import Lane
+from addons.listeners import Listeners
+from addons.metrics import Gauge, Metrics
+from addons.metrics_server import MetricsServer
+from addons.origin_check import check_origin
+from addons.outcomes import Outcomes
+from addons.refusal_rate import RefusalRate
+from addons.resolver import Resolver
+from kernel import entry
+from kernel.errors import PolicyError
+from kernel.version import VERSION
+
+TESTED_MITMPROXY = "12.2.3"
+LANE = "main"
+UNLOADED = 70
+_HEARTBEAT_SECONDS = 1.0
+_LATE_SECONDS = 5.0
+
+
+class Enforcer:
+    """One Governor in one mitmproxy process."""
+
+    _running: _Running | None = None
+    _started = False
+
+    def load(self, loader: Loader) -> None:
+        settings.add_options(loader)
+
+    def configure(self, updated: set[str]) -> None:
+        """Start at the first complete configuration; afterwards no option changes any more."""
+        if self._running is not None:
+            self._running.frozen.check(updated)
+        elif "mode" in updated and not self._started:
+            self._started = True
+            try:
+                self._running = _Running()
+            except StartRefused as refused:
+                print(refused, file=sys.stderr, flush=True)
+                # An exception of any other kind lets mitmproxy open its port for a moment.
+                raise SystemExit(1) from None
+
+    async def running(self) -> None:
+        if self._running is not None:
+            await self._running.serve()
+
+    def done(self) -> None:
+        """mitmproxy ends; or the script is unloaded, and the process ends with it: nothing goes on ungoverned."""
+        if self._running is None:
+            return
+        unloaded = not ctx.master.should_exit.is_set()
+        self._running.close("unloaded" if unloaded else "stopped")
+        if unloaded:
+            _say("the script was unloaded or changed: the process ends")
+            os._exit(UNLOADED)
+
+    @command.command("governor.status")
+    def status(self) -> str:
+        """Whether Governor is ready, and under which policy."""
+        return str(self._running.status() if self._running else {"ready": False})
+
+    @command.command("governor.reload")
+    def reload(self) -> None:
+        """Read the policy again; a bad one leaves the old one in force."""
+        if self._running is not None:
+            self._running.reload_soon("mitmproxy")
+
+
+class _Running:
+    """Everything that exists between a start and its end."""
+
+    def __init__(self) -> None:
+        check_origin()
+        if version.VERSION != TESTED_MITMPROXY:
+            text = f"mitmproxy is {version.VERSION}; Governor is tested on {TESTED_MITMPROXY}"
+            raise StartRefused(StartCode.VERSION, text)
+        options = ctx.options
+        settings.check_at_start(options)
+        self._settings = settings.read(options)
+        self._loop = asyncio.get_running_loop()
+        self._turned = time.monotonic()
+        self._ready = False
+        self.metrics = Metrics(VERSION, version.VERSION)
+        with contextlib.ExitStack() as opened:
+            self._open(options)
+            opened.pop_all()
+
+    def _open(self, options: Any) -> None:
+        home = Home.open(home_folder(self._settings.home))
+        self.paths = home.paths
+        self._certificate = authority.ensure(self.paths.ca, datetime.now(UTC))
+        settings.force(options, self.paths.ca)
+        self._registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
+        self._governed: Governed = policy_store.first(self._settings.policies, self.paths, self._registry)
+        self._server = MetricsServer((self._settings.metrics_host, self._settings.metrics_port), self.metrics,
+                                     self._turns, self._checks)
+        self._server.start()
+        try:
+            self.lane = Lane.open(home, LANE, kernel=build.kernel_identity(), loop=self._loop)
+        except BaseException:
+            self._server.stop()
+            raise
+        self.lane.observe(self.metrics)
+        self._resolver = Resolver(self._loop)
+        self._listeners = Listeners(options, self._server.address[1])
+        self._rate = RefusalRate(time.time)
+        self._outcomes = Outcomes(self.lane, self.metrics)
+        judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
+                      self._listeners.ports, self._rate)
+        gate.install(Hooks(judge, self._outcomes, self.lane, self.metrics).guards())
+        self.frozen = settings.Frozen(options)
+        self._write_start(options)
+        self._control = ControlServer(self.paths.control_sock, {
+            "status": self._answer_status, "reload": self._answer_reload,
+            "agents": agents_handler(self._registry, self._write_operator)},
+            lambda where, error: self.metrics.fault(where))
+        self._read_gauges()
+
+    def _write_start(self, options: Any) -> None:
+        changed = {name: _plain(option.current()) for name, option in options.items() if option.has_changed()}
+        self.lane.write_now("config", entry.config(changed, {"governor": VERSION, "mitmproxy": version.VERSION}))
+        self._load(self._governed)
+
+    def _load(self, governed: Governed) -> None:
+        """Record the policy, then put it in force."""
+        policy_store.keep(governed, self.paths)
+        names = [file.name for file in governed.files]
+        digest, mode = governed.policy.digest, MODE
+        self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build.kernel_identity()))
+        self._governed = governed
+        self.metrics.policy_loaded(digest, mode, time.time())
+
+    def _read_gauges(self) -> None:
+        self.metrics.read(Gauge.READY, lambda: all(self._checks().values()))
+        self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self._outcomes))
+        self.metrics.read(Gauge.UNANCHORED, lambda: self.lane.next_seq)
+        self.metrics.read(Gauge.DISK_FREE, lambda: _free_bytes(self.paths.audit))
+        self.metrics.read(Gauge.CA_EXPIRY, lambda: authority.expiry(self.paths.ca).timestamp())
+
+    async def serve(self) -> None:
+        """The ports are open: seal the resolver, open the control socket, say where everything is."""
+        self._resolver.seal()
+        await self._control.start()
+        self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
+        self._heartbeat()
+        self._ready = True
+        banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
+
+    def _heartbeat(self) -> None:
+        self._turned = time.monotonic()
+        now = datetime.now(UTC)
+        for source, uncounted in self._rate.drain().items():
+            with contextlib.suppress(AuditUnavailable):
+                start = datetime.fromtimestamp(uncounted.start, UTC)
+                self.lane.record("refusals", entry.refusals(source, uncounted.counts, entry.timestamp(start),
+                                                            entry.timestamp(now)))
+        self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
+
+    def _turns(self) -> bool:
+        return not self._ready or time.monotonic() - self._turned < _LATE_SECONDS
+
+    def _checks(self) -> dict[str, bool]:
+        """The conditions of readiness by name."""
+        return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None}
+
+    def reload_soon(self, by: str) -> None:
+        """Begin to read the policy again, from a place that cannot wait for it."""
+        self._reloading = self._loop.create_task(self.reload(by))
+
+    async def reload(self, by: str) -> Message:
+        """Read the policy again; a bad one leaves the old one in force, and says so."""
+        try:
+            governed = await asyncio.to_thread(policy_store.again, self._governed, self._registry)
+            self._load(governed)
+        except (PolicyError, StartRefused, AuditUnavailable) as problem:
+            self.metrics.reload_failed()
+            _say(f"the policy was not reloaded ({by}); the old one stays:\n{problem}")
+            findings = problem.findings if isinstance(problem, PolicyError) else (problem,)
+            return _reloaded(False, self._governed, findings)
+        _say(f"policy {governed.policy.digest[:12]} in force ({by})")
+        return _reloaded(True, governed, governed.findings)
+
+    def status(self) -> Message:
+        """The fields of `governor status --json`."""
+        checks = self._checks()
+        return {
+            "ready": all(checks.values()), "mode": MODE, "policy": self._governed.policy.digest,
+            "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
+            "workers": 1, "agents": len(self._registry.tokens.ids), "halted": [],
+            "hints": [f"{name} failed" for name, holds in checks.items() if not holds],
+        }
+
+    async def _answer_status(self, message: Message, peer: Peer) -> Message:
+        return self.status()
+
+    async def _answer_reload(self, message: Message, peer: Peer) -> Message:
+        return await self.reload(peer.name)
+
+    async def _write_operator(self, fields: entry.Body) -> None:
+        _, durable = self.lane.commit("operator", fields)
+        await durable
+
+    def close(self, reason: str) -> None:
+        """End in order. What is asked afterwards is refused, because the log is closed."""
+        self._ready = False
+        self._outcomes.cut_all()
+        self.lane.close(reason)
+        self._server.stop()
+        with contextlib.suppress(OSError):
+            self.paths.control_sock.unlink()
+
+
+def _reloaded(ok: bool, governed: Governed, findings: Iterable[object]) -> Message:
+    return {"ok": ok, "policy": governed.policy.digest, "findings": [str(finding) for finding in findings]}
+
+
+def _say(text: str) -> None:
+    print(f"governor: {text}", file=sys.stderr, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    """An option's value as the log writes it."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, bool, int)) or value is None else str(value)
+
+
+def _free_bytes(folder: Any) -> float:
+    status = os.statvfs(folder)
+    return float(status.f_bavail * status.f_frsize)

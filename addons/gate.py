@@ -1,0 +1,89 @@
+"""The gate: Governor's last word on every mitmproxy hook, after all addons and after every hold.
+
+mitmproxy forwards a flow whose hook raised, was skipped by another addon's `AddonHalt`, or was edited afterwards. So
+the verdict is not given by a hook of an addon but around `handle_hook` of both connection handlers, for live flows and
+for replays; whatever fails in there refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mitmproxy.addons.clientplayback import ReplayHandler
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
+from mitmproxy.proxy.server import ConnectionHandler
+
+type Act = Callable[[ConnectionHandler, Any], Awaitable[None] | None]
+type Refuse = Callable[[ConnectionHandler, Any, BaseException], None]
+type HandleHook = Callable[[ConnectionHandler, commands.StartHook], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What Governor does at one hook: before the addons, after them, and when either fails."""
+
+    refuse: Refuse
+    before: Act | None = None
+    after: Act | None = None
+
+
+_guards: Mapping[str, Guard] = {}
+
+
+def install(guards: Mapping[str, Guard]) -> None:
+    """Put these guards around every hook of this process. Installing again replaces them."""
+    global _guards
+    _guards = guards
+    for handler in (ProxyConnectionHandler, ReplayHandler):
+        if not hasattr(handler.handle_hook, "ungoverned"):
+            handler.handle_hook = _around(handler.handle_hook)  # type: ignore[method-assign]
+
+
+def installed() -> bool:
+    """True when the running mitmproxy calls its hooks through this gate."""
+    return all(hasattr(handler.handle_hook, "ungoverned") for handler in (ProxyConnectionHandler, ReplayHandler))
+
+
+def _around(original: HandleHook) -> HandleHook:
+    async def handle_hook(handler: ConnectionHandler, hook: commands.StartHook) -> None:
+        guard = _guards.get(hook.name)
+        if guard is None:
+            await original(handler, hook)
+            return
+        (data,) = hook.args()
+        # A flow that waits for its verdict is not an idle connection.
+        with handler.timeout_watchdog.disarm():
+            try:
+                if guard.before is not None:
+                    await _finish(guard.before(handler, data))
+                await original(handler, hook)
+                if guard.after is not None:
+                    await _finish(guard.after(handler, data))
+            except BaseException as fault:
+                guard.refuse(handler, data, fault)
+                if _must_go_on(fault):
+                    raise
+
+    handle_hook.ungoverned = original  # type: ignore[attr-defined]
+    return handle_hook
+
+
+async def _finish(result: Awaitable[None] | None) -> None:
+    if inspect.isawaitable(result):
+        await result
+
+
+def _must_go_on(fault: BaseException) -> bool:
+    """True for what must not be swallowed: the end of the process, and a cancellation that was asked of this task.
+
+    A `CancelledError` that an addon merely raised would leave the client hanging if it were passed on.
+    """
+    if isinstance(fault, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return not isinstance(fault, Exception)

@@ -1,0 +1,43 @@
+"""The policy in force, with everything that was prepared from it. Replaced as one value at a reload."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from addons import policy_files
+from kernel.disclosure import Disclosure
+from kernel.findings import Finding
+from kernel.match import Index
+from kernel.policy import Policy, Rule, UrlPattern
+from kernel.suffix import Suffixes
+
+
+@dataclass(frozen=True, slots=True)
+class Governed:
+    """One policy, ready to judge."""
+
+    policy: Policy
+    index: Index
+    disclosure: Disclosure
+    llm_hosts: frozenset[str]
+    files: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+    constrains_method_or_path: bool
+
+
+def prepare(files: Sequence[Path], known_agents: frozenset[str]) -> Governed:
+    """Read, check and index the policy. Raises `PolicyError`, or `PolicyMissing` when a file is not there."""
+    compiled = policy_files.load_policy(files, known_agents)
+    suffixes = Suffixes(policy_files.public_suffixes())
+    return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes),
+                    frozenset(policy_files.llm_hosts()), tuple(files), tuple(compiled.findings),
+                    any(_constrains(rule) for rule in (*compiled.policy.rules, *compiled.policy.nevers)))
+
+
+def _constrains(rule: Rule) -> bool:
+    return any(
+        conditions.methods is not None or conditions.paths is not None
+        or any(isinstance(destination, UrlPattern) for destination in conditions.to or ())
+        for conditions in (rule.where, *rule.holes))

@@ -1,0 +1,224 @@
+"""From a request to its verdict on disk: identity, one destination, names, addresses, the decision entry."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic, perf_counter
+
+from mitmproxy import http
+from mitmproxy.proxy.server import ConnectionHandler
+
+from addons.connections import ClientConnection, connected_peers
+from addons.extract import Extracted, connect_target, extract
+from addons.governed import Governed
+from addons.identity import Registry
+from addons.lane import Lane
+from addons.metrics import Metrics
+from addons.refusal import Refused
+from addons.refusal_rate import RefusalRate
+from addons.resolver import ResolveFailed, Resolver
+from kernel import entry
+from kernel.decide import Judgement, address_stage, name_stage
+from kernel.errors import NonCanonical
+from kernel.facts import Address, Agent, Host, RequestFacts
+from kernel.verdict import Action, Code, Verdict
+
+MODE = "enforce"
+_TUNNEL = Verdict(Action.ALLOW, Code.TUNNEL, reason="each request inside the tunnel is judged")
+_OVERRIDE = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
+                    reason="the request asks the origin to read another method or path than the one judged")
+_EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed while it was judged")
+_UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict with what the answer and the log need. `number` is the decision's entry, None where it has none."""
+
+    verdict: Verdict
+    agent: Agent | None
+    method: str
+    host: Host | None
+    port: int | None = None
+    facts: RequestFacts | None = None
+    judgement: Judgement | None = None
+    addresses: tuple[Address, ...] = ()
+    number: int | None = None
+
+    @property
+    def target(self) -> str:
+        return self.host.name if self.host else ""
+
+
+class Judge:
+    """Judges for one process: one lane, one registry, whatever policy is in force at the moment of the request."""
+
+    def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
+                 metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate) -> None:
+        self._governed, self._lane, self._registry = governed, lane, registry
+        self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
+
+    async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
+        """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, "CONNECT", None)
+        governed, started = self._governed(), perf_counter()
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        host = port = None
+        try:
+            host, port = connect_target(flow.request)
+        except NonCanonical as error:
+            verdict = _refusal(error.code, error.problem)
+        else:
+            verdict = self._tunnel_verdict(governed, connection, agent, refused, host, port)
+        judged = Judged(verdict, agent, "CONNECT", host, port)
+        return await self._written("connect", governed, connection, flow, judged, started)
+
+    def _tunnel_verdict(self, governed: Governed, connection: ClientConnection, agent: Agent | None,
+                        refused: Code | None, host: Host, port: int) -> Verdict:
+        if agent is None:
+            return _refusal(refused or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
+        # A client that cannot finish a handshake with us never sees a refusal inside: it gets the status line.
+        if connection.handshake_failed and not governed.index.connect_reaches(agent.id, host, port):
+            return _refusal(Code.DEFAULT_DENY, "no request to this destination would pass")
+        return _TUNNEL
+
+    async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
+        """Judge one request as it would be sent. Returns when the decision is durable."""
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, flow.request.method, None)
+        governed, started = self._governed(), perf_counter()
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        if agent is None:
+            verdict = _refusal(refused or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
+            judged = Judged(verdict, None, flow.request.method, None)
+        else:
+            judged = await self._judged(handler, connection, flow, governed, agent)
+        before = _fingerprint(flow.request)
+        judged = await self._written("request", governed, connection, flow, judged, started)
+        if judged.verdict.lets_through and _fingerprint(flow.request) != before:
+            edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
+            return await self._written("request", governed, connection, flow, edited, started)
+        if judged.verdict.lets_through and judged.host and judged.port is not None:
+            connection.grant(judged.host.name, judged.port, judged.addresses, monotonic())
+        return judged
+
+    async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
+                      governed: Governed, agent: Agent) -> Judged:
+        try:
+            found = extract(flow, agent, connection.tunnel is not None)
+        except NonCanonical as error:
+            return Judged(_refusal(error.code, error.problem), agent, flow.request.method, _host_or_none(flow))
+        facts = found.facts
+        _settle(flow.request, facts)
+        judgement, addresses = name_stage(governed.index, facts), ()
+        if judgement is None:
+            try:
+                addresses = await self._addresses(handler, connection, facts)
+            except ResolveFailed:
+                verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
+                return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
+            judgement = address_stage(governed.index, facts, addresses, self._own(facts.port, addresses))
+        verdict = _without_override(governed, judgement, found)
+        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses)
+
+    async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
+                         facts: RequestFacts) -> tuple[Address, ...]:
+        """Where this request would go: its literal, the peers of a connection it would reuse, or the name's answers."""
+        if facts.host.address is not None:
+            return (facts.host.address,)
+        name, port = facts.host.name, facts.port
+        return (connected_peers(handler, name, port) or connection.judged(name, port, monotonic())
+                or await self._resolver.resolve(name))
+
+    def _own(self, port: int, addresses: tuple[Address, ...]) -> frozenset[tuple[Address, int]]:
+        """Those of the addresses at which Governor itself listens on this port."""
+        if port not in self._own_ports():
+            return frozenset()
+        return frozenset((address, port) for address in addresses if _is_local(address))
+
+    async def _written(self, stage: str, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow,
+                       judged: Judged, started: float) -> Judged:
+        """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
+        verdict, agent = judged.verdict, judged.agent
+        if not verdict.lets_through and self._rate.exceeded(agent.id if agent else connection.peer, verdict.code):
+            self._metrics.rate_limited()
+            verdict = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
+            return replace(judged, verdict=verdict)
+        fields = _decision(stage, flow, governed, judged)
+        path = judged.facts.path.text if judged.facts else None
+        number, durable = self._lane.commit("decision", fields, {"path": path} if path is not None else None)
+        if stage == "request":
+            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                   perf_counter() - started)
+        await durable
+        return replace(judged, number=number)
+
+    def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
+        """What the client is told about this verdict."""
+        number = judged.number
+        return Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
+                       flow.id, None if number is None else f"{self._lane.name}/{number}",
+                       self._governed().policy.contact)
+
+    def is_llm_host(self, host: Host | None) -> bool:
+        return host is not None and host.name in self._governed().llm_hosts
+
+
+def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judged) -> entry.Body:
+    facts, judgement, verdict = judged.facts, judged.judgement, judged.verdict
+    address = judgement.address if judgement else None
+    shown = governed.disclosure.shown(judged.host) if judged.host else None
+    seen = entry.request_facts(
+        judged.method, facts.scheme if facts else None, shown, judged.port, None,
+        None if address is None else str(address), facts.body_bytes if facts else None,
+        facts.content_type if facts else None)
+    return entry.decision(
+        stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
+        governed.policy.digest, seen, judgement.groups if judgement else (), verdict.action, verdict.rule,
+        verdict.code, verdict.reason, MODE)
+
+
+def _refusal(code: Code, reason: str) -> Verdict:
+    return Verdict(Action.DENY, code, reason=reason)
+
+
+def _without_override(governed: Governed, judgement: Judgement, found: Extracted) -> Verdict:
+    """The verdict, unless a rule depends on the method or path and the request tries to change those at the origin."""
+    verdict = judgement.verdict
+    if found.overrides and verdict.lets_through and governed.constrains_method_or_path:
+        return _OVERRIDE
+    return verdict
+
+
+def _host_or_none(flow: http.HTTPFlow) -> Host | None:
+    try:
+        return connect_target(flow.request)[0]
+    except NonCanonical:
+        return None
+
+
+def _settle(request: http.Request, facts: RequestFacts) -> None:
+    """Have the request sent in the spelling that is judged."""
+    path = f"{facts.path.text}?{facts.query}" if facts.query else facts.path.text
+    request.data.host, request.data.path = facts.host.name, path.encode("latin-1")
+
+
+def _fingerprint(request: http.Request) -> tuple[object, ...]:
+    """Everything of a request that reaches the wire."""
+    data = request.data
+    return (data.host, data.port, data.scheme, data.method, data.authority, data.path, data.headers.fields,
+            data.content, data.trailers)
+
+
+def _is_local(address: Address) -> bool:
+    """True when the address is one of this machine's own: only those can be bound."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True

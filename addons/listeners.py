@@ -1,0 +1,23 @@
+"""The ports at which this Governor itself listens: no request may reach them through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mitmproxy import ctx
+
+
+class Listeners:
+    """Asked while flows are judged; mitmproxy's own listeners are known once they are open."""
+
+    def __init__(self, options: Any, metrics_port: int) -> None:
+        web_port = getattr(options, "web_port", None) if "web_port" in options else None
+        self._fixed = frozenset(port for port in (metrics_port, web_port) if port)
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Where clients connect."""
+        return [(address[0], address[1]) for address in ctx.master.addons.get("proxyserver").listen_addrs()]
+
+    def ports(self) -> frozenset[int]:
+        """Every port of ours. Cheap enough to be asked for each request that goes to an address."""
+        return self._fixed | {port for _, port in self.addresses()}

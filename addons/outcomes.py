@@ -1,0 +1,111 @@
+"""What became of the flows that were let through: bytes counted while they pass, one outcome entry at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import monotonic
+
+from mitmproxy import http
+
+from addons.connections import ClientConnection
+from addons.lane import Lane
+from addons.metrics import Metrics
+from kernel import entry
+from kernel.verdict import Code
+
+# A body whose end is known and near is handed over whole, so that mitmweb can show it; all others pass as they come.
+_WHOLE_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class OpenFlow:
+    """A flow that may be on its way. `decision` is its entry as LANE/SEQ."""
+
+    decision: str
+    connection: ClientConnection
+    bytes_up: int
+    sent: float
+    bytes_down: int = 0
+    status: int | None = None
+
+    def meter(self, chunk: bytes) -> bytes | list[bytes]:
+        self.bytes_down += len(chunk)
+        # An empty chunk would be written as the end of a chunked body, wherever it stands.
+        return chunk or []
+
+
+class Outcomes:
+    """The open flows of this process."""
+
+    def __init__(self, lane: Lane, metrics: Metrics) -> None:
+        self._lane, self._metrics = lane, metrics
+        self._open: dict[str, OpenFlow] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def begin(self, flow: http.HTTPFlow, connection: ClientConnection, decision: str) -> None:
+        """The flow goes on from here; until `end` its decision is open in the log."""
+        self._open[flow.id] = OpenFlow(decision, connection, len(flow.request.data.content or b""), monotonic())
+        connection.open_flows.add(flow.id)
+
+    def headers(self, flow: http.HTTPFlow) -> None:
+        """The origin's answer begins: meter it, and let it pass while it comes unless it is short."""
+        opened, response = self._open.get(flow.id), flow.response
+        if opened is None or response is None:
+            return
+        opened.status = response.status_code
+        self._metrics.outcome(monotonic() - opened.sent)
+        if not _short(response):
+            response.stream = opened.meter
+
+    def completed(self, flow: http.HTTPFlow) -> None:
+        """The answer has passed to its end."""
+        opened = self._close(flow.id)
+        if opened is not None:
+            if flow.response is not None and flow.response.data.content:
+                opened.bytes_down += len(flow.response.data.content)
+            self._record(flow.id, opened, "completed")
+
+    def failed(self, flow: http.HTTPFlow) -> None:
+        """The flow ended in an error of the client's or the origin's side."""
+        opened = self._close(flow.id)
+        if opened is None:
+            return
+        if not flow.client_conn.connected:
+            self._record(flow.id, opened, "aborted")
+        elif flow.server_conn.timestamp_tcp_setup is None:
+            self._record(flow.id, opened, "not_sent", Code.ORIGIN_FAILED)
+        else:
+            self._record(flow.id, opened, "failed", Code.ORIGIN_FAILED)
+
+    def client_gone(self, connection: ClientConnection) -> None:
+        """Close whatever this client left open."""
+        for flow_id in tuple(connection.open_flows):
+            opened = self._close(flow_id)
+            if opened is not None:
+                self._record(flow_id, opened, "aborted")
+
+    def cut_all(self) -> None:
+        """The process ends: every open flow ends with it."""
+        for flow_id in tuple(self._open):
+            opened = self._close(flow_id)
+            if opened is not None:
+                self._record(flow_id, opened, "cut")
+
+    def _close(self, flow_id: str) -> OpenFlow | None:
+        opened = self._open.pop(flow_id, None)
+        if opened is not None:
+            opened.connection.open_flows.discard(flow_id)
+        return opened
+
+    def _record(self, flow_id: str, opened: OpenFlow, result: str, code: Code | None = None) -> None:
+        self._lane.record("outcome", entry.outcome(
+            flow_id, opened.decision, result, opened.status, opened.bytes_up, opened.bytes_down, code=code))
+
+
+def _short(response: http.Response) -> bool:
+    length = response.headers.get("content-length", "")
+    return length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= _WHOLE_BYTES
+
+

@@ -1,0 +1,45 @@
+"""Which policy governs: found at a start, read again at a reload, kept beside the log it judged for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from addons import durable, policy_files
+from addons.errors import StartCode, StartRefused
+from addons.governed import Governed, prepare
+from addons.home import Paths
+from addons.identity import Registry
+from kernel.errors import PolicyError
+
+
+def first(asked: Sequence[Path], paths: Paths, registry: Registry) -> Governed:
+    """The policy of a start: what was asked for, else the home's, else the shipped one. Raises `StartRefused`."""
+    files = tuple(asked) or ((paths.policy,) if paths.policy.exists() else (policy_files.shipped_policy("default"),))
+    try:
+        return prepare(files, registry.tokens.ids)
+    except PolicyError as error:
+        raise StartRefused(StartCode.POLICY_INVALID, _first_line(error)) from error
+    except policy_files.PolicyMissing as error:
+        raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
+
+
+def again(governed: Governed, registry: Registry) -> Governed:
+    """The same files, read again. Raises `PolicyError`, or `StartRefused` when one is gone."""
+    try:
+        return prepare(governed.files, registry.tokens.ids)
+    except policy_files.PolicyMissing as error:
+        raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
+
+
+def keep(governed: Governed, paths: Paths) -> None:
+    """Put a copy of the policy where an auditor finds it by its digest."""
+    target = paths.policies / f"{governed.policy.digest}.yaml"
+    if not target.exists():
+        durable.replace(target, b"".join(file.read_bytes() for file in governed.files))
+
+
+def _first_line(error: PolicyError) -> str:
+    more = len(error.findings) - 1
+    rest = f" (and {more} more: governor policy check)" if more > 0 else ""
+    return f"{error.findings[0]}{rest}"

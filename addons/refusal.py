@@ -1,0 +1,137 @@
+"""What a refused client gets: one content, in the form in which this client shows it to its user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+from mitmproxy import http
+
+from kernel.verdict import Code, Verdict
+
+_CHALLENGE = 'Basic realm="Governor", charset="UTF-8"'
+_TITLES = {
+    400: "Bad Request", 403: "Forbidden", 407: "Proxy Authentication Required", 413: "Content Too Large",
+    414: "URI Too Long", 429: "Too Many Requests", 502: "Bad Gateway", 503: "Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Everything a refusal tells. `target` is a host in canonical form or empty, `entry` is LANE/SEQ."""
+
+    verdict: Verdict
+    method: str
+    target: str
+    agent: str | None
+    flow: str | None
+    entry: str | None
+    contact: str | None
+
+    @property
+    def detail(self) -> str:
+        why = f"rule {self.verdict.rule}" if self.verdict.rule else self.verdict.reason or self.verdict.code.lower()
+        where = f"{self.method} to {self.target}" if self.target else self.method or "a connection"
+        return f"Governor refused {where}: {why}"
+
+    @property
+    def next_step(self) -> str:
+        quote = f" and quote {self.entry}" if self.entry else ""
+        ask = f" Ask {self.contact}{quote}." if self.contact else (f" Quote {self.entry}." if self.entry else "")
+        return _advice(self.verdict) + ask
+
+
+def response(refused: Refused, request: http.Request | None = None, llm_host: bool = False) -> http.Response:
+    """The refusal as an HTTP response to this request."""
+    status = refused.verdict.code.status
+    if request is not None and _speaks_grpc(request):
+        return _grpc(refused)
+    content_type, body = _body(refused, request, status, llm_host)
+    if request is not None and request.method == "HEAD":
+        body = b""
+    answer = http.Response.make(status, body, _headers(refused, content_type, status))
+    # Fixed parts only: nothing that the agent chose may enter the status line.
+    answer.reason = f"{_phrase(status)} by Governor: {refused.verdict.code}" if status != 407 else _TITLES[status]
+    return answer
+
+
+def _phrase(status: int) -> str:
+    return "Forbidden" if status == 403 else _TITLES[status]
+
+
+def _advice(verdict: Verdict) -> str:
+    told = f" Instead: {verdict.tell}." if verdict.tell else ""
+    return _ADVICE.get(verdict.code, _STOP) + told
+
+
+_STOP = "Stop: another method, mirror or retry is refused too."
+_ADVICE = {
+    Code.REFUSAL_RATE: "Wait before the next request: too many of yours were refused within a second.",
+    Code.BUSY: "Wait and try again: Governor serves as many flows as it may.",
+    Code.IDENTITY_REQUIRED: "Send the proxy credentials of this agent.",
+    Code.IDENTITY_REFUSED: "Send valid proxy credentials: these are unknown or revoked.",
+    Code.AUDIT_UNAVAILABLE: "Stop: nothing passes until the operator has restored Governor's log.",
+    Code.RESOLVE_FAILED: "Check the name: it has no address.",
+    Code.DESTINATION_MISMATCH: "Name one destination: tunnel, TLS server name, Host and URL must agree.",
+    Code.NON_CANONICAL: "Write the URL in its plain form.",
+}
+
+
+def _retryable(code: Code) -> str:
+    return "true" if code.status == 429 else "false"
+
+
+def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]:
+    headers = {
+        "content-type": content_type,
+        "cache-control": "no-store",
+        "x-should-retry": _retryable(refused.verdict.code),
+        "x-governor-verdict": refused.verdict.action,
+        "x-governor-code": refused.verdict.code,
+    }
+    if refused.entry:
+        headers["x-governor-entry"] = refused.entry
+    if status == 407:
+        headers["proxy-authenticate"] = _CHALLENGE
+    if status == 429:
+        headers["retry-after"] = "1"
+    return headers
+
+
+def _body(refused: Refused, request: http.Request | None, status: int, llm_host: bool) -> tuple[str, bytes]:
+    if request is not None and request.headers.get("user-agent", "").startswith("git/"):
+        return "text/plain; charset=utf-8", f"{refused.detail}\n{refused.next_step}\n".encode()
+    return "application/problem+json", problem(refused, status, llm_host)
+
+
+def problem(refused: Refused, status: int, llm_host: bool) -> bytes:
+    """The problem details (RFC 9457) with every member of Governor's, null where unknown."""
+    error: object = refused.detail
+    if llm_host:
+        error = {"type": "permission_error",
+                 "message": f"{refused.detail}. Your login is fine. {refused.next_step}"}
+    return orjson.dumps({
+        "type": "about:blank", "title": _TITLES[status], "status": status, "detail": refused.detail,
+        "verdict": refused.verdict.action, "code": refused.verdict.code, "rule": refused.verdict.rule,
+        "agent": refused.agent, "flow": refused.flow, "entry": refused.entry, "next_step": refused.next_step,
+        "error": error,
+    })
+
+
+def _speaks_grpc(request: http.Request) -> bool:
+    return request.is_http2 and request.headers.get("content-type", "").startswith("application/grpc")
+
+
+def _grpc(refused: Refused) -> http.Response:
+    """Trailers-only PERMISSION_DENIED: gRPC clients show nothing of an HTTP error's body."""
+    headers = _headers(refused, "application/grpc", 200)
+    message = "".join(_grpc_percent(character) for character in refused.detail)
+    return http.Response.make(200, b"", {**headers, "grpc-status": "7", "grpc-message": message})
+
+
+def _grpc_percent(character: str) -> str:
+    # gRPC's "Percent-Encoded" message: everything outside printable ASCII, and the percent sign itself.
+    plain = " " <= character <= "~" and character != "%"
+    return character if plain else "".join(f"%{byte:02X}" for byte in character.encode())
+
+

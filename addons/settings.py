@@ -1,0 +1,89 @@
+"""Governor's settings: the mitmproxy options it adds, the ones it forces, and the allow-list of all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mitmproxy import exceptions, optmanager
+from mitmproxy.addonmanager import Loader
+
+from addons.errors import StartCode, StartRefused
+
+METRICS_ADDRESS = "127.0.0.1:9464"
+
+# An unlisted option must keep its default: mitmproxy has options that skip interception, rewrite requests after the
+# verdict or write secrets to disk, and a later version may add more.
+FREE = frozenset({
+    "listen_host", "listen_port", "mode", "scripts", "ssl_verify_upstream_trusted_ca",
+    "ssl_verify_upstream_trusted_confdir", "termlog_verbosity",
+})
+FREE_PREFIXES = ("web_", "governor_")
+FORCED: dict[str, Any] = {"connection_strategy": "lazy", "rawtcp": False, "onboarding": False, "flow_detail": 0}
+# Set by Governor itself (the CA lives in the home), so that a value of the user's would be lost silently.
+OWN = frozenset({"confdir"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a start was asked for, read once. `policies` is empty where the home's or the shipped policy is meant."""
+
+    policies: tuple[Path, ...]
+    home: str | None
+    metrics_host: str
+    metrics_port: int
+
+
+def add_options(loader: Loader) -> None:
+    """Declare `governor_*` to mitmproxy."""
+    loader.add_option("governor_policy", Sequence[str], [],
+                      "The policy file. Default: policy.yaml in the home, else the policy that Governor ships.")
+    loader.add_option("governor_home", str, "",
+                      "Where keys, log and CA live. Default: $GOVERNOR_HOME, else the user's state folder.")
+    loader.add_option("governor_metrics", str, METRICS_ADDRESS,
+                      "HOST:PORT of /metrics, /healthz and /readyz. Port 0 takes a free one.")
+
+
+def read(options: optmanager.OptManager) -> Settings:
+    """The settings of this start. Raises `StartRefused` on a value that cannot be meant."""
+    host, _, port = options.governor_metrics.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise StartRefused(StartCode.OPTION_REFUSED,
+                           f"governor_metrics={options.governor_metrics} is not HOST:PORT; write 127.0.0.1:9464")
+    return Settings(tuple(Path(name) for name in options.governor_policy), options.governor_home or None,
+                    host.strip("[]"), int(port))
+
+
+def check_at_start(options: optmanager.OptManager) -> None:
+    """Refuse every option that is neither free nor forced and has not its default; refuse untested modes."""
+    for name, option in options.items():
+        if name in FREE or name in FORCED or name.startswith(FREE_PREFIXES):
+            continue
+        if option.has_changed():
+            raise StartRefused(StartCode.OPTION_REFUSED,
+                               f"{name} is not known to be harmless under Governor; leave it at its default")
+    for mode in options.mode:
+        if mode != "regular" and not mode.startswith("regular@"):
+            raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular")
+
+
+def force(options: optmanager.OptManager, confdir: Path) -> None:
+    """Give the forced options their values, whatever the command line says, and point mitmproxy at the home's CA."""
+    options.update(confdir=str(confdir), **FORCED)
+
+
+class Frozen:
+    """The values of all options at the end of the start. Every later change is refused and rolled back by mitmproxy."""
+
+    def __init__(self, options: optmanager.OptManager) -> None:
+        self._options = options
+        self._values = {name: option.current() for name, option in options.items()}
+
+    def check(self, updated: Iterable[str]) -> None:
+        """Raise `OptionsError` when one of the updated options differs from its frozen value."""
+        for name in updated:
+            # Options that a later script declares are new here; they govern that script alone.
+            if name in self._values and getattr(self._options, name) != self._values[name] and name != "scripts":
+                raise exceptions.OptionsError(f"{name} is fixed while Governor runs; restart with the value you want")
