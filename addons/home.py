@@ -1,0 +1,290 @@
+"""The home: the one private folder in which Governor keeps its keys, its log and what it needs to go on.
+
+A home is made in place under a marker, `fresh`, which goes when the log has its first entries: whatever a crash left
+half made before that is finished by the next start, and whatever is missing after it refuses to start.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from addons import ballast, durable, pins
+from addons.errors import StartCode, StartRefused
+from addons.keys import SigningKey
+from kernel import canonical, note
+from kernel.errors import NoteError
+
+SYSTEM_HOME = Path("/var/lib/governor")
+FIRST_SEGMENT = "000000.jsonl"
+_FOLDERS = ("ca", "keys", "audit", "audit/lanes", "audit/policies", "audit/state", "audit/receipts")
+
+
+def home_folder(option: str | None) -> Path:
+    """Where the home is: what was asked for, $GOVERNOR_HOME, /var/lib/governor for root, else the XDG state folder."""
+    asked = option or os.environ.get("GOVERNOR_HOME")
+    if asked:
+        return Path(asked).expanduser()
+    if os.geteuid() == 0:
+        return SYSTEM_HOME
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification: a relative path is to be ignored.
+    return (Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state") / "governor"
+
+
+class Paths:
+    """Where everything lies in a home."""
+
+    __slots__ = ("folder",)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def fresh(self) -> Path:
+        """The marker of a home whose log has not begun."""
+        return self.folder / "fresh"
+
+    @property
+    def control_sock(self) -> Path:
+        return self.folder / "control.sock"
+
+    @property
+    def agents(self) -> Path:
+        return self.folder / "agents.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.folder / "policy.yaml"
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca"
+
+    @property
+    def keys(self) -> Path:
+        return self.folder / "keys"
+
+    @property
+    def root_key(self) -> Path:
+        return self.keys / "root.key"
+
+    @property
+    def audit(self) -> Path:
+        return self.folder / "audit"
+
+    @property
+    def trust(self) -> Path:
+        return self.audit / "trust.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while what all lanes share is changed: the beginning of the log, adoption, minimum.json."""
+        return self.audit / "LOCK"
+
+    @property
+    def lanes(self) -> Path:
+        return self.audit / "lanes"
+
+    @property
+    def policies(self) -> Path:
+        return self.audit / "policies"
+
+    @property
+    def ballast(self) -> Path:
+        return self.audit / "ballast"
+
+    @property
+    def vault(self) -> Path:
+        return self.folder / "vault.db"
+
+    @property
+    def minimum(self) -> Path:
+        return self.folder / "minimum.json"
+
+    def lane(self, name: str) -> Path:
+        return self.lanes / name
+
+    def lane_key(self, name: str) -> Path:
+        return self.keys / f"{name}.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """An open home: checked, whole, and ours to write."""
+
+    paths: Paths
+    log_id: str
+    root: note.VerifierKey
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The home at `folder`, made with its pin when absent or empty; `StartRefused` when it is not whole."""
+        paths = Paths(Path(os.path.realpath(folder)))
+        try:
+            if _absent_or_empty(paths.folder) or os.path.lexists(paths.fresh):
+                _make(paths)
+            return cls._existing(paths)
+        except OSError as fault:
+            where = fault.filename or paths.folder
+            text = f"{os.fsdecode(where)}: {fault.strerror}; the home {paths.folder} must be a folder you can write"
+            raise StartRefused(StartCode.HOME_UNWRITABLE, text) from fault
+
+    @classmethod
+    def _existing(cls, paths: Paths) -> Self:
+        _check_folders(paths)
+        log_id, root = _trust(paths)
+        _check_pins(paths, log_id, root)
+        home = cls(paths, log_id, root)
+        home._check_root()
+        home._check_lanes()
+        ballast.keep(paths.ballast)
+        return home
+
+    def root_key(self) -> SigningKey:
+        """The key that signs genesis and lane certificates. It may live elsewhere once the lanes have theirs."""
+        return SigningKey.load(self.paths.root_key, note.root_name(self.log_id))
+
+    def lanes(self) -> tuple[str, ...]:
+        """The names of the lanes whose log has begun."""
+        return tuple(sorted(path.parent.name for path in self.paths.lanes.glob(f"*/{FIRST_SEGMENT}")))
+
+    def minimum(self) -> dict[str, str]:
+        """The newest signed checkpoint of each lane, as minimum.json has them."""
+        try:
+            document = json.loads(self.paths.minimum.read_bytes())
+            lanes = document["lanes"] if document["v"] == 1 and document["log_id"] == self.log_id else None
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError) as fault:
+            raise self._damaged_minimum() from fault
+        if not isinstance(lanes, dict) or not all(isinstance(text, str) for text in lanes.values()):
+            raise self._damaged_minimum()
+        return lanes
+
+    def raise_minimum(self, lane: str, checkpoint: str) -> None:
+        """Make `checkpoint` what the next start of `lane` must reach."""
+        with durable.locked(self.paths.lock):
+            lanes: dict[str, canonical.Value] = {**self.minimum(), lane: checkpoint}
+            document: canonical.Value = {"lanes": lanes, "log_id": self.log_id, "v": 1}
+            durable.replace(self.paths.minimum, canonical.encode(document) + b"\n")
+
+    def _damaged_minimum(self) -> StartRefused:
+        return StartRefused(StartCode.TAMPERED, f"{self.paths.minimum} is damaged; restore it from a backup")
+
+    def _check_root(self) -> None:
+        if not self.paths.root_key.exists() and not self.paths.root_key.is_symlink():
+            if not any(self.paths.keys.glob("*.key")):
+                raise _incomplete(self.paths.folder, "has a log and no keys")
+            return
+        if self.root_key().public != self.root.public:
+            text = f"{self.paths.root_key} is not the root key in {self.paths.trust}; restore the home from a backup"
+            raise StartRefused(StartCode.TAMPERED, text)
+
+    def _check_lanes(self) -> None:
+        """A known lane is one with a key or with an entry in minimum.json; its log must be there."""
+        present = set(self.lanes())
+        known = {path.stem for path in self.paths.keys.glob("*.key")} - {"root"} | set(self.minimum())
+        if known - present:
+            names = ", ".join(sorted(known - present))
+            raise _incomplete(self.paths.folder, f"has lost the log of lane {names}")
+        if not present and not os.path.lexists(self.paths.fresh):
+            raise _incomplete(self.paths.folder, "has keys and no log")
+
+
+def _incomplete(folder: Path, problem: str) -> StartRefused:
+    text = f"{folder} {problem}; restore it from a backup, or start over with another --home"
+    return StartRefused(StartCode.HOME_INCOMPLETE, text)
+
+
+def _absent_or_empty(folder: Path) -> bool:
+    try:
+        return not os.listdir(folder)
+    except FileNotFoundError:
+        return True
+
+
+def _make(paths: Paths) -> None:
+    """Make the home, or finish one that a crash left fresh. Each step is whole or absent, and done once."""
+    pinned = pins.of_home(paths.folder)
+    if pinned and not os.path.lexists(paths.fresh):
+        text = f"{paths.folder} is absent or empty, but {pins.path(pinned[0].log_id)} says that a log lived there"
+        hint = "restore it from a backup; if it was meant to go, remove that pin"
+        raise StartRefused(StartCode.HOME_INCOMPLETE, f"{text}; {hint}")
+    paths.folder.mkdir(parents=True, exist_ok=True, mode=durable.PRIVATE_FOLDER)
+    if _absent_or_empty(paths.folder):
+        # mkdir by hand leaves 0755; an empty folder holds nothing yet that others could have read.
+        os.chmod(paths.folder, durable.PRIVATE_FOLDER)
+    with durable.locked(paths.fresh):
+        if os.path.lexists(paths.fresh):
+            _furnish(paths)
+
+
+def _furnish(paths: Paths) -> None:
+    durable.sync_folder(paths.folder)
+    durable.sync_folder(paths.folder.parent)
+    for name in _FOLDERS:
+        durable.make_folder(paths.folder / name)
+    if not paths.trust.exists():
+        _make_root(paths)
+    if not paths.agents.exists():
+        durable.replace(paths.agents, b"{}\n")
+    ballast.keep(paths.ballast)
+    log_id, root = _trust(paths)
+    if not any(pin.log_id == log_id for pin in pins.of_home(paths.folder)):
+        pins.write(pins.Pin(log_id, str(root), paths.folder))
+
+
+def _make_root(paths: Paths) -> None:
+    """The root key and what says publicly that it is. A key without trust.json has signed nothing: it is replaced."""
+    if pins.of_home(paths.folder):
+        raise _incomplete(paths.folder, f"is pinned and has lost {paths.trust.name}")
+    log_id = secrets.token_hex(8)
+    key = SigningKey.create(paths.root_key, note.root_name(log_id))
+    trust: canonical.Value = {"origin": key.name, "log_id": log_id, "root": key.verifier_key, "anchors": []}
+    durable.replace(paths.trust, canonical.encode(trust) + b"\n")
+
+
+def _check_folders(paths: Paths) -> None:
+    for path in (paths.keys, paths.audit, paths.lanes, paths.trust, paths.agents):
+        if not os.path.lexists(path):
+            name = path.relative_to(paths.folder)
+            raise _incomplete(paths.folder, f"is not empty and not a whole home: {name} is missing")
+    for folder in (paths.folder, paths.keys, paths.audit, paths.lanes):
+        status = os.lstat(folder)
+        problem = durable.exposure(status) if stat.S_ISDIR(status.st_mode) else "is not a folder"
+        if not problem and not os.access(folder, os.W_OK):
+            problem = "is read-only"
+        if problem:
+            text = f"{folder} {problem}; it must be yours, writable, with mode 0700"
+            raise StartRefused(StartCode.HOME_UNWRITABLE, text)
+
+
+def _trust(paths: Paths) -> tuple[str, note.VerifierKey]:
+    try:
+        document = json.loads(paths.trust.read_bytes())
+        root = note.parse_verifier_key(document["root"])
+        log_id = document["log_id"]
+    except (ValueError, KeyError, TypeError, AttributeError, NoteError) as fault:
+        text = f"{paths.trust} is damaged; restore it from a backup"
+        raise StartRefused(StartCode.TAMPERED, text) from fault
+    if root.name != note.root_name(log_id):
+        raise StartRefused(StartCode.TAMPERED, f"{paths.trust} names a root key of another log")
+    return log_id, root
+
+
+def _check_pins(paths: Paths, log_id: str, root: note.VerifierKey) -> None:
+    """The pin of this log must hold its root key, and a pin made for this folder must be one of this log."""
+    pin = pins.read(log_id)
+    if pin is not None and pin.verifier_key != str(root):
+        text = f"{paths.trust} is not the root key pinned in {pins.path(log_id)}; restore the home from a backup"
+        raise StartRefused(StartCode.TAMPERED, text)
+    others = [other for other in pins.of_home(paths.folder) if other.log_id != log_id]
+    if others and (pin is None or pin.home != paths.folder):
+        text = f"{paths.folder} holds another log than the one pinned in {pins.path(others[0].log_id)}"
+        raise StartRefused(StartCode.TAMPERED, f"{text}; restore it from a backup")

@@ -1,0 +1,102 @@
+"""Where entries wait for the writer: numbers given out in the order of the calls, and a bell that is rarely rung."""
+
+from __future__ import annotations
+
+from collections import deque
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from addons.errors import AuditUnavailable
+from addons.journal import Draft
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from addons.journal import Fields
+
+# What nobody waits for is written with the next entry that somebody does wait for, or after this time.
+LINGER_SECONDS = 0.05
+# Bounds what one group signs before its first entry is durable.
+MOST_IN_A_GROUP = 256
+
+_AWAKE, _LIGHT, _DEEP = range(3)
+
+
+class Intake:
+    """Many callers, one writer. After `shut` nothing gets in."""
+
+    def __init__(self, first: int) -> None:
+        self.next_seq = first
+        self.stopped: AuditUnavailable | None = None
+        self.urgent = False
+        self._queue: deque[Draft] = deque()
+        self._order = Lock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._asleep = _AWAKE
+
+    def put(self, kind: str, fields: Fields, secrets: Mapping[str, str] | None, waiter: Any, last: bool = False) -> int:
+        """Queue an entry and return its number; `last` shuts the intake behind it."""
+        with self._order:
+            if self.stopped is not None:
+                raise AuditUnavailable(*self.stopped.args)
+            seq = self.next_seq
+            self._queue.append(Draft(seq, kind, fields, secrets, waiter))
+            self.next_seq = seq + 1
+            if last:
+                self.stopped = AuditUnavailable("the lane is closed")
+            if waiter is not None:
+                self.urgent = True
+            if self._asleep and (waiter is not None or self._asleep == _DEEP):
+                self._ring()
+        return seq
+
+    def wake(self) -> None:
+        """Have the writer look around."""
+        with self._order:
+            self.urgent = True
+            self._ring()
+
+    def shut(self, stopped: AuditUnavailable) -> list[Draft]:
+        """Let nothing in any more; what was still waiting."""
+        with self._order:
+            self.stopped = stopped
+            waiting = list(self._queue)
+            self._queue.clear()
+        return waiting
+
+    def drain(self) -> list[Draft]:
+        """The next group, in order. For the writer alone."""
+        self.urgent = False
+        queue = self._queue
+        group = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_GROUP))]
+        if queue:
+            self.urgent = True
+        return group
+
+    def rest(self, seconds: float) -> None:
+        """Sleep until something must be written, `seconds` at most. For the writer alone."""
+        # Light sleep first: in steady traffic the next awaited entry comes soon, and takes the others along.
+        if self._sleep(_LIGHT, min(LINGER_SECONDS, seconds)) or self._queue:
+            return
+        if self._sleep(_DEEP, seconds) and not self.urgent:
+            self._sleep(_LIGHT, LINGER_SECONDS)
+
+    def _sleep(self, depth: int, seconds: float) -> bool:
+        """Whether the bell rang, or would have."""
+        self._asleep = depth
+        # Looked at after the depth is set: a caller who did not see it set is seen here.
+        if self.urgent or (depth == _DEEP and self._queue):
+            self._asleep = _AWAKE
+            return True
+        try:
+            self._bell.get(timeout=max(seconds, 0.0))
+        except Empty:
+            return False
+        finally:
+            self._asleep = _AWAKE
+        return True
+
+    def _ring(self) -> None:
+        self._asleep = _AWAKE
+        self._bell.put(None)

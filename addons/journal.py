@@ -1,0 +1,145 @@
+"""The journal of a lane: entries in, durable signed lines out. One thread at a time."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from addons import codec
+from kernel import chain, entry, note
+from kernel.errors import CanonicalError
+from kernel.merkle import Tree, leaf_hash
+from kernel.verdict import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from addons.keys import SigningKey
+    from addons.segment import Segment
+
+SALT_BYTES = 32
+
+type Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that stands in the log as a commitment, with the salt that the commitment needs."""
+
+    seq: int
+    name: str
+    salt: bytes
+    value: str
+
+
+class Draft:
+    """An entry that was asked for: everything but its place in the chain. `waiter` learns when it is durable."""
+
+    __slots__ = ("fields", "kind", "mono_ns", "refused", "secrets", "seq", "waiter")
+
+    def __init__(self, seq: int, kind: str, fields: Fields, secrets: Mapping[str, str] | None, waiter: Any) -> None:
+        self.seq, self.kind, self.fields, self.secrets, self.waiter = seq, kind, fields, secrets, waiter
+        self.mono_ns = time.monotonic_ns()
+        self.refused: CanonicalError | None = None
+
+
+class Clock:
+    """Wall time at the start plus the monotonic clock: it never jumps while the process runs."""
+
+    def __init__(self) -> None:
+        self._offset_us = (time.time_ns() - time.monotonic_ns()) // 1000
+        self._second, self._prefix = -1, ""
+
+    def timestamp(self, mono_us: int) -> str:
+        """The moment at which the monotonic clock showed `mono_us`, as the log writes it."""
+        second, micros = divmod(self._offset_us + mono_us, 1_000_000)
+        if second != self._second:
+            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{micros:06d}Z"
+
+
+class Journal:
+    """A lane's log at its end: where the chain stands, and the tree over its lines."""
+
+    def __init__(self, lane: str, key: SigningKey, segment: Segment, tree: Tree, prev: str) -> None:
+        self.lane, self.key, self.segment, self.tree = lane, key, segment, tree
+        self._prev = prev
+        self._clock = Clock()
+
+    @property
+    def size(self) -> int:
+        """How many entries are durable; the next one has this number."""
+        return self.tree.size
+
+    @property
+    def head(self) -> str:
+        """The hash of the last durable entry."""
+        return self._prev
+
+    def append(self, drafts: Sequence[Draft], key: SigningKey | None = None) -> list[Secret]:
+        """Make the drafts durable, in their order, in one write; the secrets are for the vault.
+
+        A draft that has no canonical form leaves a `fault` in its place and its error in `refused`.
+        """
+        key = key or self.key
+        kid, sign, prev = key.kid, key.sign, self._prev
+        secrets: list[Secret] = []
+        lines = []
+        for draft in drafts:
+            raw = self._encode(draft, prev, secrets)
+            hashed = chain.entry_hash(raw)
+            lines.append(chain.line(raw, kid, sign(chain.signed_bytes(hashed))))
+            prev = hashed.hex()
+        self.segment.append(b"".join(lines))
+        self._prev = prev
+        append = self.tree.append
+        for line in lines:
+            append(leaf_hash(line[:-1]))
+        return secrets
+
+    def checkpoint(self) -> str:
+        """The signed note of the log's head."""
+        body = note.checkpoint_body(self.key.name, self.tree.size, self.tree.root())
+        return note.sign(body, self.key.name, self.key.public, self.key.sign)
+
+    def timestamp(self) -> str:
+        """The present moment, as the log writes it."""
+        return self._clock.timestamp(time.monotonic_ns() // 1000)
+
+    def _encode(self, draft: Draft, prev: str, secrets: list[Secret]) -> bytes:
+        try:
+            fields = draft.fields
+            if draft.secrets:
+                fields = self._committed(draft, secrets)
+            return codec.encode(self._body(draft, draft.kind, fields, prev))
+        except CanonicalError as refused:
+            # The number is given out and others follow it: its place must hold an entry, or the chain has a gap.
+            draft.refused = refused
+            flow = draft.fields.get("flow")
+            shown = flow if isinstance(flow, str) and flow.isascii() and len(flow) <= 64 else None
+            fault = entry.fault("lane", type(refused).__name__, Code.FAULT, shown)
+            return codec.encode(self._body(draft, "fault", fault, prev))
+
+    def _body(self, draft: Draft, kind: str, fields: Fields, prev: str) -> dict[str, Any]:
+        mono_us = draft.mono_ns // 1000
+        return {
+            **fields,
+            "v": entry.VERSION,
+            "type": kind,
+            "seq": draft.seq,
+            "prev": prev,
+            "ts": self._clock.timestamp(mono_us),
+            "mono_us": mono_us,
+            "lane": self.lane,
+        }
+
+    def _committed(self, draft: Draft, secrets: list[Secret]) -> Fields:
+        assert draft.secrets is not None
+        inside = dict(draft.fields["in"])
+        for name, value in draft.secrets.items():
+            salt = os.urandom(SALT_BYTES)
+            inside[f"{name}$c"] = entry.commitment(salt, name, codec.encode(value))
+            secrets.append(Secret(draft.seq, name, salt, value))
+        return {**draft.fields, "in": inside}

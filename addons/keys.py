@@ -1,0 +1,87 @@
+"""Ed25519 keys on disk: PKCS#8 PEM, readable by their owner alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from addons import durable
+from addons.errors import StartCode, StartRefused
+from kernel import note
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class SigningKey:
+    """A private key under the name that its signatures carry."""
+
+    __slots__ = ("kid", "name", "public", "sign", "verifier_key")
+
+    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
+        self.name = name
+        self.public = private.public_key().public_bytes_raw()
+        self.verifier_key = note.verifier_key(name, self.public)
+        # NAME+KEYID+BASE64: the base64 may hold a plus sign, the name never does.
+        self.kid = self.verifier_key.split("+", 2)[1]
+        self.sign = private.sign
+
+    @classmethod
+    def create(cls, path: Path, name: str) -> Self:
+        """Make a key and put it at `path`, durable before it signs anything."""
+        private = Ed25519PrivateKey.generate()
+        pem = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        durable.replace(path, pem)
+        return cls(name, private)
+
+    @classmethod
+    def load(cls, path: Path, name: str) -> Self:
+        """The key at `path`, or `StartRefused`: a key that others could read or replace signs nothing."""
+        try:
+            private = serialization.load_pem_private_key(_read_private(path), password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
+            text = f"{path} is not an unencrypted PKCS#8 PEM key; restore it from a backup"
+            raise StartRefused(StartCode.HOME_INCOMPLETE, text) from fault
+        if not isinstance(private, Ed25519PrivateKey):
+            raise StartRefused(StartCode.HOME_INCOMPLETE, f"{path} holds no Ed25519 key; restore it from a backup")
+        return cls(name, private)
+
+
+def verifies(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether `signature` is the holder's of `public` over `message`."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _read_private(path: Path) -> bytes:
+    try:
+        # O_NONBLOCK: a FIFO put in the key's place must not hang the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as fault:
+        raise _unreadable(path, fault) from fault
+    try:
+        status = os.fstat(descriptor)
+        problem = durable.exposure(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
+        if problem:
+            raise StartRefused(StartCode.KEY_PERMISSIONS, f"{path} {problem}; it must be yours with mode 0600")
+        return os.read(descriptor, 65536)
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: Path, fault: OSError) -> StartRefused:
+    if fault.errno == errno.ENOENT:
+        return StartRefused(StartCode.HOME_INCOMPLETE, f"{path} is missing; restore it from a backup")
+    why = "is a symbolic link" if fault.errno == errno.ELOOP else f"cannot be read ({fault.strerror})"
+    return StartRefused(StartCode.KEY_PERMISSIONS, f"{path} {why}; it must be a regular file of yours with mode 0600")

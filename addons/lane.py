@@ -1,0 +1,243 @@
+"""A lane: one chain of the log, one writer thread, and the promise that what was acknowledged is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+import time
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from addons import ballast
+from addons.errors import AuditUnavailable, StartCode, StartRefused
+from addons.intake import Intake
+from addons.journal import Draft
+from addons.keeper import Keeper
+from addons.opening import open_journal, take
+from addons.vault import Vault
+from kernel import entry
+from kernel.verdict import Code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from addons.home import Home
+    from addons.journal import Fields, Journal
+
+CHECKPOINT_SECONDS = 1.0
+CHECKPOINT_ENTRIES = 1000
+IDLE_SECONDS = 60.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Lane:
+    """An open lane. `record` and `commit` cost the caller microseconds; the writer thread does the rest."""
+
+    def __init__(self, home: Home, journal: Journal, lock: int, vault: Vault | None) -> None:
+        self.name = journal.lane
+        self._home, self._journal, self._lock = home, journal, lock
+        self._intake = Intake(journal.size)
+        self._keeper = Keeper(home, self.name, vault, self._keeper_failed)
+        self._keeper_fault: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_stop: list[Callable[[AuditUnavailable], object]] = []
+        self._signed_size, self._signed_at = 0, 0.0
+        self._has_last_words = False
+        self._closed = False
+        self._writer = threading.Thread(target=self._run, name=f"lane-{self.name}", daemon=True)
+
+    @classmethod
+    def open(
+        cls,
+        home: Home,
+        name: str,
+        *,
+        kernel: entry.Body,
+        loop: asyncio.AbstractEventLoop | None = None,
+        vault: bool = True,
+    ) -> Self:
+        """Recover the lane, close crashed ones, begin the log where it is new; `StartRefused` when it is not whole.
+
+        `kernel` is `entry.kernel_identity(...)`. Without `vault` the values behind commitments are not kept.
+        """
+        try:
+            lock = take(home, name)
+            try:
+                return cls._opened(home, open_journal(home, name, kernel), lock, loop, vault)
+            except BaseException:
+                os.close(lock)
+                raise
+        except OSError as fault:
+            text = f"{os.fsdecode(fault.filename or home.paths.lane(name))}: {fault.strerror}"
+            raise StartRefused(StartCode.HOME_UNWRITABLE, f"{text}; the log must be writable") from fault
+
+    @classmethod
+    def _opened(
+        cls, home: Home, journal: Journal, lock: int, loop: asyncio.AbstractEventLoop | None, vault: bool
+    ) -> Self:
+        lane = cls(home, journal, lock, Vault.open(home.paths.vault) if vault else None)
+        lane._loop = loop
+        lane._keeper.write_checkpoint(lane._checkpoint())
+        lane._keeper.start()
+        lane._writer.start()
+        return lane
+
+    @property
+    def stopped(self) -> AuditUnavailable | None:
+        """Why nothing can be written any more; None while all is well."""
+        return self._intake.stopped
+
+    @property
+    def next_seq(self) -> int:
+        """The number of the next entry."""
+        return self._intake.next_seq
+
+    def on_stop(self, callback: Callable[[AuditUnavailable], object]) -> None:
+        """Have `callback` told once when the lane stops on a fault: on the event loop, where there is one."""
+        self._on_stop.append(callback)
+
+    def record(self, kind: str, fields: Fields) -> int:
+        """Queue an entry that nothing waits for and return its number. It is written within a tenth of a second."""
+        return self._intake.put(kind, fields, None, None)
+
+    def commit(
+        self, kind: str, fields: Fields, vault: Mapping[str, str] | None = None
+    ) -> tuple[int, asyncio.Future[None]]:
+        """Queue an entry; its number, and a future that resolves when it is durable.
+
+        Each `vault` item NAME becomes a commitment `NAME$c` in `fields["in"]`. The future fails with `AuditUnavailable`
+        when the lane stops, and with `CanonicalError` when the fields have no canonical form.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        return self._intake.put(kind, fields, vault, future), future
+
+    def write_now(self, kind: str, fields: Fields) -> int:
+        """Write an entry and return its number once it is durable. Blocks."""
+        waiter: Future[None] = Future()
+        seq = self._intake.put(kind, fields, None, waiter)
+        waiter.result()
+        return seq
+
+    def close(self, reason: str) -> None:
+        """End the lane: what is queued, then `close`, then a checkpoint. Writes what it can where the lane has stopped."""
+        if self._closed:
+            return
+        self._closed = True
+        waiter: Future[None] = Future()
+        with suppress(AuditUnavailable):
+            self._intake.put("close", entry.close(reason), None, waiter, last=True)
+            waiter.result()
+        self._writer.join()
+        if self._has_last_words:
+            with suppress(OSError, AuditUnavailable):
+                self._say(entry.close(reason))
+        self._keeper.stop()
+        self._journal.segment.close()
+        os.close(self._lock)
+
+    def _run(self) -> None:
+        group: list[Draft] = []
+        try:
+            while not (group and group[-1].kind == "close"):
+                if not self._intake.urgent:
+                    self._intake.rest(self._until_checkpoint())
+                group = self._intake.drain()
+                self._raise_keeper_fault()
+                if group:
+                    self._write(group)
+                self._checkpoint_if_due(group)
+        except BaseException as fault:  # noqa: BLE001
+            self._stop(fault, group)
+
+    def _write(self, group: list[Draft]) -> None:
+        secrets = self._journal.append(group)
+        _settle([draft for draft in group if draft.waiter is not None], None)
+        self._keeper.take_secrets(secrets)
+
+    def _checkpoint(self) -> str:
+        self._signed_size, self._signed_at = self._journal.size, time.monotonic()
+        return self._journal.checkpoint()
+
+    def _until_checkpoint(self) -> float:
+        pause = CHECKPOINT_SECONDS if self._journal.size > self._signed_size else IDLE_SECONDS
+        return self._signed_at + pause - time.monotonic()
+
+    def _checkpoint_if_due(self, group: list[Draft]) -> None:
+        if (
+            self._journal.size - self._signed_size >= CHECKPOINT_ENTRIES
+            or self._until_checkpoint() <= 0
+            or any(draft.kind in ("policy_load", "close") for draft in group)
+        ):
+            self._keeper.take_checkpoint(self._checkpoint())
+
+    def _keeper_failed(self, where: str, fault: Exception) -> None:
+        if where == "checkpoint":
+            self._keeper_fault = fault
+            self._intake.wake()
+            return
+        with suppress(AuditUnavailable):
+            self.record("fault", entry.fault(where, type(fault).__name__, Code.FAULT, None))
+
+    def _raise_keeper_fault(self) -> None:
+        if self._keeper_fault is not None:
+            raise self._keeper_fault
+
+    def _stop(self, fault: BaseException, group: list[Draft]) -> None:
+        """Stop for good. Nothing is tried again: after a failed fsync nobody knows what the disk holds."""
+        stopped = fault if isinstance(fault, AuditUnavailable) else AuditUnavailable(_describe(self._journal, fault))
+        waiting = group + self._intake.shut(stopped)
+        _settle([draft for draft in waiting if draft.waiter is not None], stopped)
+        if isinstance(fault, OSError) and fault.errno in _FULL:
+            with suppress(OSError, AuditUnavailable):
+                self._make_room(fault)
+        self._tell(stopped)
+
+    def _make_room(self, fault: OSError) -> None:
+        """Free the ballast, drop what was half written (nobody was told that it is there), and say why it stops."""
+        ballast.free(self._home.paths.ballast)
+        self._journal.segment.cut(self._journal.segment.size)
+        self._say(entry.fault("lane", type(fault).__name__, Code.AUDIT_UNAVAILABLE, None))
+        self._has_last_words = True
+
+    def _say(self, body: entry.Body) -> None:
+        self._journal.append([Draft(self._journal.size, str(body["type"]), body, None, None)])
+        self._keeper.write_checkpoint(self._checkpoint())
+
+    def _tell(self, stopped: AuditUnavailable) -> None:
+        for callback in self._on_stop:
+            if self._loop is None:
+                callback(stopped)
+            else:
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(callback, stopped)
+
+
+def _describe(journal: Journal, fault: BaseException) -> str:
+    what = fault.strerror if isinstance(fault, OSError) and fault.strerror else f"{type(fault).__name__}: {fault}"
+    return f"{journal.segment.path}: {what}; nothing more is written until a restart finds the log whole"
+
+
+def _settle(waiting: list[Draft], error: AuditUnavailable | None) -> None:
+    """Tell everyone who waits, with one wake-up of the event loop for the whole group."""
+    at_once = [draft for draft in waiting if isinstance(draft.waiter, Future)]
+    _resolve(at_once, error)
+    if len(at_once) < len(waiting):
+        on_loop = [draft for draft in waiting if draft not in at_once] if at_once else waiting
+        # A loop that was closed meanwhile has nobody left who waits.
+        with suppress(RuntimeError):
+            on_loop[0].waiter.get_loop().call_soon_threadsafe(_resolve, on_loop, error)
+
+
+def _resolve(waiting: list[Draft], error: AuditUnavailable | None) -> None:
+    for draft in waiting:
+        refused = draft.refused or error
+        if draft.waiter.done():
+            continue
+        if refused is None:
+            draft.waiter.set_result(None)
+        else:
+            draft.waiter.set_exception(refused)

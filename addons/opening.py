@@ -1,0 +1,203 @@
+"""Opening a lane: its lock, its key, its first entries, and the lanes that crashed processes left behind."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import os
+import re
+from typing import TYPE_CHECKING
+
+from addons import durable
+from addons.errors import StartCode, StartRefused
+from addons.home import FIRST_SEGMENT
+from addons.keeper import Keeper
+from addons.keys import SigningKey
+from addons.recovery import drafts, parsed, reopen, rolled_back
+from addons.segment import Segment
+from kernel import chain, entry, note
+from kernel.errors import KernelError
+from kernel.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from addons.home import Home
+    from addons.journal import Journal
+
+_NAME = re.compile(r"(?!root$)[a-z0-9][a-z0-9-]{0,63}")
+# Where the last lines of a lane are looked for; a lane whose durable head lies farther back is not mentioned.
+_TAIL_BYTES = 4 * chain.MAX_LINE_BYTES
+
+
+def take(home: Home, lane: str) -> int:
+    """The lane's lock, ours until the descriptor is closed or the process ends; `LANE_BUSY` when another has it."""
+    if not _NAME.fullmatch(lane):
+        raise ValueError(f"{lane!r} is no lane name")
+    durable.make_folder(home.paths.lane(lane))
+    lock = _try_lock(home.paths.lane(lane))
+    if lock is None:
+        text = f"another process writes lane {lane} of {home.paths.folder}; stop it, or use another home"
+        raise StartRefused(StartCode.LANE_BUSY, text)
+    return lock
+
+
+def open_journal(home: Home, lane: str, kernel: entry.Body) -> Journal:
+    """The lane's journal with its first entries, and what the time before left, durably in it."""
+    siblings = _adopt_siblings(home, lane)
+    reopened = reopen(home, lane, _lane_key(home, lane))
+    journal = reopened.journal
+    try:
+        if not reopened.reading.opened:
+            _begin(home, journal, kernel, siblings)
+        if reopened.repairs:
+            journal.append(drafts(reopened.repairs, journal.size))
+        _end_freshness(home)
+    except BaseException:
+        journal.segment.close()
+        raise
+    return journal
+
+
+def _try_lock(folder: Path) -> int | None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder / "LOCK", flags, durable.PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _lane_key(home: Home, lane: str) -> SigningKey:
+    path, segment = home.paths.lane_key(lane), home.paths.lane(lane) / FIRST_SEGMENT
+    name = note.lane_name(home.log_id, lane)
+    if os.path.lexists(path):
+        if not segment.exists():
+            raise _lost(home, f"has a key for lane {lane} and has lost its log")
+        return SigningKey.load(path, name)
+    if segment.exists() and segment.stat().st_size:
+        raise _lost(home, f"has a log of lane {lane} and has lost its key")
+    # The file comes before the key: a key without a file then always means that the log was lost.
+    Segment.open(segment).close()
+    return SigningKey.create(path, name)
+
+
+def _lost(home: Home, problem: str) -> StartRefused:
+    return StartRefused(StartCode.HOME_INCOMPLETE, f"{home.paths.folder} {problem}; restore it from a backup")
+
+
+def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body]) -> None:
+    """The lane's first entries; the first lane of a log begins with genesis."""
+    lane, key = journal.lane, journal.key.verifier_key
+    root = home.root_key()
+    certificate = base64.b64encode(root.sign(entry.certificate_bytes(home.log_id, lane, key))).decode()
+    with durable.locked(home.paths.lock):
+        if journal.size == 0 and not _begun(home):
+            if not os.path.lexists(home.paths.fresh):
+                raise _lost(home, "has keys and has lost its log")
+            genesis = entry.genesis(home.log_id, root.name, root.verifier_key, journal.timestamp(), VERSION)
+            journal.append(drafts([genesis], 0), root)
+        opening = entry.lane_open(key, certificate, kernel, siblings)
+        journal.append(drafts([opening], journal.size))
+
+
+def _begun(home: Home) -> bool:
+    """Whether any lane has a whole entry: genesis, or one that came after it."""
+    return any(_first_line(home.paths.lane(lane) / FIRST_SEGMENT).endswith(b"\n") for lane in home.lanes())
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(chain.MAX_LINE_BYTES)
+
+
+def _end_freshness(home: Home) -> None:
+    if os.path.lexists(home.paths.fresh):
+        home.paths.fresh.unlink(missing_ok=True)
+        durable.sync_folder(home.paths.folder)
+
+
+def _adopt_siblings(home: Home, own: str) -> list[entry.Body]:
+    """Close the lanes whose process is gone; what every other lane holds for certain."""
+    siblings = []
+    for lane in home.lanes():
+        if lane != own:
+            held = _sibling(home, lane)
+            if held is not None:
+                siblings.append(held)
+    return siblings
+
+
+def _sibling(home: Home, lane: str) -> entry.Body | None:
+    lock = _try_lock(home.paths.lane(lane))
+    least = _minimum_size(home, lane)
+    if lock is None:
+        # Its process lives: only what it has signed as durable can be said of it.
+        return _holding(home, lane, least)
+    try:
+        path = home.paths.lane(lane) / FIRST_SEGMENT
+        last = next(_entries_from_the_end(path), None)
+        if last is not None and last[1] == "close":
+            if last[0] + 1 < least:
+                raise rolled_back(path, last[0] + 1, least)
+            return entry.sibling(lane, last[0] + 1, last[2])
+        if path.stat().st_size or least:
+            return _adopt(home, lane)
+        return None
+    finally:
+        os.close(lock)
+
+
+def _adopt(home: Home, lane: str) -> entry.Body | None:
+    reopened = reopen(home, lane, _lane_key(home, lane))
+    journal = reopened.journal
+    try:
+        if not reopened.reading.opened:
+            # It never got as far as lane_open: there is nothing to close, and its next start goes on from here.
+            return None
+        journal.append(drafts([*reopened.repairs, entry.close("adopted")], journal.size))
+        keeper = Keeper(home, lane, None, lambda _where, _fault: None)
+        try:
+            keeper.write_checkpoint(journal.checkpoint())
+        finally:
+            keeper.stop()
+        return entry.sibling(lane, journal.size, journal.head)
+    finally:
+        journal.segment.close()
+
+
+def _minimum_size(home: Home, lane: str) -> int:
+    text = home.minimum().get(lane)
+    if text is None:
+        return 0
+    # Not trusted here: `reopen` checks its signature before anything rests on it.
+    return note.parse_checkpoint(text.partition("\n\n")[0] + "\n").size
+
+
+def _holding(home: Home, lane: str, size: int) -> entry.Body | None:
+    for seq, _, head in _entries_from_the_end(home.paths.lane(lane) / FIRST_SEGMENT):
+        if seq == size - 1:
+            return entry.sibling(lane, size, head)
+        if seq < size:
+            break
+    return None
+
+
+def _entries_from_the_end(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(seq, type, hash) of the last entries, newest first; ends at the first line that is none."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - _TAIL_BYTES))
+        lines = file.read().split(b"\n")
+    if lines[-1]:
+        return
+    for line in reversed(lines[:-1]):
+        try:
+            raw = chain.split(line + b"\n")[0]
+            body = parsed(raw)
+        except KernelError:
+            return
+        yield int(body["seq"]), str(body["type"]), chain.entry_hash(raw).hex()

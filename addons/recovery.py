@@ -1,0 +1,314 @@
+"""Reading a lane back at a start: what is whole goes on, a torn tail is put aside, and damage refuses to start."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from addons import codec, durable, keys
+from addons.errors import StartCode, StartRefused
+from addons.home import FIRST_SEGMENT
+from addons.journal import Draft, Journal
+from addons.segment import Segment
+from kernel import chain, entry, note
+from kernel.errors import CanonicalError, ChainError, NoteError
+from kernel.merkle import Tree, leaf_hash
+from kernel.verdict import Action, Code, Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from addons.home import Home
+    from addons.keys import SigningKey
+
+CHECKPOINTS = "checkpoints.note"
+# Room for several notes, cosigned ones too: of the old ones only the last is needed at a start.
+_TAIL_BYTES = 64 * 1024
+
+
+@dataclass(slots=True)
+class Reading:
+    """What the lines of a lane said, as far as they are whole."""
+
+    tree: Tree = field(default_factory=Tree)
+    prev: str = chain.GENESIS_PREV
+    size_bytes: int = 0
+    torn: bytes = b""
+    last_kind: str = ""
+    opened: bool = False
+    open_decisions: dict[str, str] = field(default_factory=dict)
+    """LANE/SEQ to flow id, of each decision that let a request through and has no outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A lane ready to be written: its journal, and what must be recorded of the time before."""
+
+    journal: Journal
+    reading: Reading
+    repairs: tuple[entry.Body, ...]
+
+
+def reopen(home: Home, lane: str, key: SigningKey) -> Reopened:
+    """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole."""
+    folder = home.paths.lane(lane)
+    _only_segment(folder)
+    segment = Segment.open(folder / FIRST_SEGMENT)
+    try:
+        heads = _heads(home, lane, key)
+        reading = _Reader(home, lane, key, heads).read(segment.path)
+        _not_rolled_back(segment.path, reading, heads)
+        put_aside = _put_aside(folder, lane, segment, reading)
+    except BaseException:
+        segment.close()
+        raise
+    journal = Journal(lane, key, segment, reading.tree, reading.prev)
+    return Reopened(journal, reading, (*put_aside, *_unknown_outcomes(reading)))
+
+
+def drafts(bodies: tuple[entry.Body, ...] | list[entry.Body], first: int) -> list[Draft]:
+    """The bodies as drafts with the numbers from `first` on."""
+    return [Draft(first + at, str(body["type"]), body, None, None) for at, body in enumerate(bodies)]
+
+
+def parsed(raw: bytes) -> dict[str, Any]:
+    """The entry whose canonical form is `raw`; `CanonicalError` or `ChainError` where there is none."""
+    body = codec.parse(raw)
+    if not isinstance(body, dict):
+        raise ChainError("an entry is an object")
+    return body
+
+
+def tampered(path: Path, problem: str) -> StartRefused:
+    """Damage: nothing may be added to this log."""
+    return StartRefused(StartCode.TAMPERED, f"{path}: {problem}; governor audit verify says more, a backup helps")
+
+
+def rolled_back(path: Path, entries: int, least: int) -> StartRefused:
+    """An older or shorter log than the one that was written."""
+    text = f"{path} holds {entries} entries, and {least} were signed as written; restore the newest log"
+    return StartRefused(StartCode.ROLLED_BACK, text)
+
+
+def _only_segment(folder: Path) -> None:
+    later = sorted(path.name for path in folder.glob("*.jsonl") if path.name != FIRST_SEGMENT)
+    if later:
+        text = f"{folder / later[0]} was not written by this version; use the version that wrote it, or a later one"
+        raise StartRefused(StartCode.VERSION, text)
+    status = os.lstat(folder / FIRST_SEGMENT)
+    problem = durable.exposure(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
+    if problem or status.st_nlink != 1:
+        text = f"{folder / FIRST_SEGMENT} {problem or 'has a second name'}; it must be one file, yours, with mode 0600"
+        raise StartRefused(StartCode.HOME_UNWRITABLE, text)
+
+
+def _heads(home: Home, lane: str, key: SigningKey) -> dict[int, bytes]:
+    """Size to root, of the newest heads that were signed: the last local checkpoint and minimum.json."""
+    verifier = note.VerifierKey(key.name, key.public)
+    path = home.paths.lane(lane) / CHECKPOINTS
+    local = newest_checkpoint(path, verifier)
+    kept = home.minimum().get(lane)
+    if kept is None and local is not None:
+        text = f"{home.paths.minimum} does not name lane {lane}, which has checkpoints; restore it from a backup"
+        raise StartRefused(StartCode.HOME_INCOMPLETE, text)
+    heads = [] if local is None else [local]
+    if kept is not None:
+        try:
+            heads.append(_checkpoint(kept, verifier))
+        except NoteError as fault:
+            raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
+    roots: dict[int, bytes] = {}
+    for head in heads:
+        if roots.setdefault(head.size, head.root) != head.root:
+            raise tampered(path, f"two signed heads of size {head.size} differ")
+    return roots
+
+
+def newest_checkpoint(path: Path, verifier: note.VerifierKey) -> note.Checkpoint | None:
+    """The last whole checkpoint in the file; an unfinished one behind it is cut off."""
+    try:
+        with path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            start = file.seek(max(0, end - _TAIL_BYTES))
+            # The line feed put in front makes the first note of the file begin like any other.
+            tail = (b"\n" if start == 0 else b"") + file.read()
+            last, at = _last_note(path, tail, verifier)
+            if at < len(tail):
+                file.truncate(end - (len(tail) - at))
+                os.fsync(file.fileno())
+            return last
+    except FileNotFoundError:
+        return None
+
+
+def _last_note(path: Path, tail: bytes, verifier: note.VerifierKey) -> tuple[note.Checkpoint | None, int]:
+    """The last whole note in `tail`, and where it ends. One unfinished note may follow it, not two."""
+    mark = b"\n" + verifier.name.encode() + b"\n"
+    begin = len(tail)
+    for _ in range(2):
+        begin = tail.rfind(mark, 0, begin + 1)
+        if begin < 0:
+            break
+        end = _note_end(tail, begin + 1)
+        try:
+            return _checkpoint(tail[begin + 1 : end].decode(), verifier), end
+        except (NoteError, UnicodeDecodeError):
+            continue
+    if tail.count(mark) > 1:
+        raise tampered(path, "the last checkpoints do not verify")
+    return None, min(1, len(tail))
+
+
+def _note_end(tail: bytes, begin: int) -> int:
+    """Where the note that begins there ends: three lines, an empty one, and its signature lines."""
+    lines = tail[begin:].splitlines(keepends=True)
+    end = begin + sum(map(len, lines[:4]))
+    for line in lines[4:]:
+        if not line.startswith("— ".encode()) or not line.endswith(b"\n"):
+            break
+        end += len(line)
+    return end
+
+
+def _checkpoint(text: str, verifier: note.VerifierKey) -> note.Checkpoint:
+    checkpoint = note.parse_checkpoint(note.open_note(text, [verifier], keys.verifies))
+    if checkpoint.origin != verifier.name:
+        raise NoteError(f"a checkpoint of {checkpoint.origin} stands in for {verifier.name}")
+    return checkpoint
+
+
+class _Reader:
+    """Follows a lane line by line, as the verifier does, and keeps what a writer needs to go on."""
+
+    def __init__(self, home: Home, lane: str, key: SigningKey, heads: dict[int, bytes]) -> None:
+        self._home, self._lane, self._key, self._heads = home, lane, key, heads
+        # A signed head speaks for every line below it, signatures included; above it each one is checked.
+        self._covered = max(heads, default=0)
+        self._found = Reading()
+
+    def read(self, path: Path) -> Reading:
+        found = self._found
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    self._take(line)
+                except (ChainError, CanonicalError) as fault:
+                    if file.read(1) or self._is_ours(line):
+                        where = f"entry {found.tree.size} at byte {found.size_bytes}"
+                        raise tampered(path, f"{where}: {fault}") from fault
+                    found.torn = line
+                    break
+                found.size_bytes += len(line)
+        return found
+
+    def _take(self, line: bytes) -> None:
+        raw, kid, signature = chain.split(line)
+        body = parsed(raw)
+        found = self._found
+        self._check_place(body)
+        hashed = chain.entry_hash(raw)
+        key = self._signer(body)
+        if kid != key.kid:
+            raise ChainError(f"signed by key {kid}, which is not the key of this lane")
+        if found.tree.size >= self._covered and not keys.verifies(key.public, signature, chain.signed_bytes(hashed)):
+            raise ChainError("the signature does not verify")
+        self._check_opening(body)
+        found.tree.append(leaf_hash(line[:-1]))
+        root = self._heads.get(found.tree.size)
+        if root is not None and root != found.tree.root():
+            raise ChainError(f"the tree of the first {found.tree.size} entries is not the one that was signed")
+        found.prev, found.last_kind = hashed.hex(), str(body["type"])
+        self._follow(body)
+
+    def _check_place(self, body: dict[str, Any]) -> None:
+        version, found = body.get("v"), self._found
+        if isinstance(version, int) and version > entry.VERSION:
+            text = f"lane {self._lane} was written by a later version (entry format {version}); use that version"
+            raise StartRefused(StartCode.VERSION, text)
+        place = (entry.VERSION, found.tree.size, found.prev, self._lane)
+        if (version, body.get("seq"), body.get("prev"), body.get("lane")) != place:
+            raise ChainError("it does not follow from the entry before it")
+
+    def _signer(self, body: dict[str, Any]) -> note.VerifierKey | SigningKey:
+        return self._home.root if body.get("type") == "genesis" else self._key
+
+    def _check_opening(self, body: dict[str, Any]) -> None:
+        """A lane begins with `lane_open`, in the first lane after `genesis`; neither stands anywhere else."""
+        kind, found = body.get("type"), self._found
+        if kind == "genesis":
+            if found.tree.size or body.get("log_id") != self._home.log_id or body.get("root") != str(self._home.root):
+                raise ChainError("genesis is out of place or of another log")
+        elif (kind == "lane_open") == found.opened:
+            raise ChainError("lane_open is missing or out of place")
+        elif kind == "lane_open":
+            self._check_certificate(body)
+            found.opened = True
+
+    def _check_certificate(self, body: dict[str, Any]) -> None:
+        home, key = self._home, self._key.verifier_key
+        if body.get("key") != key:
+            raise ChainError(f"the lane's key is not the one in {home.paths.lane_key(self._lane)}")
+        try:
+            certificate = base64.b64decode(str(body.get("certificate")), validate=True)
+        except (binascii.Error, ValueError):
+            certificate = b""
+        if not keys.verifies(home.root.public, certificate, entry.certificate_bytes(home.log_id, self._lane, key)):
+            raise ChainError("the root key did not certify the lane's key")
+
+    def _follow(self, body: dict[str, Any]) -> None:
+        decisions = self._found.open_decisions
+        match body["type"]:
+            case "decision" if body.get("stage") != "connect" and _lets_through(body):
+                decisions[f"{self._lane}/{body['seq']}"] = str(body.get("flow"))
+            case "outcome" if body.get("part") is None:
+                decisions.pop(str(body.get("decision")), None)
+
+    def _is_ours(self, line: bytes) -> bool:
+        """Whether a line that does not fit was nevertheless signed by this lane: no crash leaves such a line."""
+        try:
+            raw, kid, signature = chain.split(line)
+        except ChainError:
+            return False
+        message = chain.signed_bytes(chain.entry_hash(raw))
+        return kid == self._key.kid and keys.verifies(self._key.public, signature, message)
+
+
+def _lets_through(body: dict[str, Any]) -> bool:
+    try:
+        return Verdict(Action(body["verdict"]), Code(body["code"])).lets_through
+    except (KeyError, ValueError):
+        # A verdict of a later version: whether it let anything through is not known, so its outcome is not either.
+        return True
+
+
+def _not_rolled_back(path: Path, reading: Reading, heads: dict[int, bytes]) -> None:
+    least = max(heads, default=0)
+    if reading.tree.size >= least:
+        return
+    if reading.torn.endswith(b"\n"):
+        raise tampered(path, f"entry {reading.tree.size} at byte {reading.size_bytes} was written whole and is damaged")
+    raise rolled_back(path, reading.tree.size, least)
+
+
+def _put_aside(folder: Path, lane: str, segment: Segment, reading: Reading) -> list[entry.Body]:
+    """Move a torn tail out of the segment; the entry that says so. Done again, or finished, after a crash in it."""
+    offset = reading.size_bytes
+    aside = folder / f"torn-{lane}-{segment.path.stem}-{offset}.bin"
+    if reading.torn and not aside.exists():
+        durable.replace(aside, reading.torn)
+    if segment.size > offset:
+        segment.cut(offset)
+    if not aside.exists():
+        return []
+    content = aside.read_bytes()
+    return [entry.recovery(segment.path.name, offset, len(content), blake3(content).hexdigest())]
+
+
+def _unknown_outcomes(reading: Reading) -> list[entry.Body]:
+    return [entry.outcome(flow, decision, "unknown") for decision, flow in reading.open_decisions.items()]
