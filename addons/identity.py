@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from addons import agents_file
 from addons.agents_file import Agents, AgentsError
+from addons.errors import StartCode, StartRefused
 from kernel import identity
 from kernel.entry import timestamp
 from kernel.identity import Tokens
@@ -30,14 +31,17 @@ _Stamp = tuple[int, int, int, int] | None
 class Registry:
     """Who is who by token. The file is looked at every 100 ms at most; a bad one leaves the last good one in force.
 
-    `AgentsError` at construction when the file is bad from the start; later `report` is given the error, once a change.
+    `StartRefused` when the file is bad or missing from the start; later `report` is given the error, once a change.
     """
 
     def __init__(self, path: Path, report: Callable[[AgentsError], object] = lambda error: None) -> None:
         self._path, self._report = path, report
         self._lock = threading.Lock()
         self._stamp = self._look()
-        self._tokens = agents_file.load(path).tokens()
+        try:
+            self._tokens = agents_file.load(path).tokens()
+        except AgentsError as error:
+            raise StartRefused(StartCode.HOME_INCOMPLETE, str(error)) from error
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._last_seen: dict[str, float] = {}
 

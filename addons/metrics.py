@@ -229,7 +229,7 @@ class Metrics(Collector):
         yield _counter("policy_reload_failures", "New policies that were refused.", (), {(): self._reload_failures})
 
     def _histograms(self) -> Iterator[Metric]:
-        yield self._decision_seconds.family("decision_seconds", "Time to a verdict, without the wait for the log.")
+        yield self._decision_seconds.family("decision_seconds", "Time to a verdict with the lookup of the name, without the log.")
         yield self._commit_seconds.family("audit_commit_seconds", "Time of one group commit of the log.")
         yield self._upstream_seconds.family("upstream_seconds", "Time an origin took to the head of its response.")
 
