@@ -41,6 +41,12 @@ def line(raw: bytes, kid: str, signature: bytes) -> bytes:
 
 def split(text: bytes) -> tuple[bytes, str, bytes]:
     """The canonical entry, the key id and the signature of one line (LF included), or ChainError."""
+    raw, kid, signature = split_text(text)
+    return raw, kid.decode(), base64.b64decode(signature)
+
+
+def split_text(text: bytes) -> tuple[bytes, bytes, bytes]:
+    """As `split`, with key id and signature as they stand in the line."""
     tail = len(text) - _TAIL_BYTES
     if tail <= len(_HEAD):
         raise ChainError("not a line of the log: too short")
@@ -55,21 +61,18 @@ def split(text: bytes) -> tuple[bytes, str, bytes]:
         and text.endswith(_END)
     ):
         raise ChainError('not a line of the log: expected {"e":ENTRY,"kid":"...","sig":"..."}')
-    return text[len(_HEAD) : tail], _kid(text[kid_at : kid_at + _KID_BYTES]), _signature(text[sig_at : -len(_END)])
-
-
-def _kid(text: bytes) -> str:
-    if text.strip(b"0123456789abcdef"):
+    kid, signature = text[kid_at : kid_at + _KID_BYTES], text[sig_at : -len(_END)]
+    if kid.strip(b"0123456789abcdef"):
         raise ChainError("kid is not eight lower-case hex digits")
-    return text.decode()
+    _check_signature(signature)
+    return text[len(_HEAD) : tail], kid, signature
 
 
-def _signature(text: bytes) -> bytes:
+def _check_signature(text: bytes) -> None:
     try:
         signature = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise ChainError("sig is not base64") from None
     # Base64 of 64 bytes leaves four bits unused; left free, a line could be changed without a trace.
-    if base64.b64encode(signature) != text:
-        raise ChainError("sig is not canonical base64")
-    return signature
+    if len(signature) != 64 or base64.b64encode(signature) != text:
+        raise ChainError("sig is not canonical base64 of 64 bytes")

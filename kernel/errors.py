@@ -49,3 +49,7 @@ class ChainError(KernelError):
 
 class NoteError(KernelError):
     """A signed note, checkpoint or verifier key that cannot be read or does not verify."""
+
+
+class TrustError(KernelError):
+    """trust.json, minimum.json or a root key's name that cannot be read."""

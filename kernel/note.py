@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -20,6 +20,7 @@ _DASH = "— "
 _NAME = re.compile(r"[!-*,-~]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 MAX_NOTE_CHARACTERS = 2**20
+_MAX_NOTE_LINES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,15 @@ class Checkpoint:
     origin: str
     size: int
     root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedNote:
+    """A note of a file, with the line (from 1) and the byte at which it begins."""
+
+    text: str
+    line: int | None
+    offset: int | None
 
 
 def root_name(log_id: str) -> str:
@@ -124,6 +134,35 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
     if not seen:
         raise NoteError("no signature of a known key")
     return body
+
+
+def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
+    """The notes that stand one after the other in `lines` (LFs included). An unfinished last one is left out.
+
+    A note ends with its signature lines, so that what follows the last of them begins the next note.
+    """
+    note: list[str] = []
+    place, offset = (1, 0), 0
+    for number, line in enumerate(lines, 1):
+        # What is not UTF-8 cannot verify; replaced, it is told as a bad note at its place.
+        text = line.decode(errors="replace")
+        if _ended(note) and not text.startswith(_DASH):
+            yield PlacedNote("".join(note), *place)
+            note = []
+        if not text.endswith("\n"):
+            return
+        if len(note) == _MAX_NOTE_LINES:
+            raise NoteError(f"line {place[0]}: no note ends within {_MAX_NOTE_LINES} lines")
+        if not note:
+            place = (number, offset)
+        note.append(text)
+        offset += len(line)
+    if _ended(note):
+        yield PlacedNote("".join(note), *place)
+
+
+def _ended(note: list[str]) -> bool:
+    return bool(note) and note[-1].startswith(_DASH)
 
 
 def _parts(text: str) -> tuple[str, list[str]]:

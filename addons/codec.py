@@ -1,0 +1,43 @@
+"""The fast codec: the contract of kernel/canonical.py, with orjson doing the work."""
+
+from __future__ import annotations
+
+import orjson
+
+from kernel.canonical import Value, bounded, check
+from kernel.errors import CanonicalError
+
+_OPTIONS = (
+    orjson.OPT_SORT_KEYS
+    | orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+
+
+def encode(value: Value) -> bytes:
+    """The one canonical form of `value`, or CanonicalError."""
+    # orjson writes NaN as null, floats as they come, and knows types that are no JSON.
+    check(value)
+    return bounded(_dump(value))
+
+
+def parse(raw: bytes) -> Value:
+    """The value whose canonical form is exactly `raw`, or CanonicalError."""
+    bounded(raw)
+    try:
+        value: Value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise CanonicalError(f"not JSON: {error}") from None
+    # Numbers with a fraction, an exponent or too many digits were read as floats, which `check` refuses.
+    check(value)
+    if _dump(value) != raw:
+        raise CanonicalError("not in canonical form")
+    return value
+
+
+def _dump(value: Value) -> bytes:
+    try:
+        return orjson.dumps(value, option=_OPTIONS)
+    except orjson.JSONEncodeError as error:
+        raise CanonicalError(f"no canonical form: {error}") from None

@@ -1,0 +1,134 @@
+"""Marks: what a lane must have been at certain sizes, by its checkpoints, minimum.json and what siblings recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kernel.errors import KernelError, NoteError
+from kernel.note import Checkpoint, PlacedNote, VerifierKey, Verify, open_note, parse_checkpoint, split_notes
+from kernel.report import Failure, Result
+
+CHECKPOINTS = "checkpoints.note"
+MINIMUM = "minimum.json"
+NEVER = 2**63
+
+
+class Broken(KernelError):
+    """Something about a lane does not hold."""
+
+    def __init__(self, result: Result, failure: Failure) -> None:
+        self.result, self.failure = result, failure
+        super().__init__(failure.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the `lane_open` of another lane recorded: after `entries` entries the last hash was `head` (hex)."""
+
+    entries: int
+    head: str
+    by: str
+
+
+class Marks:
+    """The marks of one lane, in order of size. `next_size` is the size at which `confirm` wants to be called."""
+
+    def __init__(self, lane: str, lines: Iterable[bytes], minimum: str | None, claims: Sequence[Claim]) -> None:
+        self._lane = lane
+        self._claims = sorted((claim for claim in claims if claim.entries > 0), key=lambda claim: claim.entries)
+        self._minimum = self._read(PlacedNote(minimum, None, None), MINIMUM) if minimum is not None else None
+        self._notes = self._in_order(split_notes(lines))
+        self._note = next(self._notes, None)
+
+    @property
+    def next_size(self) -> int:
+        """The smallest size that still has a mark, or NEVER."""
+        sizes = [claim.entries for claim in self._claims[:1]]
+        sizes += [marked.head.size for marked in (self._note, self._minimum) if marked is not None]
+        return min(sizes, default=NEVER)
+
+    def confirm(self, size: int, root: bytes, head: str, key: VerifierKey | None, verify: Verify) -> bool:
+        """Check every mark at `size`; True where a signed checkpoint of the lane was among them, else Broken."""
+        signed = False
+        while self._claims and self._claims[0].entries == size:
+            claim = self._claims.pop(0)
+            if claim.head != head:
+                reason = f"{claim.by} recorded another head after {size} entries: the lane was forked or rewritten"
+                raise Broken(Result.TAMPERED, Failure(self._lane, None, None, None, size - 1, reason))
+        if self._minimum is not None and self._minimum.head.size == size:
+            self._confirm(self._minimum, root, key, verify)
+            self._minimum = None
+        while self._note is not None and self._note.head.size == size:
+            self._confirm(self._note, root, key, verify)
+            self._note = next(self._notes, None)
+            signed = True
+        return signed
+
+    def leftover(self, size: int, key: VerifierKey | None, verify: Verify) -> None:
+        """Nothing where no mark is beyond `size`, the end of the lane; else Broken."""
+        missing = ""
+        while self._note is not None:
+            self._authentic(self._note, key, verify)
+            missing = f"a checkpoint was signed at {self._note.head.size} entries"
+            self._note = next(self._notes, None)
+        if self._minimum is not None:
+            self._authentic(self._minimum, key, verify)
+            missing = f"{MINIMUM} knows of {self._minimum.head.size} entries"
+        elif self._claims:
+            missing = missing or f"{self._claims[-1].by} recorded {self._claims[-1].entries} entries"
+        if missing:
+            reason = f"the lane ends after {size} entries, but {missing}"
+            raise Broken(Result.ROLLED_BACK, Failure(self._lane, None, None, None, size - 1 if size else None, reason))
+
+    def _in_order(self, notes: Iterator[PlacedNote]) -> Iterator[_Marked]:
+        size = 0
+        while True:
+            try:
+                note = next(notes, None)
+            except NoteError as error:
+                raise self._broken(CHECKPOINTS, PlacedNote("", None, None), str(error)) from None
+            if note is None:
+                return
+            marked = self._read(note, CHECKPOINTS)
+            if marked.head.size < size:
+                raise self._broken(CHECKPOINTS, note, "the sizes of the checkpoints decrease")
+            size = marked.head.size
+            yield marked
+
+    def _read(self, note: PlacedNote, file: str) -> _Marked:
+        try:
+            head = parse_checkpoint(note.text.partition("\n\n")[0] + "\n")
+        except NoteError as error:
+            raise self._broken(file, note, str(error)) from None
+        if head.size == 0:
+            raise self._broken(file, note, "a checkpoint of no entries")
+        return _Marked(note, file, head)
+
+    def _confirm(self, marked: _Marked, root: bytes, key: VerifierKey | None, verify: Verify) -> None:
+        self._authentic(marked, key, verify)
+        if marked.head.root != root:
+            size = marked.head.size
+            reason = f"the tree of the first {size} lines has another root"
+            raise self._broken(marked.file, marked.note, reason, size - 1)
+
+    def _authentic(self, marked: _Marked, key: VerifierKey | None, verify: Verify) -> None:
+        if key is None:
+            # A lane cut back to nothing has no key any more; that it is too short is all that can be said.
+            return
+        if marked.head.origin != key.name:
+            raise self._broken(marked.file, marked.note, f"a checkpoint of {marked.head.origin}, not of {key.name}")
+        try:
+            open_note(marked.note.text, [key], verify)
+        except NoteError as error:
+            raise self._broken(marked.file, marked.note, str(error)) from None
+
+    def _broken(self, file: str, note: PlacedNote, reason: str, seq: int | None = None) -> Broken:
+        return Broken(Result.TAMPERED, Failure(self._lane, file, note.line, note.offset, seq, f"{file}: {reason}"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    note: PlacedNote
+    file: str
+    head: Checkpoint

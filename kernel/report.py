@@ -1,0 +1,106 @@
+"""What a verification found, and the exit code that says so."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from kernel.canonical import Value
+
+
+class Result(StrEnum):
+    """What can be said about a log."""
+
+    VERIFIED = "verified"
+    TAMPERED = "tampered"
+    NOT_PINNED = "not_pinned"
+    INCOMPLETE = "incomplete"
+    ROLLED_BACK = "rolled_back"
+
+    @property
+    def exit_code(self) -> int:
+        return _EXIT_CODES[self]
+
+    @property
+    def severity(self) -> int:
+        """Of several results the one with the greatest severity is told."""
+        return _SEVERITIES.index(self)
+
+
+_EXIT_CODES = {
+    Result.VERIFIED: 0,
+    Result.TAMPERED: 1,
+    Result.NOT_PINNED: 3,
+    Result.INCOMPLETE: 4,
+    Result.ROLLED_BACK: 5,
+}
+_SEVERITIES = (Result.VERIFIED, Result.NOT_PINNED, Result.INCOMPLETE, Result.ROLLED_BACK, Result.TAMPERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that does not hold, and where. Lines count from 1, offsets are bytes; None where there is no place."""
+
+    lane: str | None
+    segment: str | None
+    line: int | None
+    offset: int | None
+    seq: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReport:
+    """A lane as far as it was verified. `head` and `root` are hex; `live` is True while a writer holds the lane."""
+
+    lane: str
+    entries: int
+    head: str
+    root: str
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRange:
+    """The entries that a key signed, first and last as LANE/SEQ."""
+
+    kid: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanchored:
+    """The part of the log that no anchor vouches for: how many entries, over how many seconds."""
+
+    entries: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer of a verification."""
+
+    result: Result
+    entries: int
+    segments: int
+    lanes: tuple[LaneReport, ...]
+    keys: tuple[KeyRange, ...]
+    every_signature: bool
+    unanchored: Unanchored
+    first_failure: Failure | None
+    torn_bytes: int
+
+    def as_json(self) -> dict[str, Value]:
+        """The fields of `governor audit verify --json`."""
+        return {
+            "result": self.result.value,
+            "entries": self.entries,
+            "segments": self.segments,
+            "lanes": [asdict(lane) for lane in self.lanes],
+            "keys": [{"kid": key.kid, "from": key.first, "to": key.last} for key in self.keys],
+            "signatures": "every" if self.every_signature else "checkpoints",
+            "unanchored": asdict(self.unanchored),
+            "first_failure": asdict(self.first_failure) if self.first_failure else None,
+            "torn_bytes": self.torn_bytes,
+        }

@@ -1,0 +1,153 @@
+"""The verifier: one stream over every lane of a log, in constant memory.
+
+kernel/README.md, section "The log", says what a log is held to; this is the same in code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from kernel.canonical import Value
+from kernel.chain import split
+from kernel.errors import KernelError, TrustError
+from kernel.marks import MINIMUM, Broken, Claim
+from kernel.note import VerifierKey, Verify
+from kernel.opening import claims, genesis_root
+from kernel.reading import Parse
+from kernel.report import Failure, Report, Result, Unanchored
+from kernel.trust import Minimum, TrustFile, is_lane, log_id_of
+from kernel.walk import Found, Rules, Source, Walk
+
+_OPENING_LINES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """What is known of a log beside its lanes. `trusted` comes from outside (pin or --trust), None without one."""
+
+    trusted: VerifierKey | None = None
+    stated: TrustFile | None = None
+    minimum: Minimum | None = None
+
+
+def verify(
+    sources: Sequence[Source],
+    anchors: Anchors,
+    verify_signature: Verify,
+    parse: Parse,
+    *,
+    every_signature: bool = False,
+) -> Report:
+    """Check a whole log. Total: whatever the lanes hold, a report comes back."""
+    openings = {source.lane: _opening(source, parse) for source in sources}
+    root = _root(anchors, openings.values())
+    rules = Rules(root, verify_signature, parse, every_signature)
+    recorded = [(lane, claim) for opening in openings.values() for lane, claim in opening.claims.items()]
+    notes = anchors.minimum.notes if anchors.minimum else {}
+    found = [
+        Walk(source, rules, notes.get(source.lane), [claim for lane, claim in recorded if lane == source.lane]).run()
+        for source in sorted(sources, key=lambda source: source.lane)
+    ]
+    known = {lane for lane, _ in recorded} | set(notes)
+    problems = [*_trust_problems(anchors, root), *_lane_problems(found, known)]
+    return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What the first lines of a lane say, before anything of it is checked."""
+
+    root: VerifierKey | None
+    claims: dict[str, Claim]
+
+
+def _opening(source: Source, parse: Parse) -> _Opening:
+    root, recorded = None, dict[str, Claim]()
+    # What cannot be read here is told by the walk, with its place.
+    with suppress(KernelError):
+        for entry in _first_entries(source, parse):
+            if isinstance(entry, dict) and entry.get("type") == "genesis":
+                root = genesis_root(entry, None)
+            elif isinstance(entry, dict) and entry.get("type") == "lane_open":
+                recorded = claims(entry, source.lane)
+    return _Opening(root, recorded)
+
+
+def _first_entries(source: Source, parse: Parse) -> Iterator[Value]:
+    for _, lines in source.segments():
+        for _, line in zip(range(_OPENING_LINES), lines, strict=False):
+            yield parse(split(line)[0])
+        return
+
+
+def _root(anchors: Anchors, openings: Iterable[_Opening]) -> VerifierKey | None:
+    if anchors.trusted is not None:
+        return anchors.trusted
+    if anchors.stated is not None:
+        return anchors.stated.root
+    return next((opening.root for opening in openings if opening.root is not None), None)
+
+
+def _trust_problems(anchors: Anchors, root: VerifierKey | None) -> Iterator[Broken]:
+    if root is None:
+        return
+    try:
+        log_id = log_id_of(root)
+    except TrustError as error:
+        yield _problem(Result.TAMPERED, str(error))
+        return
+    if anchors.stated is not None and anchors.stated.root != root:
+        yield _problem(Result.TAMPERED, "trust.json names another root key than the trusted one", "trust.json")
+    if anchors.minimum is not None and anchors.minimum.log_id != log_id:
+        yield _problem(Result.TAMPERED, f"{MINIMUM} belongs to another log", MINIMUM)
+
+
+def _lane_problems(found: Sequence[Found], known: set[str]) -> Iterator[Broken]:
+    present = {lane.lane.lane for lane in found}
+    yield from (lane.broken for lane in found if lane.broken is not None)
+    for name in sorted(present):
+        if not is_lane(name):
+            yield _problem(Result.TAMPERED, "not the name of a lane", lane=name)
+    beginnings = [lane.lane.lane for lane in found if lane.has_genesis]
+    if len(beginnings) > 1:
+        yield _problem(Result.TAMPERED, f"genesis stands in {' and '.join(beginnings)}", lane=beginnings[1])
+    for name in sorted(known - present):
+        yield _problem(Result.INCOMPLETE, "the log knows of this lane, and it is absent", lane=name)
+    if not found:
+        yield _problem(Result.INCOMPLETE, "the log holds no entries")
+    elif not beginnings:
+        yield _problem(Result.INCOMPLETE, "no lane begins with genesis")
+
+
+def _problem(result: Result, reason: str, file: str | None = None, lane: str | None = None) -> Broken:
+    return Broken(result, Failure(lane, file, None, None, None, reason))
+
+
+def _report(found: Sequence[Found], problems: Sequence[Broken], *, pinned: bool, every_signature: bool) -> Report:
+    # The first of the gravest: max keeps the first of equals.
+    gravest = max(problems, key=lambda problem: problem.result.severity, default=None)
+    result = gravest.result if gravest else Result.VERIFIED if pinned else Result.NOT_PINNED
+    entries = sum(lane.lane.entries for lane in found)
+    return Report(
+        result=result,
+        entries=entries,
+        segments=sum(lane.segments for lane in found),
+        lanes=tuple(lane.lane for lane in found),
+        keys=tuple(key for lane in found for key in lane.keys),
+        every_signature=every_signature,
+        unanchored=Unanchored(entries, _seconds(found)),
+        first_failure=gravest.failure if gravest else None,
+        torn_bytes=sum(lane.torn_bytes for lane in found),
+    )
+
+
+def _seconds(found: Sequence[Found]) -> int:
+    """From the first entry of all lanes to the last."""
+    first = min((lane.first_ts for lane in found if lane.first_ts), default=None)
+    last = max((lane.last_ts for lane in found if lane.last_ts), default=None)
+    if first is None or last is None:
+        return 0
+    return int((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds())

@@ -1,0 +1,264 @@
+"""The verification of one lane: every line in turn, against the one before it and against the lane's marks."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
+from kernel.errors import CanonicalError, ChainError, KernelError
+from kernel.marks import Broken, Claim, Marks
+from kernel.merkle import Tree, leaf_hash
+from kernel.note import VerifierKey, Verify
+from kernel.opening import GENESIS, LANE_OPEN, genesis_root, lane_key
+from kernel.reading import Fields, LineReader, Parse
+from kernel.report import Failure, KeyRange, LaneReport, Result
+
+type Segment = tuple[str, Iterable[bytes]]
+
+_KNOWN_V = b"1"
+_OPENINGS = frozenset((GENESIS, LANE_OPEN))
+# Signatures wait until a checkpoint covers their entries; more of them than lie between two checkpoints are checked.
+_PENDING = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A lane where it lies. `segments` and `checkpoints` (lines, LFs included) give fresh streams at each call."""
+
+    lane: str
+    segments: Callable[[], Iterable[Segment]]
+    checkpoints: Callable[[], Iterable[bytes]]
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every lane of a log is held to. `root` is None only where nothing names one."""
+
+    root: VerifierKey | None
+    verify: Verify
+    parse: Parse
+    every_signature: bool = False
+
+
+@dataclass(slots=True)
+class Found:
+    """What the walk over a lane found; `broken` is None where the lane holds."""
+
+    lane: LaneReport
+    segments: int
+    torn_bytes: int
+    has_genesis: bool
+    first_ts: str | None
+    last_ts: str | None
+    keys: list[KeyRange] = field(default_factory=list)
+    broken: Broken | None = None
+
+
+class Walk:
+    """One verification of one lane."""
+
+    def __init__(self, source: Source, rules: Rules, minimum: str | None, claims: Sequence[Claim]) -> None:
+        self._source, self._rules, self._minimum, self._claims = source, rules, minimum, claims
+        self._lane = source.lane.encode()
+        self._read = LineReader(rules.parse).read
+        self._tree = Tree()
+        self._stamps = _Stamps()
+        self._prev = GENESIS_PREV.encode()
+        self._head = GENESIS_PREV
+        self._key: VerifierKey | None = None
+        self._kid = b""
+        self._genesis: VerifierKey | None = None
+        self._pending: list[_Pending] = []
+        self._patience = 1 if rules.every_signature else _PENDING
+        self._segments = 0
+        self._segment: str | None = None
+        self._line = self._start = self._offset = 0
+        self._torn: Failure | None = None
+        self._torn_bytes = 0
+
+    def run(self) -> Found:
+        """Everything about the lane, up to the first thing that does not hold."""
+        broken = None
+        try:
+            self._marks = Marks(self._source.lane, self._source.checkpoints(), self._minimum, self._claims)
+            self._next_mark = self._marks.next_size
+            for name, lines in self._source.segments():
+                self._begin(name)
+                for line in lines:
+                    self._take(line)
+            self._end()
+        except Broken as found:
+            broken = self._blame(found)
+        return self._found(broken)
+
+    def _begin(self, name: str) -> None:
+        expected = f"{self._segments:06d}.jsonl"
+        self._segment, self._line, self._start, self._offset = name, 0, 0, 0
+        if name != expected:
+            raise self._fails(f"expected segment {expected} here: one is missing")
+        self._segments += 1
+
+    def _take(self, line: bytes) -> None:
+        self._line += 1
+        self._start = self._offset
+        self._offset += len(line)
+        if self._torn is not None:
+            raise Broken(Result.TAMPERED, self._torn)
+        try:
+            fields = self._read(line)
+        except (ChainError, CanonicalError) as error:
+            if line.endswith(b"\n"):
+                raise self._fails(str(error)) from None
+            self._tear(line)
+            return
+        self._accept(line, fields)
+
+    def _accept(self, line: bytes, fields: Fields) -> None:
+        raw, lane, prev, seq, ts, kind, v, kid, signature = fields
+        if v != _KNOWN_V or lane != self._lane or prev != self._prev or seq != b"%d" % self._tree.size:
+            raise self._fails(self._mismatch(fields))
+        if not self._stamps.take(ts):
+            raise self._fails("ts is not a timestamp")
+        hashed = entry_hash(raw)
+        if kind in _OPENINGS or self._key is None:
+            self._open(kind, raw, kid, hashed, signature)
+        elif kid != self._kid:
+            raise self._fails("signed by a key that the root did not certify for this lane")
+        else:
+            self._pending.append((hashed, signature, self._segment, self._line, self._start, self._tree.size))
+        self._head = hashed.hex()
+        self._prev = self._head.encode()
+        self._tree.append(leaf_hash(line[:-1]))
+        if self._tree.size == self._next_mark:
+            self._confirm()
+        if len(self._pending) >= self._patience:
+            self._check_pending()
+
+    def _mismatch(self, fields: Fields) -> str:
+        _, lane, _, seq, _, _, v, _, _ = fields
+        if v != _KNOWN_V:
+            return f"v is {_shown(v)}: written by a version that this one cannot read"
+        if lane != self._lane:
+            return f"an entry of lane {_shown(lane)}"
+        if seq != b"%d" % self._tree.size:
+            return f"seq is {_shown(seq)}, expected {self._tree.size}"
+        return "prev is not the hash of the entry before"
+
+    def _open(self, kind: bytes, raw: bytes, kid: bytes, hashed: bytes, signature: bytes) -> None:
+        entry = self._rules.parse(raw)
+        try:
+            if kind == GENESIS and self._tree.size == 0:
+                signer = self._genesis = genesis_root(entry, self._rules.root)
+            elif kind == LANE_OPEN and self._key is None:
+                signer = self._key = lane_key(entry, self._source.lane, self._rules.root, self._rules.verify)
+                self._kid = signer.kid.encode()
+            else:
+                raise ChainError("genesis and lane_open stand at the beginning of a lane, once")
+        except KernelError as error:
+            raise self._fails(str(error)) from None
+        if kid != signer.kid.encode() or not self._signed(signer, hashed, signature):
+            raise self._fails(f"the signature of {signer.name} does not verify")
+
+    def _tear(self, line: bytes) -> None:
+        self._torn_bytes = len(line)
+        self._torn = self._fails("a line without its line feed, and more after it").failure
+
+    def _confirm(self) -> None:
+        if self._marks.confirm(self._tree.size, self._tree.root(), self._head, self._key, self._rules.verify):
+            # Covered by a signed head: whoever changed one of these entries could not have reached this root.
+            if self._rules.every_signature:
+                self._check_pending()
+            self._pending.clear()
+        self._next_mark = self._marks.next_size
+
+    def _end(self) -> None:
+        self._check_pending()
+        self._marks.leftover(self._tree.size, self._key, self._rules.verify)
+        if self._tree.size == 0:
+            reason = "the lane holds no entries"
+            raise Broken(Result.INCOMPLETE, Failure(self._source.lane, None, None, None, None, reason))
+
+    def _blame(self, found: Broken) -> Broken:
+        """The first entry whose signature fails, where there is one before what was found: that is the one changed."""
+        try:
+            self._check_pending()
+        except Broken as earlier:
+            return earlier
+        return found
+
+    def _check_pending(self) -> None:
+        pending, self._pending = self._pending, []
+        for hashed, signature, segment, line, offset, seq in pending:
+            if self._key is None or not self._signed(self._key, hashed, signature):
+                reason = "the signature does not verify: the entry was changed or not signed by this lane's key"
+                raise Broken(Result.TAMPERED, Failure(self._source.lane, segment, line, offset, seq, reason))
+
+    def _signed(self, key: VerifierKey, hashed: bytes, signature: bytes) -> bool:
+        return self._rules.verify(key.public, base64.b64decode(signature), signed_bytes(hashed))
+
+    def _fails(self, reason: str) -> Broken:
+        place = (self._segment, self._line, self._start) if self._line else (self._segment, None, None)
+        return Broken(Result.TAMPERED, Failure(self._source.lane, *place, self._tree.size, reason))
+
+    def _found(self, broken: Broken | None) -> Found:
+        size, lane = self._tree.size, self._source.lane
+        found = Found(
+            LaneReport(lane, size, self._head, self._tree.root().hex(), self._source.live),
+            self._segments,
+            self._torn_bytes,
+            self._genesis is not None,
+            self._stamps.first,
+            self._stamps.last,
+            broken=broken,
+        )
+        first = 0
+        if self._genesis is not None:
+            found.keys.append(KeyRange(self._genesis.kid, f"{lane}/0", f"{lane}/0"))
+            first = 1
+        if self._key is not None and size > first:
+            found.keys.append(KeyRange(self._key.kid, f"{lane}/{first}", f"{lane}/{size - 1}"))
+        return found
+
+
+type _Pending = tuple[bytes, bytes, str | None, int, int, int]
+_TIMESTAMP = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+
+
+class _Stamps:
+    """Checks timestamps and remembers the first and the last one."""
+
+    __slots__ = ("_first", "_last", "_second")
+
+    def __init__(self) -> None:
+        self._first = self._last = self._second = b""
+
+    @property
+    def first(self) -> str | None:
+        return self._first.decode() or None
+
+    @property
+    def last(self) -> str | None:
+        return self._last.decode() or None
+
+    def take(self, ts: bytes) -> bool:
+        """Whether `ts` is a timestamp. Most lines share the second of the line before: that part is checked once."""
+        if ts[:20] == self._second and len(ts) == 27 and ts[20:26].isdigit() and ts[26:] == b"Z":
+            self._last = ts
+            return True
+        if not _TIMESTAMP.fullmatch(ts):
+            return False
+        try:
+            datetime.fromisoformat(ts.decode())
+        except ValueError:
+            return False
+        self._first, self._last, self._second = self._first or ts, ts, ts[:20]
+        return True
+
+
+def _shown(value: bytes) -> str:
+    return value[:40].decode(errors="replace")
