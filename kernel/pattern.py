@@ -7,6 +7,7 @@ The hint of an error says what to write instead. The meaning of each pattern is 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_network
 from typing import TYPE_CHECKING
@@ -27,9 +28,9 @@ from kernel.policy import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kernel.facts import Host
+
+NamedRanges = Mapping[str, AddressRange]
 
 _AGENT = re.compile(r"[A-Za-z0-9*](?:[A-Za-z0-9*._:@/+-]{0,126}[A-Za-z0-9*])?")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
@@ -39,7 +40,7 @@ _HOST_WITH_PATH = re.compile(r"[^:/]+(?::[0-9]+)?/.*")
 _URL = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
-def destination(text: str, named: Mapping[str, AddressRange]) -> Destination:
+def destination(text: str, named: NamedRanges) -> Destination:
     """The URL pattern, address range or host pattern that an item of `to:` stands for."""
     if "://" in text:
         return url_pattern(text, named)
@@ -93,7 +94,7 @@ def _host(name: str) -> Host:
         raise PatternError(f'"{name}" is not a host: {fault.problem}', "write the name as DNS has it") from None
 
 
-def address_range(text: str, named: Mapping[str, AddressRange]) -> AddressRange:
+def address_range(text: str, named: NamedRanges) -> AddressRange:
     """A name from `named`, a CIDR block or a single address."""
     if text in named:
         return named[text]
@@ -107,7 +108,7 @@ def address_range(text: str, named: Mapping[str, AddressRange]) -> AddressRange:
     return spread
 
 
-def _range_error(text: str, named: Mapping[str, AddressRange]) -> PatternError:
+def _range_error(text: str, named: NamedRanges) -> PatternError:
     problem = f'"{text}" is not an address, a CIDR block or a named range'
     if "[" in text or "%" in text:
         return PatternError(problem, "write an address without brackets and without a zone")
@@ -120,7 +121,7 @@ def _range_error(text: str, named: Mapping[str, AddressRange]) -> PatternError:
     return PatternError(f'"{text}" has bits set to the right of its prefix', hint)
 
 
-def _range_hint(text: str, named: Mapping[str, AddressRange]) -> str:
+def _range_hint(text: str, named: NamedRanges) -> str:
     close = get_close_matches(text, named, n=1)
     if close:
         return f'did you mean "{close[0]}"?'
@@ -149,7 +150,7 @@ def path_glob(text: str) -> PathGlob:
     return PathGlob(path.text, path.segments)
 
 
-def url_pattern(text: str, named: Mapping[str, AddressRange]) -> UrlPattern:
+def url_pattern(text: str, named: NamedRanges) -> UrlPattern:
     """`https://host[:port]/path-glob`; the host is a host pattern, an address or the name of a range."""
     parts = _URL.fullmatch(text)
     if parts is None:
@@ -166,7 +167,7 @@ def url_pattern(text: str, named: Mapping[str, AddressRange]) -> UrlPattern:
     return UrlPattern(text, scheme, _url_host(host, named), port or normal.DEFAULT_PORTS[scheme], path_glob(path))
 
 
-def _url_host(text: str, named: Mapping[str, AddressRange]) -> HostPattern | AddressRange:
+def _url_host(text: str, named: NamedRanges) -> HostPattern | AddressRange:
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if bare in named or _ADDRESS_LIKE.fullmatch(bare):
         return address_range(bare, named)

@@ -1,0 +1,275 @@
+"""The index of a policy: which rules hold for a request, found without looking at the rest.
+
+A rule is split into entries, one for each item of its `to`; each entry is filed under its host or its range of
+addresses, and there by the words it cannot do without (kernel/bucket.py). What a range in `to` judges: in the
+conditions of a grant only a host that is an address literal, everywhere else the address of the point.
+`tests/kernel/reference_matcher.py` says the same slowly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from kernel.address import range_contains, wholly_private
+from kernel.bucket import Bucket, agent_feature, bucket, path_feature
+from kernel.clause import CERTAIN, Hole, Plain, Shared, Url, hosts_of, inside, parents
+from kernel.glob import joined
+from kernel.places import Place, Places
+from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
+from kernel.verdict import Action, Code, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kernel.bucket import Feature
+    from kernel.clause import Residue
+    from kernel.facts import Address, Host, RequestFacts
+    from kernel.policy import Destination, Policy, Rule
+
+_REMEMBERED_HOSTS = 8192
+
+
+class Pending(NamedTuple):
+    """An entry that holds at an address with which `must` is content, and none of `holes`."""
+
+    rule: int
+    grants: bool
+    must: Residue
+    holes: tuple[Residue, ...]
+
+    def holds(self, address: Address, inner: tuple[Address, ...]) -> bool:
+        # What refuses also looks at embedded addresses: the range of a refusal, the hole of a grant.
+        judged, pierced = ((), inner) if self.grants else (inner, ())
+        return inside(self.must, address, judged) and not any(inside(hole, address, pierced) for hole in self.holes)
+
+
+class Entry:
+    """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
+
+    __slots__ = ("_holes", "_literal", "_url", "_where", "certain", "features", "grants", "rule")
+
+    def __init__(self, rule: int, made: Rule, where: Plain, holes: tuple[Hole, ...], item: Destination | None) -> None:
+        self.rule, self.grants = rule, made.verb.grants
+        self.certain = Pending(rule, self.grants, CERTAIN, ())
+        self._where, self._holes = where, holes
+        self._url = Url(item) if isinstance(item, UrlPattern) else None
+        self._literal = self.grants and item is not None and isinstance(hosts_of(item), AddressRange)
+        self.features: tuple[Feature, ...] = (
+            *agent_feature(made.where.agents),
+            *path_feature(made.where.paths),
+            *path_feature((item.path,) if isinstance(item, UrlPattern) else None),
+        )
+
+    def asked(self, facts: RequestFacts, text: str) -> Pending | None:
+        """What is left to ask of the address; None where no address makes the entry hold."""
+        where = self._where
+        if not where.lets(facts, text) or (self._url is not None and not self._url.lets(facts, text)):
+            return None
+        if self._literal and facts.host.address is None:
+            return None
+        if not where.address and not self._holes:
+            return self.certain
+        left = tuple(residue for hole in self._holes if (residue := hole.residue(facts, text)) is not None)
+        if CERTAIN in left:
+            return None
+        return Pending(self.rule, self.grants, where.address, left) if where.address or left else self.certain
+
+    def may_hold(self, agent: str, host: Host, port: int) -> bool:
+        """True when this entry can hold for a request of the agent to this host and port, at some address."""
+        return (
+            self._where.may(agent, port)
+            and (self._url is None or self._url.port == port)
+            and not (self._literal and host.address is None)
+            and not any(hole.swallows(agent, host, port) for hole in self._holes)
+        )
+
+    def holds_always(self, agent: str, port: int) -> bool:
+        """True when this entry holds for every request of the agent to this port, whatever the address."""
+        return self._where.whole(agent, port) and self._url is None and not self._holes
+
+
+class Reading(NamedTuple):
+    """One reading of a request's path: the rules that hold at every address, and those that hang on the address."""
+
+    text: str
+    words: frozenset[str]
+    certain: tuple[int, ...]
+    pending: tuple[Pending, ...]
+
+
+Candidates = tuple[Reading, ...]
+
+
+class Index:
+    """A policy made ready for judging. `rules` are its rules and nevers in the order of the policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.rules = tuple(sorted((*policy.nevers, *policy.rules), key=lambda rule: rule.number))
+        self.verdicts = tuple(map(verdict_of, self.rules))
+        self._names = tuple(rule.name for rule in self.rules)
+        self._numbers = {name: number for number, name in enumerate(self._names)}
+        self._shared = Shared()
+        self._places: Places[Entry] = Places()
+        exact: defaultdict[str, list[Entry]] = defaultdict(list)
+        below: defaultdict[str, list[Entry]] = defaultdict(list)
+        everywhere: list[Entry] = []
+        for number, rule in enumerate(self.rules):
+            for item, entry in self._entries(number, rule):
+                host = None if item is None else hosts_of(item)
+                if isinstance(host, AddressRange):
+                    self._places.add(host, entry, inner=not entry.grants)
+                elif host is None:
+                    everywhere.append(entry)
+                else:
+                    if host.reach is not HostReach.BELOW:
+                        exact[host.name].append(entry)
+                    if host.reach is not HostReach.EXACT:
+                        below[host.name].append(entry)
+        self._places.close()
+        self._exact = {name: bucket(entries) for name, entries in exact.items()}
+        self._below = {name: bucket(entries) for name, entries in below.items()}
+        self._everywhere = (bucket(everywhere),) if everywhere else ()
+        self._hosts: dict[str, tuple[Bucket[Entry], ...]] = {}
+
+    def _entries(self, number: int, rule: Rule) -> Iterator[tuple[Destination | None, Entry]]:
+        where = Plain(rule.where, self._shared)
+        holes = tuple(Hole(each, self._shared) for each in rule.holes)
+        for item in (None,) if rule.where.to is None else rule.where.to:
+            yield item, Entry(number, rule, where, holes, item)
+
+    def by_name(self, facts: RequestFacts) -> Candidates:
+        """What the request's own words say, before any address is known."""
+        buckets = self._named(facts.host)
+        path = facts.path
+        if path.split is None:
+            return (_reading(buckets, facts, path.text, path.segments),)
+        split = _reading(buckets, facts, joined(path.split), path.split)
+        return _reading(buckets, facts, path.text, path.segments), split
+
+    def _named(self, host: Host) -> tuple[Bucket[Entry], ...]:
+        """The buckets of the host's name and of what lies above it, and the one for every host."""
+        if host.address is not None:
+            return self._everywhere
+        found = self._hosts.get(host.name)
+        if found is None:
+            found = self._look_up(host.name)
+            if len(self._hosts) >= _REMEMBERED_HOSTS:
+                self._hosts.clear()
+            self._hosts[host.name] = found
+        return found
+
+    def _look_up(self, name: str) -> tuple[Bucket[Entry], ...]:
+        own = (self._exact[name],) if name in self._exact else ()
+        above = (self._below[parent] for parent in parents(name) if parent in self._below)
+        return (*own, *above, *self._everywhere)
+
+    def at(self, facts: RequestFacts, candidates: Candidates, address: Address) -> tuple[int, ...]:
+        """The numbers of the rules that hold at this address, in the order of the policy."""
+        place = self._places.at(address)
+        if len(candidates) == 1:
+            reading = candidates[0]
+            if not reading.pending and not place.buckets:
+                return reading.certain
+            return tuple(sorted(_held(reading, facts, place, address)))
+        first, second = (_held(reading, facts, place, address) for reading in candidates)
+        return self.join(first, second)
+
+    def join(self, first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
+        """What holds under two readings: a grant must hold under both, a refusal under either."""
+        one, two = frozenset(first), frozenset(second)
+        return tuple(sorted(n for n in one | two if not self.rules[n].verb.grants or (n in one and n in two)))
+
+    def names(self, numbers: tuple[int, ...]) -> tuple[str, ...]:
+        """The ids of these rules."""
+        return tuple([self._names[number] for number in numbers])
+
+    def place(self, name: str | None) -> int:
+        """Where in the policy the rule stands; what no rule says stands before all of them."""
+        return -1 if name is None else self._numbers[name]
+
+    def is_global(self, address: Address) -> bool:
+        return self._places.at(address).is_global
+
+    def connect_reaches(self, agent_id: str, host: Host, port: int) -> bool:
+        """False only when every request of the agent to this host and port would be refused, whatever the address."""
+        buckets = self._named(host)
+        if host.address is not None:
+            buckets += self._places.at(host.address).buckets
+        entries = [entry for each in buckets for entry in each.everything()]
+        if any(not entry.grants and entry.holds_always(agent_id, port) for entry in entries):
+            return False
+        granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, host, port)}
+        if host.address is None or self.is_global(host.address):
+            return bool(granting)
+        return any(opens(self.rules[number], host.address, literal=True) for number in granting)
+
+
+def verdict_of(rule: Rule) -> Verdict:
+    """What the rule says where it alone holds."""
+    action, code = _SAID[rule.verb]
+    return Verdict(action, code, rule.name, f"rule {rule.name}", rule.tell)
+
+
+_SAID = {
+    Verb.ALLOW: (Action.ALLOW, Code.ALLOW),
+    Verb.DENY: (Action.DENY, Code.RULE_DENY),
+    Verb.NEVER: (Action.DENY, Code.NEVER),
+}
+
+
+def opens(rule: Rule, address: Address, *, literal: bool) -> bool:
+    """True when the grant was written for this inside address: a range with it holds nothing of the public internet.
+
+    URL patterns count only when all of them that cover the address are such: which one held is not known here.
+    """
+    if any(range_contains(each, address) and wholly_private(each) for each in rule.where.address or ()):
+        return True
+    if not literal:
+        return False
+    items = [item for item in rule.where.to or () if _covers(hosts_of(item), address)]
+    private = [item for item in items if wholly_private(cast("AddressRange", hosts_of(item)))]
+    return any(isinstance(item, AddressRange) for item in private) or (bool(items) and private == items)
+
+
+def _covers(host: HostPattern | AddressRange, address: Address) -> bool:
+    return isinstance(host, AddressRange) and range_contains(host, address)
+
+
+def _reading(
+    buckets: tuple[Bucket[Entry], ...], facts: RequestFacts, text: str, segments: tuple[str, ...]
+) -> Reading:
+    words = frozenset(segments)
+    certain: list[int] = []
+    pending: list[Pending] = []
+    for entry in _gathered(buckets, facts.agent.id, words):
+        asked = entry.asked(facts, text)
+        if asked is entry.certain:
+            certain.append(entry.rule)
+        elif asked is not None:
+            pending.append(asked)
+    return Reading(text, words, _in_order(certain), tuple(pending))
+
+
+def _gathered(buckets: tuple[Bucket[Entry], ...], agent: str, words: frozenset[str]) -> list[Entry]:
+    found: list[Entry] = []
+    for each in buckets:
+        if each.tables:
+            each.gather(agent, words, found)
+        else:
+            found += each.always
+    return found
+
+
+def _in_order(numbers: list[int]) -> tuple[int, ...]:
+    return tuple(numbers) if len(numbers) < 2 else tuple(sorted(set(numbers)))
+
+
+def _held(reading: Reading, facts: RequestFacts, place: Place[Entry], address: Address) -> set[int]:
+    held = set(reading.certain)
+    held.update(each.rule for each in reading.pending if each.holds(address, place.inner))
+    for entry in _gathered(place.buckets, facts.agent.id, reading.words):
+        asked = entry.asked(facts, reading.text)
+        if asked is not None and asked.holds(address, place.inner):
+            held.add(entry.rule)
+    return held
