@@ -68,9 +68,14 @@ _COMPARED_CHARACTERS = 64
 
 
 def quote(text: str) -> str:
-    """`text` in double quotes, shortened, with everything that a terminal would act on written as an escape."""
-    shown = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."
-    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown) + '"'
+    """`text` in double quotes, shortened where it is long."""
+    return f'"{printable(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "...")}"'
+
+
+def printable(text: str) -> str:
+    """`text` with everything that a terminal would act on written as an escape."""
+    return text if text.isprintable() else "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -91,14 +96,17 @@ class Reader:
     def at(self, node: Node) -> Position:
         return Position(self.file, node.line, node.column)
 
-    def error(self, code: str, node: Node, message: str, hint: str = "", rules: tuple[str, ...] = ()) -> None:
-        self.findings.append(Finding(code, Severity.ERROR, self.at(node), message, hint, rules))
+    def error(self, code: str, node: Node, message: str, hint: str = "") -> None:
+        self._find(code, Severity.ERROR, node, message, hint)
 
-    def warn(self, code: str, node: Node, message: str, hint: str = "", rules: tuple[str, ...] = ()) -> None:
-        self.findings.append(Finding(code, Severity.WARNING, self.at(node), message, hint, rules))
+    def warn(self, code: str, node: Node, message: str, hint: str = "") -> None:
+        self._find(code, Severity.WARNING, node, message, hint)
 
-    def inform(self, code: str, node: Node, message: str, hint: str = "", rules: tuple[str, ...] = ()) -> None:
-        self.findings.append(Finding(code, Severity.INFO, self.at(node), message, hint, rules))
+    def inform(self, code: str, node: Node, message: str, hint: str = "") -> None:
+        self._find(code, Severity.INFO, node, message, hint)
+
+    def _find(self, code: str, severity: Severity, node: Node, message: str, hint: str) -> None:
+        self.findings.append(Finding(code, severity, self.at(node), printable(message), printable(hint)))
 
     def mapping(self, node: Node, keys: Keys) -> dict[str, Node] | None:
         """The values by key, without keys that were refused; None where `node` is no mapping."""
@@ -187,12 +195,12 @@ class Reader:
         return [item for item in items if isinstance(item, Scalar) and item.text] if all(
             self.text(item, what) is not None for item in items) else []
 
-    def parsed[T](self, code: str, node: Node, parse: Callable[[str], T], text: str) -> T | None:
-        """What `parse` makes of `text`; its refusal is a finding with `code`."""
+    def parsed[T](self, code: str, word: Scalar, parse: Callable[[str], T]) -> T | None:
+        """What `parse` makes of a word; its refusal is a finding with `code`."""
         try:
-            return parse(text)
+            return parse(word.text)
         except PatternError as refused:
-            self.error(code, node, refused.problem, refused.hint)
+            self.error(code, word, refused.problem, refused.hint)
             return None
 
 

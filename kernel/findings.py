@@ -39,3 +39,36 @@ class Finding:
     def __str__(self) -> str:
         said = f"{self.position}: {self.code} {self.message}"
         return f"{said} ({self.hint})" if self.hint else said
+
+
+CATALOGUE: dict[str, str] = {
+    "E100": "The file is not text and YAML of the kind that Governor reads: syntax, encoding, anchors, tags, size or depth.",
+    "E101": "A key stands twice in one mapping.",
+    "E102": "A value has another form than its key wants.",
+    "E103": "A key is not known here.",
+    "E104": "Something that must be said is missing.",
+    "E105": "A word in `to` looks like the name of a destination or range, and none has it.",
+    "E106": "A name is not allowed: its characters, or a word with a meaning of its own.",
+    "E107": "A name is used for two things.",
+    "E108": "Two keys of one rule speak of the same thing.",
+    "E109": "The policy is of another version of the language.",
+    "E110": "A rule has two verbs.",
+    "E111": "Several files are given, and this version judges by one.",
+    "E180": "A key, verb or value belongs to the language, and this version cannot enforce it.",
+    "E201": "A host pattern or address range in `to` is not valid.",
+    "E202": "An address range is not valid.",
+    "E203": "A path pattern is not valid.",
+    "E204": "A URL pattern is not valid.",
+    "E205": "An agent id or id pattern is not valid.",
+    "E206": "A port or port range is not valid.",
+    "E207": "A method is not valid.",
+    "E208": "A scheme is not valid.",
+    "W105": "A word in `to` is read as a host of one label, and no destination has that name.",
+    "W120": "A word in `from` is no group, no id of a group and no registered agent.",
+    "W121": "`from` names `anonymous`, and the identity section lets nobody be anonymous.",
+    "W207": "A method is close to a well-known one, but is not it.",
+    "I108": "In an allow, a range in `to` covers only requests whose host is an address.",
+    "P801": "An assertion does not hold.",
+    "P802": "An assertion names something that no request can be.",
+}
+"""Every code that a finding can have, one sentence each."""

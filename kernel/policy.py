@@ -131,13 +131,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """One item of `assert:`: this agent's request must be granted (`allowed`) or refused (`denied`)."""
+    """One item of `assert:`: this agent's request must be granted (`allowed`) or refused (`denied`).
+
+    `address` is what the host resolves to; None stands for an address of the public internet.
+    """
 
     allowed: bool
     agent: str
     method: str
     url: str
     position: Position
+    address: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

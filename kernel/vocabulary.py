@@ -46,6 +46,7 @@ IDENTITY = Keys(
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+METHOD_SETS = {"reads": READS, "writes": WRITES}
 WELL_KNOWN_METHODS = READS | WRITES | {
     "TRACE", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "QUERY",
 }

@@ -1,0 +1,74 @@
+"""Policies and data tables as files: found, read whole, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from blake3 import blake3
+
+from addons.errors import GovernorError
+from addons.yaml_nodes import compose
+from kernel.address import named_ranges
+from kernel.compiler import Compiled, compile_policy
+from kernel.document import Keys, Reader
+from kernel.errors import PolicyError
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "policies"
+_TABLE = Keys("a data table", now=frozenset({"source", "date", "entries"}), required=("source", "date", "entries"))
+
+
+class PolicyMissing(GovernorError):
+    """A policy file that is not there or cannot be read."""
+
+
+def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
+    """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
+    contents = [read(path) for path in paths]
+    documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
+    digest = blake3(b"".join(contents)).hexdigest()
+    return compile_policy(documents, named_ranges(metadata_ranges()), digest, known_agents)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a policy file."""
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise PolicyMissing(f"{path}: {fault.strerror or fault}") from fault
+
+
+def shipped_policy(name: str) -> Path:
+    """Where a policy that comes with Governor lies: `default`, `demo`."""
+    return _SHIPPED / f"{name}.yaml"
+
+
+@cache
+def metadata_ranges() -> tuple[str, ...]:
+    """The addresses at which clouds answer their guests with credentials."""
+    return _table("metadata-ranges.yaml")
+
+
+@cache
+def llm_hosts() -> tuple[str, ...]:
+    """The hosts of the large model providers' APIs."""
+    return _table("llm-hosts.yaml")
+
+
+@cache
+def public_suffixes() -> tuple[str, ...]:
+    """The rules of the Public Suffix List, names as A-labels: `com`, `*.ck`, `!www.ck`."""
+    text = read(_SHIPPED / "data" / "public-suffixes.dat").decode("ascii")
+    return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
+
+
+def _table(name: str) -> tuple[str, ...]:
+    path = _SHIPPED / "data" / name
+    document = compose(read(path), str(path))
+    reader = Reader(document.file)
+    found = reader.mapping(document.root, _TABLE) or {}
+    entries = tuple(word.text for word in reader.words(found["entries"], "entries")) if "entries" in found else ()
+    if reader.findings:
+        raise PolicyError(reader.findings)
+    return entries

@@ -1,0 +1,59 @@
+"""One request asked of a policy that is not being made: for assertions, cases and explanations. Nothing is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address
+
+from kernel import normal
+from kernel.decide import Judgement, address_stage, name_stage
+from kernel.errors import NonCanonical
+from kernel.facts import Address, Agent, RequestFacts
+from kernel.findings import Finding, Severity, Witness
+from kernel.match import Index
+from kernel.policy import Assertion, Policy
+
+STAND_IN = IPv4Address("192.0.32.8")
+"""Stands for "some address of the public internet" where a name's address is not given. It is IANA's own."""
+
+
+def facts_of(agent: str, method: str, url: str) -> RequestFacts:
+    """The request as the matcher sees it. Raises `NonCanonical` for a URL that would be refused whatever a policy says."""
+    scheme, host, port, path, query = normal.url(url)
+    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query)
+
+
+def answer(index: Index, facts: RequestFacts, address: Address | None = None) -> Judgement:
+    """The verdict, as if the host's only address were `address`; a literal host stands for itself."""
+    found = name_stage(index, facts)
+    if found is not None:
+        return found
+    return address_stage(index, facts, [facts.host.address or address or STAND_IN], frozenset())
+
+
+def judge_assertions(policy: Policy) -> Iterator[Finding]:
+    """A finding for each assertion that does not hold, with the request that shows it."""
+    if policy.assertions:
+        index = Index(policy)
+        for assertion in policy.assertions:
+            yield from _judged(index, assertion)
+
+
+def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:
+    try:
+        facts = facts_of(assertion.agent, assertion.method, assertion.url)
+    except NonCanonical as refused:
+        yield Finding("P802", Severity.ERROR, assertion.position, f"no request can go to {assertion.url}: {refused.problem}")
+        return
+    judgement = answer(index, facts, assertion.address)
+    verdict = judgement.verdict
+    if verdict.lets_through is assertion.allowed:
+        return
+    asked = f"{assertion.agent} {assertion.method} {assertion.url}"
+    by = f"rule {verdict.rule}" if verdict.rule else verdict.reason
+    wanted, found = ("allowed", "refused") if assertion.allowed else ("denied", "granted")
+    address = None if judgement.address is None else str(judgement.address)
+    yield Finding(
+        "P801", Severity.ERROR, assertion.position, f"{asked} must be {wanted}, and is {found} ({verdict.code}, {by})",
+        rules=(verdict.rule,) if verdict.rule else (),
+        witness=Witness(assertion.agent, assertion.method, assertion.url, address))
