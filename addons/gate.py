@@ -41,7 +41,7 @@ def install(guards: Mapping[str, Guard]) -> None:
     _guards = guards
     for handler in (ProxyConnectionHandler, ReplayHandler):
         if not hasattr(handler.handle_hook, "ungoverned"):
-            handler.handle_hook = _around(handler.handle_hook)  # type: ignore[method-assign]
+            handler.handle_hook = _around(handler.handle_hook)  # type: ignore[method-assign,assignment,arg-type]
 
 
 def installed() -> bool:

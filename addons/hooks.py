@@ -9,9 +9,9 @@ from ipaddress import ip_address
 from time import monotonic
 from typing import Any
 
-from mitmproxy import http, layers, tls
+from mitmproxy import http, tls
 from mitmproxy.connection import Client
-from mitmproxy.proxy import layer, server_hooks
+from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
@@ -73,7 +73,7 @@ class Hooks:
         }
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
-        peer = str(client.peername[0]) if client.peername else "unknown"
+        peer = str(client.peername[0])
         self._connections[handler] = ClientConnection(peer, handshake_failed=peer in self._distrusting)
 
     def _client_disconnected(self, handler: ConnectionHandler, client: Client) -> None:

@@ -113,7 +113,8 @@ class Judge:
             return Judged(_refusal(error.code, error.problem), agent, flow.request.method, _host_or_none(flow))
         facts = found.facts
         _settle(flow.request, facts)
-        judgement, addresses = name_stage(governed.index, facts), ()
+        judgement = name_stage(governed.index, facts)
+        addresses: tuple[Address, ...] = ()
         if judgement is None:
             try:
                 addresses = await self._addresses(handler, connection, facts)

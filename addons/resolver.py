@@ -49,9 +49,9 @@ class Resolver:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ask: Lookup = loop.getaddrinfo
+        self._ask: Lookup = loop.getaddrinfo  # type: ignore[assignment]
         self._sealed = False
-        loop.getaddrinfo = self._answer  # type: ignore[method-assign]
+        loop.getaddrinfo = self._answer  # type: ignore[method-assign,assignment]
 
     def seal(self) -> None:
         """Stop answering unpinned look-ups. Before this, mitmproxy may still resolve its own listeners' names."""
@@ -66,7 +66,7 @@ class Resolver:
         try:
             answers = await asyncio.wait_for(self._ask(name, None, type=socket.SOCK_STREAM), SECONDS)
         except (OSError, UnicodeError, TimeoutError) as error:
-            raise ResolveFailed(f"the name could not be resolved: {error or 'time-out'}") from error
+            raise ResolveFailed(f"the name could not be resolved: {type(error).__name__}") from error
         found = dict.fromkeys(_address(answer) for answer in answers)
         if not found:
             raise ResolveFailed("the name has no address")
