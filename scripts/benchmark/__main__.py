@@ -1,0 +1,90 @@
+"""Runs the measurement and prints a table, or the JSON that `--json` promises."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from scripts.benchmark import report
+from scripts.benchmark.contenders import ROOT, Contender, NotStarted, pin, start_contenders, stop
+from scripts.benchmark.measure import AXES, Bench, Plan, SliceFailed
+from scripts.benchmark.origin import NoOrigin, Origin, start_origin
+
+FULL = Plan(rounds=8, seconds=2.0, warm_seconds=0.3, connections=16)
+QUICK = Plan(rounds=3, seconds=0.7, warm_seconds=0.15, connections=16)
+QUICK_AXES = ("plain_keepalive", "tls_keepalive")
+
+
+def main() -> int:
+    """0 measured, 1 a proxy or a slice failed, 2 usage."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="the two keep-alive axes alone, in under 50 seconds")
+    parser.add_argument("--json", action="store_true", help="print the ratios and the control's as JSON")
+    options = parser.parse_args()
+    if platform.system() != "Linux":
+        print("scripts/bench reads /proc and so needs Linux", file=sys.stderr)
+        return 2
+    # Not the usual temporary folder: where that is memory, making an entry durable would cost nothing.
+    with tempfile.TemporaryDirectory(prefix="governor-bench-", dir="/var/tmp") as folder:
+        try:
+            return _measure(Path(folder), quick=options.quick, as_json=options.json)
+        except (NoOrigin, NotStarted, SliceFailed) as problem:
+            print(f"scripts/bench: {problem}", file=sys.stderr)
+            return 1
+
+
+def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
+    plan, axes = (QUICK, QUICK_AXES) if quick else (FULL, tuple(AXES))
+    _tell("starting nginx and four proxies")
+    origin = start_origin(folder)
+    client = subprocess.Popen([sys.executable, "-m", "scripts.benchmark.client"], cwd=ROOT, text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    contenders: list[Contender] = []
+    try:
+        contenders = start_contenders(folder, origin)
+        pinned = _pin(contenders, origin, client)
+        bench = Bench(client, origin, plan)
+        results = {axis: bench.axis(axis, contenders, _tell) for axis in axes}
+        memory = {contender.name: contender.memory_mib() for contender in contenders}
+    finally:
+        stop(contenders)
+        client.terminate()
+        origin.process.terminate()
+    if as_json:
+        print(json.dumps(report.as_json(results), indent=2))
+    else:
+        report.print_table(results, memory, _setting(folder, plan, pinned=pinned))
+    return 0
+
+
+def _pin(contenders: list[Contender], origin: Origin, client: subprocess.Popen[str]) -> bool:
+    """Proxies on one CPU, load and origin on another; False where there is only one."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        return False
+    for contender in contenders:
+        pin(contender.process.pid, cpus[0])
+    for pid in (origin.process.pid, client.pid):
+        pin(pid, cpus[1])
+    return True
+
+
+def _setting(folder: Path, plan: Plan, *, pinned: bool) -> str:
+    disk = subprocess.check_output(["stat", "-f", "-c", "%T", str(folder)], text=True).strip()
+    where = "proxies on one CPU, load and origin on another" if pinned else "one CPU for everything"
+    return (f"{plan.rounds} rounds of {plan.seconds:g} s slices, {plan.connections} connections, {where}, "
+            f"log on {disk}, Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
+
+
+def _tell(text: str) -> None:
+    print(f"scripts/bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Interleaved slices: each is judged against the bare slices right before and after it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.benchmark.contenders import Contender
+from scripts.benchmark.origin import Origin
+
+AXES = {
+    "plain_keepalive": "plain, keep-alive",
+    "tls_keepalive": "TLS, keep-alive",
+    "plain_new": "plain, new connections",
+    "tls_new": "TLS, new connections",
+    "h2": "HTTP/2",
+}
+
+
+class SliceFailed(Exception):
+    """A slice in which a request was not answered by the origin."""
+
+
+@dataclass
+class Samples:
+    """What was measured of one contender on one axis. Ratios are to the bare slices around each slice."""
+
+    ratios: list[float] = field(default_factory=list)
+    cpu_ratios: list[float] = field(default_factory=list)
+    slices: list[dict[str, Any]] = field(default_factory=list)
+
+    def spread(self) -> tuple[float, float, float]:
+        """Median, low and high of the ratios: the quartiles, or the extremes of fewer than eight."""
+        ordered = sorted(self.ratios)
+        if len(ordered) < 8:
+            return statistics.median(ordered), ordered[0], ordered[-1]
+        low, middle, high = statistics.quantiles(ordered, n=4)
+        return middle, low, high
+
+    def typical(self, name: str) -> float:
+        return float(statistics.median(one[name] for one in self.slices))
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int
+    seconds: float
+    warm_seconds: float
+    connections: int
+
+
+class Bench:
+    """The load generator's process and what it is pointed at."""
+
+    def __init__(self, client: subprocess.Popen[str], origin: Origin, plan: Plan) -> None:
+        self._client, self._origin, self._plan = client, origin, plan
+
+    def axis(self, axis: str, contenders: list[Contender], tell: Callable[[str], None]) -> dict[str, Samples]:
+        """All samples of one axis. Raises `SliceFailed`."""
+        bare, others = contenders[0], contenders[1:]
+        samples = {contender.name: Samples() for contender in contenders}
+        before = self._slice(axis, bare)
+        for number in range(self._plan.rounds):
+            tell(f"{AXES[axis]}: round {number + 1} of {self._plan.rounds}")
+            for contender in _alternating(others, number):
+                one, after = self._slice(axis, contender), self._slice(axis, bare)
+                for name in ("requests_per_second", "cpu_ms"):
+                    ratio = one[name] / ((before[name] + after[name]) / 2 or 1)
+                    kept = samples[contender.name]
+                    (kept.ratios if name == "requests_per_second" else kept.cpu_ratios).append(ratio)
+                samples[contender.name].slices.append(one)
+                samples[bare.name].slices.append(after)
+                before = after
+        return samples
+
+    def _slice(self, axis: str, contender: Contender) -> dict[str, Any]:
+        encrypted = not axis.startswith("plain")
+        job = {
+            "axis": axis, "proxy_port": contender.port, "connections": self._plan.connections,
+            "origin_port": self._origin.https_port if encrypted else self._origin.http_port,
+            "warm_seconds": self._plan.warm_seconds, "seconds": self._plan.seconds,
+        }
+        assert self._client.stdin
+        assert self._client.stdout
+        busy = contender.busy_seconds()
+        self._client.stdin.write(json.dumps(job) + "\n")
+        self._client.stdin.flush()
+        measured: dict[str, Any] = json.loads(self._client.stdout.readline() or '{"error": "the load generator ended"}')
+        if "error" in measured:
+            raise SliceFailed(f"{AXES[axis]} through {contender.name}: {measured['error']}")
+        return {**measured, "cpu_ms": (contender.busy_seconds() - busy) * 1000 / measured["requests"]}
+
+
+def _alternating(contenders: list[Contender], number: int) -> Iterator[Contender]:
+    return iter(contenders if number % 2 == 0 else contenders[::-1])
