@@ -46,7 +46,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
         _agree(authority, host, scheme, port)
     if tunnelled:
         _check_server_name(flow, host)
-    path, query = normal.target(data.path.decode("latin-1"))
+    path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
     body = data.content or b""
     method = data.method.decode("ascii", "replace").upper()
     facts = RequestFacts(agent, method, scheme, host, port, path, query, len(body), headers.content_type)
