@@ -6,7 +6,6 @@ half made before that is finished by the next start, and whatever is missing aft
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import stat
@@ -17,8 +16,8 @@ from typing import Self
 from addons import ballast, durable, pins
 from addons.errors import StartCode, StartRefused
 from addons.keys import SigningKey
-from kernel import canonical, note
-from kernel.errors import NoteError
+from kernel import note, trust
+from kernel.errors import TrustError
 
 SYSTEM_HOME = Path("/var/lib/governor")
 FIRST_SEGMENT = "000000.jsonl"
@@ -138,9 +137,9 @@ class Home:
     @classmethod
     def _existing(cls, paths: Paths) -> Self:
         _check_folders(paths)
-        log_id, root = _trust(paths)
-        _check_pins(paths, log_id, root)
-        home = cls(paths, log_id, root)
+        stated = _trust(paths)
+        _check_pins(paths, stated.log_id, stated.root)
+        home = cls(paths, stated.log_id, stated.root)
         home._check_root()
         home._check_lanes()
         ballast.keep(paths.ballast)
@@ -157,25 +156,20 @@ class Home:
     def minimum(self) -> dict[str, str]:
         """The newest signed checkpoint of each lane, as minimum.json has them."""
         try:
-            document = json.loads(self.paths.minimum.read_bytes())
-            lanes = document["lanes"] if document["v"] == 1 and document["log_id"] == self.log_id else None
+            minimum = trust.parse_minimum_file(self.paths.minimum.read_bytes())
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as fault:
-            raise self._damaged_minimum() from fault
-        if not isinstance(lanes, dict) or not all(isinstance(text, str) for text in lanes.values()):
-            raise self._damaged_minimum()
-        return lanes
+        except TrustError as fault:
+            raise _damaged(self.paths.minimum, str(fault)) from fault
+        if minimum.log_id != self.log_id:
+            raise _damaged(self.paths.minimum, "it belongs to another log")
+        return dict(minimum.notes)
 
     def raise_minimum(self, lane: str, checkpoint: str) -> None:
         """Make `checkpoint` what the next start of `lane` must reach."""
         with durable.locked(self.paths.lock):
-            lanes: dict[str, canonical.Value] = {**self.minimum(), lane: checkpoint}
-            document: canonical.Value = {"lanes": lanes, "log_id": self.log_id, "v": 1}
-            durable.replace(self.paths.minimum, canonical.encode(document) + b"\n")
-
-    def _damaged_minimum(self) -> StartRefused:
-        return StartRefused(StartCode.TAMPERED, f"{self.paths.minimum} is damaged; restore it from a backup")
+            minimum = trust.Minimum(self.log_id, self.minimum() | {lane: checkpoint})
+            durable.replace(self.paths.minimum, trust.minimum_file(minimum))
 
     def _check_root(self) -> None:
         if not self.paths.root_key.exists() and not self.paths.root_key.is_symlink():
@@ -195,6 +189,10 @@ class Home:
             raise _incomplete(self.paths.folder, f"has lost the log of lane {names}")
         if not present and not os.path.lexists(self.paths.fresh):
             raise _incomplete(self.paths.folder, "has keys and no log")
+
+
+def _damaged(path: Path, problem: str) -> StartRefused:
+    return StartRefused(StartCode.TAMPERED, f"{path} is damaged ({problem}); restore it from a backup")
 
 
 def _incomplete(folder: Path, problem: str) -> StartRefused:
@@ -235,19 +233,17 @@ def _furnish(paths: Paths) -> None:
     if not paths.agents.exists():
         durable.replace(paths.agents, b"{}\n")
     ballast.keep(paths.ballast)
-    log_id, root = _trust(paths)
-    if not any(pin.log_id == log_id for pin in pins.of_home(paths.folder)):
-        pins.write(pins.Pin(log_id, str(root), paths.folder))
+    stated = _trust(paths)
+    if not any(pin.log_id == stated.log_id for pin in pins.of_home(paths.folder)):
+        pins.write(pins.Pin(stated.log_id, str(stated.root), paths.folder))
 
 
 def _make_root(paths: Paths) -> None:
     """The root key and what says publicly that it is. A key without trust.json has signed nothing: it is replaced."""
     if pins.of_home(paths.folder):
         raise _incomplete(paths.folder, f"is pinned and has lost {paths.trust.name}")
-    log_id = secrets.token_hex(8)
-    key = SigningKey.create(paths.root_key, note.root_name(log_id))
-    trust: canonical.Value = {"origin": key.name, "log_id": log_id, "root": key.verifier_key, "anchors": []}
-    durable.replace(paths.trust, canonical.encode(trust) + b"\n")
+    key = SigningKey.create(paths.root_key, note.root_name(secrets.token_hex(8)))
+    durable.replace(paths.trust, trust.trust_file(note.VerifierKey(key.name, key.public)))
 
 
 def _check_folders(paths: Paths) -> None:
@@ -265,17 +261,11 @@ def _check_folders(paths: Paths) -> None:
             raise StartRefused(StartCode.HOME_UNWRITABLE, text)
 
 
-def _trust(paths: Paths) -> tuple[str, note.VerifierKey]:
+def _trust(paths: Paths) -> trust.TrustFile:
     try:
-        document = json.loads(paths.trust.read_bytes())
-        root = note.parse_verifier_key(document["root"])
-        log_id = document["log_id"]
-    except (ValueError, KeyError, TypeError, AttributeError, NoteError) as fault:
-        text = f"{paths.trust} is damaged; restore it from a backup"
-        raise StartRefused(StartCode.TAMPERED, text) from fault
-    if root.name != note.root_name(log_id):
-        raise StartRefused(StartCode.TAMPERED, f"{paths.trust} names a root key of another log")
-    return log_id, root
+        return trust.parse_trust_file(paths.trust.read_bytes())
+    except TrustError as fault:
+        raise _damaged(paths.trust, str(fault)) from fault
 
 
 def _check_pins(paths: Paths, log_id: str, root: note.VerifierKey) -> None:

@@ -32,6 +32,7 @@ class Secret:
     name: str
     salt: bytes
     value: str
+    """Canonical, as it was hashed."""
 
 
 class Draft:
@@ -110,10 +111,10 @@ class Journal:
 
     def _encode(self, draft: Draft, prev: str, secrets: list[Secret]) -> bytes:
         try:
-            fields = draft.fields
+            body = self._body(draft, draft.kind, draft.fields, prev)
             if draft.secrets:
-                fields = self._committed(draft, secrets)
-            return codec.encode(self._body(draft, draft.kind, fields, prev))
+                body["in"] = _committed(draft, body["in"], secrets)
+            return codec.encode(body)
         except CanonicalError as refused:
             # The number is given out and others follow it: its place must hold an entry, or the chain has a gap.
             draft.refused = refused
@@ -135,11 +136,14 @@ class Journal:
             "lane": self.lane,
         }
 
-    def _committed(self, draft: Draft, secrets: list[Secret]) -> Fields:
-        assert draft.secrets is not None
-        inside = dict(draft.fields["in"])
-        for name, value in draft.secrets.items():
-            salt = os.urandom(SALT_BYTES)
-            inside[f"{name}$c"] = entry.commitment(salt, name, codec.encode(value))
-            secrets.append(Secret(draft.seq, name, salt, value))
-        return {**draft.fields, "in": inside}
+
+def _committed(draft: Draft, facts: Mapping[str, Any], secrets: list[Secret]) -> dict[str, Any]:
+    """The facts with a commitment in the place of each secret."""
+    assert draft.secrets is not None
+    committed = dict(facts)
+    for name, value in draft.secrets.items():
+        salt = os.urandom(SALT_BYTES)
+        canonical = codec.encode(value)
+        committed[f"{name}$c"] = entry.commitment(salt, name, canonical)
+        secrets.append(Secret(draft.seq, name, salt, canonical.decode()))
+    return committed

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from addons import ballast
 from addons.errors import AuditUnavailable, StartCode, StartRefused
@@ -23,6 +24,7 @@ from kernel.verdict import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from addons.home import Home
     from addons.journal import Fields, Journal
@@ -31,6 +33,14 @@ CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_ENTRIES = 1000
 IDLE_SECONDS = 60.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Meter(Protocol):
+    """What counts the log's entries and times its commits; called in the writer's thread."""
+
+    def entry(self, kind: str) -> None: ...
+
+    def commit(self, seconds: float) -> None: ...
 
 
 class Lane:
@@ -44,6 +54,7 @@ class Lane:
         self._keeper_fault: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: list[Callable[[AuditUnavailable], object]] = []
+        self._meter: Meter | None = None
         self._signed_size, self._signed_at = 0, 0.0
         self._has_last_words = False
         self._closed = False
@@ -78,7 +89,7 @@ class Lane:
     def _opened(
         cls, home: Home, journal: Journal, lock: int, loop: asyncio.AbstractEventLoop | None, vault: bool
     ) -> Self:
-        lane = cls(home, journal, lock, Vault.open(home.paths.vault) if vault else None)
+        lane = cls(home, journal, lock, _open_vault(home.paths.vault) if vault else None)
         lane._loop = loop
         lane._keeper.write_checkpoint(lane._checkpoint())
         lane._keeper.start()
@@ -94,6 +105,10 @@ class Lane:
     def next_seq(self) -> int:
         """The number of the next entry."""
         return self._intake.next_seq
+
+    def observe(self, meter: Meter) -> None:
+        """Have `meter` told of every entry and every commit from here on."""
+        self._meter = meter
 
     def on_stop(self, callback: Callable[[AuditUnavailable], object]) -> None:
         """Have `callback` told once when the lane stops on a fault: on the event loop, where there is one."""
@@ -123,7 +138,7 @@ class Lane:
         return seq
 
     def close(self, reason: str) -> None:
-        """End the lane: what is queued, then `close`, then a checkpoint. Writes what it can where the lane has stopped."""
+        """End the lane: what is queued, then `close`, then a checkpoint; as much of it as a stopped lane still can."""
         if self._closed:
             return
         self._closed = True
@@ -157,6 +172,10 @@ class Lane:
         secrets = self._journal.append(group)
         _settle([draft for draft in group if draft.waiter is not None], None)
         self._keeper.take_secrets(secrets)
+        if self._meter is not None:
+            self._meter.commit(self._journal.segment.commit_seconds)
+            for draft in group:
+                self._meter.entry("fault" if draft.refused else draft.kind)
 
     def _checkpoint(self) -> str:
         self._signed_size, self._signed_at = self._journal.size, time.monotonic()
@@ -214,6 +233,14 @@ class Lane:
             else:
                 with suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(callback, stopped)
+
+
+def _open_vault(path: Path) -> Vault:
+    try:
+        return Vault.open(path)
+    except sqlite3.Error as fault:
+        text = f"{path}: {fault}; restore it from a backup, or move it away: the log stands without it"
+        raise StartRefused(StartCode.HOME_UNWRITABLE, text) from fault
 
 
 def _describe(journal: Journal, fault: BaseException) -> str:

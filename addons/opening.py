@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
-import re
 from typing import TYPE_CHECKING
 
 from addons import durable
@@ -13,10 +12,10 @@ from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
 from addons.keys import SigningKey
-from addons.recovery import drafts, parsed, reopen, rolled_back
+from addons.recovery import drafts, parsed, reopen, rolled_back, tampered
 from addons.segment import Segment
-from kernel import chain, entry, note
-from kernel.errors import KernelError
+from kernel import chain, entry, note, trust
+from kernel.errors import KernelError, NoteError
 from kernel.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,14 +25,13 @@ if TYPE_CHECKING:
     from addons.home import Home
     from addons.journal import Journal
 
-_NAME = re.compile(r"(?!root$)[a-z0-9][a-z0-9-]{0,63}")
 # Where the last lines of a lane are looked for; a lane whose durable head lies farther back is not mentioned.
 _TAIL_BYTES = 4 * chain.MAX_LINE_BYTES
 
 
 def take(home: Home, lane: str) -> int:
     """The lane's lock, ours until the descriptor is closed or the process ends; `LANE_BUSY` when another has it."""
-    if not _NAME.fullmatch(lane):
+    if not trust.is_lane(lane) or lane == "root":
         raise ValueError(f"{lane!r} is no lane name")
     durable.make_folder(home.paths.lane(lane))
     lock = _try_lock(home.paths.lane(lane))
@@ -173,8 +171,11 @@ def _minimum_size(home: Home, lane: str) -> int:
     text = home.minimum().get(lane)
     if text is None:
         return 0
-    # Not trusted here: `reopen` checks its signature before anything rests on it.
-    return note.parse_checkpoint(text.partition("\n\n")[0] + "\n").size
+    try:
+        # Not trusted here: `reopen` checks its signature before anything rests on it.
+        return note.parse_checkpoint(text.partition("\n\n")[0] + "\n").size
+    except NoteError as fault:
+        raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
 
 
 def _holding(home: Home, lane: str, size: int) -> entry.Body | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Self
 
 from addons import durable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Segment:
-    """An open segment. `size` is its length in bytes as far as it is durable."""
+    """An open segment. `size` is its durable length in bytes, `commit_seconds` what the last `append` took."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
@@ -22,6 +23,7 @@ class Segment:
         self.size = status.st_size
         self._identity = (status.st_dev, status.st_ino, 1)
         self._text = os.fspath(path)
+        self.commit_seconds = 0.0
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -33,8 +35,10 @@ class Segment:
 
     def append(self, content: bytes) -> None:
         """Put `content` at the end; durable, and in the file at the path, when this returns."""
+        started = time.perf_counter()
         durable.write_all(self._descriptor, content)
         os.fdatasync(self._descriptor)
+        self.commit_seconds = time.perf_counter() - started
         self._check(self.size + len(content))
         self.size += len(content)
 
