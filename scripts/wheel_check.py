@@ -1,0 +1,95 @@
+"""Builds the wheel, installs it where the sources are out of reach, and runs the fast tests there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGED = ("addons", "kernel", "policies", "dashboards")
+
+
+def main() -> int:
+    """The exit status of the tests, or 1 when the wheel is not what the repository holds."""
+    with tempfile.TemporaryDirectory(prefix="governor-wheel-") as folder:
+        wheel = build(Path(folder))
+        problem = difference(wheel)
+        if problem:
+            print(f"the wheel differs from the repository: {problem}")
+            return 1
+        python = install(wheel, Path(folder) / "environment")
+        return run_tests(python, Path(folder) / "elsewhere")
+
+
+def build(folder: Path) -> Path:
+    """The wheel of this checkout, made with the environment's own build tools."""
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+                   check=True, stdout=subprocess.DEVNULL)
+    return next(folder.glob("*.whl"))
+
+
+def difference(wheel: Path) -> str:
+    """The first file in which wheel and repository differ; empty where they do not."""
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+    expected = {f"governor_proxy/{path.relative_to(ROOT)}": path.read_bytes() for path in _sources()}
+    expected["governor_proxy/__init__.py"] = (ROOT / "addons" / "launcher.py").read_bytes()
+    for name in sorted(packed.keys() | expected.keys()):
+        if packed.get(name) != expected.get(name):
+            return name
+    return ""
+
+
+def _sources() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PACKAGED],
+                            cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode == 0:
+        return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return [path for folder in PACKAGED for path in (ROOT / folder).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts]
+
+
+def install(wheel: Path, environment: Path) -> Path:
+    """An environment that holds the wheel and sees the locked dependencies, but not this checkout; its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    python = environment / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    # A folder named in a .pth file is searched, but its own .pth files, and so the one of this checkout, are not read.
+    installed = Path(_ask(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    (installed / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def run_tests(python: Path, folder: Path) -> int:
+    """Run a small share of the tests, copied to `folder`, against the installed wheel."""
+    package = Path(_ask(python, "import governor_proxy; print(governor_proxy.__path__[0])"))
+    folder.mkdir()
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "scripts", folder / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("policies", "dashboards"):
+        (folder / name).symlink_to(package / name)
+    environment = {**os.environ, "PYTHONPATH": str(package), "GOVERNOR_TEST_SCALE": "0.05"}
+    origin = _ask(python, "import addons, kernel; print(addons.__file__, kernel.__file__)", environment)
+    if str(ROOT) in origin:
+        print(f"the sources are within reach: {origin}")
+        return 1
+    pytest = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    chosen = ["-m", "not e2e and not wheel and not checkout", "tests/kernel", "tests/addons"]
+    return subprocess.run([*pytest, *chosen], cwd=folder, env=environment, check=False).returncode
+
+
+def _ask(python: Path, program: str, environment: dict[str, str] | None = None) -> str:
+    return subprocess.run([str(python), "-c", program], env=environment, cwd="/", check=True, capture_output=True,
+                          text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
