@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from addons.agents_file import Act, AgentsError, changed
+from addons.agents_file import Act, Agents, AgentsError, changed
 from kernel.entry import Body, operator, timestamp
 
 if TYPE_CHECKING:
@@ -22,21 +23,25 @@ def agents_handler(
     registry: Registry, write: Callable[[Body], Awaitable[object]]
 ) -> Callable[[Message, Peer], Awaitable[Message]]:
     """A handler for `ControlServer`. `write` returns when the operator entry it is given is durable."""
+    # A thread of its own: the loop's common ones may all wait for names that an agent made up.
+    thread = ThreadPoolExecutor(1, "agents")
 
     async def handle(message: Message, peer: Peer) -> Message:
+        loop = asyncio.get_running_loop()
         if message.get("act") == "list":
-            return {"agents": await asyncio.to_thread(registry.listing)}
+            return {"agents": await loop.run_in_executor(thread, registry.listing)}
         act, name, digest = _read(message)
         entry = operator_entry(act, name, peer.name, "control")
         now = timestamp(datetime.now(UTC))
-        loop, known = asyncio.get_running_loop(), registry.tokens.known
+        known = registry.tokens.known
 
         def record() -> None:
             asyncio.run_coroutine_threadsafe(_written(write, entry), loop).result(ENTRY_SECONDS)
 
-        await asyncio.to_thread(
-            registry.change, lambda agents: changed(agents, act, name, digest, peer.name, now), record
-        )
+        def update(agents: Agents) -> Agents:
+            return changed(agents, act, name, digest, peer.name, now)
+
+        await loop.run_in_executor(thread, registry.change, update, record)
         return {"first": registry.tokens.known and not known}
 
     return handle

@@ -149,6 +149,8 @@ def request(home: Path, verb: str, timeout: float, **fields: Any) -> Message:
             reply = _read_line(connection)
     except (FileNotFoundError, ConnectionRefusedError):
         raise NotRunning(f"no Governor runs on {home} (start one with governor serve)") from None
+    except (ConnectionResetError, BrokenPipeError):
+        reply = b""
     except TimeoutError:
         raise ControlTimeout(f"the Governor on {home} did not answer within {timeout:g} s") from None
     except OSError as error:
