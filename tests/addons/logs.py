@@ -1,0 +1,63 @@
+"""Builders and readers for tests of the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from addons import codec, keys
+from addons.home import Home
+from addons.lane import Lane
+from kernel import entry, trust
+from kernel.report import Report
+from kernel.verify import Anchors, verify
+from kernel.walk import Source
+
+KERNEL = entry.kernel_identity("0.1.0", "ab" * 32)
+
+
+def open_lane(home: Home, name: str = "main", **options: Any) -> Lane:
+    return Lane.open(home, name, kernel=KERNEL, **options)
+
+
+def decision(flow: str, verdict: str = "allow", code: str = "ALLOW", stage: str = "request") -> entry.Body:
+    facts = entry.request_facts("GET", "https", "api.example.org", 443, None, "192.0.2.1", 0, None)
+    return entry.decision(stage, flow, "a", "none", "00" * 32, facts, ["r"], verdict, "r", code, "", "enforce")
+
+
+def outcome(flow: str, number: int, lane: str = "main") -> entry.Body:
+    return entry.outcome(flow, f"{lane}/{number}", "completed", 200)
+
+
+def segment(home: Home, lane: str = "main") -> Path:
+    return home.paths.lane(lane) / "000000.jsonl"
+
+
+def entries(home: Home, lane: str = "main") -> list[dict[str, Any]]:
+    return [json.loads(line)["e"] for line in segment(home, lane).read_bytes().splitlines()]
+
+
+def kinds(home: Home, lane: str = "main") -> list[str]:
+    return [each["type"] for each in entries(home, lane)]
+
+
+def report(home: Home) -> Report:
+    """What the verifier says, every signature checked, with the home's own root as the trusted key."""
+    anchors = Anchors(home.root, trust.parse_trust_file(home.paths.trust.read_bytes()), minimum(home))
+    return verify([_source(home, lane) for lane in home.lanes()], anchors, keys.verifies, codec.parse,
+                  every_signature=True)
+
+
+def minimum(home: Home) -> trust.Minimum:
+    return trust.parse_minimum_file(home.paths.minimum.read_bytes())
+
+
+def _source(home: Home, lane: str) -> Source:
+    def segments() -> Iterable[tuple[str, Iterable[bytes]]]:
+        path = segment(home, lane)
+        return [(path.name, path.read_bytes().splitlines(keepends=True))]
+
+    notes = home.paths.lane(lane) / "checkpoints.note"
+    return Source(lane, segments, lambda: notes.read_bytes().splitlines(keepends=True) if notes.exists() else [])
