@@ -96,33 +96,16 @@ class RememberingAddons(addonmanager.AddonManager):
         """Ask all addons again from the next event on."""
         self._plans = {}
 
-    def register(self, addon: Any) -> Any:
-        self.forget()
-        try:
-            return super().register(addon)  # type: ignore[no-untyped-call]
-        finally:
-            self.forget()
-
-    def add(self, *addons: Any) -> None:
-        super().add(*addons)  # type: ignore[no-untyped-call]
-        self.forget()
-
-    def remove(self, addon: Any) -> None:
-        super().remove(addon)  # type: ignore[no-untyped-call]
-        self.forget()
-
-    def clear(self) -> None:
-        super().clear()  # type: ignore[no-untyped-call]
-        self.forget()
-
     def invoke_addon_sync(self, addon: Any, event: hooks.Hook) -> None:
-        super().invoke_addon_sync(addon, event)
-        # A script is attached to its loader between `register` and `configure`; options add and drop scripts.
-        if isinstance(event, _RECONFIGURING):
-            self.forget()
+        """Everything that adds, attaches, configures or removes an addon comes through here, right before or after."""
+        try:
+            super().invoke_addon_sync(addon, event)
+        finally:
+            if isinstance(event, _CHANGES):
+                self.forget()
 
 
-_RECONFIGURING = (addonmanager.LoadHook, hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
+_CHANGES = (addonmanager.LoadHook, hooks.ConfigureHook, hooks.RunningHook, hooks.DoneHook)
 
 
 def _handlers(addon: Any, name: str) -> list[Callable[..., Any]]:

@@ -186,6 +186,24 @@ async def test_a_handler_that_fails_is_reported_as_stock_reports_it_and_ends_nob
     assert report.exc_info[2].tb_frame.f_code.co_name == "request"
 
 
+async def test_whatever_can_be_awaited_is_awaited(master):
+    reached = []
+
+    class Later:
+        def __await__(self):
+            yield from asyncio.sleep(0).__await__()
+            reached.append("later")
+
+    class Returning:
+        def request(self, flow):
+            return Later()
+
+    master.addons.add(Returning())
+    await send(master)
+
+    assert reached == ["later"]
+
+
 async def test_a_halt_keeps_the_event_from_those_that_come_after(master):
     class Halting:
         def request(self, flow):
