@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -26,9 +28,23 @@ class PolicyMissing(GovernorError):
 def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
     """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
     contents = [read(path) for path in paths]
-    documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
     digest = blake3(b"".join(contents)).hexdigest()
-    return compile_policy(documents, named_ranges(metadata_ranges()), digest, known_agents)
+    ranges = named_ranges(metadata_ranges())
+    with _without_collection():
+        documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
+        return compile_policy(documents, ranges, digest, known_agents)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    # 10,000 rules are 300,000 objects that all stay: collecting while they are made costs a third of the time.
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def read(path: Path) -> bytes:

@@ -1,15 +1,13 @@
 """YAML text as the kernel's node tree. The one place that imports pyyaml.
 
-Built from parser events: they alone show anchors and tags, and a loop over them has no depth at which Python or C could fail.
+Built from parser events: they alone show anchors and tags, and a loop over them has no depth at which it could fail.
 """
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import yaml
 
@@ -21,18 +19,19 @@ from kernel.policy import Position
 LARGEST_BYTES = 8 * 1024 * 1024
 DEEPEST = 32
 
-_PARSER = getattr(yaml, "CLoader", yaml.Loader)
-# Line breaks that only YAML 1.1 sees move every line number; bidirectional controls show a reader another policy than the
-# one that governs (CVE-2021-42574); the other controls have no business in a policy.
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_PARSER: Callable[[str], Any] = getattr(yaml, "CLoader", yaml.Loader)
+# Line breaks that only YAML 1.1 sees move every line number; bidirectional controls show a reader another policy than
+# the one that governs (CVE-2021-42574); the other controls have no business in a policy.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
 
 
 def compose(data: bytes, file: str) -> Document:
     """The only document in `data`; `PolicyError` with E100 where it is not of the kind that a policy is written in."""
     text = _text(data, file)
     try:
-        with _without_collection():
-            return Document(file, _root(_PARSER(text), file))
+        return Document(file, _root(_PARSER(text), file))
     except yaml.MarkedYAMLError as refused:
         _explain(refused, text, file)
     except yaml.YAMLError as refused:
@@ -49,7 +48,8 @@ def _text(data: bytes, file: str) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as fault:
-        _refuse(file, *_place(data[: fault.start].decode("utf-8")), f"byte 0x{data[fault.start]:02x} is not UTF-8", "save the file as UTF-8")
+        line, column = _place(data[: fault.start].decode("utf-8"))
+        _refuse(file, line, column, f"byte 0x{data[fault.start]:02x} is not UTF-8", "save the file as UTF-8")
     if unseen := _UNSEEN.search(text):
         _refuse(file, *_place(text[: unseen.start()]), f"the invisible character U+{ord(unseen[0]):04X}", "take it out")
     return text
@@ -60,42 +60,35 @@ def _place(before: str) -> tuple[int, int]:
     return before.count("\n") + 1, len(before) - before.rfind("\n")
 
 
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    # A policy of 10,000 rules is 150,000 objects that all stay: collecting while they are made costs a third of the time.
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()
-
-
-def _root(parser: yaml.Loader, file: str) -> Node:
-    """The tree of the only document, read in one loop over the parser's events."""
+def _root(parser: Any, file: str) -> Node:
+    """The tree of the only document, read in one loop over the parser's events: 150,000 of them for 10,000 rules."""
+    scalar, sequence, mapping = yaml.ScalarEvent, yaml.SequenceStartEvent, yaml.MappingStartEvent
+    sequence_end, mapping_end, take = yaml.SequenceEndEvent, yaml.MappingEndEvent, parser.get_event
     top: list[Node] = []
-    here, above = top, []
-    node: Node
-    while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
+    here, above = top, list[list[Node]]()
+    while True:
+        event = take()
         kind = type(event)
-        if kind is yaml.ScalarEvent or kind is yaml.SequenceStartEvent or kind is yaml.MappingStartEvent:
-            mark = event.start_mark
-            if event.tag is not None or event.anchor is not None:
-                _refuse_mark(event, file)
-            if kind is yaml.ScalarEvent:
-                here.append(Scalar(event.value, bool(event.style), mark.line + 1, mark.column + 1))
-                continue
-            if len(above) == DEEPEST:
-                _refuse(file, mark.line + 1, mark.column + 1, f"more than {DEEPEST} levels of nesting")
-            node = Sequence(mark.line + 1, mark.column + 1) if kind is yaml.SequenceStartEvent else Mapping(mark.line + 1, mark.column + 1)
-            here.append(node)
-            above.append(here)
-            here = node.items if isinstance(node, Sequence) else node.parts
-        elif kind is yaml.SequenceEndEvent or kind is yaml.MappingEndEvent:
+        if kind is sequence_end or kind is mapping_end:
             here = above.pop()
-        elif kind is not yaml.DocumentEndEvent and kind is not yaml.StreamStartEvent:
-            _refuse_other(event, file, first=not top)
+            continue
+        if kind is scalar:
+            if event.tag is not None or event.anchor is not None:
+                _refuse_decoration(event, file)
+            here.append(Scalar(event.value, event.start_mark))
+        elif kind is mapping or kind is sequence:
+            if event.tag is not None or event.anchor is not None:
+                _refuse_decoration(event, file)
+            if len(above) == DEEPEST:
+                _refuse_at(event.start_mark, file, f"more than {DEEPEST} levels of nesting")
+            parts: list[Node] = []
+            here.append(Mapping(parts, event.start_mark) if kind is mapping else Sequence(parts, event.start_mark))
+            above.append(here)
+            here = parts
+        elif kind is yaml.StreamEndEvent:
+            break
+        else:
+            _check_other(event, file, first=not top)
     if not top:
         _refuse(file, 1, 1, "the file says nothing", "a policy begins with: version: 1")
     return top[0]
@@ -105,29 +98,36 @@ def _refuse(file: str, line: int, column: int, problem: str, hint: str = "") -> 
     raise PolicyError([Finding("E100", Severity.ERROR, Position(file, line, column), problem, hint)])
 
 
-def _refuse_mark(event: yaml.Event, file: str) -> NoReturn:
-    mark = event.start_mark
+def _refuse_at(mark: Any, file: str, problem: str, hint: str = "") -> NoReturn:
+    _refuse(file, mark.line + 1, mark.column + 1, problem, hint)
+
+
+def _refuse_decoration(event: Any, file: str) -> NoReturn:
     if event.anchor is not None:
-        _refuse(file, mark.line + 1, mark.column + 1, f"anchors are not read (&{event.anchor})", "say it again where it is meant")
-    _refuse(file, mark.line + 1, mark.column + 1, f"tags are not read ({event.tag})", 'quote text that begins with "!"')
+        _refuse_at(event.start_mark, file, f"anchors are not read (&{event.anchor})", "say it again where it is meant")
+    _refuse_at(event.start_mark, file, f"tags are not read ({event.tag})", 'quote text that begins with "!"')
 
 
-def _refuse_other(event: yaml.Event, file: str, first: bool) -> None:
-    """Refuse an alias, a directive and a second document; a first document that begins plainly is let through."""
-    line, column = event.start_mark.line + 1, event.start_mark.column + 1
+def _check_other(event: Any, file: str, *, first: bool) -> None:
+    """Refuse an alias, a directive and a second document; let the other marks of a stream through."""
+    mark = event.start_mark
+    if isinstance(event, (yaml.StreamStartEvent, yaml.DocumentEndEvent)):
+        return
     if isinstance(event, yaml.AliasEvent):
-        _refuse(file, line, column, f"*{event.anchor} is an alias in YAML, and aliases are not read", f'quote it: "*{event.anchor}"')
+        problem = f"*{event.anchor} is an alias in YAML, and aliases are not read"
+        _refuse_at(mark, file, problem, f'quote it: "*{event.anchor}"')
     if event.version is not None or event.tags:
-        _refuse(file, line, column, "directives are not read", "begin with: version: 1")
+        _refuse_at(mark, file, "directives are not read", "begin with: version: 1")
     if not first:
-        _refuse(file, line, column, "a second document begins here", "one file holds one policy")
+        _refuse_at(mark, file, "a second document begins here", "one file holds one policy")
 
 
 def _explain(fault: yaml.MarkedYAMLError, text: str, file: str) -> NoReturn:
     """Refuse what the parser refused, in words that say what to write instead."""
     context, said = str(fault.context or ""), str(fault.problem)
-    opened = fault.context_mark if fault.context_mark and context.endswith(("alias", "scalar", "sequence", "mapping")) else None
-    mark = (opened if "found a tab" not in said else None) or fault.problem_mark
+    # What was opened and does not end is shown where it was opened.
+    opened = context.endswith(("alias", "scalar", "sequence", "mapping")) and "found a tab" not in said
+    mark = (fault.context_mark if opened else None) or fault.problem_mark
     if mark is None:
         _refuse(file, 1, 1, f"not YAML: {said}")
     lines = text.splitlines()

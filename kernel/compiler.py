@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from kernel.conditions import ConditionReader, Names, one_destination
-from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
+from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.errors import PolicyError
 from kernel.facts import Address
 from kernel.findings import Finding, Severity
@@ -22,6 +22,7 @@ from kernel.policy import (
     Destination,
     Identity,
     Policy,
+    Position,
     Rule,
     Verb,
 )
@@ -70,9 +71,9 @@ def compile_policy(
 
 
 def _several(files: Many[Document]) -> Finding:
-    where = files[1] if files else Document("(no file)", Scalar("", False, 1, 1))
+    where = Reader(files[1].file).at(files[1].root) if files else Position("(no file)", 1, 1)
     message = f"{len(files)} files are given, and this version judges by one"
-    return Finding("E111", Severity.ERROR, Reader(where.file).at(where.root), message, "tiers come in a later version: put the rules into one file")
+    return Finding("E111", Severity.ERROR, where, message, "put the rules into one file: tiers come in a later version")
 
 
 def _raise_errors(findings: Iterable[Finding]) -> None:
@@ -95,7 +96,8 @@ class _Compiler:
         self._check_version(found.get("version"))
         identity = self._identity(found.get("identity"))
         groups = self._groups(found.get("agents"))
-        names = Names(self._ranges, self._known, groups, self._destinations(found.get("destinations")), identity.anonymous)
+        destinations = self._destinations(found.get("destinations"))
+        names = Names(self._ranges, self._known, groups, destinations, identity.anonymous)
         self._conditions = ConditionReader(self.reader, names)
         rules = self._rules(found.get("rules"))
         return Policy(
@@ -110,11 +112,10 @@ class _Compiler:
         )
 
     def _check_version(self, node: Node | None) -> None:
-        if node is None:
-            return
-        version = self.reader.text(node, "version")
-        if version is not None and version != _VERSION:
-            self.reader.error("E109", node, f"version {quote(version)} of the language is not known here", f"write version: {_VERSION}")
+        version = None if node is None else self.reader.text(node, "version")
+        if node is not None and version not in (None, _VERSION):
+            message = f"version {quote(version or '')} of the language is not known here"
+            self.reader.error("E109", node, message, f"write version: {_VERSION}")
 
     def _line(self, found: Mapping[str, Node], key: str) -> str | None:
         return self.reader.line(found[key], key, _LONGEST_TOLD) if key in found else None
@@ -125,42 +126,43 @@ class _Compiler:
         if name is None:
             return None
         if not _NAME.fullmatch(name):
-            self.reader.error("E106", node, f"{quote(name)} cannot name {what}", "letters, digits, and . _ - inside; at most 100 characters")
+            hint = "letters, digits, and . _ - inside; at most 100 characters"
+            self.reader.error("E106", node, f"{quote(name)} cannot name {what}", hint)
             return None
         if name in taken:
-            self.reader.error("E106", node, f"{quote(name)} has a meaning of its own and cannot name {what}", "take another name")
+            message = f"{quote(name)} has a meaning of its own and cannot name {what}"
+            self.reader.error("E106", node, message, "take another name")
             return None
         return name
 
-    def _groups(self, node: Node | None) -> dict[str, tuple[AgentPattern, ...]]:
-        groups: dict[str, tuple[AgentPattern, ...]] = {}
-        entries = [] if node is None else self.reader.entries(node, "agents") or []
+    def _named(
+        self, node: Node | None, section: str, what: str, taken: Iterable[str]
+    ) -> Iterator[tuple[str, list[Scalar]]]:
+        """The names of a section with the words that each stands for. A name never stands for another one."""
+        entries = [] if node is None else self.reader.entries(node, section)
         names = {key.text for key, _ in entries}
         for key, value in entries:
-            if self._name(key, "a group", RESERVED_AGENTS) is None:
+            if self._name(key, what, taken) is None:
                 continue
-            words = self.reader.words(value, f"the group {quote(key.text)}")
+            words = self.reader.words(value, f"{what} {quote(key.text)}")
             for word in words:
                 if word.text in names:
-                    self.reader.error("E107", word, f"{quote(word.text)} is a group, and a group holds agent ids", "list the ids again")
+                    message = f"{quote(word.text)} is itself a name in {section}, and names are not looked up here"
+                    self.reader.error("E107", word, message, "list what it stands for")
+            yield key.text, words
+
+    def _groups(self, node: Node | None) -> dict[str, tuple[AgentPattern, ...]]:
+        groups: dict[str, tuple[AgentPattern, ...]] = {}
+        for name, words in self._named(node, "agents", "a group", RESERVED_AGENTS):
             patterns = [self.reader.parsed("E205", word, agent_pattern) for word in words]
-            groups[key.text] = tuple(pattern for pattern in patterns if pattern is not None)
+            groups[name] = tuple(pattern for pattern in patterns if pattern is not None)
         return groups
 
     def _destinations(self, node: Node | None) -> dict[str, tuple[Destination, ...]]:
         destinations: dict[str, tuple[Destination, ...]] = {}
-        entries = [] if node is None else self.reader.entries(node, "destinations") or []
-        names = {key.text for key, _ in entries}
-        for key, value in entries:
-            if self._name(key, "a destination", (*self._ranges, "localhost")) is None:
-                continue
-            words = self.reader.words(value, f"the destination {quote(key.text)}")
-            for word in words:
-                if word.text in names:
-                    self.reader.error("E107", word, f"{quote(word.text)} is a destination, and a destination holds hosts, ranges and URLs",
-                                      "list them again")
-            destinations[key.text] = tuple(
-                target for word in words for target in one_destination(self.reader, word, self._ranges))
+        for name, words in self._named(node, "destinations", "a destination", {*self._ranges, "localhost"}):
+            targets = [target for word in words for target in one_destination(self.reader, word, self._ranges)]
+            destinations[name] = tuple(dict.fromkeys(targets))
         return destinations
 
     def _identity(self, node: Node | None) -> Identity:
@@ -186,17 +188,24 @@ class _Compiler:
             return None
         verb = Verb(verbs[0])
         name = self._rule_name(found[verb])
-        where, holes = self._conditions.conditions(found), self._conditions.holes(found)
+        where = self._conditions.conditions(found, node if verb.grants else None)
+        holes = self._conditions.holes(found)
         if verb.grants:
-            if "methods" not in found:
-                self.reader.error("E104", node, 'an allow needs "methods:"', "reads, writes, any or a list such as [GET, POST]")
-            self._remark_ranges(found.get("to"), where)
-            where = self._conditions.granting(node, where)
-        return Rule(number, name or "", verb, where, holes, self.reader.at(node), self._line(found, "tell"), self._why(found))
+            self._check_grant(node, found, where)
+        tell, why = self._line(found, "tell"), self._why(found)
+        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why)
+
+    def _check_grant(self, node: Node, found: Mapping[str, Node], where: Conditions) -> None:
+        if "methods" not in found:
+            hint = "reads, writes, any or a list such as [GET, POST]"
+            self.reader.error("E104", node, 'an allow needs "methods:"', hint)
+        if "to" in found and where.address is None:
+            self._remark_ranges(found["to"], where)
 
     def _refuse_verbs(self, node: Node, found: Mapping[str, Node], verbs: list[str], *, already_said: bool) -> None:
         if verbs:
-            self.reader.error("E110", found[verbs[1]], f'a rule has one verb, and here are "{verbs[0]}:" and "{verbs[1]}:"', "make two rules")
+            message = f'a rule has one verb, and here are "{verbs[0]}:" and "{verbs[1]}:"'
+            self.reader.error("E110", found[verbs[1]], message, "make two rules")
         elif not already_said:
             self.reader.error("E104", node, "a rule needs its verb and name", "allow: NAME or deny: NAME")
 
@@ -207,16 +216,18 @@ class _Compiler:
         if _OWN_NAMES.fullmatch(name):
             self.reader.error("E106", node, f"{quote(name)} is how Governor names an item itself", "take another name")
         elif name in self._names:
-            self.reader.error("E107", node, f"two rules are called {quote(name)}", f"the first is in line {self._names[name].line}")
+            first = f"the first is in line {self._names[name].mark.line + 1}"
+            self.reader.error("E107", node, f"two rules are called {quote(name)}", first)
         else:
             self._names[name] = node
         return name
 
-    def _remark_ranges(self, node: Node | None, where: Conditions) -> None:
+    def _remark_ranges(self, node: Node, where: Conditions) -> None:
         wide = [t for t in where.to or () if isinstance(t, AddressRange) and any(n.first != n.last for n in t.networks)]
-        if node is not None and wide and where.address is None:
-            self.reader.inform("I108", node, f"{wide[0].text} covers only requests whose host is an address in it",
-                               f"for names that lead there: to: NAME with address: {wide[0].text}")
+        if wide:
+            message = f"{wide[0].text} covers only requests whose host is an address in it"
+            hint = f"for names that lead there: to: NAME with address: {wide[0].text}"
+            self.reader.inform("I108", node, message, hint)
 
     def _why(self, found: Mapping[str, Node]) -> str | None:
         why = self.reader.text(found["why"], "why") if "why" in found else None
@@ -234,7 +245,8 @@ class _Compiler:
         if found is None:
             return None
         if not found.keys() - {"why", "except"}:
-            self.reader.error("E104", node, "an item of never without conditions would refuse everything", "say to:, address:, methods: or another key")
+            message = "an item of never without conditions would refuse everything"
+            self.reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found))
 
@@ -266,7 +278,8 @@ class _Compiler:
         if agent is None or not isinstance(node, Scalar) or self.reader.parsed("E205", node, agent_pattern) is None:
             return None
         if agent in groups or "*" in agent:
-            self.reader.error("E102", node, f"{quote(agent)} is more than one agent", "an assertion speaks of one: write an id")
+            hint = "an assertion speaks of one: write an id"
+            self.reader.error("E102", node, f"{quote(agent)} is more than one agent", hint)
             return None
         return agent
 

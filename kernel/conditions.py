@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any
 
 from kernel.document import Node, Reader, Scalar, Sequence, did_you_mean, quote
 from kernel.pattern import (
@@ -39,6 +39,8 @@ from kernel.vocabulary import (
 )
 
 _EVERY_PATH = path_glob("/**")
+_HTTPS = frozenset({"https"})
+_OWN_PORT = {frozenset({scheme}): (PortRange(port, port),) for scheme, port in OWN_PORTS.items()}
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*")
 
@@ -55,29 +57,57 @@ class Names:
 
 
 class ConditionReader:
-    """Reads the conditions of rules, of never items and of their exceptions. A word that was read once is remembered."""
+    """Reads the conditions of rules, of never items and of their exceptions. What was read once is remembered."""
 
     def __init__(self, reader: Reader, names: Names) -> None:
         self._reader, self._names = reader, names
         patterns = {pattern for group in names.groups.values() for pattern in group}
         self._ids = names.known | RESERVED_AGENTS | {p.text for p in patterns if "*" not in p.text}
         self._globs = tuple(pattern for pattern in patterns if "*" in pattern.text)
-        self._read: dict[tuple[str, str], tuple[object, ...]] = {}
+        self._methods = _Words(reader, "methods", "methods", self._method, frozenset)
+        self._keys: dict[str, _Words[Any]] = {
+            "from": _Words(reader, "from", "agents", self._agent, tuple),
+            "to": _Words(reader, "to", "to", self._destination, tuple),
+            "address": _Words(reader, "address", "address", self._range, tuple),
+            "methods": self._methods,
+            "schemes": _Words(reader, "schemes", "schemes", self._scheme, frozenset),
+            "ports": _Words(reader, "ports", "ports", self._port, tuple),
+            "paths": _Words(reader, "paths", "paths", self._path, tuple),
+        }
 
-    def conditions(self, found: Mapping[str, Node]) -> Conditions:
-        """What the keys of `found` say. A key that says nothing readable is a finding, and None here."""
-        where = Conditions(
-            agents=self._each(found, "from", self._agent),
-            to=self._each(found, "to", self._destination),
-            address=self._each(found, "address", self._range),
-            methods=self.methods(found["methods"]) if "methods" in found else None,
-            schemes=_set(self._each(found, "schemes", self._scheme)),
-            ports=self._each(found, "ports", self._port),
-            paths=self._each(found, "paths", self._path),
-        )
-        if any(isinstance(target, UrlPattern) for target in where.to or ()):
+    def conditions(self, found: Mapping[str, Node], grant: Node | None = None) -> Conditions:
+        """What the keys of `found` say. An allow, given as `grant`, also gets what it leaves unsaid."""
+        said: dict[str, Any] = {}
+        for key, node in found.items():
+            words = self._keys.get(key)
+            if words is not None:
+                said[words.field] = words.meant(node)
+        if "to" in said and any(isinstance(target, UrlPattern) for target in said["to"]):
             self._refuse_beside_urls(found)
-        return where
+            if grant is not None:
+                said["to"] = tuple(_as_urls(said["to"], _HTTPS))
+        elif grant is not None:
+            self._complete(said, grant)
+        return Conditions(**said)
+
+    def _complete(self, said: dict[str, Any], grant: Node) -> None:
+        """Add to an allow what it leaves unsaid: https, and the port that belongs to the scheme."""
+        schemes = said.setdefault("schemes", _HTTPS)
+        if "ports" in said:
+            return
+        if schemes in _OWN_PORT:
+            said["ports"] = _OWN_PORT[schemes]
+        elif "to" in said:
+            # http with 80 and https with 443: as lists they would also pair http with 443.
+            said["to"] = tuple(_as_urls(said["to"], schemes))
+        else:
+            message = 'an allow for every host and two schemes needs "ports:"'
+            self._reader.error("E104", grant, message, "write ports: [80, 443]")
+
+    def methods(self, node: Node) -> frozenset[str] | None:
+        """The methods that are named; None for `any`."""
+        named: frozenset[str] | None = self._methods.meant(node)
+        return named
 
     def holes(self, found: Mapping[str, Node]) -> tuple[Conditions, ...]:
         """The exceptions: one, or a list of them, each with at least one condition."""
@@ -91,49 +121,6 @@ class ConditionReader:
                 self._reader.error("E104", item, "an exception without conditions would except everything")
         return tuple(self.conditions(keys) for _, keys in read if keys)
 
-    def granting(self, node: Node, where: Conditions) -> Conditions:
-        """The conditions of an allow, with what it leaves unsaid: https, and the port that belongs to the scheme."""
-        if any(isinstance(target, UrlPattern) for target in where.to or ()):
-            return replace(where, to=tuple(_as_urls(where.to or (), frozenset({"https"}))))
-        schemes = where.schemes or frozenset({"https"})
-        if where.ports is not None:
-            return replace(where, schemes=schemes)
-        if len(schemes) == 1:
-            own = OWN_PORTS[min(schemes)]
-            return replace(where, schemes=schemes, ports=(PortRange(own, own),))
-        if where.to is None:
-            self._reader.error("E104", node, 'an allow for every host and two schemes needs "ports:"', "write ports: [80, 443]")
-            return where
-        # http with 80 and https with 443: as lists they would also pair http with 443.
-        return replace(where, to=tuple(_as_urls(where.to, schemes)))
-
-    def methods(self, node: Node) -> frozenset[str] | None:
-        """The methods that a list names; None for `any`."""
-        words = self._reader.words(node, "methods")
-        if [word.text for word in words] == ["any"]:
-            return None
-        sets = [self._method(word) for word in words]
-        return frozenset().union(*sets)
-
-    def _each[T](self, found: Mapping[str, Node], key: str, parse: Callable[[Scalar], Iterable[T] | None]) -> tuple[T, ...] | None:
-        """What the words under `key` stand for, each once; None where the key is missing."""
-        if key not in found:
-            return None
-        meant: dict[T, None] = {}
-        for word in self._reader.words(found[key], key):
-            meant.update(dict.fromkeys(self._remembered(key, word, parse)))
-        return tuple(meant)
-
-    def _remembered[T](self, key: str, word: Scalar, parse: Callable[[Scalar], Iterable[T] | None]) -> tuple[T, ...]:
-        known = self._read.get((key, word.text))
-        if known is not None:
-            return cast("tuple[T, ...]", known)
-        findings = len(self._reader.findings)
-        meant = tuple(parse(word) or ())
-        if len(self._reader.findings) == findings:  # each place that has a finding is named
-            self._read[key, word.text] = meant
-        return meant
-
     def _agent(self, word: Scalar) -> tuple[AgentPattern, ...]:
         if word.text in self._names.groups:
             return self._names.groups[word.text]
@@ -141,11 +128,11 @@ class ConditionReader:
         if pattern is None:
             return ()
         if word.text == ANONYMOUS and not self._names.anonymous:
-            self._reader.warn("W121", word, "nobody is anonymous here", "identity: {anonymous: allow} lets clients without identity in")
+            hint = "identity: {anonymous: allow} lets clients without identity in"
+            self._reader.warn("W121", word, "nobody is anonymous here", hint)
         elif "*" not in word.text and not self._has_heard_of(word.text):
-            named = self._names.groups.keys() | self._ids
-            self._reader.warn("W120", word, f"{quote(word.text)} is no group, and no agent that is registered or in a group",
-                              did_you_mean(word.text, named))
+            message = f"{quote(word.text)} is no group, and no agent that is registered or in a group"
+            self._reader.warn("W120", word, message, did_you_mean(word.text, self._names.groups.keys() | self._ids))
         return (pattern,)
 
     def _has_heard_of(self, agent: str) -> bool:
@@ -160,7 +147,8 @@ class ConditionReader:
             if hint:
                 self._reader.error("E105", word, f"no destination or named range is called {quote(text)}", hint)
                 return ()
-            self._reader.warn("W105", word, f"{quote(text)} is read as a host of one label", "no destination has this name")
+            message = f"{quote(text)} is read as a host of one label"
+            self._reader.warn("W105", word, message, "no destination has this name")
         return one_destination(self._reader, word, self._names.ranges)
 
     def _range(self, word: Scalar) -> tuple[AddressRange, ...]:
@@ -176,31 +164,63 @@ class ConditionReader:
         if word.text in OWN_PORTS:
             return (word.text,)
         if word.text in LATER_SCHEMES:
-            self._reader.error("E180", word, f"this version cannot enforce the scheme {word.text}", "WebSockets come in a later version")
+            self._reader.error("E180", word, f"this version cannot enforce the scheme {word.text}", "http or https")
         else:
             self._reader.error("E208", word, f"{quote(word.text)} is not a scheme", "http or https")
         return ()
 
-    def _method(self, word: Scalar) -> frozenset[str]:
+    def _method(self, word: Scalar) -> Iterable[str]:
         text = word.text
         if text in METHOD_SETS:
             return METHOD_SETS[text]
         if text == "any":
-            self._reader.error("E207", word, '"any" stands alone', "write methods: any")
+            self._reader.error("E207", word, '"any" stands alone, without brackets', "write methods: any")
         elif text == "CONNECT":
-            self._reader.error("E207", word, "CONNECT is not a method of a rule", "a tunnel opens where any request inside it could pass")
+            hint = "a tunnel opens where any request inside it could pass"
+            self._reader.error("E207", word, "CONNECT is not a method of a rule", hint)
         elif not _METHOD.fullmatch(text):
-            hint = f"write {text.upper()}" if _METHOD.fullmatch(text.upper()) else "reads, writes, any or a list such as [GET, POST]"
-            self._reader.error("E207", word, f"{quote(text)} is not a method", did_you_mean(text, METHOD_SETS) or hint)
+            capitals = f"write {text.upper()}" if _METHOD.fullmatch(text.upper()) else ""
+            hint = did_you_mean(text, METHOD_SETS) or capitals or "reads, writes, any or a list such as [GET, POST]"
+            self._reader.error("E207", word, f"{quote(text)} is not a method", hint)
         elif text not in WELL_KNOWN_METHODS and (hint := did_you_mean(text, WELL_KNOWN_METHODS)):
             self._reader.warn("W207", word, f"{text} is not a well-known method", hint)
-        return frozenset({text})
+        return (text,)
 
     def _refuse_beside_urls(self, found: Mapping[str, Node]) -> None:
-        for key in ("schemes", "ports", "paths"):
-            if key in found:
-                self._reader.error("E108", found[key], f'"{key}:" stands beside a URL pattern, which says its scheme, port and path itself',
-                                   "give the hosts a rule of their own, or write the path into the URL")
+        hint = "give the hosts a rule of their own, or write the path into the URL"
+        for key in found.keys() & {"schemes", "ports", "paths"}:
+            message = f'"{key}:" stands beside a URL pattern, which says its scheme, port and path itself'
+            self._reader.error("E108", found[key], message, hint)
+
+
+class _Words[T]:
+    """One key of a rule and its field in `Conditions`: what its words stand for."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        key: str,
+        field: str,
+        parse: Callable[[Scalar], Iterable[T]],
+        collect: Callable[[Iterable[T]], tuple[T, ...] | frozenset[T]],
+    ) -> None:
+        self.field = field
+        self._reader, self._key, self._parse, self._collect = reader, key, parse, collect
+        self._known: dict[str | tuple[str, ...], Any] = {"any": None} if key == "methods" else {}
+
+    def meant(self, node: Node) -> Any:
+        """What stands under the key, each thing once."""
+        if isinstance(node, Scalar) and node.text in self._known:
+            return self._known[node.text]
+        words = self._reader.words(node, self._key)
+        texts = words[0].text if isinstance(node, Scalar) and words else tuple(word.text for word in words)
+        if texts in self._known:
+            return self._known[texts]
+        findings = len(self._reader.findings)
+        meant = self._collect(dict.fromkeys(thing for word in words for thing in self._parse(word)))
+        if len(self._reader.findings) == findings:  # what has a finding has it at each of its places
+            self._known[texts] = meant
+        return meant
 
 
 def one_destination(reader: Reader, word: Scalar, ranges: Mapping[str, AddressRange]) -> tuple[Destination, ...]:
@@ -211,10 +231,6 @@ def one_destination(reader: Reader, word: Scalar, ranges: Mapping[str, AddressRa
 
 def _one[T](value: T | None) -> tuple[T, ...]:
     return () if value is None else (value,)
-
-
-def _set(words: tuple[str, ...] | None) -> frozenset[str] | None:
-    return None if words is None else frozenset(words)
 
 
 def _as_urls(targets: Iterable[Destination], schemes: frozenset[str]) -> Iterator[Destination]:

@@ -1,7 +1,7 @@
 """A policy as it was written: a tree of text with places, and the strict reading of it.
 
-Nothing is guessed from a scalar: `NO`, `22:30` and `0443` are text until a key says what it wants to be. A reading never
-stops at the first problem; what could not be read is a finding and comes back as None.
+Nothing is guessed from a scalar: `NO`, `22:30` and `0443` are text until a key says what it wants to be. A reading
+never stops at the first problem; what could not be read is a finding and comes back as None.
 """
 
 from __future__ import annotations
@@ -9,37 +9,44 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from kernel.errors import PatternError
 from kernel.findings import Finding, Severity
 from kernel.policy import Position
 
 
-# Not frozen, because a policy of 10,000 rules has 110,000 nodes and a frozen one takes five times as long to make.
+class Mark(Protocol):
+    """Where a node begins, as parsers say it: line and column from 0."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def column(self) -> int: ...
+
+
+# Plain slots, because a policy of 10,000 rules has 110,000 nodes and a frozen one takes five times as long to make.
 @dataclass(slots=True)
 class Scalar:
-    """One piece of text. `quoted` also covers block text (`|` and `>`). Line and column count from 1."""
+    """One piece of text."""
 
     text: str
-    quoted: bool
-    line: int
-    column: int
+    mark: Mark
 
 
 @dataclass(slots=True)
 class Sequence:
-    line: int
-    column: int
-    items: list[Node] = field(default_factory=list)
+    items: list[Node]
+    mark: Mark
 
 
 @dataclass(slots=True)
 class Mapping:
     """`parts` are keys and values in turn, in the order of the file; a key that stands twice is here twice."""
 
-    line: int
-    column: int
-    parts: list[Node] = field(default_factory=list)
+    parts: list[Node]
+    mark: Mark
 
 
 Node = Scalar | Sequence | Mapping
@@ -94,7 +101,7 @@ class Reader:
     findings: list[Finding] = field(default_factory=list)
 
     def at(self, node: Node) -> Position:
-        return Position(self.file, node.line, node.column)
+        return Position(self.file, node.mark.line + 1, node.mark.column + 1)
 
     def error(self, code: str, node: Node, message: str, hint: str = "") -> None:
         self._find(code, Severity.ERROR, node, message, hint)
@@ -110,46 +117,53 @@ class Reader:
 
     def mapping(self, node: Node, keys: Keys) -> dict[str, Node] | None:
         """The values by key, without keys that were refused; None where `node` is no mapping."""
-        entries = self.entries(node, keys.what)
-        if entries is None:
+        if not isinstance(node, Mapping):
+            self.error("E102", node, f"{keys.what} is written as keys and values, not as {kind_of(node)}")
             return None
         found: dict[str, Node] = {}
-        for key, value in entries:
-            if key.text in keys.now:
+        places = iter(node.parts)
+        for key, value in zip(places, places, strict=True):
+            if isinstance(key, Scalar) and key.text in keys.now and key.text not in found:
                 found[key.text] = value
             else:
-                self._refuse_key(key, keys)
+                self._refuse_key(node, key, keys)
         for name in keys.required:
             if name not in found:
                 self.error("E104", node, f'{keys.what} needs "{name}:"')
         return found
 
-    def entries(self, node: Node, what: str) -> list[tuple[Scalar, Node]] | None:
+    def entries(self, node: Node, what: str) -> list[tuple[Scalar, Node]]:
         """The entries of a mapping whose keys are the author's own names, each key once."""
         if not isinstance(node, Mapping):
-            self.error("E102", node, f"{what} is written as keys and values, not as {kind_of(node)}")
-            return None
-        seen: dict[str, Scalar] = {}
-        kept = []
+            self.error("E102", node, f"{what} is written as names and values, not as {kind_of(node)}")
+            return []
+        kept: dict[str, tuple[Scalar, Node]] = {}
         for key, value in zip(node.parts[::2], node.parts[1::2], strict=True):
-            if not isinstance(key, Scalar):
-                self.error("E102", key, f"a key of {what} is {kind_of(key)}; a key is one word")
-            elif key.text in seen:
-                self.error("E101", key, f"{quote(key.text)} stands twice in {what}", f"first in line {seen[key.text].line}")
+            if isinstance(key, Scalar) and key.text not in kept:
+                kept[key.text] = (key, value)
             else:
-                seen[key.text] = key
-                kept.append((key, value))
-        return kept
+                self._refuse_twice(node, key, what)
+        return list(kept.values())
 
-    def _refuse_key(self, key: Scalar, keys: Keys) -> None:
-        if key.text in keys.later:
-            self.error("E180", key, f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}',
-                       "take it out: a key that is not enforced would promise what nothing keeps")
+    def _refuse_key(self, node: Mapping, key: Node, keys: Keys) -> None:
+        if not isinstance(key, Scalar) or key.text in keys.now:
+            self._refuse_twice(node, key, keys.what)
+        elif key.text in keys.later:
+            message = f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}'
+            self.error("E180", key, message, "take it out: a key that is not enforced promises what nothing keeps")
         elif key.text == "<<":
-            self.error("E103", key, "merge keys are not read", "write the keys out: a policy says in place what it does")
+            self.error("E103", key, "merge keys are not read", "write the keys out: a rule says in place what it does")
         else:
             hint = did_you_mean(key.text, keys.now | keys.later) or f"known here: {', '.join(sorted(keys.now))}"
             self.error("E103", key, f"unknown key {quote(key.text)} in {keys.what}", hint)
+
+    def _refuse_twice(self, node: Mapping, key: Node, what: str) -> None:
+        """Refuse a key that is not one word, or that stood in this mapping before."""
+        if not isinstance(key, Scalar):
+            self.error("E102", key, f"a key of {what} is {kind_of(key)}; a key is one word")
+            return
+        first = next(other for other in node.parts[::2] if isinstance(other, Scalar) and other.text == key.text)
+        self.error("E101", key, f"{quote(key.text)} stands twice in {what}", f"first in line {first.mark.line + 1}")
 
     def items(self, node: Node, what: str) -> list[Node]:
         """The items of a list; nothing where `node` is no list."""
@@ -164,8 +178,7 @@ class Reader:
             self.error("E102", node, f"{what} is one piece of text, not {kind_of(node)}")
             return None
         if not node.text:
-            hint = "" if node.quoted else 'a value that begins with "#" is a comment: quote it'
-            self.error("E102", node, f"{what} is empty", hint)
+            self.error("E102", node, f"{what} is empty", 'text that begins with "#" is a comment, unless quoted')
             return None
         return node.text
 
@@ -188,12 +201,12 @@ class Reader:
         if isinstance(node, Mapping):
             self.error("E102", node, f"{what} is a word or a list of words, not {kind_of(node)}")
             return []
-        if isinstance(node, Sequence) and not node.items:
-            self.error("E102", node, f"{what} is an empty list, which matches nothing", "leave the key out, or name something")
-            return []
-        items = node.items if isinstance(node, Sequence) else [node]
-        return [item for item in items if isinstance(item, Scalar) and item.text] if all(
-            self.text(item, what) is not None for item in items) else []
+        if isinstance(node, Scalar):
+            return [node] if self.text(node, what) else []
+        if not node.items:
+            hint = "leave the key out, or name something"
+            self.error("E102", node, f"{what} is an empty list, which matches nothing", hint)
+        return [item for item in node.items if self.text(item, what) and isinstance(item, Scalar)]
 
     def parsed[T](self, code: str, word: Scalar, parse: Callable[[str], T]) -> T | None:
         """What `parse` makes of a word; its refusal is a finding with `code`."""

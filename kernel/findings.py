@@ -42,7 +42,7 @@ class Finding:
 
 
 CATALOGUE: dict[str, str] = {
-    "E100": "The file is not text and YAML of the kind that Governor reads: syntax, encoding, anchors, tags, size or depth.",
+    "E100": "The file is not YAML of the kind that Governor reads: syntax, encoding, anchors, tags, size or depth.",
     "E101": "A key stands twice in one mapping.",
     "E102": "A value has another form than its key wants.",
     "E103": "A key is not known here.",

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 
 from kernel import normal
 from kernel.decide import Judgement, address_stage, name_stage
+from kernel.document import printable
 from kernel.errors import NonCanonical
 from kernel.facts import Address, Agent, RequestFacts
 from kernel.findings import Finding, Severity, Witness
@@ -18,7 +19,7 @@ STAND_IN = IPv4Address("192.0.32.8")
 
 
 def facts_of(agent: str, method: str, url: str) -> RequestFacts:
-    """The request as the matcher sees it. Raises `NonCanonical` for a URL that would be refused whatever a policy says."""
+    """The request as the matcher sees it. Raises `NonCanonical` for a URL that is refused whatever a policy says."""
     scheme, host, port, path, query = normal.url(url)
     return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query)
 
@@ -43,13 +44,14 @@ def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:
     try:
         facts = facts_of(assertion.agent, assertion.method, assertion.url)
     except NonCanonical as refused:
-        yield Finding("P802", Severity.ERROR, assertion.position, f"no request can go to {assertion.url}: {refused.problem}")
+        message = f"no request can go to {printable(assertion.url)}: {refused.problem}"
+        yield Finding("P802", Severity.ERROR, assertion.position, message)
         return
     judgement = answer(index, facts, assertion.address)
     verdict = judgement.verdict
     if verdict.lets_through is assertion.allowed:
         return
-    asked = f"{assertion.agent} {assertion.method} {assertion.url}"
+    asked = f"{assertion.agent} {assertion.method} {printable(assertion.url)}"
     by = f"rule {verdict.rule}" if verdict.rule else verdict.reason
     wanted, found = ("allowed", "refused") if assertion.allowed else ("denied", "granted")
     address = None if judgement.address is None else str(judgement.address)

@@ -1,4 +1,4 @@
-"""The words of the policy language: which keys each part of a policy takes, and which of them this version can enforce."""
+"""The words of the policy language: the keys of each part of a policy, and which of them this version can enforce."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ POLICY = Keys(
     "a policy",
     now=frozenset({"version", "contact", "agents", "destinations", "rules", "never", "assert", "identity"}),
     later=frozenset({
-        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "limits", "profile", "cascade", "counters", "dns",
+        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "limits", "profile", "cascade", "counters",
+        "dns",
     }),
     required=("version",),
 )

@@ -9,7 +9,7 @@ from rich.console import Console
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that never breaks lines, guesses at colours or reads markup in what it prints; rich itself honours NO_COLOR."""
+    """A console that prints text as it is: no markup read, no line broken. rich itself honours NO_COLOR."""
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
