@@ -222,7 +222,9 @@ class _Reader:
         found.tree.append(leaf_hash(line[:-1]))
         root = self._heads.get(found.tree.size)
         if root is not None and root != found.tree.root():
-            raise ChainError(f"the tree of the first {found.tree.size} entries is not the one that was signed")
+            # A head is signed only after its entries are durable: no crash explains this, not even at the last line.
+            problem = f"the first {found.tree.size} entries are not those whose head was signed"
+            raise tampered(self._home.paths.lane(self._lane), problem)
         found.prev, found.last_kind = hashed.hex(), str(body["type"])
         self._follow(body)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,11 @@ async def committed(lane: Lane, flow: str = "f") -> int:
     number, durable = lane.commit("decision", decision(flow))
     await asyncio.wait_for(durable, 10)
     return number
+
+
+async def commit_without_end(lane: Lane, flow: str = "f") -> None:
+    while True:
+        await committed(lane, flow)
 
 
 async def test_a_log_begins_with_genesis_and_verifies(home):
@@ -329,26 +335,28 @@ async def test_a_full_disk_stops_and_leaves_room_for_the_last_words(home, monkey
     assert home.paths.ballast.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-async def test_a_really_full_disk_stops_and_leaves_room_for_the_last_words(tmp_path):
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(small)],
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "tmpfs", str(folder)],
                              capture_output=True)
     if mounted.returncode:
-        pytest.skip("file systems cannot be mounted here")
-    try:
-        home = Home.open(small / "home")
-        lane = open_lane(home)
-        with pytest.raises(AuditUnavailable):
-            while True:
-                await committed(lane, "f" * 5000)
-        lane.close("disk full")
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
-        assert kinds(home)[-2:] == ["fault", "close"]
-        assert report(home).result == "verified"
-    finally:
-        subprocess.run(["umount", "-l", str(small)], check=True)
+
+async def test_a_really_full_disk_stops_and_leaves_room_for_the_last_words(small_disk):
+    home = Home.open(small_disk / "home")
+    lane = open_lane(home)
+    with pytest.raises(AuditUnavailable):
+        await commit_without_end(lane, "f" * 5000)
+    lane.close("disk full")
+
+    assert kinds(home)[-2:] == ["fault", "close"]
+    assert report(home).result == "verified"
 
 
 async def test_a_checkpoint_that_cannot_be_written_stops_the_lane(home, monkeypatch):
@@ -356,8 +364,7 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_lane(home, monkeypa
     monkeypatch.setattr(Home, "raise_minimum", _input_output_error)
     monkeypatch.setattr(lane_module, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(AuditUnavailable):
-        for _ in range(1000):
-            await committed(lane)
+        await commit_without_end(lane)
 
     lane.close("stopped")
 
