@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 EMPTY_ROOT = sha256().digest()
@@ -15,28 +16,36 @@ def leaf_hash(line: bytes) -> bytes:
 class Tree:
     """A tree that only grows. `size` is the number of leaves."""
 
-    __slots__ = ("_peaks", "size")
+    __slots__ = ("_complete", "size")
 
     def __init__(self) -> None:
         self.size = 0
-        self._peaks: list[bytes] = []
+        # The root of the complete subtree of 2^n leaves that the n-th bit of the size stands for; None where it is 0.
+        self._complete: list[bytes | None] = []
 
     def append(self, leaf: bytes) -> None:
-        """Add a leaf hash at the end."""
-        peaks = self._peaks
-        size = self.size
-        # Each set bit of the size is a complete subtree; a new leaf merges those that the carry runs through.
-        while size & 1:
-            leaf = sha256(b"\1" + peaks.pop() + leaf).digest()
-            size >>= 1
-        peaks.append(leaf)
-        self.size += 1
+        """Add one leaf hash at the end."""
+        self.extend((leaf,))
+
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Add leaf hashes at the end, a whole level at a time."""
+        self.size += len(leaves)
+        nodes, level = list(leaves), 0
+        while nodes:
+            if level == len(self._complete):
+                self._complete.append(None)
+            waiting = self._complete[level]
+            if waiting is not None:
+                nodes.insert(0, waiting)
+            self._complete[level] = nodes.pop() if len(nodes) % 2 else None
+            pairs = iter(nodes)
+            nodes = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
+            level += 1
 
     def root(self) -> bytes:
         """The Merkle tree hash of all leaves so far."""
-        if not self._peaks:
-            return EMPTY_ROOT
-        root = self._peaks[-1]
-        for peak in reversed(self._peaks[:-1]):
-            root = sha256(b"\1" + peak + root).digest()
-        return root
+        root = None
+        for node in self._complete:
+            if node is not None:
+                root = node if root is None else sha256(b"\1" + node + root).digest()
+        return EMPTY_ROOT if root is None else root

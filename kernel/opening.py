@@ -14,8 +14,6 @@ from kernel.marks import Claim
 from kernel.note import VerifierKey, Verify, lane_name, parse_verifier_key
 from kernel.trust import is_lane, log_id_of
 
-GENESIS = b"genesis"
-LANE_OPEN = b"lane_open"
 _HEAD = re.compile(r"[0-9a-f]{64}")
 
 

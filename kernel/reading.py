@@ -10,33 +10,27 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from kernel.canonical import Value, encode
 from kernel.chain import MAX_LINE_BYTES, split_text
-from kernel.errors import ChainError
+from kernel.errors import CanonicalError, ChainError
 
 type Fields = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
 """The entry, its lane, prev, seq, ts, type and v, then kid and sig, all as they stand in the line."""
+type Varying = tuple[bytes, bytes, bytes, bytes, bytes]
+"""The entry, its prev, seq and ts, then sig: what differs between lines of one lane, key and type."""
 type Parse = Callable[[bytes], Value]
 
 _STRING = rb'"[ !#-\[\]-~]*+"'
 _NUMBER = rb"(?:0|-?[1-9][0-9]{0,14}+)"
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|null|true|false)"
 _SCALARS = rb"\[(?:" + _SCALAR + rb"(?:," + _SCALAR + rb")*+)?\]"
-_TEXT_GROUP = rb'"([ !#-\[\]-~]*+)"'
-_COMMON = {
-    "lane": _TEXT_GROUP,
-    "mono_us": _NUMBER,
-    "prev": _TEXT_GROUP,
-    "seq": rb"(" + _NUMBER + rb")",
-    "ts": _TEXT_GROUP,
-    "type": _TEXT_GROUP,
-    "v": rb"(" + _NUMBER + rb")",
-}
+_VARYING = {"prev": rb'"([0-9a-f]{64})"', "seq": rb"(" + _NUMBER + rb")", "ts": rb'"([0-9TZ:.-]{27})"'}
+_FIXED = frozenset(("lane", "type", "v"))
 # The last of the 86 characters of 64 bytes carries four unused bits, which are zero in A, Q, g and w.
-_TAIL = rb',"kid":"([0-9a-f]{8}+)","sig":"([A-Za-z0-9+/]{85}+[AQgw]==)"\}\n'
+_SIG = rb'","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
 
 # What a log can make a reader learn is bounded: making an expression takes milliseconds.
 _SHAPES = 64
@@ -45,44 +39,79 @@ _LEARN_AFTER = 16
 _LEARN_BYTES = 4096
 _KEY = slice(5, 16)
 
+KNOWN_V = b"1"
+GENESIS = b"genesis"
+LANE_OPEN = b"lane_open"
+OPENINGS = frozenset((GENESIS, LANE_OPEN))
+"""Types that are read one by one, as they change what the lines after them are held to."""
+
 
 class LineReader:
-    """Reads lines of one log; `parse` is the canonical parser for those of no known shape."""
+    """Reads the lines of one lane. `parse` is the canonical parser."""
 
-    def __init__(self, parse: Parse) -> None:
-        self._parse = parse
+    def __init__(self, parse: Parse, lane: bytes) -> None:
+        self._parse, self._lane = parse, lane
         self._shapes: dict[bytes, tuple[re.Pattern[bytes], ...]] = {}
         self._seen: Counter[bytes] = Counter()
         self._learned = 0
 
     def read(self, line: bytes) -> Fields:
-        """The fields of one line (LF included), or ChainError or CanonicalError."""
-        if len(line) <= MAX_LINE_BYTES:
-            for shape in self._shapes.get(line[_KEY], ()):
-                if found := shape.fullmatch(line):
-                    return cast("Fields", found.groups())
-        return self._read_in_full(line)
-
-    def _read_in_full(self, line: bytes) -> Fields:
+        """The fields of one line (LF included), read in full, or ChainError or CanonicalError."""
         raw, kid, signature = split_text(line)
-        entry = self._parse(raw)
-        fields = (raw, *common_fields(entry), kid, signature)
-        self._consider(line[_KEY], raw, entry)
-        return fields
+        return (raw, *_common_fields(self._parse(raw)), kid, signature)
 
-    def _consider(self, key: bytes, raw: bytes, entry: Value) -> None:
-        if self._learned >= _SHAPES or len(raw) > _LEARN_BYTES:
-            return
-        self._seen[key] += 1
+    def read_usual(self, lines: Sequence[bytes], kid: bytes) -> list[Varying] | None:
+        """What varies, where every line is one of this lane, signed with `kid`, that opens nothing; else None.
+
+        `kid` is the same at every call: it becomes part of the shapes.
+        """
+        shapes = self._shapes
+        found = [shape[0].fullmatch(line) if (shape := shapes.get(line[_KEY])) else None for line in lines]
+        if max(map(len, lines)) > MAX_LINE_BYTES:
+            return None
+        if None in found:
+            return self._read_rest(found, lines, kid)
+        return [match.groups() for match in found]  # type: ignore[union-attr]
+
+    def _read_rest(
+        self, found: Sequence[re.Match[bytes] | None], lines: Sequence[bytes], kid: bytes
+    ) -> list[Varying] | None:
+        varying = []
+        for match, line in zip(found, lines, strict=True):
+            fields = match.groups() if match else self._read_other(line, kid)
+            if fields is None:
+                return None
+            varying.append(fields)
+        return cast("list[Varying]", varying)
+
+    def _read_other(self, line: bytes, kid: bytes) -> Varying | None:
+        for shape in self._shapes.get(line[_KEY], ())[1:]:
+            if match := shape.fullmatch(line):
+                return cast("Varying", match.groups())
+        try:
+            raw, lane, prev, seq, ts, kind, v, signer, signature = self.read(line)
+        except (ChainError, CanonicalError):
+            return None
+        if lane != self._lane or signer != kid or v != KNOWN_V or kind in OPENINGS:
+            return None
+        self._learn(line[_KEY], raw, kid)
+        return raw, prev, seq, ts, signature
+
+    def _learn(self, key: bytes, raw: bytes, kid: bytes) -> None:
+        """Remember the shape of a line, once enough like it have come."""
         known = self._shapes.get(key, ())
-        if self._seen[key] < _LEARN_AFTER or len(known) >= _SHAPES_PER_KEY:
+        self._seen[key] += 1
+        if self._seen[key] < _LEARN_AFTER or len(known) >= _SHAPES_PER_KEY or self._learned >= _SHAPES:
+            return
+        if len(raw) > _LEARN_BYTES:
             return
         self._seen[key] = 0
         self._learned += 1
-        self._shapes[key] = (*known, re.compile(rb'\{"e":(' + _shape(entry, _COMMON) + rb")" + _TAIL))
+        entry = _shape(self._parse(raw), top=True)
+        self._shapes[key] = (*known, re.compile(rb'\{"e":(' + entry + rb'),"kid":"' + kid + _SIG))
 
 
-def common_fields(entry: Value) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+def _common_fields(entry: Value) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
     """lane, prev, seq, ts, type and v of a parsed entry as text, or ChainError."""
     if not isinstance(entry, dict):
         raise ChainError("an entry is an object")
@@ -111,16 +140,20 @@ def _integer(entry: dict[str, Value], name: str) -> bytes:
     return b"%d" % value
 
 
-def _shape(value: Value, common: dict[str, bytes]) -> bytes:
+def _shape(value: Value, *, top: bool = False) -> bytes:
     if isinstance(value, dict):
-        members = (_member(key, common.get(key) or _shape(value[key], {})) for key in sorted(value))
+        members = (_member(key, value[key], top=top) for key in sorted(value))
         return rb"\{" + b",".join(members) + rb"\}"
     if isinstance(value, list | tuple):
         if any(isinstance(item, dict | list | tuple) for item in value):
-            return rb"\[" + b",".join(_shape(item, {}) for item in value) + rb"\]"
+            return rb"\[" + b",".join(_shape(item) for item in value) + rb"\]"
         return _SCALARS
     return _SCALAR
 
 
-def _member(key: str, shape: bytes) -> bytes:
+def _member(key: str, value: Value, *, top: bool) -> bytes:
+    if top and key in _FIXED:
+        shape = re.escape(encode(value))
+    else:
+        shape = _VARYING[key] if top and key in _VARYING else _shape(value)
     return rb"%b:%b" % (re.escape(encode(key)), shape)

@@ -26,11 +26,15 @@ _OPENING_LINES = 2
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """What is known of a log beside its lanes. `trusted` comes from outside (pin or --trust), None without one."""
+    """What is known of a log beside its lanes. `trusted` comes from outside (pin or --trust), None without one.
+
+    `damage` says what is wrong with trust.json and minimum.json where they are there and cannot be read.
+    """
 
     trusted: VerifierKey | None = None
     stated: TrustFile | None = None
     minimum: Minimum | None = None
+    damage: tuple[str, ...] = ()
 
 
 def verify(
@@ -43,7 +47,7 @@ def verify(
 ) -> Report:
     """Check a whole log. Total: whatever the lanes hold, a report comes back."""
     openings = {source.lane: _opening(source, parse) for source in sources}
-    root = _root(anchors, openings.values())
+    root = anchors.trusted or _named(anchors.stated, openings.values())
     rules = Rules(root, verify_signature, parse, every_signature)
     recorded = [(lane, claim) for opening in openings.values() for lane, claim in opening.claims.items()]
     notes = anchors.minimum.notes if anchors.minimum else {}
@@ -83,15 +87,19 @@ def _first_entries(source: Source, parse: Parse) -> Iterator[Value]:
         return
 
 
-def _root(anchors: Anchors, openings: Iterable[_Opening]) -> VerifierKey | None:
-    if anchors.trusted is not None:
-        return anchors.trusted
-    if anchors.stated is not None:
-        return anchors.stated.root
+def named_root(stated: TrustFile | None, sources: Iterable[Source], parse: Parse) -> VerifierKey | None:
+    """The root key that a log names itself, in trust.json or else in genesis. It says which pin to look for."""
+    return _named(stated, (_opening(source, parse) for source in sources))
+
+
+def _named(stated: TrustFile | None, openings: Iterable[_Opening]) -> VerifierKey | None:
+    if stated is not None:
+        return stated.root
     return next((opening.root for opening in openings if opening.root is not None), None)
 
 
 def _trust_problems(anchors: Anchors, root: VerifierKey | None) -> Iterator[Broken]:
+    yield from (_problem(Result.TAMPERED, damage) for damage in anchors.damage)
     if root is None:
         return
     try:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from itertools import accumulate, batched, count, repeat
 
+from kernel.batch import entry_hashes
 from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.marks import Broken, Claim, Marks
 from kernel.merkle import Tree, leaf_hash
 from kernel.note import VerifierKey, Verify
-from kernel.opening import GENESIS, LANE_OPEN, genesis_root, lane_key
-from kernel.reading import Fields, LineReader, Parse
+from kernel.opening import genesis_root, lane_key
+from kernel.reading import GENESIS, KNOWN_V, LANE_OPEN, OPENINGS, Fields, LineReader, Parse
 from kernel.report import Failure, KeyRange, LaneReport, Result
+from kernel.stamps import Stamps
 
 type Segment = tuple[str, Iterable[bytes]]
 
-_KNOWN_V = b"1"
-_OPENINGS = frozenset((GENESIS, LANE_OPEN))
 # Signatures wait until a checkpoint covers their entries; more of them than lie between two checkpoints are checked.
 _PENDING = 4096
+_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class Walk:
     def __init__(self, source: Source, rules: Rules, minimum: str | None, claims: Sequence[Claim]) -> None:
         self._source, self._rules, self._minimum, self._claims = source, rules, minimum, claims
         self._lane = source.lane.encode()
-        self._read = LineReader(rules.parse).read
+        self._reader = LineReader(rules.parse, self._lane)
         self._tree = Tree()
-        self._stamps = _Stamps()
+        self._stamps = Stamps()
         self._prev = GENESIS_PREV.encode()
         self._head = GENESIS_PREV
         self._key: VerifierKey | None = None
@@ -89,8 +89,8 @@ class Walk:
             self._next_mark = self._marks.next_size
             for name, lines in self._source.segments():
                 self._begin(name)
-                for line in lines:
-                    self._take(line)
+                for batch in batched(lines, _BATCH):
+                    self._take_batch(batch)
             self._end()
         except Broken as found:
             broken = self._blame(found)
@@ -103,6 +103,32 @@ class Walk:
             raise self._fails(f"expected segment {expected} here: one is missing")
         self._segments += 1
 
+    def _take_batch(self, batch: tuple[bytes, ...]) -> None:
+        while batch:
+            # A mark is confirmed at its size, so no batch goes past one.
+            part, batch = batch[: self._next_mark - self._tree.size], batch[self._next_mark - self._tree.size :]
+            if not self._take_at_once(part):
+                for line in part:
+                    self._take(line)
+
+    def _take_at_once(self, lines: tuple[bytes, ...]) -> bool:
+        """Whether all lines are good and were taken; none was where False comes back."""
+        if self._key is None or self._torn is not None:
+            return False
+        seq = self._tree.size
+        fields = self._reader.read_usual(lines, self._kid)
+        hashes = fields and entry_hashes(fields, self._prev, seq, self._stamps)
+        if not fields or not hashes:
+            return False
+        signatures = [signature for *_, signature in fields]
+        offsets = list(accumulate(map(len, lines), initial=self._offset))
+        places = zip(repeat(self._segment), count(self._line + 1), offsets, count(seq), strict=False)
+        self._pending.extend(zip(hashes, signatures, places, strict=False))
+        self._line, self._start, self._offset = self._line + len(lines), offsets[-2], offsets[-1]
+        self._tree.extend([leaf_hash(line[:-1]) for line in lines])
+        self._advance(hashes[-1])
+        return True
+
     def _take(self, line: bytes) -> None:
         self._line += 1
         self._start = self._offset
@@ -110,7 +136,7 @@ class Walk:
         if self._torn is not None:
             raise Broken(Result.TAMPERED, self._torn)
         try:
-            fields = self._read(line)
+            fields = self._reader.read(line)
         except (ChainError, CanonicalError) as error:
             if line.endswith(b"\n"):
                 raise self._fails(str(error)) from None
@@ -120,20 +146,23 @@ class Walk:
 
     def _accept(self, line: bytes, fields: Fields) -> None:
         raw, lane, prev, seq, ts, kind, v, kid, signature = fields
-        if v != _KNOWN_V or lane != self._lane or prev != self._prev or seq != b"%d" % self._tree.size:
+        if v != KNOWN_V or lane != self._lane or prev != self._prev or seq != b"%d" % self._tree.size:
             raise self._fails(self._mismatch(fields))
         if not self._stamps.take(ts):
             raise self._fails("ts is not a timestamp")
         hashed = entry_hash(raw)
-        if kind in _OPENINGS or self._key is None:
+        if kind in OPENINGS or self._key is None:
             self._open(kind, raw, kid, hashed, signature)
         elif kid != self._kid:
             raise self._fails("signed by a key that the root did not certify for this lane")
         else:
-            self._pending.append((hashed, signature, self._segment, self._line, self._start, self._tree.size))
+            self._pending.append((hashed, signature, (self._segment, self._line, self._start, self._tree.size)))
+        self._tree.append(leaf_hash(line[:-1]))
+        self._advance(hashed)
+
+    def _advance(self, hashed: bytes) -> None:
         self._head = hashed.hex()
         self._prev = self._head.encode()
-        self._tree.append(leaf_hash(line[:-1]))
         if self._tree.size == self._next_mark:
             self._confirm()
         if len(self._pending) >= self._patience:
@@ -141,7 +170,7 @@ class Walk:
 
     def _mismatch(self, fields: Fields) -> str:
         _, lane, _, seq, _, _, v, _, _ = fields
-        if v != _KNOWN_V:
+        if v != KNOWN_V:
             return f"v is {_shown(v)}: written by a version that this one cannot read"
         if lane != self._lane:
             return f"an entry of lane {_shown(lane)}"
@@ -193,10 +222,10 @@ class Walk:
 
     def _check_pending(self) -> None:
         pending, self._pending = self._pending, []
-        for hashed, signature, segment, line, offset, seq in pending:
+        for hashed, signature, place in pending:
             if self._key is None or not self._signed(self._key, hashed, signature):
                 reason = "the signature does not verify: the entry was changed or not signed by this lane's key"
-                raise Broken(Result.TAMPERED, Failure(self._source.lane, segment, line, offset, seq, reason))
+                raise Broken(Result.TAMPERED, Failure(self._source.lane, *place, reason))
 
     def _signed(self, key: VerifierKey, hashed: bytes, signature: bytes) -> bool:
         return self._rules.verify(key.public, base64.b64decode(signature), signed_bytes(hashed))
@@ -225,39 +254,7 @@ class Walk:
         return found
 
 
-type _Pending = tuple[bytes, bytes, str | None, int, int, int]
-_TIMESTAMP = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
-
-
-class _Stamps:
-    """Checks timestamps and remembers the first and the last one."""
-
-    __slots__ = ("_first", "_last", "_second")
-
-    def __init__(self) -> None:
-        self._first = self._last = self._second = b""
-
-    @property
-    def first(self) -> str | None:
-        return self._first.decode() or None
-
-    @property
-    def last(self) -> str | None:
-        return self._last.decode() or None
-
-    def take(self, ts: bytes) -> bool:
-        """Whether `ts` is a timestamp. Most lines share the second of the line before: that part is checked once."""
-        if ts[:20] == self._second and len(ts) == 27 and ts[20:26].isdigit() and ts[26:] == b"Z":
-            self._last = ts
-            return True
-        if not _TIMESTAMP.fullmatch(ts):
-            return False
-        try:
-            datetime.fromisoformat(ts.decode())
-        except ValueError:
-            return False
-        self._first, self._last, self._second = self._first or ts, ts, ts[:20]
-        return True
+type _Pending = tuple[bytes, bytes, tuple[str | None, int, int, int]]
 
 
 def _shown(value: bytes) -> str:
