@@ -1,100 +1,130 @@
 """Entries found by what their patterns cannot do without.
 
-Most patterns hold a word that a matching request must have: a whole path segment, the beginning or end of one, an agent
-id. A bucket files each entry under its rarest such word, again and again while more than a few share one. What is found
+Most patterns hold a word that a matching request must have: an agent id, a path segment, the beginning or the end of
+one. A bucket files each entry under its rarest such word, again and again while more than a few share it. What is found
 may match; what is not found cannot.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from kernel.policy import AgentPattern, PathGlob
 
 _FEW = 4  # testing so many entries costs less than looking for words
 _MANY = 64  # a list of more alternatives than this is not filed alternative by alternative
 
-AGENT, SEGMENT = "agent", "segment"
+AGENT, ANYWHERE = "agent", "anywhere"
 
-# Dimension, length (0: whole word; n: its first n characters; -n: its last n), and the word or part of it.
-Key = tuple[str, int, str]
-# A feature is a list of alternatives, one of which a request must meet; an alternative needs all of its keys.
-Alternative = frozenset[Key]
-Feature = tuple[Alternative, ...]
+# Where the word stands: the agent's id, any segment, or the segment with this number (from the end, where negative).
+Where = str | int
+# Where, how much of the word (0: all; n: its first n characters; -n: its last n), and that part of it.
+Key = tuple[Where, int, str]
+# A request meets one of the alternatives of each feature, and all keys of an alternative.
+Feature = tuple[frozenset[Key], ...]
+Features = tuple[Feature, ...]
 
 
 class Filed(Protocol):
     """What a bucket can file."""
 
-    @property
-    def features(self) -> tuple[Feature, ...]: ...
+    def features(self) -> Features: ...
 
 
-def agent_feature(patterns: tuple[AgentPattern, ...] | None) -> Iterable[Feature]:
-    if patterns is not None:
-        yield tuple(frozenset(_keys(AGENT, pattern.text)) for pattern in patterns)
+def agent_feature(patterns: tuple[AgentPattern, ...]) -> Feature:
+    return tuple([frozenset(_keys(AGENT, pattern.text)) for pattern in patterns])
 
 
-def path_feature(globs: tuple[PathGlob, ...] | None) -> Iterable[Feature]:
-    if globs is not None:
-        yield tuple(
-            frozenset(key for segment in glob.segments for key in _keys(SEGMENT, segment)) for glob in globs
-        )
+def path_feature(globs: tuple[PathGlob, ...]) -> Feature:
+    return tuple([frozenset(_path_keys(glob.segments)) for glob in globs])
 
 
-def _keys(dimension: str, word: str) -> Iterable[Key]:
-    if "*" not in word:
-        yield (dimension, 0, word)
+def _path_keys(segments: tuple[str, ...]) -> Iterator[Key]:
+    wild = [place for place, segment in enumerate(segments) if segment == "**"]
+    first, last = (wild[0], wild[-1]) if wild else (len(segments), len(segments))
+    for place, segment in enumerate(segments):
+        if place < first:
+            yield from _keys(place, segment)
+        elif place > last:
+            yield from _keys(place - len(segments), segment)
+        elif segment != "**":
+            yield from _keys(ANYWHERE, segment)
+
+
+def _keys(where: Where, word: str) -> Iterator[Key]:
+    begin, star, rest = word.partition("*")
+    if not star:
+        yield where, 0, word
         return
-    begin, end = word.partition("*")[0], word.rpartition("*")[2]
+    end = rest.rpartition("*")[2]
     if begin:
-        yield (dimension, len(begin), begin)
+        yield where, len(begin), begin
     if end:
-        yield (dimension, -len(end), end)
+        yield where, -len(end), end
 
 
-@dataclass(frozen=True, slots=True)
 class Bucket[E: Filed]:
     """Entries to be tested always, and tables of buckets by the words of a request."""
 
-    always: tuple[E, ...]
-    tables: tuple[tuple[str, int, dict[str, Bucket[E]]], ...] = ()
+    __slots__ = ("_agents", "_anywhere", "_placed", "always", "filed")
 
-    def gather(self, agent: str, segments: frozenset[str], found: list[E]) -> None:
+    def __init__(self, always: Iterable[E], tables: dict[tuple[Where, int], dict[str, Bucket[E]]]) -> None:
+        self.always, self.filed = tuple(always), bool(tables)
+        self._agents = [(part, table) for (where, part), table in tables.items() if where == AGENT]
+        self._anywhere = [(part, table) for (where, part), table in tables.items() if where == ANYWHERE]
+        self._placed = [(where, part, table) for (where, part), table in tables.items() if isinstance(where, int)]
+
+    def gather(self, agent: str, segments: tuple[str, ...], found: list[E]) -> None:
         """Add to `found` every entry that may match. An entry may come twice."""
         found += self.always
-        for dimension, length, table in self.tables:
-            for word in (agent,) if dimension is AGENT else segments:
-                part = word if length == 0 else word[:length] if length > 0 else word[length:]
-                if part in table:
-                    table[part].gather(agent, segments, found)
+        for part, table in self._agents:
+            _follow(table, agent, part, agent, segments, found)
+        count = len(segments)
+        for place, part, table in self._placed:
+            if -count <= place < count:
+                _follow(table, segments[place], part, agent, segments, found)
+        for part, table in self._anywhere:
+            for word in segments if count < 3 else set(segments):
+                _follow(table, word, part, agent, segments, found)
 
     def everything(self) -> Iterator[E]:
         """Every entry. One may come twice."""
         yield from self.always
-        for _, _, table in self.tables:
+        tables = [table for _, table in (*self._agents, *self._anywhere)] + [table for _, _, table in self._placed]
+        for table in tables:
             for below in table.values():
                 yield from below.everything()
+
+
+def _follow[E: Filed](
+    table: dict[str, Bucket[E]], word: str, part: int, agent: str, segments: tuple[str, ...], found: list[E]
+) -> None:
+    below = table.get(word if part == 0 else word[:part] if part > 0 else word[part:])
+    if below is None:
+        return
+    if below.filed:
+        below.gather(agent, segments, found)
+    else:
+        found += below.always
 
 
 def bucket[E: Filed](entries: Sequence[E]) -> Bucket[E]:
     """The entries, filed."""
     if len(entries) <= _FEW:
-        return Bucket(tuple(entries))
-    return _file([(entry, entry.features) for entry in entries])
+        return Bucket(entries, {})
+    return _file([(entry, entry.features()) for entry in entries])
 
 
-def _file[E: Filed](items: list[tuple[E, tuple[Feature, ...]]]) -> Bucket[E]:
+def _file[E: Filed](items: list[tuple[E, Features]]) -> Bucket[E]:
     if len(items) <= _FEW:
-        return Bucket(tuple(entry for entry, _ in items))
-    counts = Counter(key for _, features in items for feature in features for keys in feature for key in keys)
+        return Bucket([entry for entry, _ in items], {})
+    counts = Counter([key for _, features in items for feature in features for keys in feature for key in keys])
     always: list[E] = []
-    filed: defaultdict[Key, list[tuple[E, tuple[Feature, ...]]]] = defaultdict(list)
+    filed: defaultdict[Key, list[tuple[E, Features]]] = defaultdict(list)
     for entry, features in items:
         place = _rarest(features, counts, len(items))
         if place is None:
@@ -102,27 +132,32 @@ def _file[E: Filed](items: list[tuple[E, tuple[Feature, ...]]]) -> Bucket[E]:
             continue
         others = features[:place] + features[place + 1 :]
         for keys in features[place]:
-            key = min(keys, key=lambda key: (counts[key], key))
+            key = min(keys, key=_rarity(counts))
             filed[key].append((entry, (*others, (keys - {key},))))
-    return Bucket(tuple(always), _tables(filed))
+    return Bucket(always, _tables(filed))
 
 
-def _rarest(features: tuple[Feature, ...], counts: Counter[Key], total: int) -> int | None:
+def _rarity(counts: Counter[Key]) -> Callable[[Key], tuple[int, bool, str]]:
+    # Of equally rare words one with a fixed place is found with a single look.
+    return lambda key: (counts[key], key[0] == ANYWHERE, key[2])
+
+
+def _rarest(features: Features, counts: Counter[Key], total: int) -> int | None:
     """The place of the feature under which the entry meets the fewest others, None when nothing sets it apart."""
     best, place = total, None
     for number, feature in enumerate(features):
         if len(feature) > _MANY or not all(feature):
             continue
-        cost = sum(min(counts[key] for key in keys) for keys in feature)
+        cost = sum([min([counts[key] for key in keys]) for keys in feature])
         if cost < best:
             best, place = cost, number
     return place
 
 
 def _tables[E: Filed](
-    filed: dict[Key, list[tuple[E, tuple[Feature, ...]]]],
-) -> tuple[tuple[str, int, dict[str, Bucket[E]]], ...]:
-    tables: defaultdict[tuple[str, int], dict[str, Bucket[E]]] = defaultdict(dict)
-    for (dimension, length, word), items in filed.items():
-        tables[dimension, length][word] = _file(items)
-    return tuple((dimension, length, table) for (dimension, length), table in tables.items())
+    filed: dict[Key, list[tuple[E, Features]]],
+) -> dict[tuple[Where, int], dict[str, Bucket[E]]]:
+    tables: defaultdict[tuple[Where, int], dict[str, Bucket[E]]] = defaultdict(dict)
+    for (where, part, word), items in filed.items():
+        tables[where, part][word] = _file(items)
+    return tables

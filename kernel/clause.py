@@ -1,4 +1,4 @@
-"""Conditions of a policy made ready for judging: sets instead of patterns, and one answer about all that is known.
+"""Conditions of a policy made ready for judging: sets instead of patterns.
 
 The answer about a request is a *residue*: None where the conditions cannot hold, else what is left to ask of the
 address of the point. Of each list in it, one set must contain the address; `CERTAIN` has no lists.
@@ -9,7 +9,6 @@ at the IPv4 addresses embedded in an IPv6 address; what grants (a grant, or a ho
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,53 +20,97 @@ from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
-    from kernel.facts import Address, Host, RequestFacts
-    from kernel.policy import AgentPattern, Conditions, Destination, PathGlob, PortRange
+    from kernel.facts import Address, Host
+    from kernel.policy import AgentPattern, Conditions, PathGlob, PortRange
 
+# What a request is, but for its destination and path: agent id, method, scheme, port.
+Shape = tuple[str, str, str, int]
 Residue = tuple[tuple[RangeSet, ...], ...]
 
 CERTAIN: Residue = ()
-_REMEMBERED_AGENTS = 4096
+_REMEMBERED = 4096
+_LONGEST_METHOD = 32  # an agent may invent methods of any length; those are not worth remembering
 
 
-class AgentSet(dict[str, bool]):
-    """Whether an agent is covered: `agents[agent_id]`. Without patterns it covers everyone but `anonymous`."""
+class Gate(dict[Shape, bool]):
+    """Whether agent, method, scheme and port of a request fit: `gate[shape]`, remembered.
 
-    __slots__ = ("_patterns",)
+    Without patterns an agent is anyone in an exception, and anyone but `anonymous` in a rule.
+    """
 
-    def __init__(self, patterns: tuple[AgentPattern, ...] | None) -> None:
+    __slots__ = ("_agents", "_methods", "_ports", "_schemes", "_url", "everyone")
+
+    def __init__(self, where: Conditions, url: UrlPattern | None, *, everyone: bool) -> None:
         super().__init__()
-        self._patterns = patterns
+        self._agents, self.everyone = where.agents, everyone
+        self._methods, self._schemes = where.methods, where.schemes
+        self._ports = None if where.ports is None else _port_set(where.ports)
+        self._url = None if url is None else (url.scheme, url.port)
 
-    def __missing__(self, agent: str) -> bool:
-        if self._patterns is None:
-            covered = agent != ANONYMOUS
-        else:
-            covered = any(agent_matches(pattern, agent) for pattern in self._patterns)
-        if len(self) >= _REMEMBERED_AGENTS:
-            self.clear()
-        self[agent] = covered
-        return covered
+    def __missing__(self, shape: Shape) -> bool:
+        agent, method, scheme, port = shape
+        fits = (
+            self.may(agent, port)
+            and (self._methods is None or method in self._methods)
+            and (self._schemes is None or scheme in self._schemes)
+            and (self._url is None or self._url[0] == scheme)
+        )
+        if len(method) <= _LONGEST_METHOD:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[shape] = fits
+        return fits
+
+    def may(self, agent: str, port: int) -> bool:
+        """True when some request of the agent to this port can fit."""
+        return (
+            (self._ports is None or port in self._ports)
+            and (self._url is None or self._url[1] == port)
+            and self._covers(agent)
+        )
+
+    def whole(self, agent: str, port: int) -> bool:
+        """True when every request of the agent to this port fits."""
+        return self._methods is None and self._schemes is None and self._url is None and self.may(agent, port)
+
+    def _covers(self, agent: str) -> bool:
+        if self._agents is None:
+            return self.everyone or agent != ANONYMOUS
+        return any(agent_matches(pattern, agent) for pattern in self._agents)
+
+
+def _port_set(ranges: tuple[PortRange, ...]) -> Container[int]:
+    spans = [range(each.first, each.last + 1) for each in ranges]
+    return spans[0] if len(spans) == 1 else frozenset(chain(*spans))
 
 
 class Shared:
-    """Sets made once for all rules of a policy that say the same."""
+    """Gates and sets made once for all rules of a policy that say the same."""
 
     def __init__(self) -> None:
-        self._agents: dict[tuple[str, ...] | None, AgentSet] = {}
+        self._gates: dict[object, Gate] = {}
+        self._agents: dict[int, tuple[tuple[AgentPattern, ...], tuple[str, ...]]] = {}
         self._ranges: dict[int, tuple[AddressRange, RangeSet]] = {}
 
-    def agents(self, patterns: tuple[AgentPattern, ...] | None) -> AgentSet:
-        key = None if patterns is None else tuple(pattern.text for pattern in patterns)
-        if key not in self._agents:
-            self._agents[key] = AgentSet(patterns)
-        return self._agents[key]
+    def gate(self, where: Conditions, url: UrlPattern | None = None, *, everyone: bool = False) -> Gate:
+        agents = None if where.agents is None else tuple([pattern.text for pattern in where.agents])
+        ports = None if where.ports is None else tuple([(each.first, each.last) for each in where.ports])
+        ends = None if url is None else (url.scheme, url.port)
+        key = (agents, where.methods, where.schemes, ports, ends, everyone)
+        gate = self._gates.get(key)
+        if gate is None:
+            gate = self._gates[key] = Gate(where, url, everyone=everyone)
+        return gate
 
     def ranges(self, spread: AddressRange) -> RangeSet:
         """The set of one range. Named ranges come as one object; it is kept, so that no other can have its id."""
         if id(spread) not in self._ranges:
             self._ranges[id(spread)] = (spread, RangeSet(spread.networks))
         return self._ranges[id(spread)][1]
+
+    def address(self, where: Conditions) -> Residue:
+        """What `address:` asks."""
+        return CERTAIN if where.address is None else (tuple(map(self.ranges, where.address)),)
 
 
 class HostSet:
@@ -95,112 +138,58 @@ def parents(name: str) -> list[str]:
     return found
 
 
-@lru_cache(maxsize=1024)
-def port_set(ranges: tuple[PortRange, ...]) -> Container[int]:
-    """The ports of the ranges; asking is quick."""
-    spans = [range(each.first, each.last + 1) for each in ranges]
-    return spans[0] if len(spans) == 1 else frozenset(chain(*spans))
-
-
-class Plain:
-    """What a request's agent, method, scheme, port and path must be, and the ranges its address must be in."""
-
-    __slots__ = ("address", "agents", "methods", "paths", "ports", "schemes")
-
-    def __init__(self, where: Conditions, shared: Shared) -> None:
-        self.agents: AgentSet | None = shared.agents(where.agents)
-        self.methods = where.methods
-        self.schemes = where.schemes
-        self.ports = None if where.ports is None else port_set(where.ports)
-        self.paths = _path_set(where.paths)
-        self.address = CERTAIN if where.address is None else (tuple(map(shared.ranges, where.address)),)
-
-    def lets(self, facts: RequestFacts, text: str) -> bool:
-        """True when everything but the address fits the request, its path read as `text`."""
-        return (
-            (self.agents is None or self.agents[facts.agent.id])
-            and (self.methods is None or facts.method in self.methods)
-            and (self.schemes is None or facts.scheme in self.schemes)
-            and (self.ports is None or facts.port in self.ports)
-            and (self.paths is None or text in self.paths)
-        )
-
-    def may(self, agent: str, port: int) -> bool:
-        """True when some request of the agent to this port can fit."""
-        return (self.agents is None or self.agents[agent]) and (self.ports is None or port in self.ports)
-
-    def whole(self, agent: str, port: int) -> bool:
-        """True when every request of the agent to this port fits, whatever its address."""
-        return (
-            self.may(agent, port)
-            and self.methods is None
-            and self.schemes is None
-            and self.paths is None
-            and not self.address
-        )
-
-
-class Url:
-    """A URL pattern without its host: scheme, port and path at once."""
-
-    __slots__ = ("paths", "port", "scheme")
-
-    def __init__(self, pattern: UrlPattern) -> None:
-        self.scheme, self.port, self.paths = pattern.scheme, pattern.port, PathSet((pattern.path,))
-
-    def lets(self, facts: RequestFacts, text: str) -> bool:
-        return facts.port == self.port and facts.scheme == self.scheme and text in self.paths
-
-
-class Hole(Plain):
+class Hole:
     """An `except:`. A range in its `to` judges the address of the point, for names as well as for literals."""
 
-    __slots__ = ("_hosts", "_ranges", "_to", "_urls")
+    __slots__ = ("_address", "_gate", "_hosts", "_paths", "_ranges", "_to", "_urls")
 
     def __init__(self, where: Conditions, shared: Shared) -> None:
-        super().__init__(where, shared)
-        if where.agents is None:
-            self.agents = None
+        self._gate, self._paths = shared.gate(where, everyone=True), path_set(where.paths)
+        self._address = shared.address(where)
         items = where.to or ()
         self._to = where.to is not None
         self._hosts = HostSet(item for item in items if isinstance(item, HostPattern))
         self._ranges = tuple(shared.ranges(item) for item in items if isinstance(item, AddressRange))
-        self._urls = tuple(_hole_url(item, shared) for item in items if isinstance(item, UrlPattern))
+        self._urls = tuple(_HoleUrl(item, shared) for item in items if isinstance(item, UrlPattern))
 
-    def residue(self, facts: RequestFacts, text: str) -> Residue | None:
+    def residue(self, shape: Shape, host: Host, text: str, segments: tuple[str, ...]) -> Residue | None:
         """What is left to ask of the address."""
-        if not self.lets(facts, text):
+        if not self._gate[shape] or (self._paths is not None and not self._paths.has(text, segments)):
             return None
-        if not self._to or facts.host in self._hosts:
-            return self.address
-        reached = [host for url, host in self._urls if url.lets(facts, text)]
-        if any(isinstance(host, HostSet) and facts.host in host for host in reached):
-            return self.address
-        ranges = (*self._ranges, *(host for host in reached if isinstance(host, RangeSet)))
-        return (*self.address, ranges) if ranges else None
+        if not self._to or host in self._hosts:
+            return self._address
+        reached = [url.host for url in self._urls if url.fits(shape, text, segments)]
+        if any(isinstance(each, HostSet) and host in each for each in reached):
+            return self._address
+        ranges = (*self._ranges, *(each for each in reached if isinstance(each, RangeSet)))
+        return (*self._address, ranges) if ranges else None
 
     def swallows(self, agent: str, host: Host, port: int) -> bool:
         """True when no request of the agent to this host and port escapes the hole."""
-        return self.whole(agent, port) and (not self._to or host in self._hosts)
+        anywhere = not self._to or host in self._hosts
+        return anywhere and self._gate.whole(agent, port) and self._paths is None and not self._address
 
 
-def _hole_url(item: UrlPattern, shared: Shared) -> tuple[Url, HostSet | RangeSet]:
-    host = item.host
-    return Url(item), HostSet((host,)) if isinstance(host, HostPattern) else shared.ranges(host)
+class _HoleUrl:
+    __slots__ = ("_paths", "_port", "_scheme", "host")
+
+    def __init__(self, item: UrlPattern, shared: Shared) -> None:
+        self._scheme, self._port, self._paths = item.scheme, item.port, PathSet((item.path,))
+        host = item.host
+        self.host = HostSet((host,)) if isinstance(host, HostPattern) else shared.ranges(host)
+
+    def fits(self, shape: Shape, text: str, segments: tuple[str, ...]) -> bool:
+        return shape[2:] == (self._scheme, self._port) and self._paths.has(text, segments)
 
 
 def inside(residue: Residue, address: Address, inner: tuple[Address, ...]) -> bool:
     """True when the residue is content with the address or, list by list, with one of those embedded in it."""
     every = (address, *inner)
-    return all(any(each in ranges for ranges in ranges_list for each in every) for ranges_list in residue)
+    return all(any(each in ranges for ranges in either for each in every) for either in residue)
 
 
-def _path_set(globs: tuple[PathGlob, ...] | None) -> PathSet | None:
+def path_set(globs: tuple[PathGlob, ...] | None) -> PathSet | None:
+    """The paths that the globs match; None where that is every path."""
     if globs is None or any(glob.text == "/**" for glob in globs):
         return None
     return PathSet(globs)
-
-
-def hosts_of(item: Destination) -> HostPattern | AddressRange:
-    """The host part of a destination."""
-    return item.host if isinstance(item, UrlPattern) else item

@@ -7,13 +7,11 @@ its verdict.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from kernel.address import embedded, is_global
+from kernel.address import is_global
 from kernel.match import opens, verdict_of
-from kernel.verdict import Action, Code, Verdict
+from kernel.verdict import Action, Code, Judgement, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +25,8 @@ INSIDE = Verdict(Action.DENY, Code.PRIVATE_ADDRESS, None, "the address is not on
 OWN = Verdict(Action.DENY, Code.NEVER, None, "Governor itself listens there")
 NO_ADDRESS = Verdict(Action.DENY, Code.RESOLVE_FAILED, None, "the host has no address")
 
+__all__ = ["INSIDE", "NOTHING_ALLOWS", "NO_ADDRESS", "OWN", "Judgement", "address_stage", "from_groups", "name_stage"]
+
 _STRICTNESS = {
     Code.NEVER: 4,
     Code.RULE_DENY: 3,
@@ -36,15 +36,7 @@ _STRICTNESS = {
     Code.RESOLVE_FAILED: -1,  # only where there is no address to judge
 }
 _REFUSING = (Code.NEVER, Code.RULE_DENY)
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """A verdict with its evidence: the rules that hold at the deciding address, None where no address was judged."""
-
-    verdict: Verdict
-    groups: tuple[str, ...]
-    address: Address | None
+_REMEMBERED = 64
 
 
 def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
@@ -69,15 +61,28 @@ def address_stage(
     decided = None
     for address in addresses:
         held = index.at(facts, candidates, address)
-        if own and _is_own(own, address, facts.port):
-            verdict = OWN
+        if own and (address, facts.port) in own:
+            judged = Judgement(OWN, index.names(held), address)
         else:
-            verdict = _of_rules([index.verdicts[number] for number in held])
-            if verdict.code not in _REFUSING and not index.is_global(address):
-                verdict = _inside(verdict, (index.rules[number] for number in held), address, literal)
-        if decided is None or _stricter(index, verdict, decided.verdict):
-            decided = Judgement(verdict, index.names(held), address)
+            judged = index.place(address).judged.get(held) or _judged(index, held, address, literal)
+        if decided is None or _stricter(index, judged.verdict, decided.verdict):
+            decided = judged
     return decided or Judgement(NO_ADDRESS, (), None)
+
+
+def _judged(index: Index, held: tuple[int, ...], address: Address, literal: bool) -> Judgement:
+    """The verdict where these rules hold; remembered where it cannot depend on how the host was written."""
+    place = index.place(address)
+    verdict = _of_rules([index.verdicts[number] for number in held])
+    refused = verdict.code in _REFUSING
+    if not refused and not place.is_global:
+        verdict = _inside(verdict, (index.rules[number] for number in held), address, literal)
+    judgement = Judgement(verdict, index.names(held), address)
+    if refused or place.is_global:
+        if len(place.judged) >= _REMEMBERED:
+            place.judged.clear()
+        place.judged[held] = judgement
+    return judgement
 
 
 def from_groups(
@@ -111,17 +116,4 @@ def _inside(verdict: Verdict, held: Iterable[Rule], address: Address, literal: b
 def _stricter(index: Index, verdict: Verdict, than: Verdict) -> bool:
     if verdict.code is not than.code:
         return _STRICTNESS[verdict.code] > _STRICTNESS[than.code]
-    return verdict.code in _REFUSING and index.place(verdict.rule) < index.place(than.rule)
-
-
-def _is_own(own: frozenset[tuple[Address, int]], address: Address, port: int) -> bool:
-    if port not in _ports(own):
-        return False
-    if address.is_unspecified:
-        return True  # 0.0.0.0 reaches whatever listens on this machine
-    return any((each, port) in own for each in (address, *embedded(address)))
-
-
-@lru_cache(maxsize=16)
-def _ports(own: frozenset[tuple[Address, int]]) -> frozenset[int]:
-    return frozenset(port for _, port in own)
+    return verdict.code in _REFUSING and index.rank(verdict.rule) < index.rank(than.rule)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
-from kernel.clause import CERTAIN, Hole, Plain, Shared, Url, hosts_of, inside, parents
+from kernel.clause import CERTAIN, Hole, Shared, inside, parents, path_set
 from kernel.glob import joined
 from kernel.places import Place, Places
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from kernel.bucket import Feature
-    from kernel.clause import Residue
+    from kernel.bucket import Features
+    from kernel.clause import Residue, Shape
     from kernel.facts import Address, Host, RequestFacts
     from kernel.policy import Destination, Policy, Rule
 
@@ -47,55 +47,61 @@ class Pending(NamedTuple):
 class Entry:
     """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
 
-    __slots__ = ("_holes", "_literal", "_url", "_where", "certain", "features", "grants", "rule")
+    __slots__ = ("_address", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "certain", "grants", "rule")
 
-    def __init__(self, rule: int, made: Rule, where: Plain, holes: tuple[Hole, ...], item: Destination | None) -> None:
-        self.rule, self.grants = rule, made.verb.grants
-        self.certain = Pending(rule, self.grants, CERTAIN, ())
-        self._where, self._holes = where, holes
-        self._url = Url(item) if isinstance(item, UrlPattern) else None
+    def __init__(self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared):
+        self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
+        self._made, self._item, self._holes = rule, item, holes
+        url = item if isinstance(item, UrlPattern) else None
+        self._gate = shared.gate(rule.where, url)
+        globs = (rule.where.paths, None if url is None else (url.path,))
+        self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
+        self._address = shared.address(rule.where)
         self._literal = self.grants and item is not None and isinstance(hosts_of(item), AddressRange)
-        self.features: tuple[Feature, ...] = (
-            *agent_feature(made.where.agents),
-            *path_feature(made.where.paths),
-            *path_feature((item.path,) if isinstance(item, UrlPattern) else None),
-        )
 
-    def asked(self, facts: RequestFacts, text: str) -> Pending | None:
+    def features(self) -> Features:
+        """What a request must have for this entry to hold."""
+        where, item = self._made.where, self._item
+        agents = () if where.agents is None else (agent_feature(where.agents),)
+        paths = () if where.paths is None else (path_feature(where.paths),)
+        return (*agents, *paths, path_feature((item.path,))) if isinstance(item, UrlPattern) else (*agents, *paths)
+
+    def asked(self, shape: Shape, host: Host, text: str, segments: tuple[str, ...]) -> Pending | None:
         """What is left to ask of the address; None where no address makes the entry hold."""
-        where = self._where
-        if not where.lets(facts, text) or (self._url is not None and not self._url.lets(facts, text)):
+        if not self._gate[shape] or (self._literal and host.address is None):
             return None
-        if self._literal and facts.host.address is None:
+        for paths in self._paths:
+            if not paths.has(text, segments):
+                return None
+        if not self._holes:
+            return Pending(self.rule, self.grants, self._address, ()) if self._address else self.certain
+        left = [hole.residue(shape, host, text, segments) for hole in self._holes]
+        holes = tuple([residue for residue in left if residue is not None])
+        if CERTAIN in holes:
             return None
-        if not where.address and not self._holes:
-            return self.certain
-        left = tuple(residue for hole in self._holes if (residue := hole.residue(facts, text)) is not None)
-        if CERTAIN in left:
-            return None
-        return Pending(self.rule, self.grants, where.address, left) if where.address or left else self.certain
+        return Pending(self.rule, self.grants, self._address, holes) if self._address or holes else self.certain
 
     def may_hold(self, agent: str, host: Host, port: int) -> bool:
         """True when this entry can hold for a request of the agent to this host and port, at some address."""
         return (
-            self._where.may(agent, port)
-            and (self._url is None or self._url.port == port)
+            self._gate.may(agent, port)
             and not (self._literal and host.address is None)
             and not any(hole.swallows(agent, host, port) for hole in self._holes)
         )
 
     def holds_always(self, agent: str, port: int) -> bool:
         """True when this entry holds for every request of the agent to this port, whatever the address."""
-        return self._where.whole(agent, port) and self._url is None and not self._holes
+        return self._gate.whole(agent, port) and not self._paths and not self._address and not self._holes
 
 
 class Reading(NamedTuple):
     """One reading of a request's path: the rules that hold at every address, and those that hang on the address."""
 
+    shape: Shape
     text: str
-    words: frozenset[str]
+    segments: tuple[str, ...]
     certain: tuple[int, ...]
-    pending: tuple[Pending, ...]
+    pending: Sequence[Pending]
 
 
 Candidates = tuple[Reading, ...]
@@ -131,21 +137,27 @@ class Index:
         self._below = {name: bucket(entries) for name, entries in below.items()}
         self._everywhere = (bucket(everywhere),) if everywhere else ()
         self._hosts: dict[str, tuple[Bucket[Entry], ...]] = {}
+        # The name stage and the address stage ask about the same request, mostly one right after the other.
+        self._last: tuple[RequestFacts, Candidates] | None = None
 
     def _entries(self, number: int, rule: Rule) -> Iterator[tuple[Destination | None, Entry]]:
-        where = Plain(rule.where, self._shared)
-        holes = tuple(Hole(each, self._shared) for each in rule.holes)
+        holes = tuple([Hole(each, self._shared) for each in rule.holes])
+        certain = Pending(number, rule.verb.grants, CERTAIN, ())
         for item in (None,) if rule.where.to is None else rule.where.to:
-            yield item, Entry(number, rule, where, holes, item)
+            yield item, Entry(certain, rule, item, holes, self._shared)
 
     def by_name(self, facts: RequestFacts) -> Candidates:
         """What the request's own words say, before any address is known."""
+        last = self._last
+        if last is not None and last[0] is facts:
+            return last[1]
         buckets = self._named(facts.host)
         path = facts.path
-        if path.split is None:
-            return (_reading(buckets, facts, path.text, path.segments),)
-        split = _reading(buckets, facts, joined(path.split), path.split)
-        return _reading(buckets, facts, path.text, path.segments), split
+        found: Candidates = (_reading(buckets, facts, path.text, path.segments),)
+        if path.split is not None:
+            found += (_reading(buckets, facts, joined(path.split), path.split),)
+        self._last = (facts, found)
+        return found
 
     def _named(self, host: Host) -> tuple[Bucket[Entry], ...]:
         """The buckets of the host's name and of what lies above it, and the one for every host."""
@@ -164,6 +176,10 @@ class Index:
         above = (self._below[parent] for parent in parents(name) if parent in self._below)
         return (*own, *above, *self._everywhere)
 
+    def place(self, address: Address) -> Place[Entry]:
+        """The address as this index knows it."""
+        return self._places.at(address)
+
     def at(self, facts: RequestFacts, candidates: Candidates, address: Address) -> tuple[int, ...]:
         """The numbers of the rules that hold at this address, in the order of the policy."""
         place = self._places.at(address)
@@ -171,8 +187,8 @@ class Index:
             reading = candidates[0]
             if not reading.pending and not place.buckets:
                 return reading.certain
-            return tuple(sorted(_held(reading, facts, place, address)))
-        first, second = (_held(reading, facts, place, address) for reading in candidates)
+            return tuple(sorted(_held(reading, facts.host, place, address)))
+        first, second = (_held(reading, facts.host, place, address) for reading in candidates)
         return self.join(first, second)
 
     def join(self, first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
@@ -184,12 +200,9 @@ class Index:
         """The ids of these rules."""
         return tuple([self._names[number] for number in numbers])
 
-    def place(self, name: str | None) -> int:
+    def rank(self, name: str | None) -> int:
         """Where in the policy the rule stands; what no rule says stands before all of them."""
         return -1 if name is None else self._numbers[name]
-
-    def is_global(self, address: Address) -> bool:
-        return self._places.at(address).is_global
 
     def connect_reaches(self, agent_id: str, host: Host, port: int) -> bool:
         """False only when every request of the agent to this host and port would be refused, whatever the address."""
@@ -200,7 +213,7 @@ class Index:
         if any(not entry.grants and entry.holds_always(agent_id, port) for entry in entries):
             return False
         granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, host, port)}
-        if host.address is None or self.is_global(host.address):
+        if host.address is None or self._places.at(host.address).is_global:
             return bool(granting)
         return any(opens(self.rules[number], host.address, literal=True) for number in granting)
 
@@ -232,44 +245,45 @@ def opens(rule: Rule, address: Address, *, literal: bool) -> bool:
     return any(isinstance(item, AddressRange) for item in private) or (bool(items) and private == items)
 
 
+def hosts_of(item: Destination) -> HostPattern | AddressRange:
+    """The host part of a destination."""
+    return item.host if isinstance(item, UrlPattern) else item
+
+
 def _covers(host: HostPattern | AddressRange, address: Address) -> bool:
     return isinstance(host, AddressRange) and range_contains(host, address)
 
 
-def _reading(
-    buckets: tuple[Bucket[Entry], ...], facts: RequestFacts, text: str, segments: tuple[str, ...]
-) -> Reading:
-    words = frozenset(segments)
+def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, segments: tuple[str, ...]) -> Reading:
+    host = facts.host
+    shape = (facts.agent.id, facts.method, facts.scheme, facts.port)
     certain: list[int] = []
     pending: list[Pending] = []
-    for entry in _gathered(buckets, facts.agent.id, words):
-        asked = entry.asked(facts, text)
-        if asked is entry.certain:
-            certain.append(entry.rule)
-        elif asked is not None:
-            pending.append(asked)
-    return Reading(text, words, _in_order(certain), tuple(pending))
-
-
-def _gathered(buckets: tuple[Bucket[Entry], ...], agent: str, words: frozenset[str]) -> list[Entry]:
-    found: list[Entry] = []
     for each in buckets:
-        if each.tables:
-            each.gather(agent, words, found)
-        else:
-            found += each.always
+        for entry in _gathered(each, shape[0], segments) if each.filed else each.always:
+            asked = entry.asked(shape, host, text, segments)
+            if asked is None:
+                continue
+            if asked is entry.certain:
+                certain.append(entry.rule)
+            else:
+                pending.append(asked)
+    ordered = tuple(certain) if len(certain) < 2 else tuple(sorted(set(certain)))
+    return Reading(shape, text, segments, ordered, pending)
+
+
+def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> list[Entry]:
+    found: list[Entry] = []
+    each.gather(agent, segments, found)
     return found
 
 
-def _in_order(numbers: list[int]) -> tuple[int, ...]:
-    return tuple(numbers) if len(numbers) < 2 else tuple(sorted(set(numbers)))
-
-
-def _held(reading: Reading, facts: RequestFacts, place: Place[Entry], address: Address) -> set[int]:
+def _held(reading: Reading, host: Host, place: Place[Entry], address: Address) -> set[int]:
     held = set(reading.certain)
     held.update(each.rule for each in reading.pending if each.holds(address, place.inner))
-    for entry in _gathered(place.buckets, facts.agent.id, reading.words):
-        asked = entry.asked(facts, reading.text)
-        if asked is not None and asked.holds(address, place.inner):
-            held.add(entry.rule)
+    for each in place.buckets:
+        for entry in _gathered(each, reading.shape[0], reading.segments):
+            asked = entry.asked(reading.shape, host, reading.text, reading.segments)
+            if asked is not None and asked.holds(address, place.inner):
+                held.add(entry.rule)
     return held

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kernel import normal
 from kernel.address import network
 from kernel.errors import NonCanonical, PatternError
-from kernel.glob import compiled, joined, word
+from kernel.glob import prepared, word
 from kernel.policy import (
     AddressRange,
     AgentPattern,
@@ -206,7 +206,7 @@ def host_matches(pattern: HostPattern, host: Host) -> bool:
 
 def path_matches(glob: PathGlob, segments: tuple[str, ...]) -> bool:
     """True when the glob matches this reading of a path."""
-    return compiled(glob.segments).fullmatch(joined(segments)) is not None
+    return prepared(glob.segments).matches(segments)
 
 
 ANONYMOUS = "anonymous"
@@ -216,4 +216,4 @@ def agent_matches(pattern: AgentPattern, agent: str) -> bool:
     """True when the pattern covers the agent. Only the plain word covers `anonymous`: no star reaches it."""
     if "*" not in pattern.text or agent == ANONYMOUS:
         return pattern.text == agent
-    return word(pattern.text).fullmatch(agent) is not None
+    return word(pattern.text).fits(agent)

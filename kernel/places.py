@@ -12,16 +12,18 @@ from kernel.bucket import Bucket, Filed, bucket
 if TYPE_CHECKING:
     from kernel.facts import Address
     from kernel.policy import AddressRange
+    from kernel.verdict import Judgement
 
 _REMEMBERED = 8192
 
 
 class Place[E: Filed](NamedTuple):
-    """One address as the index sees it: global or not, what it embeds, and what is filed under it."""
+    """One address as the index sees it: global or not, what it embeds, what is filed under it, and what was judged."""
 
     is_global: bool
     inner: tuple[Address, ...]
     buckets: tuple[Bucket[E], ...]
+    judged: dict[tuple[int, ...], Judgement]
 
 
 class Places[E: Filed]:
@@ -73,7 +75,7 @@ class Places[E: Filed]:
         found = [self._direct_buckets[number] for number in self._around(address)]
         around = dict.fromkeys(number for hidden in inner for number in self._around(hidden))
         found += [self._inner_buckets[number] for number in around if number in self._inner_buckets]
-        return Place(is_global(address), inner, tuple(found))
+        return Place(is_global(address), inner, tuple(found), {})
 
     def _around(self, address: Address) -> list[int]:
         version, value = address.version, int(address)

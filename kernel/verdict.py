@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kernel.facts import Address
+
 
 class Action(StrEnum):
     """The five verdicts, from the mildest to the most severe."""
@@ -90,6 +92,15 @@ class Verdict:
     def lets_through(self) -> bool:
         """True only for the pairs of action and code under which a request may leave."""
         return self.code in _PASSING and self.action in _PASSING_ACTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its evidence: the rules that hold at the deciding address, None where no address was judged."""
+
+    verdict: Verdict
+    groups: tuple[str, ...]
+    address: Address | None
 
 
 _PASSING = frozenset({Code.ALLOW, Code.TUNNEL})

@@ -1,0 +1,123 @@
+"""Small policies that overlap in every way, and requests aimed at them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hypothesis import strategies as st
+
+from kernel.address import named_ranges
+from kernel.facts import Agent, RequestFacts
+from kernel.normal import host, path
+from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
+from kernel.policy import Conditions, Policy, Position, Rule, Verb
+
+NAMED = named_ranges(["169.254.169.254", "fd00:ec2::254"])
+AGENTS = ["local", "anonymous", "claude-1", "claude-2", "codex"]
+ADDRESSES = [
+    ip_address(text)
+    for text in (
+        "10.1.2.3", "10.9.9.9", "8.8.8.8", "9.9.9.9", "169.254.169.254", "127.0.0.1", "0.0.0.0",
+        "::1", "::ffff:10.1.2.3", "64:ff9b::a9fe:a9fe", "2002:a01:203::1", "2a00::1", "2a00::2", "fd00::1",
+    )
+]  # fmt: skip
+HOSTS = ["x.com", "a.x.com", "b.a.x.com", "xx.com", "y.org", "com"]
+LITERALS = ["10.1.2.3", "8.8.8.8", "[::1]", "[2a00::1]", "169.254.169.254"]
+
+_segments = st.sampled_from(["a", "b", "ab", "abb", "a%2Fb", "c"])
+_glob_segments = st.sampled_from(["a", "b", "ab", "*", "**", "a*", "*b", "a*b", "a%2Fb", "**"])
+_tails = st.sampled_from(["", "", "/"])
+
+raw_paths = st.builds(lambda parts, tail: "/" + "/".join(parts) + tail, st.lists(_segments, max_size=4), _tails)
+globs = st.builds(
+    lambda parts, tail: path_glob("/" + "/".join(parts) + tail), st.lists(_glob_segments, max_size=4), _tails
+)
+agents = st.sampled_from(["claude-*", "*", "codex", "anonymous", "*-1", "local", "claude-1"]).map(agent_pattern)
+hosts = st.builds(lambda lead, name: host_pattern(lead + name), st.sampled_from(["", "*.", "."]), st.sampled_from(HOSTS))
+ranges = st.sampled_from(
+    [
+        "10.0.0.0/8", "10.1.0.0/16", "8.8.8.0/24", "0.0.0.0/0", "::/0", "fd00::/8", "2a00::1",
+        "metadata", "loopback", "private-networks", "public-internet",
+    ]
+).map(lambda text: address_range(text, NAMED))  # fmt: skip
+ports = st.sampled_from(["443", "80", "8000-8999", "1-65535"]).map(port_range)
+urls = st.builds(
+    lambda scheme, where, port, glob: url_pattern(f"{scheme}://{where}{port}{glob.text}", NAMED),
+    st.sampled_from(["https", "http"]),
+    st.sampled_from(["x.com", "*.x.com", ".a.x.com", "10.1.2.3", "8.8.8.8", "[2a00::1]", "loopback", "private-networks"]),
+    st.sampled_from(["", ":443", ":8443"]),
+    globs,
+)
+
+
+def _some[T](items: st.SearchStrategy[T]) -> st.SearchStrategy[tuple[T, ...] | None]:
+    return st.none() | st.lists(items, min_size=1, max_size=3).map(tuple)
+
+
+_methods = st.none() | st.sets(st.sampled_from(["GET", "POST"]), min_size=1).map(frozenset)
+_schemes = st.none() | st.just(frozenset({"https"})) | st.just(frozenset({"http", "https"}))
+_rarely = st.none() | st.none() | st.none()
+
+
+def conditions(
+    to: st.SearchStrategy[tuple[object, ...] | None] | None = None, paths: st.SearchStrategy[object] | None = None
+) -> st.SearchStrategy[Conditions]:
+    """Conditions with a key left out more often than not, so that they hold often enough to matter."""
+    return st.builds(
+        Conditions,
+        agents=_rarely | _some(agents),
+        to=_some(hosts | ranges | urls) if to is None else to,
+        address=_rarely | _some(ranges),
+        methods=_rarely | _methods,
+        schemes=_rarely | _schemes,
+        ports=_rarely | _some(ports),
+        paths=_some(globs) if paths is None else paths,
+    )
+
+
+_verbs = st.sampled_from([Verb.ALLOW, Verb.ALLOW, Verb.ALLOW, Verb.DENY, Verb.NEVER])
+_bodies = st.tuples(_verbs, conditions(), st.lists(conditions(), max_size=2).map(tuple))
+# All on one host, told apart by agent and path: what the buckets are for.
+_crowded = st.tuples(
+    _verbs,
+    conditions(st.just((host_pattern("x.com"),)), st.lists(globs, min_size=1, max_size=3).map(tuple)),
+    st.lists(conditions(), max_size=1).map(tuple),
+)
+
+
+def _policy(bodies: list[tuple[Verb, Conditions, tuple[Conditions, ...]]]) -> Policy:
+    rules = tuple(
+        Rule(number, f"{verb}-{number}", verb, where, holes, Position("p.yaml", number + 1, 1), tell=f"tell {number}")
+        for number, (verb, where, holes) in enumerate(bodies)
+    )
+    return Policy(
+        digest="0" * 64,
+        files=("p.yaml",),
+        rules=tuple(rule for rule in rules if rule.verb is not Verb.NEVER),
+        nevers=tuple(rule for rule in rules if rule.verb is Verb.NEVER),
+    )
+
+
+policies = st.lists(_bodies, max_size=10).map(_policy)
+crowded_policies = st.lists(_crowded, min_size=5, max_size=24).map(_policy)
+
+
+def requests(hosts: list[str] | None = None) -> st.SearchStrategy[RequestFacts]:
+    return st.builds(
+        lambda agent, method, scheme, name, port, raw: RequestFacts(
+            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw)
+        ),
+        st.sampled_from(AGENTS),
+        st.sampled_from(["GET", "POST"]),
+        st.sampled_from(["https", "https", "http"]),
+        st.sampled_from(hosts or [*HOSTS, "z.net", *LITERALS]),
+        st.sampled_from([443, 443, 80, 8443]),
+        raw_paths,
+    )
+
+
+def answers(facts: RequestFacts) -> st.SearchStrategy[list[object]]:
+    """The addresses a request may go to: its literal, or what a resolver might say."""
+    if facts.host.address is not None:
+        return st.just([facts.host.address])
+    return st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3, unique=True)
