@@ -1,0 +1,137 @@
+"""Cases: requests with the verdict that a policy must give them, read from NAME.cases.yaml and tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from addons.policy_files import load_policy, read
+from addons.yaml_nodes import compose
+from kernel.document import Keys, Node, Reader, quote
+from kernel.errors import NonCanonical, PolicyError
+from kernel.facts import Address, RequestFacts
+from kernel.match import Index
+from kernel.question import answer, facts_of
+from kernel.verdict import Action, Code
+
+_FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
+_CASE = Keys(
+    "a case",
+    now=frozenset({"name", "agent", "method", "url", "address", "expect", "rule", "code"}),
+    later=frozenset({"at", "headers", "content-type", "body"}),
+    required=("name", "method", "url", "expect"),
+)
+_ANSWERS = {Action.ALLOW.value, Action.DENY.value}
+_LATER_ANSWERS = {action.value for action in Action} - _ANSWERS
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request, asked as `agent`, and what must come of it; None stands for "whatever"."""
+
+    name: str
+    facts: RequestFacts
+    address: Address | None
+    expect: str
+    rule: str | None
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a case."""
+
+    case: Case
+    verdict: str
+    rule: str | None
+    code: str
+    held: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        wanted = self.case
+        return (self.verdict == wanted.expect and wanted.rule in (None, self.rule) and wanted.code in (None, self.code))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A cases file after its cases were tried. `uncovered` are the rules that held in none of them."""
+
+    outcomes: tuple[Outcome, ...]
+    uncovered: tuple[str, ...]
+
+
+def tried(path: Path) -> Trial:
+    """Try the cases of a file. Raises `PolicyMissing`, or `PolicyError` for the cases file or the policy it names."""
+    reader, policies, cases = _read(path)
+    if reader.findings:
+        raise PolicyError(reader.findings)
+    policy = load_policy([path.parent / name for name in policies]).policy
+    index = Index(policy)
+    outcomes = tuple(_outcome(index, case) for case in cases)
+    held = {name for outcome in outcomes for name in outcome.held}
+    names = [rule.name for rule in (*policy.rules, *policy.nevers)]
+    return Trial(outcomes, tuple(name for name in names if name not in held))
+
+
+def _outcome(index: Index, case: Case) -> Outcome:
+    judgement = answer(index, case.facts, case.address)
+    verdict = judgement.verdict
+    return Outcome(case, verdict.action.value, verdict.rule, verdict.code.value, judgement.groups)
+
+
+def _read(path: Path) -> tuple[Reader, list[str], list[Case]]:
+    document = compose(read(path), str(path))
+    reader = Reader(document.file)
+    found = reader.mapping(document.root, _FILE) or {}
+    policies = [word.text for word in reader.words(found["policy"], "policy")] if "policy" in found else []
+    items: Sequence[Node] = reader.items(found["cases"], "cases") if "cases" in found else ()
+    if "cases" in found and not items:
+        reader.error("E104", found["cases"], "a cases file without cases proves nothing")
+    cases = [_case(reader, item) for item in items]
+    return reader, policies, [case for case in cases if case is not None]
+
+
+def _case(reader: Reader, node: Node) -> Case | None:
+    found = reader.mapping(node, _CASE)
+    if found is None:
+        return None
+    texts = {key: reader.text(value, key) for key, value in found.items()}
+    _check_expect(reader, found, texts.get("expect"))
+    if "code" in found and texts["code"] not in {code.value for code in Code}:
+        reader.error("E102", found["code"], f"{quote(texts['code'] or '')} is no code of a verdict")
+    facts = _facts(reader, found, texts)
+    address = _address(reader, found["address"]) if "address" in found else None
+    name, expect = texts.get("name"), texts.get("expect")
+    if facts is None or name is None or expect is None:
+        return None
+    return Case(name, facts, address, expect, texts.get("rule"), texts.get("code"))
+
+
+def _check_expect(reader: Reader, found: dict[str, Node], expect: str | None) -> None:
+    if expect in _LATER_ANSWERS:
+        reader.error("E180", found["expect"], f"this version never answers {expect}", "allow or deny")
+    elif expect is not None and expect not in _ANSWERS:
+        reader.error("E102", found["expect"], f"{quote(expect)} is no verdict", "allow or deny")
+
+
+def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None]) -> RequestFacts | None:
+    method, url = texts.get("method"), texts.get("url")
+    if method is None or url is None:
+        return None
+    try:
+        return facts_of(texts.get("agent") or "local", method, url)
+    except NonCanonical as refused:
+        reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
+        return None
+
+
+def _address(reader: Reader, node: Node) -> Address | None:
+    text = reader.text(node, "address")
+    try:
+        return None if text is None else ip_address(text)
+    except ValueError:
+        reader.error("E202", node, f"{quote(text or '')} is not one address", "write one, such as 10.1.2.3")
+        return None
