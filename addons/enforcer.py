@@ -128,7 +128,7 @@ class _Running:
         except BaseException:
             self._server.stop()
             raise
-        pass
+        self.lane.observe(self.metrics)
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
@@ -169,6 +169,7 @@ class _Running:
     async def serve(self) -> None:
         """The ports are open: seal the resolver, open the control socket, say where everything is."""
         self._resolver.seal()
+        self._listeners.opened()
         await self._control.start()
         self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
         self._heartbeat()

@@ -8,7 +8,6 @@ for replays; whatever fails in there refuses.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from mitmproxy.proxy import commands
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionHandler
 
+type Prepare = Callable[[ConnectionHandler, Any], None]
 type Act = Callable[[ConnectionHandler, Any], Awaitable[None] | None]
 type Refuse = Callable[[ConnectionHandler, Any, BaseException], None]
 type HandleHook = Callable[[ConnectionHandler, commands.StartHook], Awaitable[None]]
@@ -28,7 +28,7 @@ class Guard:
     """What Governor does at one hook: before the addons, after them, and when either fails."""
 
     refuse: Refuse
-    before: Act | None = None
+    before: Prepare | None = None
     after: Act | None = None
 
 
@@ -60,10 +60,12 @@ def _around(original: HandleHook) -> HandleHook:
         with handler.timeout_watchdog.disarm():
             try:
                 if guard.before is not None:
-                    await _finish(guard.before(handler, data))
+                    guard.before(handler, data)
                 await original(handler, hook)
                 if guard.after is not None:
-                    await _finish(guard.after(handler, data))
+                    acting = guard.after(handler, data)
+                    if acting is not None:
+                        await acting
             except BaseException as fault:
                 guard.refuse(handler, data, fault)
                 if _must_go_on(fault):
@@ -71,11 +73,6 @@ def _around(original: HandleHook) -> HandleHook:
 
     handle_hook.ungoverned = original  # type: ignore[attr-defined]
     return handle_hook
-
-
-async def _finish(result: Awaitable[None] | None) -> None:
-    if inspect.isawaitable(result):
-        await result
 
 
 def _must_go_on(fault: BaseException) -> bool:

@@ -8,16 +8,20 @@ from mitmproxy import ctx
 
 
 class Listeners:
-    """Asked while flows are judged; mitmproxy's own listeners are known once they are open."""
+    """Asked while flows are judged. mitmproxy's own listeners are known once they are open, and stay as they are."""
 
     def __init__(self, options: Any, metrics_port: int) -> None:
         web_port = getattr(options, "web_port", None) if "web_port" in options else None
-        self._fixed = frozenset(port for port in (metrics_port, web_port) if port)
+        self._ports = frozenset(port for port in (metrics_port, web_port) if port)
+
+    def opened(self) -> None:
+        """mitmproxy's ports are open."""
+        self._ports |= {port for _, port in self.addresses()}
 
     def addresses(self) -> list[tuple[str, int]]:
         """Where clients connect."""
         return [(address[0], address[1]) for address in ctx.master.addons.get("proxyserver").listen_addrs()]
 
     def ports(self) -> frozenset[int]:
-        """Every port of ours. Cheap enough to be asked for each request that goes to an address."""
-        return self._fixed | {port for _, port in self.addresses()}
+        """Every port of ours."""
+        return self._ports
