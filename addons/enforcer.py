@@ -18,7 +18,7 @@ from typing import Any
 from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
-from addons import authority, banner, build, gate, own_output, policy_store, settings
+from addons import authority, banner, build, gate, origin_failure, own_output, policy_store, settings
 from addons.agents_control import agents_handler
 from addons.control import ControlServer, Message, Peer
 from addons.errors import AuditUnavailable, StartCode, StartRefused
@@ -135,7 +135,9 @@ class _Running:
         self._outcomes = Outcomes(self.lane, self.metrics)
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate)
-        gate.install(Hooks(judge, self._outcomes, self.lane, self.metrics).guards())
+        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
+        gate.install(hooks.guards())
+        origin_failure.install(hooks.origin_failed)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

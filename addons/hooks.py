@@ -15,7 +15,7 @@ from mitmproxy.proxy import layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import refusal, resolver
+from addons import origin_failure, refusal, resolver
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.gate import Guard
@@ -154,6 +154,15 @@ class Hooks:
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         self._outcomes.failed(flow)
+
+    def origin_failed(self, flow: http.HTTPFlow) -> http.Response:
+        """The 502 of an allowed request whose origin failed before it answered."""
+        why = origin_failure.explain(flow.error.msg if flow.error else "")
+        verdict = Verdict(Action.ALLOW, Code.ORIGIN_FAILED, reason=why)
+        shown = flow.metadata
+        refused = refusal.Refused(verdict, flow.request.method, flow.request.host, shown.get("governor.agent"), flow.id,
+                                  shown.get("governor.entry"), None)
+        return refusal.response(refused, flow.request)
 
     def _next_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer) -> None:
         if chosen.layer is not None and not isinstance(chosen.layer, _GOVERNED_LAYERS):

@@ -32,6 +32,8 @@ class Refused:
     def detail(self) -> str:
         why = f"rule {self.verdict.rule}" if self.verdict.rule else self.verdict.reason or self.verdict.code.lower()
         where = f"{self.method} to {self.target}" if self.target else self.method or "a connection"
+        if self.verdict.code is Code.ORIGIN_FAILED:
+            return f"Governor allowed {where}, but {why}"
         return f"Governor refused {where}: {why}"
 
     @property
@@ -71,6 +73,7 @@ _ADVICE = {
     Code.IDENTITY_REQUIRED: "Send the proxy credentials of this agent.",
     Code.IDENTITY_REFUSED: "Send valid proxy credentials: these are unknown or revoked.",
     Code.AUDIT_UNAVAILABLE: "Stop: nothing passes until the operator has restored Governor's log.",
+    Code.ORIGIN_FAILED: "This is not a refusal: the origin is down, or speaks in a way that cannot be trusted.",
     Code.RESOLVE_FAILED: "Check the name: it has no address.",
     Code.DESTINATION_MISMATCH: "Name one destination: tunnel, TLS server name, Host and URL must agree.",
     Code.NON_CANONICAL: "Write the URL in its plain form.",
