@@ -42,13 +42,19 @@ from kernel.version import VERSION
 TESTED_MITMPROXY = "12.2.3"
 LANE = "main"
 UNLOADED = 70
+STOPPED = 3
 _HEARTBEAT_SECONDS = 1.0
 _LATE_SECONDS = 5.0
 
 
 class Enforcer:
-    """One Governor in one mitmproxy process."""
+    """One Governor in one mitmproxy process.
 
+    `seconds_after_stop`: how long it goes on refusing after the log failed before it ends with status 3. None, as under
+    `mitmdump -s`, leaves the end to the operator.
+    """
+
+    seconds_after_stop: float | None = None
     _running: _Running | None = None
     _started = False
 
@@ -62,7 +68,7 @@ class Enforcer:
         elif "mode" in updated and not self._started:
             self._started = True
             try:
-                self._running = _Running()
+                self._running = _Running(self.seconds_after_stop)
             except StartRefused as refused:
                 print(refused, file=sys.stderr, flush=True)
                 # An exception of any other kind lets mitmproxy open its port for a moment.
@@ -97,7 +103,8 @@ class Enforcer:
 class _Running:
     """Everything that exists between a start and its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds_after_stop: float | None) -> None:
+        self._seconds_after_stop = seconds_after_stop
         check_origin()
         if version.VERSION != TESTED_MITMPROXY:
             text = f"mitmproxy is {version.VERSION}; Governor is tested on {TESTED_MITMPROXY}"
@@ -129,6 +136,7 @@ class _Running:
             self._server.stop()
             raise
         self.lane.observe(self.metrics)
+        self.lane.on_stop(self._stopped)
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
@@ -187,6 +195,12 @@ class _Running:
                 self.lane.record("refusals", entry.refusals(source, uncounted.counts, entry.timestamp(start),
                                                             entry.timestamp(now)))
         self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
+
+    def _stopped(self, reason: AuditUnavailable) -> None:
+        """The log has failed: everything is refused from here on."""
+        _say(f"stopped: {reason}; every request is refused")
+        if self._seconds_after_stop is not None:
+            self._end = self._loop.call_later(self._seconds_after_stop, sys.exit, STOPPED)
 
     def _turns(self) -> bool:
         return not self._ready or time.monotonic() - self._turned < _LATE_SECONDS

@@ -20,6 +20,8 @@ from addons.port_lock import port_lock
 
 ASKED_TO_STOP, START_REFUSED, USAGE, FAULT = 0, 1, 2, 3
 DEFAULT_PORT = 8080
+# After a failed log: long enough for a probe to see that it is not ready, and for clients to read the refusal.
+REFUSING_SECONDS = 30.0
 
 
 class GovernedMaster(DumpMaster):
@@ -29,6 +31,7 @@ class GovernedMaster(DumpMaster):
         super().__init__(opts)
         speed_up(self.addons)
         self.enforcer = Enforcer()
+        self.enforcer.seconds_after_stop = REFUSING_SECONDS
         self.served = False
 
     async def run(self) -> None:

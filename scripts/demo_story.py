@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -193,10 +194,10 @@ def allowed(answer: tuple[int, str]) -> None:
     say(f"  200  {body}\n", "good")
 
 
-def refused(answer: tuple[int, str], code: str) -> dict[str, object]:
+def refused(answer: tuple[int, str], code: str) -> dict[str, Any]:
     status, body = answer
     expect(status == 403, "status 403", answer)
-    problem = json.loads(body)
+    problem: dict[str, Any] = json.loads(body)
     expect(problem["code"] == code, f"code {code}", problem)
     say(f"  403  {problem['code']}  {problem['detail']}  ({problem['entry']})\n", "bad")
     return problem
@@ -249,7 +250,7 @@ def act_audit(stage: Stage) -> None:
         f"line {failure['line']}, byte {failure['offset']}: {failure['reason']}\n", "bad")
 
 
-def _verify(stage: Stage, folder: Path) -> tuple[int, dict]:
+def _verify(stage: Stage, folder: Path) -> tuple[int, dict[str, Any]]:
     result = subprocess.run([str(BIN / "governor"), "audit", "verify", str(folder), "--json"], capture_output=True,
                             text=True, env=stage.environment, check=False)
     try:
