@@ -15,7 +15,6 @@ from addons.agents_control import agents_handler
 from addons.agents_file import load
 from addons.control import ControlError, ControlServer, request, user_name
 from addons.errors import AuditUnavailable
-from addons.home import Home
 from addons.identity import Registry
 from addons.lane import Lane
 from addons.verbs.agents import agents
@@ -28,9 +27,7 @@ TOKEN = re.compile(r"gov_[A-Za-z0-9_-]{43}")
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    home = Home.open(tmp_path / "home")
+def home(home):
     Lane.open(home, "main", kernel=build.kernel_identity()).close("made")
     return home
 
