@@ -1,0 +1,135 @@
+"""Why a policy answers as it does: which rules nearly held for a request, and what would let it through.
+
+The verdict is the matcher's (kernel/decide.py); here are only the words about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kernel.address import range_contains
+from kernel.decide import Judgement
+from kernel.facts import Address, RequestFacts
+from kernel.pattern import ANONYMOUS, agent_matches, host_matches, path_matches
+from kernel.policy import Conditions, Destination, HostPattern, PathGlob, Policy, PortRange, Rule, UrlPattern
+from kernel.verdict import Code
+
+_SHOWN_RULES = 5
+_SHOWN_ITEMS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A rule whose `to` fits the request, and what of it does not fit."""
+
+    rule: Rule
+    reasons: tuple[str, ...]
+
+
+def near_misses(policy: Policy, facts: RequestFacts, address: Address) -> list[Miss]:
+    """The rules that speak of the request's host and do not hold, the nearest first."""
+    found = []
+    for rule in (*policy.rules, *policy.nevers):
+        if _reaches(rule.where.to, facts, address, grants=rule.verb.grants):
+            reasons = tuple(_reasons(rule, facts, address))
+            if reasons:
+                found.append(Miss(rule, reasons))
+    return sorted(found, key=lambda miss: (len(miss.reasons), miss.rule.where.to is None))[:_SHOWN_RULES]
+
+
+def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misses: list[Miss]) -> list[str]:
+    """What would have to change for the request to pass, one sentence each; nothing where it passes."""
+    verdict = judgement.verdict
+    if verdict.lets_through:
+        return []
+    held = [rule for rule in (*policy.rules, *policy.nevers) if rule.name in judgement.groups]
+    sentences = [f"Except this request from {_called(rule)} ({rule.position}): it refuses what others allow."
+                 for rule in held if not rule.verb.grants]
+    if verdict.code is Code.PRIVATE_ADDRESS and judgement.address is not None:
+        inside = f"{judgement.address} is an inside address"
+        return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
+    if not any(rule.verb.grants for rule in held):
+        sentences += _grants(facts, misses)
+    return sentences
+
+
+def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:
+    nearest = [miss for miss in misses if miss.rule.verb.grants]
+    for miss in nearest[:2]:
+        reasons = " and ".join(miss.reasons)
+        yield f"Rule {miss.rule.name} ({miss.rule.position}) would allow it, but {reasons}."
+    if not nearest:
+        port = "" if facts.port == {"http": 80, "https": 443}[facts.scheme] else f", ports: {facts.port}"
+        scheme = "" if facts.scheme == "https" else f", schemes: {facts.scheme}"
+        asked = f"to: {facts.host.name}, methods: [{facts.method}]{scheme}{port}"
+        yield f"No rule allows anything to {facts.host.name}: it needs an allow with {asked}."
+
+
+def _called(rule: Rule) -> str:
+    return f"rule {rule.name}" if rule.verb.value != "never" else rule.name
+
+
+def _reasons(rule: Rule, facts: RequestFacts, address: Address) -> Iterator[str]:
+    """Which keys of a rule do not fit the request, in words."""
+    where = rule.where
+    yield from _misfits(where, facts, address, every_reading=rule.verb.grants)
+    if any(_pierces(hole, rule, facts, address) for hole in rule.holes):
+        yield "its except covers this request"
+
+
+def _pierces(hole: Conditions, rule: Rule, facts: RequestFacts, address: Address) -> bool:
+    # A grant is lost when its hole holds under any reading; a refusal only when it holds under all of them.
+    return _reaches(hole.to, facts, address, grants=False) and not any(
+        _misfits(hole, facts, address, every_reading=not rule.verb.grants))
+
+
+def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_reading: bool) -> Iterator[str]:
+    agent = facts.agent.id
+    if where.agents is None and agent == ANONYMOUS:
+        yield "it does not name anonymous in from"
+    elif where.agents is not None and not any(agent_matches(pattern, agent) for pattern in where.agents):
+        yield f"the agent is {agent} and it wants {_listed([pattern.text for pattern in where.agents])}"
+    if where.methods is not None and facts.method not in where.methods:
+        yield f"the method is {facts.method} and it wants {_listed(sorted(where.methods))}"
+    if where.schemes is not None and facts.scheme not in where.schemes:
+        yield f"the scheme is {facts.scheme} and it wants {_listed(sorted(where.schemes))}"
+    if where.ports is not None and not any(each.first <= facts.port <= each.last for each in where.ports):
+        yield f"the port is {facts.port} and it wants {_listed([_port(each) for each in where.ports])}"
+    if where.paths is not None and not _fits_paths(where.paths, facts, every_reading=every_reading):
+        yield f"the path is {facts.path.text} and it wants {_listed([glob.text for glob in where.paths])}"
+    if where.address is not None and not any(range_contains(each, address) for each in where.address):
+        yield f"the address is {address} and it wants {_listed([each.text for each in where.address])}"
+    urls = [item for item in where.to or () if isinstance(item, UrlPattern)]
+    if urls and len(urls) == len(where.to or ()) and not any(_fits_url(url, facts) for url in urls):
+        yield f"the URL is another than {_listed([url.text for url in urls])}"
+
+
+def _fits_url(url: UrlPattern, facts: RequestFacts) -> bool:
+    return (url.scheme == facts.scheme and url.port == facts.port
+            and _fits_paths((url.path,), facts, every_reading=True))
+
+
+def _fits_paths(globs: tuple[PathGlob, ...], facts: RequestFacts, *, every_reading: bool) -> bool:
+    fits = [any(path_matches(glob, reading) for glob in globs) for reading in facts.path.readings]
+    return all(fits) if every_reading else any(fits)
+
+
+def _reaches(to: tuple[Destination, ...] | None, facts: RequestFacts, address: Address, *, grants: bool) -> bool:
+    return to is None or any(_covers(item, facts, address, grants=grants) for item in to)
+
+
+def _covers(item: Destination, facts: RequestFacts, address: Address, *, grants: bool) -> bool:
+    host = item.host if isinstance(item, UrlPattern) else item
+    if isinstance(host, HostPattern):
+        return host_matches(host, facts.host)
+    return range_contains(host, address) and not (grants and facts.host.address is None)
+
+
+def _listed(items: list[str]) -> str:
+    shown = items[:_SHOWN_ITEMS] + ([f"{len(items) - _SHOWN_ITEMS} more"] if len(items) > _SHOWN_ITEMS else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+
+
+def _port(ports: PortRange) -> str:
+    return str(ports.first) if ports.first == ports.last else f"{ports.first}-{ports.last}"
