@@ -157,8 +157,13 @@ def _source(folder: Path, progress: Progress) -> Source:
     return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), _live(folder))
 
 
+def segment_names(folder: Path) -> list[str]:
+    """The segments of a lane, in order."""
+    return sorted(name for name in os.listdir(folder) if _SEGMENT.fullmatch(name))
+
+
 def _segments(folder: Path, progress: Progress) -> Iterator[Segment]:
-    for name in sorted(name for name in os.listdir(folder) if _SEGMENT.fullmatch(name)):
+    for name in segment_names(folder):
         with open_regular(folder / name, progress) as file:
             yield name, lines(file)
 

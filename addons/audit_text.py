@@ -1,0 +1,97 @@
+"""Entries as lines for people. What agents chose is escaped: nothing in it can move a cursor or pass for a line."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from addons.audit_view import Entry, agent_of
+from kernel.entry import commitment
+
+_COLOURS = {"allow": "green", "throttle": "yellow", "ask": "yellow", "deny": "red", "halt": "magenta"}
+_COMMON = frozenset(("v", "type", "seq", "prev", "ts", "mono_us", "lane"))
+
+
+class Vault:
+    """The values behind commitments, read only; without the file, or without a row, there are none."""
+
+    def __init__(self, path: Path) -> None:
+        self.present = path.is_file()
+        self._database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) if self.present else None
+
+    def value(self, entry: Entry, name: str, expected: str) -> str:
+        """The canonical value that `expected` commits to, or words in brackets that say why there is none."""
+        row = self._row(entry, name)
+        if row is None:
+            return "[erased]" if self.present else "[not in this copy]"
+        salt, value = row
+        good = len(salt) == 32 and commitment(salt, name, value.encode()) == expected
+        return value if good else "[the vault holds another value]"
+
+    def _row(self, entry: Entry, name: str) -> tuple[bytes, str] | None:
+        if self._database is None:
+            return None
+        query = 'SELECT salt, value FROM "values" WHERE lane = ? AND seq = ? AND name = ?'
+        try:
+            row = self._database.execute(query, (entry.get("lane"), entry.get("seq"), name)).fetchone()
+        except sqlite3.Error:
+            return None
+        return row if row is not None and isinstance(row[0], bytes) and isinstance(row[1], str) else None
+
+
+def escaped(text: str) -> str:
+    """`text` with every character that does not print (controls, bidi, odd spaces) as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def as_text(entry: Entry, vault: Vault, *, coloured: bool) -> str:
+    """One entry in one line: time, name, type, and what it says."""
+    kind = str(entry.get("type"))
+    name = f"{entry.get('lane')}/{entry.get('seq')}"
+    said = _decision(entry, vault) if kind == "decision" else _fields(entry)
+    verdict = str(entry.get("verdict", "")) if kind == "decision" else ""
+    head = escaped(f"{entry['ts']}  {name:<12} {kind:<11} ")
+    if coloured and verdict in _COLOURS:
+        return head + click.style(f"{verdict:<8} ", fg=_COLOURS[verdict]) + escaped(said)
+    return head + escaped(f"{verdict:<8} {said}" if verdict else said)
+
+
+def _decision(entry: Entry, vault: Vault) -> str:
+    facts = entry.get("in")
+    facts = facts if isinstance(facts, dict) else {}
+    rule = f"rule {entry['rule']}" if entry.get("rule") else "no rule"
+    what = f"{facts.get('method') or entry.get('stage')} {_url(entry, facts, vault)}"
+    return f"{agent_of(entry) or '-'}  {what}  {entry.get('code')}, {rule}: {entry.get('reason')}"
+
+
+def _url(entry: Entry, facts: dict[str, Any], vault: Vault) -> str:
+    port = (
+        "" if facts.get("port") in (None, {"http": 80, "https": 443}.get(str(facts.get("scheme")))) else facts["port"]
+    )
+    place = f"{facts.get('scheme') or '?'}://{facts.get('host') or '?'}{f':{port}' if port else ''}"
+    committed = facts.get("path$c")
+    if not isinstance(committed, str):
+        return place
+    path = vault.value(entry, "path", committed)
+    return place + (_text(path) if path.startswith('"') else f"/{path}")
+
+
+def _text(value: str) -> str:
+    """A canonical string without its quotes. Its escapes stay: they are harmless as they stand."""
+    return value.removeprefix('"').removesuffix('"')
+
+
+def _fields(entry: Entry) -> str:
+    shown = ((name, value) for name, value in entry.items() if name not in _COMMON and value is not None)
+    return "  ".join(f"{name}={_short(value)}" for name, value in shown)
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= 120 else f"{text[:117]}..."
