@@ -18,7 +18,7 @@ from typing import Any
 from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
-from addons import authority, banner, build, gate, origin_failure, own_output, policy_store, settings
+from addons import authority, banner, build_info, gate, origin_failure, own_output, policy_store, settings
 from addons.agents_control import agents_handler
 from addons.control import ControlServer, Message, Peer
 from addons.errors import AuditUnavailable, StartCode, StartRefused
@@ -131,7 +131,7 @@ class _Running:
                                      self._turns, self._checks)
         self._server.start()
         try:
-            self.lane = Lane.open(home, LANE, kernel=build.kernel_identity(), loop=self._loop)
+            self.lane = Lane.open(home, LANE, kernel=build_info.kernel_identity(), loop=self._loop)
         except BaseException:
             self._server.stop()
             raise
@@ -165,7 +165,7 @@ class _Running:
         policy_store.keep(governed, self.paths)
         names = [file.name for file in governed.files]
         digest, mode = governed.policy.digest, MODE
-        self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build.kernel_identity()))
+        self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build_info.kernel_identity()))
         self._governed = governed
         self.metrics.policy_loaded(digest, mode, time.time())
 

@@ -56,7 +56,7 @@ def _around(original: Any) -> Any:
         self.flow.error = flow.Error(event.message)
         yield HttpErrorHook(self.flow)
         self.server_state = self.state_errored
-        if (yield from self.check_killed(False)):
+        if (yield from self.check_killed(emit_error_hook=False)):
             return
         self.flow.response = response = _answer(self.flow)
         yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)

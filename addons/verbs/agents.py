@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from addons import agents_file, build
+from addons import agents_file, build_info
 from addons.agents_control import operator_entry
 from addons.agents_file import Act, AgentsError, changed
 from addons.control import NotRunning, request, user_name
@@ -120,7 +120,7 @@ def _change_alone(folder: Path, act: Act, name: str, sha256: str | None) -> bool
 
 def _recorder(folder: Path, act: Act, name: str, operator: str) -> Callable[[], None]:
     def record() -> None:
-        lane = Lane.open(Home.open(folder), LANE, kernel=build.kernel_identity())
+        lane = Lane.open(Home.open(folder), LANE, kernel=build_info.kernel_identity())
         try:
             lane.write_now("operator", operator_entry(act, name, operator, "cli"))
         finally:
