@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kernel.policy import AgentPattern, PathGlob
 
@@ -27,6 +27,9 @@ Key = tuple[Where, int, str]
 # A request meets one of the alternatives of each feature, and all keys of an alternative.
 Feature = tuple[frozenset[Key], ...]
 Features = tuple[Feature, ...]
+
+
+type _Tables[E: Filed] = dict[tuple[Where, int], dict[str, Bucket[E]]]
 
 
 class Filed(Protocol):
@@ -72,11 +75,11 @@ class Bucket[E: Filed]:
 
     __slots__ = ("_agents", "_anywhere", "_placed", "always", "filed")
 
-    def __init__(self, always: Iterable[E], tables: dict[tuple[Where, int], dict[str, Bucket[E]]]) -> None:
+    def __init__(self, always: Iterable[E], tables: _Tables[E]) -> None:
         self.always, self.filed = tuple(always), bool(tables)
-        self._agents = [(part, table) for (where, part), table in tables.items() if where == AGENT]
-        self._anywhere = [(part, table) for (where, part), table in tables.items() if where == ANYWHERE]
-        self._placed = [(where, part, table) for (where, part), table in tables.items() if isinstance(where, int)]
+        self._agents = tuple((part, table) for (where, part), table in tables.items() if where == AGENT)
+        self._anywhere = tuple((part, table) for (where, part), table in tables.items() if where == ANYWHERE)
+        self._placed = tuple((where, part, table) for (where, part), table in tables.items() if isinstance(where, int))
 
     def gather(self, agent: str, segments: tuple[str, ...], found: list[E]) -> None:
         """Add to `found` every entry that may match. An entry may come twice."""
@@ -132,14 +135,21 @@ def _file[E: Filed](items: list[tuple[E, Features]]) -> Bucket[E]:
             continue
         others = features[:place] + features[place + 1 :]
         for keys in features[place]:
-            key = min(keys, key=_rarity(counts))
+            key = _chosen(keys, counts)
             filed[key].append((entry, (*others, (keys - {key},))))
     return Bucket(always, _tables(filed))
 
 
-def _rarity(counts: Counter[Key]) -> Callable[[Key], tuple[int, bool, str]]:
-    # Of equally rare words one with a fixed place is found with a single look.
-    return lambda key: (counts[key], key[0] == ANYWHERE, key[2])
+def _chosen(keys: frozenset[Key], counts: Counter[Key]) -> Key:
+    """The key to file under. Of about equally rare ones the one that stands first in the path: when all entries are
+    filed by one place, a request looks at one table."""
+    rare = 2 * min([counts[key] for key in keys])
+    return min([key for key in keys if counts[key] <= rare], key=_order)
+
+
+def _order(key: Key) -> tuple[bool, int, str]:
+    where, _, word = key
+    return where == ANYWHERE, where if isinstance(where, int) else 0, word
 
 
 def _rarest(features: Features, counts: Counter[Key], total: int) -> int | None:
@@ -154,9 +164,7 @@ def _rarest(features: Features, counts: Counter[Key], total: int) -> int | None:
     return place
 
 
-def _tables[E: Filed](
-    filed: dict[Key, list[tuple[E, Features]]],
-) -> dict[tuple[Where, int], dict[str, Bucket[E]]]:
+def _tables[E: Filed](filed: dict[Key, list[tuple[E, Features]]]) -> _Tables[E]:
     tables: defaultdict[tuple[Where, int], dict[str, Bucket[E]]] = defaultdict(dict)
     for (where, part, word), items in filed.items():
         tables[where, part][word] = _file(items)

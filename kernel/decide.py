@@ -43,13 +43,12 @@ def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
     """The refusal of a name that need not be resolved. None: go on to the addresses."""
     if facts.host.address is not None:
         return None
-    readings = index.by_name(facts)
-    held = readings[0].certain if len(readings) == 1 else index.join(*(each.certain for each in readings))
+    candidates = index.by_name(facts)
+    held = index.certain(candidates)
     verdict = _of_rules([index.verdicts[number] for number in held])
     if verdict.code in _REFUSING:
         return Judgement(verdict, index.names(held), None)
-    possible = [{*each.certain, *(hanging.rule for hanging in each.pending if hanging.grants)} for each in readings]
-    return None if set.intersection(*possible) else Judgement(NOTHING_ALLOWS, (), None)
+    return None if held or index.may_grant(candidates) else Judgement(NOTHING_ALLOWS, (), None)
 
 
 def address_stage(

@@ -9,21 +9,22 @@ conditions of a grant only a host that is an address literal, everywhere else th
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
-from kernel.clause import CERTAIN, Hole, Shared, inside, parents, path_set
+from kernel.clause import CERTAIN, Hole, Shape, Shared, inside, parents, path_set
 from kernel.glob import joined
 from kernel.places import Place, Places
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from kernel.bucket import Features
-    from kernel.clause import Residue, Shape
+    from kernel.clause import Residue
     from kernel.facts import Address, Host, RequestFacts
     from kernel.policy import Destination, Policy, Rule
 
@@ -94,16 +95,9 @@ class Entry:
         return self._gate.whole(agent, port) and not self._paths and not self._address and not self._holes
 
 
-class Reading(NamedTuple):
-    """One reading of a request's path: the rules that hold at every address, and those that hang on the address."""
-
-    shape: Shape
-    text: str
-    segments: tuple[str, ...]
-    certain: tuple[int, ...]
-    pending: Sequence[Pending]
-
-
+# One reading of a request's path: its shape, text and segments, the rules that hold at every address, and the entries
+# that hang on the address. A bare tuple, because one is made for every request.
+Reading = tuple[Shape, str, tuple[str, ...], tuple[int, ...], Sequence[Pending]]
 Candidates = tuple[Reading, ...]
 
 
@@ -185,11 +179,20 @@ class Index:
         place = self._places.at(address)
         if len(candidates) == 1:
             reading = candidates[0]
-            if not reading.pending and not place.buckets:
-                return reading.certain
+            if not reading[4] and not place.buckets:
+                return reading[3]
             return tuple(sorted(_held(reading, facts.host, place, address)))
         first, second = (_held(reading, facts.host, place, address) for reading in candidates)
         return self.join(first, second)
+
+    def certain(self, candidates: Candidates) -> tuple[int, ...]:
+        """The rules that hold whatever the address."""
+        return candidates[0][3] if len(candidates) == 1 else self.join(*(reading[3] for reading in candidates))
+
+    def may_grant(self, candidates: Candidates) -> bool:
+        """True when some grant may hold at some address."""
+        grants = ({*certain, *(each.rule for each in pending)} for *_, certain, pending in candidates)
+        return any(self.rules[number].verb.grants for number in set.intersection(*grants))
 
     def join(self, first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
         """What holds under two readings: a grant must hold under both, a refusal under either."""
@@ -269,7 +272,7 @@ def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, s
             else:
                 pending.append(asked)
     ordered = tuple(certain) if len(certain) < 2 else tuple(sorted(set(certain)))
-    return Reading(shape, text, segments, ordered, pending)
+    return shape, text, segments, ordered, pending
 
 
 def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> list[Entry]:
@@ -279,11 +282,12 @@ def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> lis
 
 
 def _held(reading: Reading, host: Host, place: Place[Entry], address: Address) -> set[int]:
-    held = set(reading.certain)
-    held.update(each.rule for each in reading.pending if each.holds(address, place.inner))
+    shape, text, segments, certain, pending = reading
+    held = set(certain)
+    held.update(each.rule for each in pending if each.holds(address, place.inner))
     for each in place.buckets:
-        for entry in _gathered(each, reading.shape[0], reading.segments):
-            asked = entry.asked(reading.shape, host, reading.text, reading.segments)
+        for entry in _gathered(each, shape[0], segments):
+            asked = entry.asked(shape, host, text, segments)
             if asked is not None and asked.holds(address, place.inner):
                 held.add(entry.rule)
     return held
