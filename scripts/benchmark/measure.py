@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,8 @@ class Samples:
 
 @dataclass(frozen=True)
 class Plan:
+    """How much is measured on each axis."""
+
     rounds: int
     seconds: float
     warm_seconds: float
@@ -58,12 +61,17 @@ class Bench:
 
     def __init__(self, client: subprocess.Popen[str], origin: Origin, plan: Plan) -> None:
         self._client, self._origin, self._plan = client, origin, plan
+        self._seconds = plan.seconds
 
-    def axis(self, axis: str, contenders: list[Contender], tell: Callable[[str], None]) -> dict[str, Samples]:
-        """All samples of one axis. Raises `SliceFailed`."""
+    def axis(self, axis: str, contenders: list[Contender], tell: Callable[[str], None],
+             budget_seconds: float | None = None) -> dict[str, Samples]:
+        """All samples of one axis; with a budget, in slices as long as that allows. Raises `SliceFailed`."""
         bare, others = contenders[0], contenders[1:]
         samples = {contender.name: Samples() for contender in contenders}
+        self._seconds, began = self._plan.seconds, time.monotonic()
         before = self._slice(axis, bare)
+        if budget_seconds is not None:
+            self._fill(budget_seconds, time.monotonic() - began, self._plan.rounds * len(others) * 2)
         for number in range(self._plan.rounds):
             tell(f"{AXES[axis]}: round {number + 1} of {self._plan.rounds}")
             for contender in _alternating(others, number):
@@ -77,12 +85,17 @@ class Bench:
                 before = after
         return samples
 
+    def _fill(self, budget_seconds: float, first_seconds: float, slices: int) -> None:
+        """Make the slices to come as long as the budget allows after a first one, which shows what connecting takes."""
+        each = (budget_seconds - first_seconds) / slices
+        self._seconds = max(self._plan.seconds, each - (first_seconds - self._plan.seconds))
+
     def _slice(self, axis: str, contender: Contender) -> dict[str, Any]:
         encrypted = not axis.startswith("plain")
         job = {
             "axis": axis, "proxy_port": contender.port, "connections": self._plan.connections,
             "origin_port": self._origin.https_port if encrypted else self._origin.http_port,
-            "warm_seconds": self._plan.warm_seconds, "seconds": self._plan.seconds,
+            "warm_seconds": self._plan.warm_seconds, "seconds": self._seconds,
         }
         assert self._client.stdin
         assert self._client.stdout
