@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 from kernel.verdict import Action, Code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client.core import Metric
 
@@ -45,8 +45,10 @@ DECISION_BOUNDS = (
 COMMIT_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 UPSTREAM_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-_FIRST_SEEN_AT_ZERO = (
-    # increase() needs a first sample at zero; these are the ones that alerts look at.
+_DECISION_HELP = "Time to a verdict with the lookup of the name, without the log."
+_UPSTREAM_HELP = "Time an origin took to the head of its response."
+
+_FIRST_DECISIONS = (
     (Action.ALLOW, Code.ALLOW),
     (Action.DENY, Code.DEFAULT_DENY),
     (Action.DENY, Code.RULE_DENY),
@@ -81,22 +83,51 @@ _GAUGE_HELP = {
 }
 
 
+class Counter:
+    """Counts by the values of their labels. Not locked: `Metrics` holds the lock."""
+
+    __slots__ = ("counts", "labels", "name", "text")
+
+    def __init__(self, name: str, text: str, *labels: str) -> None:
+        self.name, self.text, self.labels = name, text, labels
+        self.counts: defaultdict[tuple[str, ...], int] = defaultdict(int)
+        if not labels:
+            self.counts[()] = 0
+
+    def copy(self) -> Counter:
+        copy = Counter(self.name, self.text, *self.labels)
+        copy.counts.update(self.counts)
+        return copy
+
+    def family(self) -> Metric:
+        family = CounterMetricFamily(PREFIX + self.name, self.text, labels=self.labels)
+        for values, count in self.counts.items():
+            family.add_metric([str(value) for value in values], count)
+        return family
+
+
 class Histogram:
     """Observed seconds in fixed buckets. Not locked: `Metrics` holds the lock."""
 
-    __slots__ = ("bounds", "counts", "total_seconds")
+    __slots__ = ("bounds", "counts", "name", "text", "total_seconds")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds, self.counts, self.total_seconds = bounds, [0] * (len(bounds) + 1), 0.0
+    def __init__(self, name: str, text: str, bounds: tuple[float, ...]) -> None:
+        self.name, self.text, self.bounds = name, text, bounds
+        self.counts, self.total_seconds = [0] * (len(bounds) + 1), 0.0
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_seconds += seconds
 
-    def family(self, name: str, text: str) -> Metric:
+    def copy(self) -> Histogram:
+        copy = Histogram(self.name, self.text, self.bounds)
+        copy.counts, copy.total_seconds = self.counts[:], self.total_seconds
+        return copy
+
+    def family(self) -> Metric:
         edges = [*map(str, self.bounds), "+Inf"]
         buckets = list(zip(edges, accumulate(self.counts), strict=True))
-        return HistogramMetricFamily(PREFIX + name, text, buckets=buckets, sum_value=self.total_seconds)
+        return HistogramMetricFamily(PREFIX + self.name, self.text, buckets=buckets, sum_value=self.total_seconds)
 
 
 class Labels:
@@ -124,23 +155,31 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._build = {"version": version, "mitmproxy": mitmproxy}
-        self._decisions: defaultdict[tuple[str, ...], int] = defaultdict(int)
-        self._agents: defaultdict[tuple[str, ...], int] = defaultdict(int)
-        self._rules: defaultdict[str, int] = defaultdict(int)
-        self._entries: defaultdict[str, int] = defaultdict(int)
-        self._faults: defaultdict[str, int] = defaultdict(int)
-        self._tls_failures: dict[str, int] = dict.fromkeys(Side, 0)
+        self._decisions = Counter("decisions", "Verdicts by what and why.", "verdict", "code")
+        self._agents = Counter("agent_decisions", "Verdicts by agent.", "agent", "verdict")
+        self._rules = Counter("rule_hits", "Verdicts that a rule decided.", "rule")
+        self._entries = Counter("audit_entries", "Entries of the log.", "type")
+        self._faults = Counter("faults", "Faults; each one blocked what it met.", "where")
+        self._tls_failures = Counter("tls_failures", "Failed TLS handshakes.", "side")
+        self._steps = Counter("steps", "Steps of the kernel.")
+        self._rate_limited = Counter("rate_limited", "Requests answered 429.")
+        self._reload_failures = Counter("policy_reload_failures", "New policies that were refused.")
+        self._decision_seconds = Histogram("decision_seconds", _DECISION_HELP, DECISION_BOUNDS)
+        self._commit_seconds = Histogram("audit_commit_seconds", "Time of one group commit of the log.", COMMIT_BOUNDS)
+        self._upstream_seconds = Histogram("upstream_seconds", _UPSTREAM_HELP, UPSTREAM_BOUNDS)
+        self._families = tuple(family for family in vars(self).values() if isinstance(family, Counter | Histogram))
         self._agent_labels, self._rule_labels = Labels(AGENT_LABELS), Labels(RULE_LABELS)
         self._fault_labels, self._entry_labels = Labels(PLACE_LABELS), Labels(PLACE_LABELS)
-        self._decision_seconds = Histogram(DECISION_BOUNDS)
-        self._commit_seconds = Histogram(COMMIT_BOUNDS)
-        self._upstream_seconds = Histogram(UPSTREAM_BOUNDS)
-        self._steps = self._reload_failures = self._rate_limited = 0
         self._policy: tuple[str, str, float] | None = None
         self._readings: dict[Gauge, Callable[[], float]] = {}
-        self._decisions.update(dict.fromkeys(_FIRST_SEEN_AT_ZERO, 0))
-        self._faults[OTHER] = 0
+        self._start_at_zero()
         self.registry.register(self)
+
+    def _start_at_zero(self) -> None:
+        """increase() needs a first sample at zero: give one to what alerts look at."""
+        self._decisions.counts.update(dict.fromkeys(_FIRST_DECISIONS, 0))
+        self._faults.counts[OTHER,] = 0
+        self._tls_failures.counts.update({(side,): 0 for side in Side})
 
     def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
         """Count one verdict on a request, message or DNS question, not on a CONNECT.
@@ -148,21 +187,21 @@ class Metrics(Collector):
         `agent` is empty where nobody was identified; `seconds` is the time to the verdict.
         """
         with self._lock:
-            self._decisions[verdict, code] += 1
-            self._agents[self._agent_labels.label(agent or UNIDENTIFIED), verdict] += 1
+            self._decisions.counts[verdict, code] += 1
+            self._agents.counts[self._agent_labels.label(agent or UNIDENTIFIED), verdict] += 1
             if rule is not None:
-                self._rules[self._rule_labels.label(rule)] += 1
+                self._rules.counts[self._rule_labels.label(rule),] += 1
             self._decision_seconds.observe(seconds)
 
     def step(self) -> None:
         """Count one step of the kernel, of any kind."""
         with self._lock:
-            self._steps += 1
+            self._steps.counts[()] += 1
 
     def rate_limited(self) -> None:
         """Count one request that was answered 429."""
         with self._lock:
-            self._rate_limited += 1
+            self._rate_limited.counts[()] += 1
 
     def outcome(self, upstream_seconds: float | None) -> None:
         """Note how long an origin took from the request to the head of its response; None where there was none."""
@@ -173,7 +212,7 @@ class Metrics(Collector):
     def entry(self, kind: str) -> None:
         """Count one entry of the log by its type."""
         with self._lock:
-            self._entries[self._entry_labels.label(kind)] += 1
+            self._entries.counts[self._entry_labels.label(kind),] += 1
 
     def commit(self, seconds: float) -> None:
         """Note how long one group commit took, from its first write to the end of its fdatasync."""
@@ -183,12 +222,12 @@ class Metrics(Collector):
     def fault(self, where: str) -> None:
         """Count one fault; `where` is a fixed word such as a hook's name, never text from a flow."""
         with self._lock:
-            self._faults[self._fault_labels.label(where)] += 1
+            self._faults.counts[self._fault_labels.label(where),] += 1
 
     def tls_failure(self, side: Side) -> None:
         """Count one failed handshake."""
         with self._lock:
-            self._tls_failures[side] += 1
+            self._tls_failures.counts[side,] += 1
 
     def policy_loaded(self, digest: str, mode: str, at: float) -> None:
         """Say which policy is in force since `at` (Unix time), and in which mode."""
@@ -197,7 +236,7 @@ class Metrics(Collector):
     def reload_failed(self) -> None:
         """Count one new policy that was refused."""
         with self._lock:
-            self._reload_failures += 1
+            self._reload_failures.counts[()] += 1
 
     def read(self, gauge: Gauge, reading: Callable[[], float]) -> None:
         """Have `gauge` read by calling `reading` at every scrape, in the thread of the metrics server."""
@@ -212,26 +251,11 @@ class Metrics(Collector):
         """Yield every family; called by the registry."""
         gauges = [self._gauge(gauge) for gauge in Gauge]
         with self._lock:
-            families = [*self._counters(), *self._histograms()]
-        yield from families
+            # Copied here and built outside: a decision waits for this lock.
+            copies = [family.copy() for family in self._families]
+        yield from (copy.family() for copy in copies)
         yield from gauges
         yield from self._facts()
-
-    def _counters(self) -> Iterator[Metric]:
-        yield _counter("decisions", "Verdicts by what and why.", ("verdict", "code"), self._decisions)
-        yield _counter("agent_decisions", "Verdicts by agent.", ("agent", "verdict"), self._agents)
-        yield _counter("rule_hits", "Verdicts that a rule decided.", ("rule",), _singles(self._rules))
-        yield _counter("audit_entries", "Entries of the log.", ("type",), _singles(self._entries))
-        yield _counter("faults", "Faults; each one blocked what it met.", ("where",), _singles(self._faults))
-        yield _counter("tls_failures", "Failed TLS handshakes.", ("side",), _singles(self._tls_failures))
-        yield _counter("steps", "Steps of the kernel.", (), {(): self._steps})
-        yield _counter("rate_limited", "Requests answered 429.", (), {(): self._rate_limited})
-        yield _counter("policy_reload_failures", "New policies that were refused.", (), {(): self._reload_failures})
-
-    def _histograms(self) -> Iterator[Metric]:
-        yield self._decision_seconds.family("decision_seconds", "Time to a verdict with the lookup of the name, without the log.")
-        yield self._commit_seconds.family("audit_commit_seconds", "Time of one group commit of the log.")
-        yield self._upstream_seconds.family("upstream_seconds", "Time an origin took to the head of its response.")
 
     def _gauge(self, gauge: Gauge) -> Metric:
         family = GaugeMetricFamily(PREFIX + gauge, _GAUGE_HELP[gauge])
@@ -255,14 +279,3 @@ class Metrics(Collector):
             mode.add_metric([], {"mode": policy[1]})
             loaded.add_metric([], policy[2])
         yield from (mode, digest, loaded)
-
-
-def _singles(counts: Mapping[str, int]) -> dict[tuple[str, ...], int]:
-    return {(label,): count for label, count in counts.items()}
-
-
-def _counter(name: str, text: str, labels: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> Metric:
-    family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-    for values, count in counts.items():
-        family.add_metric([str(value) for value in values], count)
-    return family

@@ -154,10 +154,10 @@ def test_the_openmetrics_form_is_valid_too(metrics):
 @settings(max_examples=scaled(50))
 @given(st.lists(st.floats(0, 100)))
 def test_a_bucket_holds_exactly_what_is_not_above_its_bound(values):
-    histogram = Histogram(DECISION_BOUNDS)
+    histogram = Histogram("x", "", DECISION_BOUNDS)
     for value in values:
         histogram.observe(value)
-    samples = histogram.family("x", "").samples
+    samples = histogram.family().samples
     buckets = {sample.labels["le"]: sample.value for sample in samples if "le" in sample.labels}
 
     for bound in DECISION_BOUNDS:
