@@ -56,7 +56,7 @@ def policy() -> None:
 @policy.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE)
 @click.option("--strict", is_flag=True, help="Exit 1 on a warning, too.")
-@click.option("--home", metavar="DIR", help="The home whose registered agents a policy may name. Before $GOVERNOR_HOME.")
+@click.option("--home", metavar="DIR", help="The home whose registered agents are known. Before $GOVERNOR_HOME.")
 @_json
 @click.pass_context
 def check(ctx: click.Context, files: tuple[Path, ...], strict: bool, home: str | None, as_json: bool) -> None:
