@@ -33,6 +33,7 @@ from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
+from addons.port_lock import port_lock
 from addons.refusal_rate import RefusalRate
 from addons.resolver import Resolver
 from kernel import entry
@@ -117,8 +118,12 @@ class _Running:
         self._ready = False
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
+            # For a literal listen_host mitmproxy has its port open before it loads a script; nothing is served yet.
+            listening = bool(ctx.master.addons.get("proxyserver").listen_addrs())
+            for host, port in settings.listen_addresses(options):
+                opened.enter_context(port_lock(host, port, open_already=listening))
             self._open(options)
-            opened.pop_all()
+            self._locks = opened.pop_all()
 
     def _open(self, options: Any) -> None:
         home = Home.open(home_folder(self._settings.home))
@@ -252,6 +257,7 @@ class _Running:
         self._outcomes.cut_all()
         self.lane.close(reason)
         self._server.stop()
+        self._locks.close()
         with contextlib.suppress(OSError):
             self.paths.control_sock.unlink()
 

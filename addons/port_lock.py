@@ -12,10 +12,14 @@ from addons.errors import StartCode, StartRefused
 
 
 @contextlib.contextmanager
-def port_lock(host: str, port: int) -> Iterator[None]:
-    """Hold (host, port) exclusively. Raises `StartRefused` (PORT_BUSY) when it is taken, by whomever."""
+def port_lock(host: str, port: int, *, open_already: bool = False) -> Iterator[None]:
+    """Hold (host, port) exclusively. Raises `StartRefused` (PORT_BUSY) when it is taken, by whomever.
+
+    `open_already`: this process listens there, so that only the name is left to take.
+    """
     with contextlib.closing(_name_lock(host, port)):
-        _probe(host, port)
+        if not open_already:
+            _probe(host, port)
         yield
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mitmproxy import exceptions, hooks
 from mitmproxy.options import Options
-from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tools import cmdline
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.main import run
@@ -16,10 +14,8 @@ from mitmproxy.tools.main import run
 from addons.dispatch import speed_up
 from addons.enforcer import Enforcer
 from addons.errors import StartRefused
-from addons.port_lock import port_lock
 
 ASKED_TO_STOP, START_REFUSED, USAGE, FAULT = 0, 1, 2, 3
-DEFAULT_PORT = 8080
 # After a failed log: long enough for a probe to see that it is not ready, and for clients to read the refusal.
 REFUSING_SECONDS = 30.0
 
@@ -36,9 +32,8 @@ class GovernedMaster(DumpMaster):
 
     async def run(self) -> None:
         """Serve until asked to stop. Raises `StartRefused` or SystemExit before any port is open."""
-        with _ports(self.options):
-            self._admit(self.enforcer)
-            await super().run()
+        self._admit(self.enforcer)
+        await super().run()
 
     async def running(self) -> None:
         self.served = True
@@ -50,16 +45,6 @@ class GovernedMaster(DumpMaster):
         chain = self.addons.chain
         chain.insert(chain.index(self.addons.get("scriptloader")), chain.pop())
         self.addons.invoke_addon_sync(enforcer, hooks.ConfigureHook(set(self.options.keys())))
-
-
-@contextlib.contextmanager
-def _ports(options: Options) -> Iterator[None]:
-    with contextlib.ExitStack() as held:
-        for text in options.mode:
-            mode = ProxyMode.parse(text)
-            port = mode.listen_port(options.listen_port)
-            held.enter_context(port_lock(mode.listen_host(options.listen_host), DEFAULT_PORT if port is None else port))
-        yield
 
 
 def serve(arguments: Sequence[str]) -> int:

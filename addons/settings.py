@@ -9,10 +9,12 @@ from typing import Any
 
 from mitmproxy import exceptions, optmanager
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy.mode_specs import ProxyMode
 
 from addons.errors import StartCode, StartRefused
 
 METRICS_ADDRESS = "127.0.0.1:9464"
+_DEFAULT_PORT = 8080
 
 # An unlisted option must keep its default: mitmproxy has options that skip interception, rewrite requests after the
 # verdict or write secrets to disk, and a later version may add more.
@@ -67,6 +69,13 @@ def check_at_start(options: optmanager.OptManager) -> None:
     for mode in options.mode:
         if mode != "regular" and not mode.startswith("regular@"):
             raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular")
+
+
+def listen_addresses(options: optmanager.OptManager) -> list[tuple[str, int]]:
+    """Where mitmproxy is going to listen. An empty host is every address."""
+    modes = [ProxyMode.parse(text) for text in options.mode]
+    return [(mode.listen_host(options.listen_host), mode.listen_port(options.listen_port) or _DEFAULT_PORT)
+            for mode in modes]
 
 
 def force(options: optmanager.OptManager, confdir: Path) -> None:
