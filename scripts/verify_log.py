@@ -1,0 +1,468 @@
+#!/usr/bin/env python3
+"""Verify a Governor audit log: one file, the standard library, `cryptography` and `blake3`, no code of Governor's.
+
+    verify_log.py AUDIT_FOLDER --trust KEY
+
+KEY is the verifier key of the log's root (NAME+KEYID+BASE64), a file holding one, or a trust.json. Written from the
+section "The log" of kernel/README.md, so that it can be compared with that page rather than with the product.
+
+Exit status: 0 verified, 1 tampered, 2 wrong usage or no log, 3 no key to trust was given, 4 incomplete, 5 rolled back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import json
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+ENTRY = b"governor/audit/entry/v1\0"
+CERTIFICATE = b"governor/audit/lane/v1\0"
+ZEROS = "0" * 64
+MAX_LINE = 2**20
+MAX_DEPTH = 32
+LINE = re.compile(rb'\{"e":(.*),"kid":"([0-9a-f]{8})","sig":"([A-Za-z0-9+/]{86}==)"\}\n', re.DOTALL)
+STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+LANE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+COMMON = {"v": int, "type": str, "seq": int, "prev": str, "ts": str, "mono_us": int, "lane": str}
+SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
+RESULTS = {1: "tampered", 3: "not_pinned", 4: "incomplete", 5: "rolled_back"}
+
+
+class Problem(Exception):
+    """Something that does not hold; `code` is the exit status that says so."""
+
+    def __init__(self, reason, code=1):
+        super().__init__(reason)
+        self.code = code
+
+
+def require(holds, reason):
+    if not holds:
+        raise Problem(reason)
+
+
+def unbase64(text):
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem("not base64") from None
+    require(base64.b64encode(data).decode() == text, "base64 with unused bits set")
+    return data
+
+
+# Canonical form
+
+
+def read_canonical(raw):
+    """The value of canonical bytes."""
+
+    def pairs(items):
+        value = dict(items)
+        require(len(value) == len(items), "a key occurs twice")
+        require(all(key.isascii() for key in value), "a key is not ASCII")
+        return value
+
+    def no_number(text):
+        raise Problem(f"{text[:20]} is not an integer")
+
+    try:
+        value = json.loads(raw, object_pairs_hook=pairs, parse_float=no_number, parse_constant=no_number)
+        check_bounds(value, MAX_DEPTH)
+        same = canonical(value) == raw
+    except (ValueError, RecursionError):
+        raise Problem("not JSON") from None
+    require(same, "not in canonical form")
+    return value
+
+
+def check_bounds(value, depth):
+    if isinstance(value, int):
+        require(abs(value) < 2**53, "an integer beyond 2^53-1")
+    if isinstance(value, dict | list):
+        require(depth > 0, "nested too deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            check_bounds(item, depth - 1)
+
+
+def canonical(value):
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+# Keys and signatures
+
+
+class Key:
+    """A verifier key: NAME+KEYID+base64(0x01 || public key)."""
+
+    def __init__(self, text):
+        name, _, rest = text.strip().partition("+")
+        kid, _, encoded = rest.partition("+")
+        data = unbase64(encoded)
+        require(name and len(data) == 33 and data[0] == 1, "not an Ed25519 verifier key")
+        self.text, self.name, self.kid = text.strip(), name, kid
+        self.id = hashlib.sha256(name.encode() + b"\n" + data).digest()[:4]
+        require(self.id.hex() == kid, "the key id does not belong to the key")
+        self.public = Ed25519PublicKey.from_public_bytes(data[1:])
+
+    def signed(self, signature, message):
+        try:
+            self.public.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+def root_log_id(key):
+    found = re.fullmatch(r"governor/([0-9a-f]{16})", key.name)
+    require(found, f"{key.name} is not the name of a root key")
+    return found[1]
+
+
+def trusted_key(text):
+    path = Path(text)
+    if path.is_file():
+        text = path.read_text().strip()
+        if text.startswith("{"):
+            text = json.loads(text)["root"]
+    key = Key(text.split("\n")[0])
+    root_log_id(key)
+    return key
+
+
+# Tree and checkpoints
+
+
+class Tree:
+    """RFC 6962, as the roots of the complete subtrees from the largest to the smallest."""
+
+    def __init__(self):
+        self.size, self.peaks = 0, []
+
+    def append(self, line):
+        node, size = hashlib.sha256(b"\0" + line).digest(), self.size
+        while size % 2:
+            node, size = hashlib.sha256(b"\1" + self.peaks.pop() + node).digest(), size // 2
+        self.peaks.append(node)
+        self.size += 1
+
+    def root(self):
+        *larger, root = self.peaks
+        for peak in reversed(larger):
+            root = hashlib.sha256(b"\1" + peak + root).digest()
+        return root
+
+
+class Checkpoint:
+    """A signed note: origin, size and root, an empty line, signature lines."""
+
+    def __init__(self, text):
+        body, empty, signatures = text.rpartition("\n\n")
+        require(empty and signatures.endswith("\n"), "not a signed note")
+        self.body, self.signatures = body + "\n", signatures[:-1].split("\n")
+        lines = body.split("\n")
+        require(len(lines) == 3 and re.fullmatch(r"[1-9][0-9]{0,18}", lines[1]), "not a checkpoint")
+        self.origin, self.size, self.root = lines[0], int(lines[1]), unbase64(lines[2])
+        require(len(self.root) == 32, "not a checkpoint")
+
+    def check(self, key):
+        require(self.origin == key.name, f"a checkpoint of {self.origin}, not of {key.name}")
+        good = False
+        for line in self.signatures:
+            found = re.fullmatch(r"\u2014 ([!-*,-~]+) ([A-Za-z0-9+/=]+)", line)
+            require(found, "a malformed signature line")
+            data = unbase64(found[2])
+            require(len(data) > 4, "a malformed signature line")
+            if found[1] == key.name and data[:4] == key.id:
+                require(key.signed(data[4:], self.body.encode()), "the signature of a checkpoint does not verify")
+                good = True
+        require(good, "a checkpoint without the lane's signature")
+
+
+def read_checkpoints(path):
+    """The notes of checkpoints.note in order. A note goes on as long as signature lines come."""
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    *lines, unfinished = text.split("\n")
+    note, notes = [], []
+    for line in [*lines, unfinished]:
+        if note and note[-1].startswith("\u2014 ") and not line.startswith("\u2014 "):
+            notes.append(Checkpoint("\n".join(note) + "\n"))
+            note = []
+        note.append(line)
+        require(len(note) <= 64, "checkpoints.note holds something else than checkpoints")
+    sizes = [found.size for found in notes]
+    require(sizes == sorted(sizes), "the sizes of the checkpoints decrease")
+    return notes
+
+
+# Lanes
+
+
+def lines_of(folder):
+    """(segment, line number, offset, line) of every line; a line may lack its LF where a segment ends."""
+    for number, path in enumerate(sorted(path for path in folder.iterdir() if SEGMENT.fullmatch(path.name))):
+        require(path.name == f"{number:06d}.jsonl", f"segment {number:06d}.jsonl is missing")
+        offset = 0
+        with path.open("rb") as file:
+            for count, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
+                yield path.name, count, offset, line
+                offset += len(line)
+
+
+class Lane:
+    """One lane, verified from its first line to its last."""
+
+    def __init__(self, folder, root, every):
+        self.name, self.folder, self.root, self.every = folder.name, folder, root, every
+        self.tree, self.head, self.key, self.genesis = Tree(), ZEROS, None, False
+        self.unsigned, self.torn, self.place = [], None, ""
+
+    def verify(self, minimum, claims):
+        try:
+            self.walk(minimum, claims)
+        except Problem:
+            # A bad signature before it is the better answer: it names the entry that was changed.
+            self.check_signatures()
+            raise
+
+    def walk(self, minimum, claims):
+        require(LANE.fullmatch(self.name), "not the name of a lane")
+        notes = read_checkpoints(self.folder / "checkpoints.note")
+        if minimum is not None:
+            notes.append(Checkpoint(minimum))
+        for segment, count, offset, line in lines_of(self.folder):
+            require(self.torn is None, f"{self.torn}: a line without its line feed, and more after it")
+            self.place = f"{segment} line {count}, byte {offset}, entry {self.name}/{self.tree.size}"
+            if not line.endswith(b"\n") and len(line) <= MAX_LINE:
+                self.torn = self.place
+                continue
+            self.take(line)
+            self.compare([note for note in notes if note.size == self.tree.size], claims)
+        self.place = ""
+        self.check_signatures()
+        self.end(notes, claims)
+
+    def take(self, line):
+        found = LINE.fullmatch(line)
+        require(found and len(line) <= MAX_LINE, "not a line of the log")
+        raw, kid, signature = found[1], found[2].decode(), unbase64(found[3].decode())
+        entry = read_canonical(raw)
+        require(isinstance(entry, dict), "an entry is an object")
+        for name, kind in COMMON.items():
+            require(type(entry.get(name)) is kind, f"{name} is missing or of another type")
+        require(entry["v"] == 1, "v is not 1")
+        require(entry["lane"] == self.name, "an entry of another lane")
+        require(entry["seq"] == self.tree.size, f"seq is {entry['seq']}")
+        require(entry["prev"] == self.head, "prev is not the hash of the entry before")
+        check_stamp(entry["ts"])
+        hashed = blake3(ENTRY + raw).digest()
+        self.check_signer(entry, kid, hashed, signature)
+        self.tree.append(line[:-1])
+        self.head = hashed.hex()
+
+    def check_signer(self, entry, kid, hashed, signature):
+        if entry["type"] == "genesis":
+            require(self.tree.size == 0, "genesis stands inside a lane")
+            signer, self.genesis = genesis_key(entry, self.root), True
+        elif entry["type"] == "lane_open":
+            require(self.key is None, "lane_open stands inside a lane")
+            signer = self.key = lane_key(entry, self.name, self.root)
+        else:
+            require(self.key is not None, "the lane does not begin with lane_open")
+            require(kid == self.key.kid, "signed by a key that was not certified for this lane")
+            self.unsigned.append((self.place, hashed, signature))
+            if self.every:
+                self.check_signatures()
+            return
+        require(kid == signer.kid and signer.signed(signature, ENTRY + hashed), "the signature does not verify")
+
+    def check_signatures(self):
+        unsigned, self.unsigned = self.unsigned, []
+        for place, hashed, signature in unsigned:
+            if not self.key.signed(signature, ENTRY + hashed):
+                self.place = place
+                raise Problem("the signature does not verify")
+
+    def compare(self, notes, claims):
+        for entries, head in claims:
+            if entries == self.tree.size:
+                require(head == self.head, f"another lane recorded another head after {entries} entries")
+        for note in notes:
+            if self.key is not None:
+                note.check(self.key)
+            require(note.root == self.tree.root(), f"the tree of the first {note.size} lines has another root")
+            self.unsigned.clear()
+
+    def end(self, notes, claims):
+        beyond = [note for note in notes if note.size > self.tree.size]
+        for note in beyond:
+            if self.key is not None:
+                note.check(self.key)
+        if beyond or any(entries > self.tree.size for entries, _ in claims):
+            raise Problem(f"the lane ends after {self.tree.size} entries, and more are known of", 5)
+        if self.tree.size == 0:
+            raise Problem("the lane holds no entries", 4)
+
+
+def check_stamp(text):
+    require(STAMP.fullmatch(text), "ts is not a timestamp")
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise Problem("ts is not a timestamp") from None
+
+
+def genesis_key(entry, root):
+    named = Key(str(entry.get("root")))
+    log_id = root_log_id(named)
+    require(entry.get("log_id") == log_id and entry.get("origin") == named.name, "genesis does not agree with itself")
+    require(root is None or named.text == root.text, "genesis names another root key")
+    return named
+
+
+def lane_key(entry, lane, root):
+    key = Key(str(entry.get("key")))
+    siblings_of(entry)
+    if root is None:
+        return key
+    log_id = root_log_id(root)
+    require(key.name == f"governor/{log_id}/{lane}", "the lane's key has another name")
+    message = CERTIFICATE + canonical({"key": key.text, "lane": lane, "log_id": log_id})
+    require(root.signed(unbase64(str(entry.get("certificate"))), message), "the root did not certify the lane's key")
+    return key
+
+
+def siblings_of(entry):
+    siblings = entry.get("siblings")
+    require(isinstance(siblings, list), "siblings is not a list")
+    for sibling in siblings:
+        good = isinstance(sibling, dict) and type(sibling.get("entries")) is int and sibling["entries"] >= 0
+        good = good and isinstance(sibling.get("lane"), str) and LANE.fullmatch(sibling["lane"])
+        good = good and re.fullmatch(r"[0-9a-f]{64}", str(sibling.get("head")))
+        require(good, "siblings holds something else")
+        require(sibling["entries"] > 0 or sibling["head"] == ZEROS, "siblings holds something else")
+    return [(sibling["lane"], sibling["entries"], sibling["head"]) for sibling in siblings]
+
+
+# The whole log
+
+
+def openings(folders):
+    """The root key that genesis names, and what the lanes' openings recorded of each other, before any check."""
+    root, recorded = None, []
+    for folder in folders:
+        try:
+            for (_, _, _, line), _ in zip(lines_of(folder), range(2), strict=False):
+                entry = read_canonical(LINE.fullmatch(line)[1])
+                if entry["type"] == "genesis":
+                    root = root or genesis_key(entry, None)
+                elif entry["type"] == "lane_open":
+                    recorded += siblings_of(entry)
+        except (Problem, TypeError, KeyError):
+            continue  # told, with its place, when the lane is verified
+    return root, recorded
+
+
+def read_file(path, what):
+    if not path.is_file():
+        return None
+    try:
+        value = read_canonical(path.read_bytes().removesuffix(b"\n"))
+    except Problem as problem:
+        raise Problem(f"{what}: {problem}") from None
+    require(isinstance(value, dict), f"{what}: not an object")
+    return value
+
+
+def verify(audit, trusted, every=False):
+    """Every problem as (exit status, text), gravest first, and the number of entries."""
+    problems, entries, beginnings = [], 0, []
+    folders = sorted(path for path in audit.glob("lanes/*") if path.is_dir())
+    named, recorded = openings(folders)
+    stated, minimum = None, {}
+    try:
+        stated = trust_root(audit)
+    except Problem as problem:
+        problems.append((1, str(problem)))
+    root = trusted or stated or named
+    try:
+        minimum = minimum_notes(audit.parent, root)
+    except Problem as problem:
+        problems.append((1, str(problem)))
+    if stated is not None and root is not None and stated.text != root.text:
+        problems.append((1, "trust.json names another root key"))
+    for folder in folders:
+        lane = Lane(folder, root, every)
+        claims = [(count, head) for name, count, head in recorded if name == lane.name]
+        try:
+            lane.verify(minimum.get(lane.name), claims)
+        except Problem as problem:
+            place = f"{lane.place}: " if lane.place else ""
+            problems.append((problem.code, f"lane {lane.name}: {place}{problem}"))
+        entries += lane.tree.size
+        beginnings += [lane.name] if lane.genesis else []
+    problems += missing(folders, {name for name, _, _ in recorded} | set(minimum), beginnings)
+    return sorted(problems, key=lambda problem: (1, 5, 4).index(problem[0])), entries
+
+
+def trust_root(audit):
+    stated = read_file(audit / "trust.json", "trust.json")
+    if stated is None:
+        return None
+    root = Key(str(stated.get("root")))
+    agrees = stated.get("log_id") == root_log_id(root) and stated.get("origin") == root.name
+    require(agrees, "trust.json: log_id, origin and root do not agree")
+    return root
+
+
+def minimum_notes(home, root):
+    stated = read_file(home / "minimum.json", "minimum.json")
+    if stated is None:
+        return {}
+    require(stated.get("v") == 1 and isinstance(stated.get("lanes"), dict), "minimum.json: expected v 1 and lanes")
+    require(root is None or stated.get("log_id") == root_log_id(root), "minimum.json belongs to another log")
+    return {name: str(note) for name, note in stated["lanes"].items()}
+
+
+def missing(folders, known, beginnings):
+    if len(beginnings) > 1:
+        yield 1, f"genesis stands in {' and '.join(beginnings)}"
+    for name in sorted(known - {folder.name for folder in folders}):
+        yield 4, f"lane {name}: absent"
+    if not beginnings:
+        yield 4, "no lane begins with genesis"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("audit", metavar="AUDIT_FOLDER", type=Path)
+    parser.add_argument("--trust", metavar="KEY")
+    parser.add_argument("--every-signature", action="store_true")
+    arguments = parser.parse_args()
+    if not arguments.audit.is_dir():
+        parser.error(f"{arguments.audit}: no such folder")
+    try:
+        trusted = trusted_key(arguments.trust) if arguments.trust else None
+    except (Problem, OSError, ValueError, KeyError, TypeError) as problem:
+        parser.error(f"--trust: {problem}")
+    problems, entries = verify(arguments.audit.resolve(), trusted, arguments.every_signature)
+    if not problems and trusted is None:
+        problems = [(3, "everything holds, but no --trust says whose log this is")]
+    for code, reason in problems:
+        print(f"{RESULTS[code]}: {reason.encode('unicode_escape').decode()}")
+    if not problems:
+        print(f"verified: {entries} entries")
+    return problems[0][0] if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""Write the golden vectors: a valid log of two lanes, and one copy of it for each attack.
+
+    python -m tests.vectors.make_vectors
+
+Keys and dates are fixed, so the same files come out each time. `expected.json` says for each vector the exit status
+and a part of the reason; a reason that is null is for a verifier to word. A vector is changed only together with the
+format, and an old one never goes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from kernel import canonical, chain
+from kernel.note import root_name
+from tests.logs import LOG_ID, ROOT, Key, Lane, Log, two_lanes
+
+FOLDER = Path(__file__).parent / "logs"
+THIEF = Key(root_name(LOG_ID), seed="a thief's ")
+EDITED = 6
+
+
+def valid(log: Log) -> None:
+    """As it was written."""
+
+
+def edited(log: Log) -> None:
+    log.lanes[0].lines[EDITED] = log.lanes[0].lines[EDITED].replace(b'"bytes_up":31', b'"bytes_up":91')
+
+
+def swapped(log: Log) -> None:
+    lines = log.lanes[0].lines
+    lines[5], lines[6] = lines[6], lines[5]
+
+
+def duplicated(log: Log) -> None:
+    log.lanes[0].lines.insert(EDITED, log.lanes[0].lines[EDITED])
+
+
+def deleted(log: Log) -> None:
+    del log.lanes[0].lines[EDITED]
+
+
+def whitespace(log: Log) -> None:
+    """A space that no JSON parser minds, in an entry that its own key signed as it stands."""
+    raw = canonical.encode(_next(log.lanes[1]))
+    log.lanes[1].add_raw(raw[:1] + b" " + raw[1:])
+
+
+def duplicate_key(log: Log) -> None:
+    """A verdict that reads allow or deny, depending on the parser; signed as it stands."""
+    raw = canonical.encode(_next(log.lanes[1]) | {"verdict": "allow"})
+    log.lanes[1].add_raw(raw[:-1] + b',"verdict":"deny"}')
+
+
+def bad_signature(log: Log) -> None:
+    raw, kid, signature = chain.split(log.lanes[0].lines[EDITED])
+    log.lanes[0].lines[EDITED] = chain.line(raw, kid, signature[:-1] + bytes([signature[-1] ^ 1]))
+
+
+def bad_signature_in_tail(log: Log) -> None:
+    """After the last checkpoint, so that no tree tells."""
+    raw, kid, signature = chain.split(log.lanes[1].lines[-1])
+    log.lanes[1].lines[-1] = chain.line(raw, kid, bytes([signature[0] ^ 1]) + signature[1:])
+
+
+def foreign_chain(log: Log) -> None:
+    """Another log under another root key, whole in itself, in place of this one."""
+    main = Lane("main", root=THIEF, seed="a thief's ").open(first=True).traffic(3).checkpoint()
+    other = Lane("w0", root=THIEF, seed="a thief's ").open(siblings=[main]).traffic(1).checkpoint()
+    log.lanes = [main, other]
+    log.trust = None
+    log.minimum = None
+
+
+def uncertified_key(log: Log) -> None:
+    """A lane that was opened with a key of the thief's, under the true root's name."""
+    log.lanes[1] = Lane("w0", root=THIEF, seed="a thief's ").open(siblings=[log.lanes[0]]).traffic(2)
+    log.minimum = None
+
+
+def torn_tail(log: Log) -> None:
+    """A crash in the middle of a write: no fault."""
+    log.lanes[1].tail = log.lanes[0].lines[5][:200]
+
+
+def torn_middle(log: Log) -> None:
+    log.lanes[0].lines[EDITED] = log.lanes[0].lines[EDITED][:-1]
+
+
+def below_checkpoint(log: Log) -> None:
+    del log.lanes[0].lines[-3:]
+    log.minimum = None
+
+
+def below_minimum(log: Log) -> None:
+    """Cut back together with the checkpoints: only minimum.json remembers."""
+    del log.lanes[0].lines[10:]
+    log.lanes[0].notes = log.lanes[0].notes[:1]
+
+
+def below_sibling(log: Log) -> None:
+    """Only what the other lane recorded when it opened remembers."""
+    del log.lanes[0].lines[3:]
+    log.lanes[0].notes = log.lanes[0].notes[:1]
+    log.minimum = None
+
+
+def forked(log: Log) -> None:
+    """Written anew with the stolen lane key, checkpoints too: the other lane remembers another head."""
+    log.lanes[0] = Lane("main").open(first=True).traffic(6).checkpoint()
+    log.minimum = None
+
+
+def empty(log: Log) -> None:
+    for lane in log.lanes:
+        lane.lines, lane.notes = [], []
+    log.minimum = None
+
+
+def no_lanes(log: Log) -> None:
+    log.lanes = []
+    log.minimum = None
+
+
+def missing_lane(log: Log) -> None:
+    del log.lanes[1]
+
+
+def missing_first_lane(log: Log) -> None:
+    del log.lanes[0]
+    log.minimum = None
+
+
+def forged_checkpoint(log: Log) -> None:
+    """Right size, right root, signed by somebody else."""
+    lane = Lane("main", root=THIEF, seed="a thief's ")
+    lane.tree = log.lanes[0].tree
+    log.lanes[0].notes[-1:] = lane.checkpoint().notes
+
+
+def other_root(log: Log) -> None:
+    """Signed by the lane's key, over another tree of the same size."""
+    other = Lane("main")
+    other.tree.extend([b"\0" * 32] * len(log.lanes[0].lines))
+    log.lanes[0].notes[-1:] = other.checkpoint().notes
+    log.minimum = None
+
+
+def newer_version(log: Log) -> None:
+    log.lanes[1].add_raw(canonical.encode(_next(log.lanes[1]) | {"v": 2}))
+
+
+def unknown_type(log: Log) -> None:
+    """What a later version may write: counted, no fault."""
+    later: dict[str, canonical.Value] = {"type": "heartbeat", "wording": "fr\u00fch \u2028 \U0001f600"}
+    log.lanes[1].add_raw(canonical.encode(_next(log.lanes[1]) | later))
+
+
+def two_geneses(log: Log) -> None:
+    log.lanes[1] = Lane("w0").open(first=True).traffic(1).checkpoint()
+    log.minimum = None
+
+
+VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
+    valid: (0, None),
+    torn_tail: (0, None),
+    unknown_type: (0, None),
+    edited: (1, "signature"),
+    swapped: (1, "seq"),
+    duplicated: (1, "seq"),
+    deleted: (1, "seq"),
+    whitespace: (1, "canonical"),
+    duplicate_key: (1, None),
+    bad_signature: (1, "signature"),
+    bad_signature_in_tail: (1, "signature"),
+    foreign_chain: (1, "root key"),
+    uncertified_key: (1, "certif"),
+    torn_middle: (1, None),
+    forked: (1, "another head"),
+    forged_checkpoint: (1, "checkpoint"),
+    other_root: (1, "another root"),
+    newer_version: (1, "v is"),
+    two_geneses: (1, "genesis"),
+    empty: (4, "no entries"),
+    no_lanes: (4, None),
+    missing_lane: (4, "absent"),
+    missing_first_lane: (4, "absent"),
+    below_checkpoint: (5, "ends after"),
+    below_minimum: (5, "ends after"),
+    below_sibling: (5, "ends after"),
+}
+
+
+def _next(lane: Lane) -> dict[str, canonical.Value]:
+    """The common fields of the next entry."""
+    entry = canonical.parse(chain.split(lane.lines[-1])[0])
+    assert isinstance(entry, dict)
+    kept = {name: entry[name] for name in ("v", "type", "ts", "mono_us", "lane")}
+    return kept | {"seq": lane.tree.size, "prev": lane.head}
+
+
+def make(folder: Path) -> None:
+    """Write every vector below `folder`, which must not be there."""
+    expected = {}
+    for attack, (status, reason) in VECTORS.items():
+        log = two_lanes()
+        attack(log)
+        log.write(folder / attack.__name__)
+        expected[attack.__name__] = {"exit": status, "reason": reason}
+    (folder / "root.key").write_text(f"{ROOT.verifier}\n")
+    (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    make(FOLDER)
