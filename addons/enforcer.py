@@ -18,7 +18,17 @@ from typing import Any
 from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
-from addons import authority, banner, build_info, gate, origin_failure, own_output, policy_store, settings
+from addons import (
+    authority,
+    banner,
+    build_info,
+    gate,
+    listeners,
+    origin_failure,
+    own_output,
+    policy_store,
+    settings,
+)
 from addons.agents_control import agents_handler
 from addons.control import ControlServer, Message, Peer
 from addons.errors import AuditUnavailable, StartCode, StartRefused
@@ -118,10 +128,8 @@ class _Running:
         self._ready = False
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
-            # For a literal listen_host mitmproxy has its port open before it loads a script; nothing is served yet.
-            listening = bool(ctx.master.addons.get("proxyserver").listen_addrs())
             for host, port in settings.listen_addresses(options):
-                opened.enter_context(port_lock(host, port, open_already=listening))
+                opened.enter_context(port_lock(host, port, open_already=listeners.tried(host, port)))
             self._open(options)
             self._locks = opened.pop_all()
 

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
 
 from mitmproxy import ctx
+
+from addons.errors import StartCode, StartRefused
+
+
+def tried(host: str, port: int) -> bool:
+    """Whether mitmproxy listens there already. Raises `StartRefused` when it tried and could not.
+
+    It opens the port of a literal address before it loads a script, that of a name afterwards. Nothing is served before
+    the script has loaded.
+    """
+    if not len(ctx.master.addons.get("proxyserver").servers) or not _is_literal(host):
+        return False
+    if ctx.master.addons.get("errorcheck").logger.has_errored:
+        raise StartRefused(StartCode.PORT_BUSY, f"{host}:{port} cannot be listened on; mitmproxy says why above")
+    return True
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Listeners:
