@@ -98,6 +98,8 @@ def address_range(text: str, named: NamedRanges) -> AddressRange:
     """A name from `named`, a CIDR block or a single address."""
     if text in named:
         return named[text]
+    if "%" in text:
+        raise _range_error(text, named)
     try:
         spread = AddressRange(text, (network(text),))
     except ValueError:

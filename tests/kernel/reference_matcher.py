@@ -103,7 +103,9 @@ def _destination(item: HostPattern | AddressRange | UrlPattern, point: Point, wi
     if isinstance(item, AddressRange):
         return not (literal_only and point.facts.host.address is None) and _in_range(item, point.address, wide)
     here = item.scheme == point.facts.scheme and item.port == point.facts.port
-    return here and glob_matches(item.path.segments, point.segments) and _destination(item.host, point, wide, literal_only)
+    return (
+        here and glob_matches(item.path.segments, point.segments) and _destination(item.host, point, wide, literal_only)
+    )
 
 
 def _host(pattern: HostPattern, point: Point) -> bool:

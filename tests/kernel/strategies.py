@@ -33,7 +33,9 @@ globs = st.builds(
     lambda parts, tail: path_glob("/" + "/".join(parts) + tail), st.lists(_glob_segments, max_size=4), _tails
 )
 agents = st.sampled_from(["claude-*", "*", "codex", "anonymous", "*-1", "local", "claude-1"]).map(agent_pattern)
-hosts = st.builds(lambda lead, name: host_pattern(lead + name), st.sampled_from(["", "*.", "."]), st.sampled_from(HOSTS))
+hosts = st.builds(
+    lambda lead, name: host_pattern(lead + name), st.sampled_from(["", "*.", "."]), st.sampled_from(HOSTS)
+)
 ranges = st.sampled_from(
     [
         "10.0.0.0/8", "10.1.0.0/16", "8.8.8.0/24", "0.0.0.0/0", "::/0", "fd00::/8", "2a00::1",
@@ -44,7 +46,9 @@ ports = st.sampled_from(["443", "80", "8000-8999", "1-65535"]).map(port_range)
 urls = st.builds(
     lambda scheme, where, port, glob: url_pattern(f"{scheme}://{where}{port}{glob.text}", NAMED),
     st.sampled_from(["https", "http"]),
-    st.sampled_from(["x.com", "*.x.com", ".a.x.com", "10.1.2.3", "8.8.8.8", "[2a00::1]", "loopback", "private-networks"]),
+    st.sampled_from(
+        ["x.com", "*.x.com", ".a.x.com", "10.1.2.3", "8.8.8.8", "[2a00::1]", "loopback", "private-networks"]
+    ),
     st.sampled_from(["", ":443", ":8443"]),
     globs,
 )
