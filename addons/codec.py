@@ -24,15 +24,20 @@ def encode(value: Value) -> bytes:
 
 def parse(raw: bytes) -> Value:
     """The value whose canonical form is exactly `raw`, or CanonicalError."""
-    bounded(raw)
-    try:
-        value: Value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise CanonicalError(f"not JSON: {error}") from None
+    value = read(bounded(raw))
     # Numbers with a fraction, an exponent or too many digits were read as floats, which `check` refuses.
     check(value)
     if _dump(value) != raw:
         raise CanonicalError("not in canonical form")
+    return value
+
+
+def read(raw: bytes) -> Value:
+    """The value of JSON whose bytes are proved otherwise, or CanonicalError. Nothing is said of its form."""
+    try:
+        value: Value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise CanonicalError(f"not JSON: {error}") from None
     return value
 
 

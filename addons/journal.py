@@ -95,9 +95,7 @@ class Journal:
             prev = hashed.hex()
         self.segment.append(b"".join(lines))
         self._prev = prev
-        append = self.tree.append
-        for line in lines:
-            append(leaf_hash(line[:-1]))
+        self.tree.extend([leaf_hash(line[:-1]) for line in lines])
         return secrets
 
     def checkpoint(self) -> str:

@@ -7,7 +7,8 @@ import binascii
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints.note"
 # Room for several notes, cosigned ones too: of the old ones only the last is needed at a start.
 _TAIL_BYTES = 64 * 1024
+_LINES_AT_ONCE = 1024
 
 
 @dataclass(slots=True)
@@ -40,7 +42,6 @@ class Reading:
     prev: str = chain.GENESIS_PREV
     size_bytes: int = 0
     torn: bytes = b""
-    last_kind: str = ""
     opened: bool = False
     open_decisions: dict[str, str] = field(default_factory=dict)
     """LANE/SEQ to flow id, of each decision that let a request through and has no outcome."""
@@ -193,19 +194,60 @@ class _Reader:
         self._found = Reading()
 
     def read(self, path: Path) -> Reading:
-        found = self._found
         with path.open("rb") as file:
             for line in file:
-                try:
-                    self._take(line)
-                except (ChainError, CanonicalError) as fault:
-                    if file.read(1) or self._is_ours(line):
-                        where = f"entry {found.tree.size} at byte {found.size_bytes}"
-                        raise tampered(path, f"{where}: {fault}") from fault
-                    found.torn = line
+                if not self._taken(path, file, line):
                     break
-                found.size_bytes += len(line)
-        return found
+                if self._found.opened and self._found.tree.size < self._covered:
+                    self._skim(path, file)
+        return self._found
+
+    def _taken(self, path: Path, file: BinaryIO, line: bytes) -> bool:
+        """Whether the line follows; False for a torn one, which must be the last."""
+        found = self._found
+        try:
+            self._take(line)
+        except (ChainError, CanonicalError) as fault:
+            if file.read(1) or self._is_ours(line):
+                where = f"entry {found.tree.size} at byte {found.size_bytes}"
+                raise tampered(path, f"{where}: {fault}") from fault
+            found.torn = line
+            return False
+        found.size_bytes += len(line)
+        return True
+
+    def _skim(self, path: Path, file: BinaryIO) -> None:
+        """Take the lines below the signed heads. A head's root proves their every byte: only what they say is read."""
+        found, last = self._found, b""
+        for head in sorted(size for size in self._heads if size > found.tree.size):
+            while lines := list(islice(file, min(_LINES_AT_ONCE, head - found.tree.size))):
+                if not lines[-1].endswith(b"\n"):
+                    found.torn = lines.pop()
+                try:
+                    self._follow_all(lines)
+                except (ChainError, CanonicalError) as fault:
+                    raise tampered(path, f"after entry {found.tree.size - 1}: {fault}") from fault
+                found.tree.extend([leaf_hash(line[:-1]) for line in lines])
+                found.size_bytes += sum(map(len, lines))
+                last = lines[-1] if lines else last
+            self._check_head()
+        if last:
+            found.prev = chain.entry_hash(chain.split(last)[0]).hex()
+
+    def _follow_all(self, lines: list[bytes]) -> None:
+        for seq, line in enumerate(lines, self._found.tree.size):
+            # Inside a string the quotes would be escaped: only a key can look like this.
+            if b'"type":"decision"' in line or b'"type":"outcome"' in line:
+                body = codec.read(chain.split(line)[0])
+                if isinstance(body, dict):
+                    self._follow(seq, body)
+
+    def _check_head(self) -> None:
+        tree = self._found.tree
+        if self._heads.get(tree.size, tree.root()) != tree.root():
+            # A head is signed only after its entries are durable: no crash explains this, not even at the last line.
+            problem = f"the first {tree.size} entries are not those whose head was signed"
+            raise tampered(self._home.paths.lane(self._lane), problem)
 
     def _take(self, line: bytes) -> None:
         raw, kid, signature = chain.split(line)
@@ -219,14 +261,10 @@ class _Reader:
         if found.tree.size >= self._covered and not keys.verifies(key.public, signature, chain.signed_bytes(hashed)):
             raise ChainError("the signature does not verify")
         self._check_opening(body)
+        self._follow(found.tree.size, body)
         found.tree.append(leaf_hash(line[:-1]))
-        root = self._heads.get(found.tree.size)
-        if root is not None and root != found.tree.root():
-            # A head is signed only after its entries are durable: no crash explains this, not even at the last line.
-            problem = f"the first {found.tree.size} entries are not those whose head was signed"
-            raise tampered(self._home.paths.lane(self._lane), problem)
-        found.prev, found.last_kind = hashed.hex(), str(body["type"])
-        self._follow(body)
+        found.prev = hashed.hex()
+        self._check_head()
 
     def _check_place(self, body: dict[str, Any]) -> None:
         version, found = body.get("v"), self._found
@@ -263,11 +301,11 @@ class _Reader:
         if not keys.verifies(home.root.public, certificate, entry.certificate_bytes(home.log_id, self._lane, key)):
             raise ChainError("the root key did not certify the lane's key")
 
-    def _follow(self, body: dict[str, Any]) -> None:
+    def _follow(self, seq: int, body: dict[str, Any]) -> None:
         decisions = self._found.open_decisions
-        match body["type"]:
+        match body.get("type"):
             case "decision" if body.get("stage") != "connect" and _lets_through(body):
-                decisions[f"{self._lane}/{body['seq']}"] = str(body.get("flow"))
+                decisions[f"{self._lane}/{seq}"] = str(body.get("flow"))
             case "outcome" if body.get("part") is None:
                 decisions.pop(str(body.get("decision")), None)
 

@@ -39,6 +39,12 @@ class Disk:
         self._real = os.fdatasync
         monkeypatch.setattr(os, "fdatasync", self._fdatasync)
 
+    async def reached(self) -> None:
+        """Wait until the writer asks for the first fdatasync."""
+        async with asyncio.timeout(10):
+            while not self.calls:
+                await asyncio.sleep(0.001)
+
     def _fdatasync(self, descriptor: int) -> None:
         if not os.path.samestat(os.fstat(descriptor), self._file):
             return self._real(descriptor)
@@ -112,8 +118,7 @@ async def test_nothing_is_acknowledged_before_fdatasync_has_returned(home, monke
     disk.passing.clear()
 
     _, durable = lane.commit("decision", decision("f"))
-    while not disk.calls:
-        await asyncio.sleep(0.001)
+    await disk.reached()
     await asyncio.sleep(0.1)
     early = durable.done()
     disk.passing.set()
@@ -129,8 +134,7 @@ async def test_what_is_queued_meanwhile_shares_one_fdatasync(home, monkeypatch):
     disk = Disk(monkeypatch, segment(home))
     disk.passing.clear()
     _, first = lane.commit("decision", decision("0"))
-    while not disk.calls:
-        await asyncio.sleep(0.001)
+    await disk.reached()
 
     later = [lane.commit("decision", decision(str(flow))) for flow in range(1, 51)]
     disk.passing.set()
@@ -241,8 +245,7 @@ async def test_a_failure_fails_everything_that_is_queued(home, monkeypatch):
     disk.passing.clear()
     disk.fault = OSError(errno.EIO, "Input/output error")
     queued = [lane.commit("decision", decision("first"))[1]]
-    while not disk.calls:
-        await asyncio.sleep(0.001)
+    await disk.reached()
     queued += [lane.commit("decision", decision(str(flow)))[1] for flow in range(300)]
 
     disk.passing.set()
