@@ -125,10 +125,12 @@ def scratch_environment(folder: Path) -> dict[str, str]:
     return kept | {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_STATE_HOME": str(folder / "state"), "NO_COLOR": "1"}
 
 
-def command_line(home: Path, policy: Path | None, options: Sequence[str], serve: bool) -> list[str]:
-    """How Governor is started: as a script of mitmdump, or by `governor serve`."""
+def command_line(home: Path, policy: Path | None, options: Sequence[str], serve: bool, *,
+                 root: Path = ROOT, ahead: Sequence[Path] = ()) -> list[str]:
+    """How Governor is started: as a script of mitmdump, after those in `ahead`, or by `governor serve`."""
+    scripts = [*ahead, root / "addons" / "governor.py"]
     start = [str(BIN / "governor"), "serve"] if serve else [
-        str(BIN / "mitmdump"), "-s", str(ROOT / "addons" / "governor.py")]
+        str(BIN / "mitmdump"), *(word for script in scripts for word in ("-s", str(script)))]
     chosen = [] if policy is None else ["--set", f"governor_policy={policy}"]
     return [*start, "--listen-host", "127.0.0.1", "--listen-port", str(free_port()), *chosen,
             "--set", f"governor_home={home}", "--set", "governor_metrics=127.0.0.1:0", *options]
@@ -136,18 +138,20 @@ def command_line(home: Path, policy: Path | None, options: Sequence[str], serve:
 
 @contextlib.contextmanager
 def started(folder: Path, policy: str = POLICY, options: Sequence[str] = (), *, serve: bool = False,
-            trust: Path | None = None, wrapper: Sequence[str] = ()) -> Iterator[Governor]:
+            trust: Path | None = None, wrapper: Sequence[str] = (), root: Path = ROOT,
+            ahead: Sequence[Path] = ()) -> Iterator[Governor]:
     """A Governor on a home in `folder` (made there the first time), stopped at the end if it still runs."""
     file = folder / "policy.yaml"
     file.write_text(policy)
     trusting = [] if trust is None else ["--set", f"ssl_verify_upstream_trusted_ca={trust}"]
-    command = [*wrapper, *command_line(folder / "home", file, [*trusting, *options], serve)]
+    command = [*wrapper, *command_line(folder / "home", file, [*trusting, *options], serve, root=root, ahead=ahead)]
     environment = scratch_environment(folder)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     output: list[str] = []
     try:
         told = _banner(process, output)
-        yield Governor(process, told["proxy"], Path(told["trust"]), told["metrics"], folder / "home", environment, output)
+        yield Governor(process, told["proxy"], Path(told["trust"]), told["metrics"], folder / "home", environment,
+                       output)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -173,5 +177,6 @@ def _banner(process: subprocess.Popen[str], output: list[str]) -> dict[str, str]
         ready.set()
 
     threading.Thread(target=read, daemon=True).start()
-    assert ready.wait(START_SECONDS) and "try" in told, "Governor did not start:\n" + "\n".join(output)
+    ready.wait(START_SECONDS)
+    assert "try" in told, "Governor did not start:\n" + "\n".join(output)
     return told
