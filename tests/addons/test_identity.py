@@ -74,6 +74,14 @@ def test_after_the_last_agent_was_removed_flows_without_a_token_stay_refused(pat
     assert Registry(path).identify(NOBODY, []) == (None, Code.IDENTITY_REQUIRED)
 
 
+def test_a_removed_agent_is_refused_also_where_its_token_was_not_revoked(path):
+    agent = {"added": NOW, "by": "root", "removed": LATER, "tokens": [
+        {"sha256": digest("gov_1"), "added": NOW, "revoked": None, "last_used": None}]}  # fmt: skip
+    path.write_text(json.dumps({"v": 1, "agents": {"coder-1": agent}}))
+
+    assert Registry(path).identify(NOBODY, bearer("gov_1")) == (None, Code.IDENTITY_REFUSED)
+
+
 def test_an_agent_that_was_removed_can_be_added_again_with_another_token(path):
     change(path, Act.ADD)
     change(path, Act.REMOVE)
