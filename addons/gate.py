@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 from mitmproxy.addons.clientplayback import ReplayHandler
@@ -55,24 +56,29 @@ def _around(original: HandleHook) -> HandleHook:
         if guard is None:
             await original(handler, hook)
             return
-        (data,) = hook.args()
-        # A flow that waits for its verdict is not an idle connection.
-        with handler.timeout_watchdog.disarm():
-            try:
-                if guard.before is not None:
-                    guard.before(handler, data)
-                await original(handler, hook)
-                if guard.after is not None:
-                    acting = guard.after(handler, data)
-                    if acting is not None:
-                        await acting
-            except BaseException as fault:
-                guard.refuse(handler, data, fault)
-                if _must_go_on(fault):
-                    raise
+        data = getattr(hook, _only_field(type(hook)))
+        try:
+            if guard.before is not None:
+                guard.before(handler, data)
+            await original(handler, hook)
+            if guard.after is not None:
+                acting = guard.after(handler, data)
+                if acting is not None:
+                    await acting
+        except BaseException as fault:
+            guard.refuse(handler, data, fault)
+            if _must_go_on(fault):
+                raise
 
     handle_hook.ungoverned = original  # type: ignore[attr-defined]
     return handle_hook
+
+
+@cache
+def _only_field(kind: type) -> str:
+    """The name of a hook's one argument: mitmproxy itself supports no hooks with more on connections."""
+    (field,) = fields(kind)
+    return field.name
 
 
 def _must_go_on(fault: BaseException) -> bool:
