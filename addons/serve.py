@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Any, NoReturn
 
-from mitmproxy import exceptions, hooks
+from mitmproxy import hooks
 from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
 from mitmproxy.tools.dump import DumpMaster
@@ -13,11 +16,16 @@ from mitmproxy.tools.main import run
 
 from addons.dispatch import speed_up
 from addons.enforcer import Enforcer
-from addons.errors import StartRefused
 
 ASKED_TO_STOP, START_REFUSED, USAGE, FAULT = 0, 1, 2, 3
 # After a failed log: long enough for a probe to see that it is not ready, and for clients to read the refusal.
 REFUSING_SECONDS = 30.0
+
+
+class Stage(Enum):
+    READING_OPTIONS = auto()
+    STARTING = auto()
+    SERVING = auto()
 
 
 class GovernedMaster(DumpMaster):
@@ -28,15 +36,16 @@ class GovernedMaster(DumpMaster):
         speed_up(self.addons)
         self.enforcer = Enforcer()
         self.enforcer.seconds_after_stop = REFUSING_SECONDS
-        self.served = False
+        self.stage = Stage.READING_OPTIONS
 
     async def run(self) -> None:
-        """Serve until asked to stop. Raises `StartRefused` or SystemExit before any port is open."""
+        """Serve until asked to stop. The enforcer ends a start that it refuses before any port is open."""
+        self.stage = Stage.STARTING
         self._admit(self.enforcer)
         await super().run()
 
     async def running(self) -> None:
-        self.served = True
+        self.stage = Stage.SERVING
         await super().running()
 
     def _admit(self, enforcer: Enforcer) -> None:
@@ -47,11 +56,16 @@ class GovernedMaster(DumpMaster):
         self.addons.invoke_addon_sync(enforcer, hooks.ConfigureHook(set(self.options.keys())))
 
 
+class _Ended(Exception):
+    """The command line asked for nothing that is served: for help, or for what does not exist."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(status)
+
+
 def serve(arguments: Sequence[str]) -> int:
     """Serve until asked to stop; the exit status of DESIGN's table."""
-    status = _usage(arguments)
-    if status is not None:
-        return status
     masters: list[GovernedMaster] = []
 
     def master(opts: Options) -> GovernedMaster:
@@ -59,32 +73,36 @@ def serve(arguments: Sequence[str]) -> int:
         return masters[0]
 
     try:
-        run(master, cmdline.mitmdump, arguments)  # type: ignore[arg-type]
-    except StartRefused as refused:
-        print(refused, file=sys.stderr)
-        return START_REFUSED
+        run(master, _parser, arguments, _refuse_filter)  # type: ignore[arg-type]
+    except _Ended as ended:
+        return ended.status
     except SystemExit as ended:
-        if ended.code in (None, 0):
-            return ASKED_TO_STOP
-        return FAULT if masters and masters[0].served else START_REFUSED
+        return ASKED_TO_STOP if ended.code in (None, 0) else _ENDED_IN[masters[0].stage]
     except Exception as fault:  # noqa: BLE001
         print(f"governor: stopped on a fault: {type(fault).__name__}: {fault}", file=sys.stderr)
         return FAULT
     return ASKED_TO_STOP
 
 
-def _usage(arguments: Sequence[str]) -> int | None:
-    """The status of a command line that serves nothing. mitmproxy itself ends help and wrong usage alike."""
-    opts = Options()
-    try:
-        parsed = cmdline.mitmdump(opts).parse_args(arguments)
-        opts.set(*parsed.setoptions, defer=True)
-    except SystemExit as ended:
-        return USAGE if ended.code else ASKED_TO_STOP
-    except exceptions.OptionsError as problem:
-        print(f"governor serve: {problem}", file=sys.stderr)
-        return USAGE
+# What an exit with an error means in each stage. Before the start, mitmproxy has only options to complain of.
+_ENDED_IN = {Stage.READING_OPTIONS: USAGE, Stage.STARTING: START_REFUSED, Stage.SERVING: FAULT}
+
+
+def _parser(opts: Options) -> ArgumentParser:
+    """mitmdump's parser. Its exits go past mitmproxy, which would end help and wrong usage alike with 1."""
+    parser: ArgumentParser = cmdline.mitmdump(opts)
+    parser.prog = "governor serve"
+
+    def leave(status: int = 0, message: str | None = None) -> NoReturn:
+        sys.stderr.write(message or "")
+        raise _Ended(status)
+
+    parser.exit = leave  # type: ignore[method-assign]
+    return parser
+
+
+def _refuse_filter(parsed: Namespace) -> dict[str, Any]:
     if parsed.filter_args:
         print(f"governor serve: {' '.join(parsed.filter_args)}: a filter has no effect here", file=sys.stderr)
-        return USAGE
-    return None
+        raise _Ended(USAGE)
+    return {}
