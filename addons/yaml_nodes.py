@@ -95,7 +95,7 @@ def _root(parser: Any, file: str) -> Node:
 
 
 def _refuse(file: str, line: int, column: int, problem: str, hint: str = "") -> NoReturn:
-    raise PolicyError([Finding("E100", Severity.ERROR, Position(file, line, column), problem, hint)])
+    raise PolicyError([Finding("E100", Severity.ERROR, Position(file, line, column), problem, hint)]) from None
 
 
 def _refuse_at(mark: Any, file: str, problem: str, hint: str = "") -> NoReturn:

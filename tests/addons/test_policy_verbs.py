@@ -1,0 +1,290 @@
+"""`governor policy`: the JSON, the exit statuses, and what people read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from addons import cli
+from addons.policy_files import shipped_policy
+
+POLICY = """\
+version: 1
+agents: {coders: [claude-*]}
+rules:
+  - allow: read
+    from: coders
+    to: api.example.org
+    methods: reads
+    paths: ["/repos/**"]
+    except: {paths: ["/repos/secret/**"]}
+  - allow: billing
+    to: billing.example
+    address: 10.1.0.0/16
+    methods: reads
+  - deny: no-gists
+    to: gist.example.org
+    tell: use the snippet store
+never:
+  - to: [metadata, loopback]
+"""
+
+
+@pytest.fixture
+def governor(tmp_path, monkeypatch):
+    """Runs the command line in an empty folder without a home; gives status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GOVERNOR_HOME", str(tmp_path / "home"))
+    (tmp_path / "p.yaml").write_text(POLICY)
+
+    def run(*arguments: str):
+        result = CliRunner().invoke(cli.governor, ["policy", *arguments])
+        return result.exit_code, result.stdout, result.stderr
+
+    return run
+
+
+def test_check_says_yes_to_a_policy_without_errors(governor):
+    status, out, _ = governor("check", "p.yaml", "--json")
+
+    assert status == 0
+    assert json.loads(out) == {"files": ["p.yaml"], "ok": True, "findings": [], "undecided": []}
+
+
+def test_check_gives_each_finding_with_its_place_and_witness(governor):
+    Path("bad.yaml").write_text(
+        'version: 1\nassert:\n  - allowed: {from: a, to: "https://x.example/", method: GET}\n')
+
+    status, out, _ = governor("check", "bad.yaml", "--json")
+    shown = json.loads(out)
+
+    assert status == 1
+    assert shown["ok"] is False
+    assert shown["findings"] == [{
+        "code": "P801", "severity": "error", "file": "bad.yaml", "line": 3, "column": 5, "rules": [],
+        "message": "a GET https://x.example/ must be allowed, and is refused (DEFAULT_DENY, no rule allows this)",
+        "witness": {"agent": "a", "method": "GET", "url": "https://x.example/", "address": None, "at": None,
+                    "headers": {}, "body": None},
+    }]
+
+
+def test_check_shows_the_line_the_place_and_the_hint(governor):
+    Path("bad.yaml").write_text("version: 1\nrules:\n  - allow: x\n    metods: [GET]\n")
+
+    status, out, _ = governor("check", "bad.yaml")
+
+    assert status == 1
+    assert 'bad.yaml:4:5  error E103  unknown key "metods" in a rule' in out
+    assert "      4 |     metods: [GET]\n        |     ^\n" in out
+    assert 'did you mean "methods"?' in out
+    assert "2 errors. 0 rules, 0 never, 0 assertions held" in out
+    assert "This does not load until the errors are gone." in out
+
+
+def test_check_shows_the_request_that_breaks_an_assertion(governor):
+    Path("bad.yaml").write_text(
+        'version: 1\nassert:\n'
+        '  - allowed: {from: a, to: "https://x.example/", method: GET, address: 10.1.2.3}\n')
+
+    _, out, _ = governor("check", "bad.yaml")
+
+    assert "witness: governor policy explain --agent a GET https://x.example/" in out
+
+
+def test_a_warning_is_a_no_only_when_asked_strictly(governor):
+    Path("doubt.yaml").write_text("version: 1\nrules: [{deny: x, from: bob}]\n")
+
+    assert governor("check", "doubt.yaml")[0] == 0
+    assert governor("check", "--strict", "doubt.yaml")[0] == 1
+
+
+def test_check_knows_the_agents_of_the_home(governor, tmp_path):
+    Path("doubt.yaml").write_text("version: 1\nrules: [{deny: x, from: bob}]\n")
+    home = tmp_path / "home"
+    home.mkdir()
+    bob = {"added": "2026-01-02T03:04:05.000006Z", "by": "ana", "removed": None, "tokens": []}
+    home.joinpath("agents.json").write_text(json.dumps({"v": 1, "agents": {"bob": bob}}))
+    home.joinpath("agents.json").chmod(0o600)
+
+    assert governor("check", "--strict", "doubt.yaml")[0] == 0
+
+
+def test_several_files_are_checked_each_for_itself(governor):
+    Path("bad.yaml").write_text("version: 2\n")
+
+    status, out, _ = governor("check", "p.yaml", "bad.yaml", "--json")
+
+    assert status == 1
+    assert [finding["file"] for finding in json.loads(out)["findings"]] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [
+    pytest.param(["check"], id="check without a file"),
+    pytest.param(["check", "nowhere.yaml"], id="check of a file that is not there"),
+    pytest.param(["check", "."], id="check of a folder"),
+    pytest.param(["test", "*.cases.yaml"], id="test of a pattern that matches no file"),
+    pytest.param(["explain", "GET"], id="explain without a URL"),
+    pytest.param(["explain", "G T", "https://x.example/"], id="explain of no method"),
+    pytest.param(["explain", "--policy", "nowhere.yaml", "GET", "https://x.example/"], id="explain without a policy"),
+    pytest.param(["explain", "--address", "10.0.0.0/8", "GET", "https://x.example/"], id="explain at a range"),
+    pytest.param(["explain", "--at", "now", "GET", "https://x.example/"], id="a time, which has no effect yet"),
+    pytest.param(["explain", "--header", "a: b", "GET", "https://x.example/"], id="a header, which has no effect yet"),
+    pytest.param(["explain", "--body", "x", "POST", "https://x.example/"], id="a body, which has no effect yet"),
+])
+def test_wrong_usage_is_told_and_exits_2(governor, arguments):
+    status, out, err = governor(*arguments)
+
+    assert (status, out) == (2, "")
+    assert "Usage:" in err
+
+
+CASES = """\
+policy: p.yaml
+cases:
+  - {name: reading, agent: claude-1, method: GET, url: "https://api.example.org/repos/x", expect: allow, rule: read}
+  - {name: wrong guess, agent: claude-1, method: GET, url: "https://api.example.org/repos/secret/x", expect: allow}
+"""
+
+
+def test_test_tells_each_case_and_what_no_case_meets(governor):
+    Path("p.cases.yaml").write_text(CASES)
+
+    status, out, _ = governor("test", "p.cases.yaml", "--json")
+
+    assert status == 1
+    assert json.loads(out) == {
+        "passed": 1, "failed": 1,
+        "cases": [
+            {"name": "reading", "ok": True, "expect": "allow", "verdict": "allow", "rule": "read", "code": "ALLOW"},
+            {"name": "wrong guess", "ok": False, "expect": "allow", "verdict": "deny", "rule": None,
+             "code": "DEFAULT_DENY"},
+        ],
+        "uncovered": ["billing", "no-gists", "never-1"],
+    }
+
+
+def test_test_shows_what_was_expected_and_what_came(governor):
+    Path("p.cases.yaml").write_text(CASES)
+
+    _, out, _ = governor("test", "p.cases.yaml")
+
+    assert "ok    reading\n" in out
+    assert "FAIL  wrong guess\n      expected allow\n      got      deny, DEFAULT_DENY\n" in out
+    assert "p.cases.yaml: 1 passed, 1 failed\nno case meets: billing, no-gists, never-1\n" in out
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("rule: read", "rule: other"), ("rule: read", "code: NEVER")])
+def test_a_case_also_fails_by_its_rule_or_code(governor, wrong, right):
+    Path("p.cases.yaml").write_text(CASES.replace(wrong, right))
+
+    assert json.loads(governor("test", "p.cases.yaml", "--json")[1])["failed"] == 2
+
+
+@pytest.mark.parametrize(("cases", "code"), [
+    ("policy: p.yaml\ncases: []\n", "E104"),
+    ("policy: p.yaml\n", "E104"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: halt}]\n', "E180"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: yes}]\n', "E102"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, at: now}]\n', "E180"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, code: DENY}]\n', "E102"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "x.example", expect: deny}]\n', "P802"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, address: x}]\n', "E202"),
+    ('policy: bad.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny}]\n', "E109"),
+])
+def test_cases_that_cannot_be_tried_are_refused(governor, cases, code):
+    Path("bad.yaml").write_text("version: 2\n")
+    Path("p.cases.yaml").write_text(cases)
+
+    status, out, err = governor("test", "p.cases.yaml")
+
+    assert (status, out) == (1, "")
+    assert code in err
+
+
+def explained(governor, *arguments: str):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--json", *arguments)
+    return status, json.loads(out)
+
+
+def test_explain_names_the_rule_that_grants(governor):
+    status, said = explained(governor, "--agent", "claude-1", "get", "https://api.example.org/repos/x")
+
+    assert status == 0
+    assert said == {
+        "verdict": "allow", "rule": "read", "code": "ALLOW",
+        "matched": [{"tier": "platform", "rule": "read", "verb": "allow", "file": "p.yaml", "line": 4}],
+        "would_allow": [],
+    }
+
+
+@pytest.mark.parametrize(("arguments", "code", "would_allow"), [
+    pytest.param(["--agent", "claude-1", "DELETE", "https://api.example.org/repos/x"], "DEFAULT_DENY",
+                 "Rule read (p.yaml:4:5) would allow it, but the method is DELETE and it wants GET, HEAD or OPTIONS.",
+                 id="another method"),
+    pytest.param(["GET", "https://api.example.org/repos/x"], "DEFAULT_DENY",
+                 "Rule read (p.yaml:4:5) would allow it, but the agent is local and it wants claude-*.",
+                 id="another agent"),
+    pytest.param(["--agent", "claude-1", "GET", "https://api.example.org/repos/secret/x"], "DEFAULT_DENY",
+                 "Rule read (p.yaml:4:5) would allow it, but its except covers this request.", id="an exception"),
+    pytest.param(["--agent", "claude-1", "GET", "https://api.example.org/repos%2Fsecret%2Fx"], "DEFAULT_DENY",
+                 "Rule read (p.yaml:4:5) would allow it, but the path is /repos%2Fsecret%2Fx and it wants /repos/** "
+                 "and its except covers this request.", id="a path with two readings"),
+    pytest.param(["GET", "http://other.example:8080/"], "DEFAULT_DENY",
+                 "No rule allows anything to other.example: it needs an allow with to: other.example, methods: [GET], "
+                 "schemes: http, ports: 8080.", id="another host"),
+    pytest.param(["POST", "https://gist.example.org/"], "RULE_DENY",
+                 "Except this request from rule no-gists (p.yaml:14:5): it refuses what others allow.", id="a deny"),
+    pytest.param(["GET", "http://169.254.169.254/"], "NEVER",
+                 "Except this request from never-1 (p.yaml:18:5): it refuses what others allow.", id="a never"),
+    pytest.param(["--address", "10.2.0.1", "GET", "https://billing.example/"], "PRIVATE_ADDRESS",
+                 "10.2.0.1 is an inside address: an allow for billing.example needs address: 10.2.0.1.",
+                 id="an inside address"),
+    pytest.param(["GET", "https://billing.example/"], "DEFAULT_DENY",
+                 "Rule billing (p.yaml:10:5) would allow it, but the address is 192.0.32.8 and it wants 10.1.0.0/16.",
+                 id="an inside service on the internet"),
+    pytest.param(["GET", "https://x.example/a/../b"], "NON_CANONICAL",
+                 "No policy can allow it: the path has a dot segment.", id="a URL with two readings"),
+])
+def test_explain_says_what_would_let_a_request_through(governor, arguments, code, would_allow):
+    status, said = explained(governor, *arguments)
+
+    assert (status, said["verdict"], said["code"]) == (1, "deny", code)
+    assert would_allow in said["would_allow"]
+
+
+def test_explain_reads_like_a_story(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "POST", "https://gist.example.org/")
+
+    assert status == 1
+    assert "deny  RULE_DENY  by rule no-gists (p.yaml:14)" in out
+    assert "matched  deny  no-gists  p.yaml:14" in out
+    assert "--address says where else it resolves to" in out
+
+
+def test_explain_asks_the_policy_of_the_home_before_the_shipped_one(governor, tmp_path):
+    default, _, _ = governor("explain", "GET", "https://github.com/")
+    home = tmp_path / "home"
+    home.mkdir()
+    home.joinpath("policy.yaml").write_text("version: 1\n")
+
+    assert default == 0
+    assert governor("explain", "GET", "https://github.com/")[0] == 1
+
+
+@pytest.mark.parametrize("name", ["default", "demo"])
+def test_the_shipped_policies_are_checked_without_a_word(governor, name):
+    status, out, _ = governor("check", "--strict", str(shipped_policy(name)))
+
+    assert status == 0
+    assert out.startswith("nothing found.")
+
+
+def test_no_colour_is_no_colour(governor, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    Path("bad.yaml").write_text("version: 2\n")
+
+    assert "\x1b[3" not in governor("check", "bad.yaml")[1]

@@ -1,0 +1,503 @@
+"""What a policy means once it is compiled, and everything that is refused on the way."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+import kernel
+from addons.yaml_nodes import compose
+from kernel.compiler import compile_policy
+from kernel.errors import PolicyError
+from kernel.findings import CATALOGUE, Severity
+from kernel.match import Index
+from kernel.policy import (
+    AgentPattern,
+    HostPattern,
+    HostReach,
+    PortRange,
+    UrlPattern,
+    Verb,
+)
+from kernel.question import answer, facts_of
+from kernel.verdict import Code
+from tests.addons.policies import RANGES, codes, compiled, findings
+
+
+def only(text: str):
+    """The only rule of a policy."""
+    (rule,) = compiled(f"rules:\n  - {text}\n").policy.rules
+    return rule
+
+
+def verdict(text: str, method: str, url: str, agent: str = "local", address: str | None = None) -> Code:
+    index = Index(compiled(text).policy)
+    return answer(index, facts_of(agent, method, url), None if address is None else ip_address(address)).verdict.code
+
+
+def test_an_empty_policy_loads_and_allows_nothing():
+    policy = compiled("version: 1").policy
+
+    assert (policy.rules, policy.nevers, policy.contact) == ((), (), None)
+    assert verdict("version: 1", "GET", "https://example.org/") is Code.DEFAULT_DENY
+
+
+def test_every_section_of_a_policy_is_read():
+    text = """
+        version: 1
+        contact: "#agent-platform"
+        agents: {coders: [claude-*, codex-*]}
+        destinations: {github-api: api.example.org, both: [.example.com, 10.0.0.0/8, "https://h.example/x/**"]}
+        identity: {proxy-auth: yes, anonymous: allow}
+        rules:
+          - allow: read
+            from: [coders, bot-7]
+            to: github-api
+            methods: reads
+            paths: ["/repos/acme/**"]
+            except: {paths: ["/repos/acme/secrets-*/**"]}
+            why: |
+              because
+              of this
+          - deny: no-gists
+            to: gist.example.org
+            tell: use the snippet store
+        never:
+          - {to: [metadata, loopback], except: {to: billing.example, address: 127.0.0.1}, why: credentials}
+        assert:
+          - allowed: {from: claude-1, to: "https://api.example.org/repos/acme/web", method: GET}
+          - denied: {from: claude-1, to: "https://api.example.org/repos/acme/secrets-1/x", method: GET}
+    """
+    policy = compiled(text, known=frozenset({"bot-7"})).policy
+    read, gists = policy.rules
+
+    assert policy.contact == "#agent-platform"
+    assert policy.identity.sources == {"proxy-auth"}
+    assert policy.identity.anonymous
+    assert policy.groups == {"coders": (AgentPattern("claude-*"), AgentPattern("codex-*"))}
+    assert read.where.agents == (AgentPattern("claude-*"), AgentPattern("codex-*"), AgentPattern("bot-7"))
+    assert read.where.to == (HostPattern("api.example.org", HostReach.EXACT),)
+    assert read.where.methods == {"GET", "HEAD", "OPTIONS"}
+    assert read.where.schemes == {"https"}
+    assert read.where.ports == (PortRange(443, 443),)
+    assert [glob.text for glob in read.where.paths or ()] == ["/repos/acme/**"]
+    assert [glob.text for glob in read.holes[0].paths or ()] == ["/repos/acme/secrets-*/**"]
+    assert (read.number, read.name, read.verb, read.why) == (0, "read", Verb.ALLOW, "because\nof this\n")
+    assert (gists.number, gists.verb, gists.tell) == (1, Verb.DENY, "use the snippet store")
+    assert (gists.where.methods, gists.where.schemes, gists.where.ports) == (None, None, None)
+    assert [(never.name, never.number, never.verb, never.why) for never in policy.nevers] == [
+        ("never-1", 2, Verb.NEVER, "credentials")
+    ]
+    assert [assertion.allowed for assertion in policy.assertions] == [True, False]
+
+
+def test_a_finding_points_at_the_word_it_is_about():
+    (finding,) = findings("version: 1\nrules:\n  - allow: x\n    to: example.org\n    methods: [GET, get]\n")
+
+    assert (finding.position.file, finding.position.line, finding.position.column) == ("p.yaml", 5, 20)
+
+
+def test_a_policy_says_its_version():
+    with pytest.raises(PolicyError) as refused:
+        compile_policy([compose(b"contact: x\n", "p.yaml")], RANGES, "digest")
+
+    assert [finding.code for finding in refused.value.findings] == ["E104"]
+
+
+def test_all_problems_are_told_at_once_errors_first():
+    text = "rules:\n  - allow: x\n    from: nobody\n    metods: [GET]\n    to: h_*.example\n  - alow: y\n"
+
+    found = findings(text)
+
+    assert [f.severity for f in found] == sorted((f.severity for f in found), key=lambda s: s is not Severity.ERROR)
+    assert {f.code for f in found} == {"W120", "E103", "E104", "E201"}
+
+
+A_RULE = "rules:\n  - allow: x\n    to: example.org\n    methods: reads\n"
+
+REFUSED = [
+    ("a root that is a word", "version\n", "E102"),
+    ("another version", "version: 2\n", "E109"),
+    ("a version that is a number of YAML's", "version: 1.0\n", "E109"),
+    ("an unknown section", "rulez: []\n", "E103"),
+    ("a contact that a comment has eaten", "contact: #agents\n", "E102"),
+    ("a contact of two lines", 'contact: "a\\nb"\n', "E102"),
+    ("rules that are no list", "rules: {allow: x}\n", "E102"),
+    ("a rule that is a word", "rules: [x]\n", "E102"),
+    ("a rule without a verb", "rules:\n  - to: example.org\n", "E104"),
+    ("a misspelt verb", "rules:\n  - alow: x\n", "E103"),
+    ("two verbs", "rules:\n  - allow: x\n    deny: y\n    methods: any\n", "E110"),
+    ("a rule without a name", "rules:\n  - deny:\n", "E102"),
+    ("a name with a space", "rules:\n  - deny: no gists\n", "E106"),
+    ("a name of Governor's own", "rules:\n  - deny: never-1\n", "E106"),
+    ("a name that is a list", "rules:\n  - deny: [x]\n", "E102"),
+    ("two rules of one name", "rules:\n  - deny: x\n  - deny: x\n", "E107"),
+    ("an allow without methods", "rules:\n  - allow: x\n    to: example.org\n", "E104"),
+    ("a key twice in a rule", "rules:\n  - deny: x\n    to: a.example\n    to: b.example\n", "E101"),
+    ("a group twice", "agents:\n  a: [x]\n  a: [y]\n", "E101"),
+    ("a group called local", "agents: {local: [x]}\n", "E106"),
+    ("a group in a group", "agents:\n  a: [x]\n  b: [a]\n", "E107"),
+    ("a group of nobody", "agents: {a: []}\n", "E102"),
+    ("a destination called like a range", "destinations: {metadata: example.org}\n", "E106"),
+    ("a destination in a destination", "destinations:\n  a: example.org\n  b: a\n", "E107"),
+    ("a destination with a bad host", "destinations: {a: h*.example.org}\n", "E201"),
+    (
+        "a misspelt destination",
+        "destinations: {github-api: h.example}\nrules:\n  - deny: x\n    to: githubapi\n",
+        "E105",
+    ),
+    ("a misspelt range", "never:\n  - to: metdata\n", "E105"),
+    ("a host with a star inside", "rules:\n  - deny: x\n    to: a*b.example\n", "E201"),
+    ("a range with host bits", "rules:\n  - deny: x\n    address: 10.0.0.1/8\n", "E202"),
+    ("a bad range in to", "rules:\n  - deny: x\n    to: 10.0.0.1/8\n", "E201"),
+    ("a relative path", "rules:\n  - deny: x\n    paths: [repos]\n", "E203"),
+    ("a path with a dot segment", "rules:\n  - deny: x\n    paths: [/a/../b]\n", "E203"),
+    ("a URL of another scheme", 'rules:\n  - deny: x\n    to: "ftp://example.org/"\n', "E204"),
+    ("a bad agent", 'rules:\n  - deny: x\n    from: "a b"\n', "E205"),
+    ("a port too high", "rules:\n  - deny: x\n    ports: 70000\n", "E206"),
+    ("a port in octal", "rules:\n  - deny: x\n    ports: 0o443\n", "E206"),
+    ("a method in small letters", "rules:\n  - deny: x\n    methods: [get]\n", "E207"),
+    ("any in a list", "rules:\n  - deny: x\n    methods: [any, GET]\n", "E207"),
+    ("CONNECT as a method", "rules:\n  - deny: x\n    methods: [CONNECT]\n", "E207"),
+    ("a scheme that is none", "rules:\n  - deny: x\n    schemes: [gopher]\n", "E208"),
+    ("a scheme of a later version", "rules:\n  - deny: x\n    schemes: [wss]\n", "E180"),
+    ("an empty exception", f"{A_RULE}    except: {{}}\n", "E104"),
+    ("an exception that is a word", f"{A_RULE}    except: /x\n", "E102"),
+    ("an exception with a verb", f"{A_RULE}    except: {{allow: x}}\n", "E103"),
+    ("paths beside a URL", 'rules:\n  - deny: x\n    to: "https://example.org/x"\n    paths: ["/x"]\n', "E108"),
+    ("ports beside a URL", 'rules:\n  - deny: x\n    to: "https://example.org/x"\n    ports: 443\n', "E108"),
+    ("schemes beside a URL", 'rules:\n  - deny: x\n    to: "https://example.org/x"\n    schemes: https\n', "E108"),
+    (
+        "a URL by name beside paths",
+        'destinations: {r: ["https://example.org/x"]}\nrules:\n  - deny: x\n    to: r\n    paths: ["/x"]\n',
+        "E108",
+    ),
+    (
+        "two schemes for every host and no ports",
+        "rules:\n  - allow: x\n    methods: any\n    schemes: [http, https]\n",
+        "E104",
+    ),
+    ("a never without conditions", "never:\n  - why: x\n", "E104"),
+    ("a never that only excepts", "never:\n  - except: {to: example.org}\n", "E104"),
+    ("a never with a tell", "never:\n  - {to: metadata, tell: x}\n", "E103"),
+    ("an assertion of neither kind", "assert:\n  - refused: {}\n", "E103"),
+    (
+        "an assertion of both kinds",
+        'assert:\n  - allowed: {from: a, to: "https://x.example/", method: GET}\n'
+        '    denied: {from: a, to: "https://x.example/", method: GET}\n',
+        "E110",
+    ),
+    ("an assertion without a method", 'assert:\n  - denied: {from: a, to: "https://x.example/"}\n', "E104"),
+    (
+        "an assertion about a group",
+        'agents: {a: [b]}\nassert:\n  - denied: {from: a, to: "https://x.example/", method: GET}\n',
+        "E102",
+    ),
+    ("an assertion about a glob", 'assert:\n  - denied: {from: a-*, to: "https://x.example/", method: GET}\n', "E102"),
+    (
+        "an assertion about two methods",
+        'assert:\n  - denied: {from: a, to: "https://x.example/", method: reads}\n',
+        "E102",
+    ),
+    (
+        "an assertion about a range of addresses",
+        'assert:\n  - denied: {from: a, to: "https://x.example/", method: GET, address: 10.0.0.0/8}\n',
+        "E202",
+    ),
+    ("an assertion about no URL", "assert:\n  - denied: {from: a, to: x.example, method: GET}\n", "P802"),
+    ("an assertion that fails", 'assert:\n  - allowed: {from: a, to: "https://x.example/", method: GET}\n', "P801"),
+    (
+        "an assertion with paths",
+        'assert:\n  - denied: {from: a, to: "https://x.example/", method: GET, paths: [/x]}\n',
+        "E180",
+    ),
+    ("an identity source of a later version", "identity: {cert: yes}\n", "E180"),
+    ("an identity source switched off", "identity: {proxy-auth: no}\n", "E102"),
+    ("anonymous said differently", "identity: {anonymous: yes}\n", "E102"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), [pytest.param(text, code, id=name) for name, text, code in REFUSED])
+def test_what_cannot_be_meant_does_not_load(text, code):
+    with pytest.raises(PolicyError) as refused:
+        compiled(text)
+
+    assert code in [finding.code for finding in refused.value.findings if finding.severity is Severity.ERROR]
+
+
+LATER = {
+    "a policy": [
+        "tier",
+        "for",
+        "unmatched",
+        "mode",
+        "until",
+        "budgets",
+        "rates",
+        "limits",
+        "profile",
+        "cascade",
+        "counters",
+        "dns",
+    ],
+    "a rule": [
+        "ask",
+        "throttle",
+        "halt",
+        "query",
+        "headers",
+        "content-types",
+        "json",
+        "form",
+        "websocket",
+        "stream-request",
+        "llm",
+        "mcp",
+        "git",
+        "graphql",
+        "credentials",
+        "max-request",
+        "max-response",
+        "max-url",
+        "when",
+        "expires",
+        "risk",
+        "quiet",
+        "secret-paths",
+        "observe",
+        "redact",
+        "contains",
+        "add-headers",
+        "tunnel",
+    ],
+}
+
+
+@pytest.mark.parametrize("key", LATER["a policy"])
+def test_a_section_that_this_version_cannot_enforce_refuses_to_load(key):
+    (finding,) = findings(f"{key}: x\n")
+
+    assert (finding.code, finding.severity) == ("E180", Severity.ERROR)
+    assert (finding.position.line, finding.position.column) == (2, 1)
+    assert f'"{key}:"' in finding.message
+
+
+@pytest.mark.parametrize("key", LATER["a rule"])
+def test_a_key_or_verb_that_this_version_cannot_enforce_refuses_to_load(key):
+    found = findings(f"{A_RULE}    {key}: x\n")
+
+    assert [(finding.code, finding.position.line) for finding in found] == [("E180", 6)]
+
+
+def test_a_rule_that_has_only_a_verb_of_a_later_version_has_one_finding():
+    assert codes("rules:\n  - halt: x\n    to: example.org\n") == ["E180"]
+
+
+DOUBTFUL = [
+    ("a misspelt group", "agents: {coders: [c-*]}\nrules:\n  - deny: x\n    from: codres\n", "W120"),
+    ("an agent nobody knows", "rules:\n  - deny: x\n    from: bob\n", "W120"),
+    ("anonymous where nobody is", "rules:\n  - deny: x\n    from: anonymous\n", "W121"),
+    ("a host of one label", "rules:\n  - deny: x\n    to: intranet\n", "W105"),
+    ("a misspelt method", "rules:\n  - deny: x\n    methods: [DELTE]\n", "W207"),
+    ("a range in an allow", "rules:\n  - allow: x\n    to: 10.0.0.0/8\n    methods: any\n", "I108"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), [pytest.param(text, code, id=name) for name, text, code in DOUBTFUL])
+def test_what_is_doubtful_loads_and_is_told(text, code):
+    assert [finding.code for finding in compiled(text).findings] == [code]
+
+
+QUIET = [
+    ("a registered agent", "rules:\n  - deny: x\n    from: bob\n"),
+    ("an agent of a group", "agents: {a: [bob, c-*]}\nrules:\n  - deny: x\n    from: bob\n"),
+    ("an agent that a group's glob covers", "agents: {a: [b*]}\nrules:\n  - deny: x\n    from: bob\n"),
+    ("a glob", "rules:\n  - deny: x\n    from: bo*\n"),
+    ("local", "rules:\n  - deny: x\n    from: local\n"),
+    ("anonymous where it is allowed", "identity: {anonymous: allow}\nrules:\n  - deny: x\n    from: anonymous\n"),
+    ("localhost", "rules:\n  - deny: x\n    to: localhost\n"),
+    ("a host of one label by a name", "destinations: {in: intranet}\nrules:\n  - deny: x\n    to: in\n"),
+    ("a method of one's own", "rules:\n  - deny: x\n    methods: [FROBNICATE]\n"),
+    ("one address in an allow", "rules:\n  - allow: x\n    to: 10.1.2.3\n    methods: any\n"),
+]
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in QUIET])
+def test_what_is_not_doubtful_is_not_told(text):
+    assert compiled(text, known=frozenset({"bob"})).findings == ()
+
+
+def test_a_doubtful_word_is_told_at_each_of_its_places():
+    found = findings("rules:\n  - deny: x\n    from: bob\n  - deny: y\n    from: bob\n")
+
+    assert [(finding.code, finding.position.line) for finding in found] == [("W120", 4), ("W120", 6)]
+
+
+def test_yaml_values_that_other_loaders_change_stay_text():
+    rule = only("{deny: 0443, from: [NO, 1.10], methods: [ON], paths: [/22:30]}")
+
+    assert rule.name == "0443"
+    assert [pattern.text for pattern in rule.where.agents] == ["NO", "1.10"]
+    assert rule.where.methods == {"ON"}
+
+
+def test_methods_any_is_every_method_and_sets_add_up():
+    assert only("{deny: x, methods: any}").where.methods is None
+    assert only("{deny: x, methods: [reads, POST]}").where.methods == {"GET", "HEAD", "OPTIONS", "POST"}
+    assert only("{deny: x, methods: writes}").where.methods == {"POST", "PUT", "PATCH", "DELETE"}
+
+
+def test_a_refusal_without_schemes_and_ports_covers_every_scheme_and_port():
+    text = "rules:\n  - deny: x\n    to: example.org\n"
+
+    assert verdict(text, "GET", "http://example.org:8080/") is Code.RULE_DENY
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://example.org/", Code.ALLOW),
+        ("https://example.org:8443/", Code.DEFAULT_DENY),
+        ("http://example.org/", Code.DEFAULT_DENY),
+        ("http://example.org:443/", Code.DEFAULT_DENY),
+    ],
+)
+def test_an_allow_covers_https_on_its_own_port(url, code):
+    assert verdict(A_RULE, "GET", url) is code
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://example.org/a", Code.ALLOW),
+        ("http://example.org/a", Code.ALLOW),
+        ("http://example.org:443/a", Code.DEFAULT_DENY),
+        ("https://example.org:80/a", Code.DEFAULT_DENY),
+        ("https://example.org/b", Code.DEFAULT_DENY),
+        ("http://203.0.113.7/a", Code.ALLOW),
+    ],
+)
+def test_with_two_schemes_each_has_its_own_port(url, code):
+    text = "rules:\n  - {allow: x, to: [example.org, 203.0.113.7], methods: any, schemes: [http, https], paths: [/a]}\n"
+
+    assert verdict(text, "GET", url) is code
+
+
+def test_written_ports_are_for_every_written_scheme():
+    text = "rules:\n  - {allow: x, to: example.org, methods: any, schemes: [http, https], ports: [80, 8000-8999]}\n"
+
+    assert verdict(text, "GET", "https://example.org:8500/") is Code.ALLOW
+    assert verdict(text, "GET", "http://example.org/") is Code.ALLOW
+    assert verdict(text, "GET", "https://example.org/") is Code.DEFAULT_DENY
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("https://a.example/any/path", Code.ALLOW),
+        ("http://a.example/", Code.DEFAULT_DENY),
+        ("https://b.example/x/y", Code.ALLOW),
+        ("https://b.example/y", Code.DEFAULT_DENY),
+        ("http://c.example:8080/z", Code.ALLOW),
+        ("https://c.example/z", Code.DEFAULT_DENY),
+        ("https://a.example:8080/z", Code.DEFAULT_DENY),
+    ],
+)
+def test_hosts_and_urls_in_one_list_keep_their_own_defaults(url, code):
+    to = '[a.example, "https://b.example/x/**", "http://c.example:8080/z"]'
+
+    assert verdict(f"rules:\n  - {{allow: x, to: {to}, methods: any}}\n", "GET", url) is code
+
+
+def test_a_url_pattern_alone_is_kept_as_it_is():
+    rule = only('{allow: x, to: "http://c.example:8080/z", methods: any}')
+
+    assert isinstance(rule.where.to[0], UrlPattern)
+    assert (rule.where.schemes, rule.where.ports) == (None, None)
+
+
+def test_a_destination_that_is_called_like_a_host_is_the_destination():
+    text = "destinations: {api.example: other.example}\nrules:\n  - {allow: x, to: api.example, methods: any}\n"
+
+    assert verdict(text, "GET", "https://other.example/") is Code.ALLOW
+    assert verdict(text, "GET", "https://api.example/") is Code.DEFAULT_DENY
+
+
+def test_several_exceptions_are_several_holes():
+    rule = only("{deny: x, except: [{to: a.example}, {methods: reads, to: b.example}]}")
+
+    assert [hole.methods for hole in rule.holes] == [None, {"GET", "HEAD", "OPTIONS"}]
+
+
+def test_an_inside_service_by_name_needs_its_address():
+    text = "rules:\n  - {allow: x, to: billing.example, address: 10.1.0.0/16, methods: any}\n"
+
+    assert verdict(text, "GET", "https://billing.example/", address="10.1.2.3") is Code.ALLOW
+    assert verdict(text, "GET", "https://billing.example/", address="10.2.2.3") is Code.PRIVATE_ADDRESS
+    assert verdict(text, "GET", "https://billing.example/", address="192.0.32.8") is Code.DEFAULT_DENY
+
+
+def test_an_address_that_is_a_literal_inside_a_url_pattern_opens_itself():
+    text = "rules:\n  - {allow: x, to: 10.1.2.3, schemes: [http, https], methods: any}\n"
+
+    assert verdict(text, "GET", "http://10.1.2.3/") is Code.ALLOW
+    assert verdict(text, "GET", "http://10.1.2.4/") is Code.PRIVATE_ADDRESS
+
+
+def test_a_failing_assertion_has_the_request_as_its_witness():
+    text = f'{A_RULE}assert:\n  - denied: {{from: a-1, to: "https://example.org/x", method: GET}}\n'
+
+    (finding,) = findings(text)
+
+    assert (finding.code, finding.position.line, finding.rules) == ("P801", 7, ("x",))
+    assert (finding.witness.agent, finding.witness.method, finding.witness.url) == (
+        "a-1",
+        "GET",
+        "https://example.org/x",
+    )
+    assert "must be denied, and is granted" in finding.message
+
+
+def test_an_assertion_can_say_what_the_name_resolves_to():
+    text = """
+        rules: [{allow: x, to: b.example, address: 10.1.0.0/16, methods: any}]
+        assert: [{allowed: {from: a, to: "https://b.example/", method: GET, address: 10.1.2.3}}]
+    """
+
+    assert compiled(text).findings == ()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_this_version_judges_by_exactly_one_file(count):
+    files = [compose(b"version: 1\n", f"{number}.yaml") for number in range(count)]
+
+    with pytest.raises(PolicyError) as refused:
+        compile_policy(files, RANGES, "digest")
+
+    assert [finding.code for finding in refused.value.findings] == ["E111"]
+
+
+def test_every_code_in_the_sources_is_in_the_catalogue_and_the_other_way_round():
+    sources = [
+        *Path(kernel.__file__).parent.glob("*.py"),
+        Path(kernel.__file__).parents[1] / "addons" / "yaml_nodes.py",
+        Path(kernel.__file__).parents[1] / "addons" / "cases.py",
+    ]
+    used = {
+        code
+        for path in sources
+        if path.name != "findings.py"
+        for code in re.findall(r'"([EWIP][0-9]{3})"', path.read_text())
+    }
+
+    assert used == CATALOGUE.keys()
+
+
+def test_the_compiled_rules_are_what_the_matcher_numbers_by():
+    policy = compiled("rules: [{deny: a}, {deny: b}]\nnever: [{to: metadata}, {to: loopback}]\n").policy
+
+    assert [rule.number for rule in (*policy.rules, *policy.nevers)] == [0, 1, 2, 3]
+    assert [never.name for never in policy.nevers] == ["never-1", "never-2"]

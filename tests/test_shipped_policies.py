@@ -1,0 +1,41 @@
+"""Every policy that comes with Governor loads without a finding and answers as its cases say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from addons.cases import tried
+from addons.policy_files import llm_hosts, load_policy, shipped_policy
+
+FOLDER = shipped_policy("default").parent
+POLICIES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.endswith(".cases.yaml"))
+
+
+def _named(path: Path) -> str:
+    return path.stem
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=_named)
+def test_a_shipped_policy_loads_without_a_finding(path):
+    assert load_policy([path]).findings == ()
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=_named)
+def test_a_shipped_policy_answers_as_its_cases_say_and_they_meet_every_rule(path):
+    trial = tried(path.with_suffix(".cases.yaml"))
+
+    assert [f"{each.case.name}: {each.verdict} {each.code}" for each in trial.outcomes if not each.ok] == []
+    assert trial.uncovered == ()
+
+
+def test_the_shipped_policies_are_the_ones_that_are_spoken_of():
+    assert {path.stem for path in POLICIES} >= {"default", "demo"}
+
+
+def test_every_model_host_of_the_default_policy_is_treated_as_one():
+    policy = load_policy([shipped_policy("default")]).policy
+    (rule,) = (rule for rule in policy.rules if rule.name == "ask-models")
+
+    assert {pattern.name for pattern in rule.where.to or ()} <= set(llm_hosts())
