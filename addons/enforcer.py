@@ -30,6 +30,7 @@ from addons import (
     settings,
 )
 from addons.agents_control import agents_handler
+from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
@@ -56,6 +57,7 @@ UNLOADED = 70
 STOPPED = 3
 _HEARTBEAT_SECONDS = 1.0
 _LATE_SECONDS = 5.0
+_FLUSH_SECONDS = 60.0
 
 
 class Enforcer:
@@ -125,6 +127,7 @@ class _Running:
         self._settings = settings.read(options)
         self._loop = asyncio.get_running_loop()
         self._turned = time.monotonic()
+        self._next_flush = self._turned + _FLUSH_SECONDS
         self._ready = False
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
@@ -207,6 +210,9 @@ class _Running:
                 start = datetime.fromtimestamp(uncounted.start, UTC)
                 self.lane.record("refusals", entry.refusals(source, uncounted.counts, entry.timestamp(start),
                                                             entry.timestamp(now)))
+        if self._turned >= self._next_flush:
+            self._next_flush = self._turned + _FLUSH_SECONDS
+            self._flushing = self._loop.run_in_executor(None, self._flush)
         self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
 
     def _stopped(self, reason: AuditUnavailable) -> None:
@@ -214,6 +220,13 @@ class _Running:
         _say(f"stopped: {reason}; every request is refused")
         if self._seconds_after_stop is not None:
             self._end = self._loop.call_later(self._seconds_after_stop, sys.exit, STOPPED)
+
+    def _flush(self) -> None:
+        """Write down when each agent was last seen. What fails here costs a date, so it is counted and no more."""
+        try:
+            self._registry.flush()
+        except AgentsError:
+            self.metrics.fault("agents")
 
     def _turns(self) -> bool:
         return not self._ready or time.monotonic() - self._turned < _LATE_SECONDS
@@ -253,6 +266,7 @@ class _Running:
         return self.status()
 
     async def _answer_reload(self, message: Message, peer: Peer) -> Message:
+        await self._write_operator(entry.operator("reload", None, "", peer.name, "control"))
         return await self.reload(peer.name)
 
     async def _write_operator(self, fields: entry.Body) -> None:
@@ -262,6 +276,7 @@ class _Running:
     def close(self, reason: str) -> None:
         """End in order. What is asked afterwards is refused, because the log is closed."""
         self._ready = False
+        self._flush()
         self._outcomes.cut_all()
         self.lane.close(reason)
         self._server.stop()

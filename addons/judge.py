@@ -79,7 +79,7 @@ class Judge:
     def _tunnel_verdict(self, governed: Governed, connection: ClientConnection, agent: Agent | None,
                         refused: Code | None, host: Host, port: int) -> Verdict:
         if agent is None:
-            return _refusal(refused or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
+            return _unidentified(refused)
         # A client that cannot finish a handshake with us never sees a refusal inside: it gets the status line.
         if connection.handshake_failed and not governed.index.connect_reaches(agent.id, host, port):
             return _refusal(Code.DEFAULT_DENY, "no request to this destination would pass")
@@ -92,8 +92,7 @@ class Judge:
         governed, started = self._governed(), perf_counter()
         agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
         if agent is None:
-            verdict = _refusal(refused or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
-            judged = Judged(verdict, None, flow.request.method, None)
+            judged = Judged(_unidentified(refused), None, flow.request.method, None)
         else:
             judged = await self._judged(handler, connection, flow, governed, agent)
         before = _fingerprint(flow.request)
@@ -144,6 +143,7 @@ class Judge:
                        judged: Judged, started: float) -> Judged:
         """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
         verdict, agent = judged.verdict, judged.agent
+        self._metrics.step()
         if not verdict.lets_through and self._rate.exceeded(agent.id if agent else connection.peer, verdict.code):
             self._metrics.rate_limited()
             verdict = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
@@ -184,6 +184,12 @@ def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judge
 
 def _refusal(code: Code, reason: str) -> Verdict:
     return Verdict(Action.DENY, code, reason=reason)
+
+
+def _unidentified(code: Code | None) -> Verdict:
+    if code is Code.IDENTITY_REFUSED:
+        return _refusal(code, "the proxy credentials are unknown, revoked or another agent's")
+    return _refusal(code or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
 
 
 def _without_override(governed: Governed, judgement: Judgement, found: Extracted) -> Verdict:
