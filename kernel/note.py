@@ -21,6 +21,8 @@ _NAME = re.compile(r"[!-*,-~]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 MAX_NOTE_CHARACTERS = 2**20
 _MAX_NOTE_LINES = 64
+# Origin, size and root. These and the empty line are what a write that was cut off before its signature can have left.
+_BODY_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
 
 
 def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
-    """The notes that stand one after the other in `lines` (LFs included). An unfinished last one is left out.
+    """The checkpoints that stand one after the other in `lines` (LFs included). An unfinished last one is left out.
 
     A note ends with its signature lines, so that what follows the last of them begins the next note.
     """
@@ -150,7 +152,9 @@ def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
             yield PlacedNote("".join(note), *place)
             note = []
         if not text.endswith("\n"):
-            return
+            # Part of a signature line belongs to the note before it, which is then not finished either.
+            note = [] if _ended(note) else note
+            break
         if len(note) == _MAX_NOTE_LINES:
             raise NoteError(f"line {place[0]}: no note ends within {_MAX_NOTE_LINES} lines")
         if not note:
@@ -159,6 +163,8 @@ def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
         offset += len(line)
     if _ended(note):
         yield PlacedNote("".join(note), *place)
+    elif note[_BODY_LINES:] not in ([], ["\n"]):
+        raise NoteError(f"line {place[0]}: not the beginning of a checkpoint, and no signature follows")
 
 
 def _ended(note: list[str]) -> bool:

@@ -27,7 +27,12 @@ _STRING = rb'"[ !#-\[\]-~]*+"'
 _NUMBER = rb"(?:0|-?[1-9][0-9]{0,14}+)"
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|null|true|false)"
 _SCALARS = rb"\[(?:" + _SCALAR + rb"(?:," + _SCALAR + rb")*+)?\]"
-_VARYING = {"prev": rb'"([0-9a-f]{64})"', "seq": rb"(" + _NUMBER + rb")", "ts": rb'"([0-9TZ:.-]{27})"'}
+_VARYING = {
+    "mono_us": _NUMBER,
+    "prev": rb'"([0-9a-f]{64})"',
+    "seq": rb"(" + _NUMBER + rb")",
+    "ts": rb'"([0-9TZ:.-]{27})"',
+}
 _FIXED = frozenset(("lane", "type", "v"))
 # The last of the 86 characters of 64 bytes carries four unused bits, which are zero in A, Q, g and w.
 _SIG = rb'","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
@@ -85,7 +90,7 @@ class LineReader:
         return cast("list[Varying]", varying)
 
     def _read_other(self, line: bytes, kid: bytes) -> Varying | None:
-        for shape in self._shapes.get(line[_KEY], ())[1:]:
+        for shape in self._shapes.get(line[_KEY], ()):
             if match := shape.fullmatch(line):
                 return cast("Varying", match.groups())
         try:

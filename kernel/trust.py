@@ -60,8 +60,9 @@ def parse_trust_file(data: bytes) -> TrustFile:
     except NoteError as error:
         raise TrustError(f"trust.json: root: {error}") from None
     log_id = log_id_of(root)
-    if stated.get("log_id") != log_id or stated.get("origin") != root.name:
-        raise TrustError("trust.json: log_id, origin and root do not agree")
+    expected = {"anchors": stated.get("anchors"), "log_id": log_id, "origin": root.name, "root": str(root)}
+    if stated != expected or not isinstance(stated.get("anchors"), list):
+        raise TrustError("trust.json: expected anchors, log_id, origin and root that agree")
     return TrustFile(log_id, root)
 
 

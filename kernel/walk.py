@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, batched, count, repeat
+from itertools import accumulate, batched, repeat
 
 from kernel.batch import entry_hashes
 from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
@@ -105,8 +105,9 @@ class Walk:
 
     def _take_batch(self, batch: tuple[bytes, ...]) -> None:
         while batch:
-            # A mark is confirmed at its size, so no batch goes past one.
-            part, batch = batch[: self._next_mark - self._tree.size], batch[self._next_mark - self._tree.size :]
+            # A mark is confirmed at its size, so no part goes past one; how a lane opens is read line by line.
+            count = 1 if self._key is None else self._next_mark - self._tree.size
+            part, batch = batch[:count], batch[count:]
             if not self._take_at_once(part):
                 for line in part:
                     self._take(line)
@@ -122,7 +123,13 @@ class Walk:
             return False
         signatures = [signature for *_, signature in fields]
         offsets = list(accumulate(map(len, lines), initial=self._offset))
-        places = zip(repeat(self._segment), count(self._line + 1), offsets, count(seq), strict=False)
+        places = zip(
+            repeat(self._segment),
+            range(self._line + 1, self._line + len(lines) + 1),
+            offsets,
+            range(seq, seq + len(lines)),
+            strict=False,
+        )
         self._pending.extend(zip(hashes, signatures, places, strict=False))
         self._line, self._start, self._offset = self._line + len(lines), offsets[-2], offsets[-1]
         self._tree.extend([leaf_hash(line[:-1]) for line in lines])
@@ -231,8 +238,9 @@ class Walk:
         return self._rules.verify(key.public, base64.b64decode(signature), signed_bytes(hashed))
 
     def _fails(self, reason: str) -> Broken:
-        place = (self._segment, self._line, self._start) if self._line else (self._segment, None, None)
-        return Broken(Result.TAMPERED, Failure(self._source.lane, *place, self._tree.size, reason))
+        line, start = (self._line, self._start) if self._line else (None, None)
+        failure = Failure(self._source.lane, self._segment, line, start, self._tree.size, reason)
+        return Broken(Result.TAMPERED, failure)
 
     def _found(self, broken: Broken | None) -> Found:
         size, lane = self._tree.size, self._source.lane

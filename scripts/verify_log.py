@@ -199,6 +199,7 @@ def read_checkpoints(path):
             note = []
         note.append(line)
         require(len(note) <= 64, "checkpoints.note holds something else than checkpoints")
+    require(note[3:-1] in ([], [""]), "checkpoints.note ends in something that is no checkpoint")
     sizes = [found.size for found in notes]
     require(sizes == sorted(sizes), "the sizes of the checkpoints decrease")
     return notes
@@ -419,8 +420,9 @@ def trust_root(audit):
     if stated is None:
         return None
     root = Key(str(stated.get("root")))
-    agrees = stated.get("log_id") == root_log_id(root) and stated.get("origin") == root.name
-    require(agrees, "trust.json: log_id, origin and root do not agree")
+    require(stated.keys() == {"anchors", "log_id", "origin", "root"}, "trust.json: other fields than it has")
+    agrees = stated["log_id"] == root_log_id(root) and stated["origin"] == root.name
+    require(agrees and isinstance(stated["anchors"], list), "trust.json does not agree with itself")
     return root
 
 

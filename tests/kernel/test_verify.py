@@ -1,0 +1,312 @@
+"""The verifier: what it accepts, what it finds, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from addons import codec
+from kernel import canonical, chain, walk
+from kernel.errors import TrustError
+from kernel.report import Report, Result
+from kernel.trust import parse_minimum_file
+from kernel.verify import Anchors, verify
+from kernel.walk import Source
+from tests.conftest import scaled
+from tests.logs import PINNED, ROOT, Key, Lane, Log, decision, source, two_lanes, verify_signature
+
+
+def check(log: Log, anchors: Anchors = PINNED, **options: Any) -> Report:
+    minimum = parse_minimum_file(log.minimum) if log.minimum else None
+    sources = [source(lane) for lane in log.lanes]
+    return verify(sources, replace(anchors, minimum=minimum), verify_signature, codec.parse, **options)
+
+
+def busy_lane(flows: int = 60) -> Lane:
+    """A lane with enough traffic for its lines to be read by shape, and a checkpoint in the middle."""
+    return Lane("main").open(first=True).traffic(flows // 2).checkpoint().traffic(flows // 2)
+
+
+def failure(report: Report) -> tuple[str | None, int | None, str]:
+    assert report.first_failure is not None
+    return report.first_failure.lane, report.first_failure.seq, report.first_failure.reason
+
+
+def test_a_whole_log_is_verified_and_described() -> None:
+    log = two_lanes()
+    main, other = log.lanes
+
+    report = check(log)
+
+    assert report.result is Result.VERIFIED
+    assert report.as_json() == {
+        "result": "verified",
+        "entries": 22,
+        "segments": 2,
+        "lanes": [
+            {"lane": "main", "entries": 15, "head": main.head, "root": main.tree.root().hex(), "live": False},
+            {"lane": "w0", "entries": 7, "head": other.head, "root": other.tree.root().hex(), "live": False},
+        ],
+        "keys": [
+            {"kid": ROOT.verifier.kid, "from": "main/0", "to": "main/0"},
+            {"kid": main.key.verifier.kid, "from": "main/1", "to": "main/14"},
+            {"kid": other.key.verifier.kid, "from": "w0/0", "to": "w0/6"},
+        ],
+        "signatures": "checkpoints",
+        "unanchored": {"entries": 22, "seconds": 0},
+        "first_failure": None,
+        "torn_bytes": 0,
+    }
+
+
+def test_without_a_trusted_key_everything_is_checked_and_the_result_is_not_pinned() -> None:
+    assert check(two_lanes(), Anchors()).result is Result.NOT_PINNED
+
+
+def test_the_gravest_finding_is_the_result() -> None:
+    log = two_lanes()
+    del log.lanes[0].lines[-1]
+    assert check(log).result is Result.ROLLED_BACK
+
+    log.lanes[1].lines[3] = log.lanes[1].lines[3].replace(b'"GET"', b'"PUT"')
+
+    assert check(log).result is Result.TAMPERED
+    assert failure(check(log))[:2] == ("w0", 3)
+
+
+def test_the_seconds_reach_from_the_first_entry_to_the_last() -> None:
+    assert check(Log([busy_lane(200)])).unanchored.seconds == (len(busy_lane(200).lines) - 1) * 37 // 1000
+
+
+def test_only_signatures_that_no_checkpoint_covers_are_verified_unless_all_are_wanted() -> None:
+    asked: list[bytes] = []
+
+    def counting(public: bytes, signature: bytes, message: bytes) -> bool:
+        asked.append(message)
+        return verify_signature(public, signature, message)
+
+    lane = busy_lane()
+    covered, sizes = chain.entry_hash(chain.split(lane.lines[5])[0]), []
+    for every in (False, True):
+        asked.clear()
+        verify([source(lane)], PINNED, counting, codec.parse, every_signature=every)
+        sizes.append(len(asked))
+        assert (chain.signed_bytes(covered) in asked) is every
+
+    # genesis, lane_open, the certificate and the checkpoint are checked always.
+    tail = len(lane.lines) - int(lane.notes[-1].split("\n")[1])
+    assert sizes == [tail + 4, len(lane.lines) + 2]
+
+
+def test_a_bad_signature_below_a_checkpoint_is_named_with_its_place() -> None:
+    lane = busy_lane()
+    raw, kid, _ = chain.split(lane.lines[7])
+    lane.lines[7] = chain.line(raw, kid, bytes(64))
+
+    found = check(Log([lane])).first_failure
+
+    assert found is not None
+    assert (found.lane, found.segment, found.line, found.offset, found.seq) == (
+        "main", "000000.jsonl", 8, sum(map(len, lane.lines[:7])), 7,
+    )  # fmt: skip
+    assert "signature" in found.reason
+
+
+def test_a_stolen_lane_key_cannot_sign_genesis_or_open_a_lane_for_another() -> None:
+    thief = Lane("w0")
+    lane = Lane("main").open(first=True)
+    log = Log([lane, Lane("w1").open(siblings=[lane])])
+    opening = canonical.parse(chain.split(log.lanes[1].lines[0])[0])
+    log.lanes[1].lines.clear()
+    log.lanes[1].tree, log.lanes[1].head = thief.tree, chain.GENESIS_PREV
+    assert isinstance(opening, dict)
+    log.lanes[1].add_raw(canonical.encode(opening | {"key": str(thief.key.verifier)}), thief.key)
+
+    assert "named" in failure(check(log))[2]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        pytest.param("ts", "2026-13-02T03:04:05.000006Z", "ts", id="month 13"),
+        pytest.param("ts", "2026-01-02T03:04:05.00006Z", "ts", id="five digits"),
+        pytest.param("ts", "2026-W01-1T03:04:05.000006Z", "ts", id="week date"),
+        pytest.param("ts", "2026-01-02T03:04:05.000006+00:00", "ts", id="offset for Z"),
+        pytest.param("lane", "w0", "lane", id="lane"),
+        pytest.param("seq", 41, "seq", id="seq"),
+        pytest.param("seq", True, "seq", id="seq is no number"),
+        pytest.param("prev", "0" * 64, "prev", id="prev"),
+        pytest.param("v", 2, "v is 2", id="version"),
+        pytest.param("v", True, "v is missing", id="version is no number"),
+        pytest.param("type", None, "type", id="no type"),
+        pytest.param("mono_us", "1", "mono_us", id="mono_us is text"),
+        pytest.param("type", "genesis", "once", id="second genesis"),
+        pytest.param("type", "lane_open", "once", id="second lane_open"),
+    ],
+)
+@pytest.mark.parametrize("flows", [4, 60])
+def test_a_signed_entry_with_a_wrong_common_field_is_found(field: str, value: Any, said: str, flows: int) -> None:
+    lane = busy_lane(flows)
+    before = len(lane.lines)
+    lane.add(decision("f") | {field: value})
+    lane.traffic(5)
+
+    lane_name, seq, reason = failure(check(Log([lane])))
+
+    assert (lane_name, seq) == ("main", before)
+    assert said in reason
+
+
+def test_later_types_of_this_version_are_accepted_and_counted() -> None:
+    lane = busy_lane(4)
+    lane.add({"type": "heartbeat", "new": ["ü", {"deep": None}]})
+
+    report = check(Log([lane.checkpoint()]))
+
+    assert (report.result, report.entries) == (Result.VERIFIED, len(lane.lines))
+
+
+def test_an_unfinished_last_line_is_told_and_no_fault() -> None:
+    lane = busy_lane(4).checkpoint()
+    lane.tail = b'{"e":{"agent"'
+
+    report = check(Log([lane]))
+
+    assert (report.result, report.torn_bytes) == (Result.VERIFIED, 13)
+
+
+@settings(max_examples=scaled(60))
+@given(st.data())
+def test_cut_at_any_byte_it_is_verified_or_rolled_back_or_incomplete(data: st.DataObject) -> None:
+    lane = busy_lane(6)
+    whole = b"".join(lane.lines)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    *lines, lane.tail = whole[:cut].splitlines(keepends=True) or [b""]
+    if lane.tail.endswith(b"\n"):
+        lines, lane.tail = [*lines, lane.tail], b""
+    lane.lines = lines
+    signed = int(lane.notes[0].split("\n")[1])
+
+    expected = Result.VERIFIED if len(lines) >= signed else Result.ROLLED_BACK
+    assert check(Log([lane])).result is expected
+    lane.notes.clear()
+    assert check(Log([lane])).result is (Result.VERIFIED if lines else Result.INCOMPLETE)
+
+
+def test_segments_continue_each_other_and_none_may_be_missing() -> None:
+    lane = busy_lane(20)
+    parts = [lane.lines[:10], lane.lines[10:20], lane.lines[20:]]
+    named = list(zip(("000000.jsonl", "000001.jsonl", "000002.jsonl"), parts, strict=True))
+
+    def result(segments: list[tuple[str, list[bytes]]]) -> Result:
+        notes = [line.encode() for line in "".join(lane.notes).splitlines(keepends=True)]
+        return verify([Source("main", lambda: segments, lambda: notes)], PINNED, verify_signature, codec.parse).result
+
+    assert result(named) is Result.VERIFIED
+    assert result([named[0], named[2]]) is Result.TAMPERED
+    assert result(named[1:]) is Result.TAMPERED
+    assert result([named[0], ("000001.jsonl", parts[2])]) is Result.TAMPERED
+    assert result([named[0], ("000001.jsonl", [*parts[1][:-1], parts[1][-1][:-1]]), named[2]]) is Result.TAMPERED
+
+
+def test_every_flipped_byte_of_a_small_log_is_found() -> None:
+    log = Log([Lane("main").open(first=True)])
+    lane = log.lanes[0]
+    lane.checkpoint().add({"type": "close", "reason": "stopped"})
+    log.raise_minimum()
+    segment, notes, minimum = b"".join(lane.lines), "".join(lane.notes).encode(), log.minimum or b""
+
+    def missed(data: bytes, change: Callable[[bytes], Report], *, upto: int) -> list[int]:
+        flipped = (data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(upto))
+        return [at for at, changed in enumerate(flipped) if change(changed).result is Result.VERIFIED]
+
+    # A final line feed that is gone is what a crash leaves: the last entry is then not counted, and was never acted on.
+    assert missed(segment, lambda data: check_bytes(data, notes, minimum), upto=len(segment) - 1) == []
+    assert missed(notes, lambda data: check_bytes(segment, data, minimum), upto=len(notes) - 1) == []
+    assert missed(minimum, lambda data: check_bytes(segment, notes, data), upto=len(minimum) - 1) == []
+
+
+def check_bytes(segment: bytes, notes: bytes, minimum: bytes) -> Report:
+    def lines(data: bytes) -> list[bytes]:
+        *whole, rest = data.split(b"\n")
+        return [line + b"\n" for line in whole] + ([rest] if rest else [])
+
+    try:
+        anchors = Anchors(ROOT.verifier, minimum=parse_minimum_file(minimum))
+    except TrustError as error:
+        anchors = Anchors(ROOT.verifier, damage=(str(error),))
+    found = Source("main", lambda: [("000000.jsonl", lines(segment))], lambda: lines(notes))
+    return verify([found], anchors, verify_signature, codec.parse)
+
+
+@settings(max_examples=scaled(30))
+@given(st.data())
+def test_many_lines_at_once_are_judged_as_one_by_one(data: st.DataObject) -> None:
+    lane = LONG
+    lines = list(lane.lines)
+    at = data.draw(st.integers(0, len(lines) - 1))
+    lines[at] = data.draw(st.sampled_from(CHANGES))(lines, at, data)
+    notes = "".join(lane.notes).encode().splitlines(keepends=True)
+
+    def report() -> Report:
+        sources = [Source("main", lambda: [("000000.jsonl", lines)], lambda: notes)]
+        return verify(sources, PINNED, verify_signature, codec.parse)
+
+    with pytest.MonkeyPatch.context() as patch:
+        quick = report()
+        patch.setattr(walk.Walk, "_take_at_once", lambda self, lines: False)
+        slow = report()
+
+    assert quick == slow
+
+
+def test_the_quick_way_is_the_one_taken() -> None:
+    parsed = []
+
+    def counting(raw: bytes) -> canonical.Value:
+        parsed.append(raw)
+        return codec.parse(raw)
+
+    assert verify([source(LONG)], PINNED, verify_signature, counting).result is Result.VERIFIED
+    assert len(parsed) < 60
+
+
+LONG = Lane("main").open(first=True).traffic(150).checkpoint().traffic(100).checkpoint().traffic(20)
+CHANGES: list[Callable[[list[bytes], int, st.DataObject], bytes]] = [
+    lambda lines, at, data: lines[at],
+    lambda lines, at, data: _flip(lines[at], data.draw(st.integers(0, 2000)), data.draw(st.integers(1, 255))),
+    lambda lines, at, data: lines[data.draw(st.integers(0, len(lines) - 1))],
+    lambda lines, at, data: lines[at][:-1],
+    lambda lines, at, data: lines[at].replace(b'"v":1', b'"v":01'),
+    lambda lines, at, data: lines[at].replace(b":", b": ", 1),
+    lambda lines, at, data: lines[at].replace(b'"in":', b'"i\\u006e":'),
+    lambda lines, at, data: lines[at].replace(b"request", b"r\xc3\xa9quest"),
+]
+
+
+def _flip(line: bytes, at: int, mask: int) -> bytes:
+    at %= len(line)
+    return line[:at] + bytes([line[at] ^ mask]) + line[at + 1 :]
+
+
+def test_a_lane_that_two_others_saw_is_held_to_both() -> None:
+    main = Lane("main").open(first=True).traffic(2)
+    first = Lane("w0").open(siblings=[main])
+    main.traffic(2)
+    second = Lane("w1").open(siblings=[main, first])
+    log = Log([main, first, second])
+    assert check(log).result is Result.VERIFIED
+
+    del main.lines[-1]
+
+    assert check(log).result is Result.ROLLED_BACK
+    assert check(Log([first, second])).result is Result.INCOMPLETE
+
+
+def test_a_trusted_key_of_another_name_is_refused() -> None:
+    assert check(two_lanes(), Anchors(Key("governor/00112233445566ff/main").verifier)).result is Result.TAMPERED
