@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
-from addons import durable, pins, policy_files
+from addons import durable, package_sources, pins, policy_files
 from addons.home import Home, Paths, home_folder
 from addons.verbs.output import console, print_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @click.command()
@@ -22,7 +19,9 @@ def init(home: str | None, as_json: bool) -> None:
     """Make a home: keys, CA, a starting policy and the pin of the log.
 
     The folder must be absent or empty. In a home that is there already nothing is changed; a missing CA or policy is
-    added. Keep the pin: it is what makes the log checkable by someone who does not trust this machine.
+    added. A new policy also allows reading from where this machine's pip, npm, cargo and apt are set up to fetch.
+
+    Keep the pin: it is what makes the log checkable by someone who does not trust this machine.
     """
     # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
     from addons import authority
@@ -48,13 +47,10 @@ def _write_policy(paths: Paths) -> bool:
     """Whether a starting policy was written; one that is there is the operator's and stays."""
     if paths.policy.exists() or paths.policy.is_symlink():
         return False
-    durable.replace(paths.policy, starting_policy(policy_files.shipped_policy("default")))
+    shipped = policy_files.shipped_policy("default").read_text()
+    sources = package_sources.search(package_sources.this_machine(os.environ))
+    durable.replace(paths.policy, package_sources.with_found_rules(shipped, sources).encode())
     return True
-
-
-def starting_policy(shipped: Path) -> bytes:
-    """The policy that a new home begins with."""
-    return shipped.read_bytes()
 
 
 def _tell(told: dict[str, str | bool]) -> None:

@@ -9,12 +9,19 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
-from addons import pins, policy_files
+from addons import package_sources, pins, policy_files
 from addons.cli import run
 from addons.home import Home
 from addons.verbs.home import init
 from kernel import note
+from kernel.facts import Host
 from tests.addons.logs import open_lane, report
+
+
+@pytest.fixture(autouse=True)
+def a_machine_with_one_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = package_sources.Source("pip", "https", Host("packages.example.org"), 443, "/etc/pip.conf")
+    monkeypatch.setattr(package_sources, "search", lambda _: (index,))
 
 
 def made(folder: Path) -> dict[str, object]:
@@ -53,6 +60,14 @@ def test_the_starting_policy_loads(tmp_path):
 
     assert told["policy_written"] is True
     assert policy_files.load_policy([Path(str(told["policy"]))]).policy.rules
+
+
+def test_the_starting_policy_allows_what_the_machine_fetches_packages_from(tmp_path):
+    told = made(tmp_path / "home")
+
+    loaded = policy_files.load_policy([Path(str(told["policy"]))])
+    assert "found-pip" in {rule.name for rule in loaded.policy.rules}
+    assert "packages.example.org" in Path(str(told["policy"])).read_text()
 
 
 def test_a_policy_that_is_there_is_never_overwritten(tmp_path):
