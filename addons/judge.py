@@ -98,6 +98,8 @@ class Judge:
         before = _fingerprint(flow.request)
         judged = await self._written("request", governed, connection, flow, judged, started)
         if judged.verdict.lets_through and _fingerprint(flow.request) != before:
+            decision = f"{self._lane.name}/{judged.number}"
+            self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
             edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
             return await self._written("request", governed, connection, flow, edited, started)
         if judged.verdict.lets_through and judged.host and judged.port is not None:
