@@ -46,6 +46,8 @@ class Judged:
     judgement: Judgement | None = None
     addresses: tuple[Address, ...] = ()
     number: int | None = None
+    sent: tuple[object, ...] | None = None
+    """The request as it was read for this verdict: another one may not be sent under it."""
 
     @property
     def target(self) -> str:
@@ -95,9 +97,8 @@ class Judge:
             judged = Judged(_unidentified(refused), None, flow.request.method, None)
         else:
             judged = await self._judged(handler, connection, flow, governed, agent)
-        before = _fingerprint(flow.request)
         judged = await self._written("request", governed, connection, flow, judged, started)
-        if judged.verdict.lets_through and _fingerprint(flow.request) != before:
+        if judged.verdict.lets_through and _fingerprint(flow.request) != judged.sent:
             decision = f"{self._lane.name}/{judged.number}"
             self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
             edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
@@ -114,6 +115,8 @@ class Judge:
             return Judged(_refusal(error.code, error.problem), agent, flow.request.method, _host_or_none(flow))
         facts = found.facts
         _settle(flow.request, facts)
+        # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
+        sent = _fingerprint(flow.request)
         judgement = name_stage(governed.index, facts)
         addresses: tuple[Address, ...] = ()
         if judgement is None:
@@ -124,7 +127,7 @@ class Judge:
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
             judgement = address_stage(governed.index, facts, addresses, self._own(facts.port, addresses))
         verdict = _without_override(governed, judgement, found)
-        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses)
+        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent)
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
                          facts: RequestFacts) -> tuple[Address, ...]:
