@@ -152,6 +152,24 @@ def test_a_range_in_the_exception_of_a_grant_judges_what_the_name_resolves_to():
     assert judge(policy, "https://x.example/", OTHER)[0] is Code.ALLOW
 
 
+@pytest.mark.parametrize(
+    ("text", "code"), [("64:ff9b::a9fe:a9fe", Code.PRIVATE_ADDRESS), ("64:ff9b::a01:203", Code.ALLOW)]
+)
+def test_the_exception_of_a_grant_sees_the_address_inside_another(text, code):
+    policy = index(rule("allow", "x", address=["64:ff9b::/96"], holes=[conditions(address=["metadata"])]))
+
+    assert judge(policy, "https://x.example/", ip_address(text))[0] is code
+
+
+def test_the_exception_of_a_refusal_is_not_widened_by_the_address_inside_another():
+    policy = index(
+        rule("allow", "x", address=["64:ff9b::/96"]),
+        rule("never", "n", to=["private-networks"], holes=[conditions(address=["10.1.2.3"])]),
+    )
+
+    assert judge(policy, "https://x.example/", ip_address("64:ff9b::a01:203"))[0] is Code.NEVER
+
+
 def test_a_grant_must_hold_under_both_readings_and_a_refusal_under_one():
     grants = index(rule("allow", "r", paths=["/a/*"]))
     both = index(rule("allow", "r", paths=["/a/*", "/a%2Fb"]))
