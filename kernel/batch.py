@@ -5,19 +5,45 @@ Only the good case is decided here. Whatever is not as expected is left to the w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 from kernel.chain import entry_hash
 from kernel.reading import Varying
 from kernel.stamps import Stamps
 
+type Place = tuple[str | None, int, int, int]
+"""Segment, line from 1, byte offset, seq."""
 
-def entry_hashes(fields: Sequence[Varying], prev: bytes, seq: int, stamps: Stamps) -> list[bytes] | None:
-    """The hashes of the entries where `prev` and `seq` go on in every line and every ts is one; else None."""
-    raws, prevs, seqs, times, _ = zip(*fields, strict=True)
-    if list(seqs) != [b"%d" % number for number in range(seq, seq + len(seqs))]:
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """Entries one after the other whose signatures are not checked yet, beginning at `first`."""
+
+    hashes: Sequence[bytes]
+    signatures: Sequence[bytes]
+    sizes: Sequence[int]
+    first: Place
+
+    def places(self) -> Iterator[tuple[Place, bytes, bytes]]:
+        """Each entry's place, hash and signature."""
+        segment, line, offset, seq = self.first
+        offsets = accumulate(self.sizes, initial=offset)
+        for at, (hashed, text, start) in enumerate(zip(self.hashes, self.signatures, offsets, strict=False)):
+            yield (segment, line + at, start, seq + at), hashed, base64.b64decode(text)
+
+
+def read_columns(
+    fields: Sequence[Varying], sizes: Sequence[int], prev: bytes, first: Place, stamps: Stamps
+) -> Unsigned | None:
+    """The entries where `prev` and the seq of `first` go on in every line and each ts is one; else None."""
+    raws, prevs, seqs, times, signatures = zip(*fields, strict=True)
+    if list(map(int, seqs)) != list(range(first[3], first[3] + len(seqs))):
         return None
     hashes = [entry_hash(raw) for raw in raws]
-    if prevs[0] != prev or list(prevs[1:]) != [digest.hex().encode() for digest in hashes[:-1]]:
+    # All are of one length, so that joined they are equal only where each is.
+    if prevs[0] != prev or b"".join(prevs[1:]) != b"".join(hashes[:-1]).hex().encode():
         return None
-    return hashes if stamps.take_all(times) else None
+    return Unsigned(hashes, signatures, sizes, first) if stamps.take_all(times) else None

@@ -20,29 +20,33 @@ from kernel.errors import CanonicalError, ChainError
 type Fields = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
 """The entry, its lane, prev, seq, ts, type and v, then kid and sig, all as they stand in the line."""
 type Varying = tuple[bytes, bytes, bytes, bytes, bytes]
-"""The entry, its prev, seq and ts, then sig: what differs between lines of one lane, key and type."""
+"""The entry, its prev (64 bytes), seq and ts (19 bytes, a fraction, Z), then sig: what differs between usual lines."""
 type Parse = Callable[[bytes], Value]
 
 _STRING = rb'"[ !#-\[\]-~]*+"'
 _NUMBER = rb"(?:0|-?[1-9][0-9]{0,14}+)"
 _SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|null|true|false)"
 _SCALARS = rb"\[(?:" + _SCALAR + rb"(?:," + _SCALAR + rb")*+)?\]"
+_PREV_BYTES = 64
+_TIME = re.compile(rb"[ !#-\[\]-~]{19}\.[0-9]{6}Z")
+# Whoever uses these compares prev and seq with what they must be, and checks ts as far as its fraction.
 _VARYING = {
-    "mono_us": _NUMBER,
-    "prev": rb'"([0-9a-f]{64})"',
+    "prev": rb'"([^"]{%d})"' % _PREV_BYTES,
     "seq": rb"(" + _NUMBER + rb")",
-    "ts": rb'"([0-9TZ:.-]{27})"',
+    "ts": rb'"(' + _TIME.pattern + rb')"',
 }
 _FIXED = frozenset(("lane", "type", "v"))
 # The last of the 86 characters of 64 bytes carries four unused bits, which are zero in A, Q, g and w.
 _SIG = rb'","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
 
 # What a log can make a reader learn is bounded: making an expression takes milliseconds.
-_SHAPES = 64
-_SHAPES_PER_KEY = 4
+_SHAPES = 128
+_SHAPES_PER_KEY = 16
 _LEARN_AFTER = 16
 _LEARN_BYTES = 4096
-_KEY = slice(5, 16)
+# How an entry begins and ends (in its type or verdict) tells most shapes apart.
+_BEGIN = slice(5, 16)
+_END = slice(-124, -116)
 
 KNOWN_V = b"1"
 GENESIS = b"genesis"
@@ -71,7 +75,9 @@ class LineReader:
         `kid` is the same at every call: it becomes part of the shapes.
         """
         shapes = self._shapes
-        found = [shape[0].fullmatch(line) if (shape := shapes.get(line[_KEY])) else None for line in lines]
+        found = [
+            shape[0].fullmatch(line) if (shape := shapes.get(line[_BEGIN] + line[_END])) else None for line in lines
+        ]
         if max(map(len, lines)) > MAX_LINE_BYTES:
             return None
         if None in found:
@@ -90,7 +96,8 @@ class LineReader:
         return cast("list[Varying]", varying)
 
     def _read_other(self, line: bytes, kid: bytes) -> Varying | None:
-        for shape in self._shapes.get(line[_KEY], ()):
+        key = line[_BEGIN] + line[_END]
+        for shape in self._shapes.get(key, ()):
             if match := shape.fullmatch(line):
                 return cast("Varying", match.groups())
         try:
@@ -99,7 +106,9 @@ class LineReader:
             return None
         if lane != self._lane or signer != kid or v != KNOWN_V or kind in OPENINGS:
             return None
-        self._learn(line[_KEY], raw, kid)
+        if len(prev) != _PREV_BYTES or not _TIME.fullmatch(ts):
+            return None
+        self._learn(key, raw, kid)
         return raw, prev, seq, ts, signature
 
     def _learn(self, key: bytes, raw: bytes, kid: bytes) -> None:
@@ -146,14 +155,20 @@ def _integer(entry: dict[str, Value], name: str) -> bytes:
 
 
 def _shape(value: Value, *, top: bool = False) -> bytes:
-    if isinstance(value, dict):
-        members = (_member(key, value[key], top=top) for key in sorted(value))
-        return rb"\{" + b",".join(members) + rb"\}"
-    if isinstance(value, list | tuple):
-        if any(isinstance(item, dict | list | tuple) for item in value):
-            return rb"\[" + b",".join(_shape(item) for item in value) + rb"\]"
-        return _SCALARS
-    return _SCALAR
+    match value:
+        case dict():
+            members = (_member(key, value[key], top=top) for key in sorted(value))
+            return rb"\{" + b",".join(members) + rb"\}"
+        case list() | tuple():
+            if any(isinstance(item, dict | list | tuple) for item in value):
+                return rb"\[" + b",".join(_shape(item) for item in value) + rb"\]"
+            return _SCALARS
+        case str():
+            return _STRING
+        case bool() | None:
+            return rb"(?:null|true|false)"
+        case int():
+            return _NUMBER
 
 
 def _member(key: str, value: Value, *, top: bool) -> bytes:

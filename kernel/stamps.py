@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 _TIMESTAMP = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
-_WHOLE = slice(20)
-_FRACTION = slice(20, 26)
-_END = slice(26, None)
+_SECOND = slice(20)
 
 
 class Stamps:
@@ -36,15 +34,11 @@ class Stamps:
         return True
 
     def take_all(self, stamps: Sequence[bytes]) -> bool:
-        """Whether all are timestamps; remembered when they are. What they share up to the second is checked once."""
-        whole = (
-            {stamp[_END] for stamp in stamps} == {b"Z"}
-            and b"".join([stamp[_FRACTION] for stamp in stamps]).isdigit()
-            and all(_is_timestamp(second + b"000000Z") for second in {stamp[_WHOLE] for stamp in stamps})
-        )
-        if whole:
-            self._first, self._last = self._first or stamps[0], stamps[-1]
-        return whole
+        """Whether all are timestamps, remembered when they are; each is known to end in a point, six digits and Z."""
+        if not all(_is_timestamp(second + b"000000Z") for second in {stamp[_SECOND] for stamp in stamps}):
+            return False
+        self._first, self._last = self._first or stamps[0], stamps[-1]
+        return True
 
 
 def _is_timestamp(stamp: bytes) -> bool:

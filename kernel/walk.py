@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, batched, repeat
+from itertools import batched, chain
 
-from kernel.batch import entry_hashes
+from kernel.batch import Unsigned, read_columns
 from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.marks import Broken, Claim, Marks
@@ -73,7 +73,8 @@ class Walk:
         self._key: VerifierKey | None = None
         self._kid = b""
         self._genesis: VerifierKey | None = None
-        self._pending: list[_Pending] = []
+        self._pending: list[Unsigned] = []
+        self._waiting = 0
         self._patience = 1 if rules.every_signature else _PENDING
         self._segments = 0
         self._segment: str | None = None
@@ -116,24 +117,18 @@ class Walk:
         """Whether all lines are good and were taken; none was where False comes back."""
         if self._key is None or self._torn is not None:
             return False
-        seq = self._tree.size
         fields = self._reader.read_usual(lines, self._kid)
-        hashes = fields and entry_hashes(fields, self._prev, seq, self._stamps)
-        if not fields or not hashes:
+        if fields is None:
             return False
-        signatures = [signature for *_, signature in fields]
-        offsets = list(accumulate(map(len, lines), initial=self._offset))
-        places = zip(
-            repeat(self._segment),
-            range(self._line + 1, self._line + len(lines) + 1),
-            offsets,
-            range(seq, seq + len(lines)),
-            strict=False,
-        )
-        self._pending.extend(zip(hashes, signatures, places, strict=False))
-        self._line, self._start, self._offset = self._line + len(lines), offsets[-2], offsets[-1]
+        first, sizes = (self._segment, self._line + 1, self._offset, self._tree.size), list(map(len, lines))
+        unsigned = read_columns(fields, sizes, self._prev, first, self._stamps)
+        if unsigned is None:
+            return False
+        self._line += len(lines)
+        self._offset += sum(sizes)
+        self._start = self._offset - sizes[-1]
         self._tree.extend([leaf_hash(line[:-1]) for line in lines])
-        self._advance(hashes[-1])
+        self._advance(unsigned)
         return True
 
     def _take(self, line: bytes) -> None:
@@ -162,17 +157,19 @@ class Walk:
             self._open(kind, raw, kid, hashed, signature)
         elif kid != self._kid:
             raise self._fails("signed by a key that the root did not certify for this lane")
-        else:
-            self._pending.append((hashed, signature, (self._segment, self._line, self._start, self._tree.size)))
+        place = (self._segment, self._line, self._start, self._tree.size)
         self._tree.append(leaf_hash(line[:-1]))
-        self._advance(hashed)
+        self._advance(Unsigned([hashed], [signature], [len(line)], place), waits=kind not in OPENINGS)
 
-    def _advance(self, hashed: bytes) -> None:
-        self._head = hashed.hex()
+    def _advance(self, unsigned: Unsigned, *, waits: bool = True) -> None:
+        if waits:
+            self._pending.append(unsigned)
+            self._waiting += len(unsigned.hashes)
+        self._head = unsigned.hashes[-1].hex()
         self._prev = self._head.encode()
         if self._tree.size == self._next_mark:
             self._confirm()
-        if len(self._pending) >= self._patience:
+        if self._waiting >= self._patience:
             self._check_pending()
 
     def _mismatch(self, fields: Fields) -> str:
@@ -197,7 +194,8 @@ class Walk:
                 raise ChainError("genesis and lane_open stand at the beginning of a lane, once")
         except KernelError as error:
             raise self._fails(str(error)) from None
-        if kid != signer.kid.encode() or not self._signed(signer, hashed, signature):
+        signed = self._rules.verify(signer.public, base64.b64decode(signature), signed_bytes(hashed))
+        if kid != signer.kid.encode() or not signed:
             raise self._fails(f"the signature of {signer.name} does not verify")
 
     def _tear(self, line: bytes) -> None:
@@ -209,7 +207,7 @@ class Walk:
             # Covered by a signed head: whoever changed one of these entries could not have reached this root.
             if self._rules.every_signature:
                 self._check_pending()
-            self._pending.clear()
+            self._pending, self._waiting = [], 0
         self._next_mark = self._marks.next_size
 
     def _end(self) -> None:
@@ -228,14 +226,11 @@ class Walk:
         return found
 
     def _check_pending(self) -> None:
-        pending, self._pending = self._pending, []
-        for hashed, signature, place in pending:
-            if self._key is None or not self._signed(self._key, hashed, signature):
+        pending, self._pending, self._waiting = self._pending, [], 0
+        for place, hashed, signature in chain.from_iterable(unsigned.places() for unsigned in pending):
+            if self._key is None or not self._rules.verify(self._key.public, signature, signed_bytes(hashed)):
                 reason = "the signature does not verify: the entry was changed or not signed by this lane's key"
                 raise Broken(Result.TAMPERED, Failure(self._source.lane, *place, reason))
-
-    def _signed(self, key: VerifierKey, hashed: bytes, signature: bytes) -> bool:
-        return self._rules.verify(key.public, base64.b64decode(signature), signed_bytes(hashed))
 
     def _fails(self, reason: str) -> Broken:
         line, start = (self._line, self._start) if self._line else (None, None)
@@ -260,9 +255,6 @@ class Walk:
         if self._key is not None and size > first:
             found.keys.append(KeyRange(self._key.kid, f"{lane}/{first}", f"{lane}/{size - 1}"))
         return found
-
-
-type _Pending = tuple[bytes, bytes, tuple[str | None, int, int, int]]
 
 
 def _shown(value: bytes) -> str:
