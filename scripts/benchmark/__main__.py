@@ -16,6 +16,7 @@ from scripts.benchmark import report
 from scripts.benchmark.contenders import ROOT, Contender, NotStarted, pin, start_contenders, stop
 from scripts.benchmark.measure import AXES, Bench, Plan, SliceFailed
 from scripts.benchmark.origin import NoOrigin, Origin, start_origin
+from scripts.benchmark.parts import measure_parts
 
 FULL = Plan(rounds=8, seconds=2.0, warm_seconds=0.3, connections=16)
 QUICK = Plan(rounds=3, seconds=0.5, warm_seconds=0.1, connections=16)
@@ -64,8 +65,10 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
         origin.process.terminate()
     if as_json:
         print(json.dumps(report.as_json(results), indent=2))
-    else:
-        report.print_table(results, memory, _setting(folder, plan, pinned=pinned))
+        return 0
+    report.print_table(results, memory, _setting(folder, plan, pinned=pinned))
+    if not quick:
+        report.print_parts(measure_parts(folder / "policy.yaml", folder / "addon"))
     return 0
 
 

@@ -30,6 +30,7 @@ class Run:
     active: bool = True
     answers: int = 0
     all_connected: asyncio.Event = field(default_factory=asyncio.Event)
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def encrypted(self) -> bool:
@@ -49,6 +50,8 @@ class Run:
     def note(self, began: float) -> None:
         if self.counting:
             self.latencies.append(time.perf_counter() - began)
+            if len(self.latencies) == self.connections:
+                self.enough.set()
             return
         self.answers += 1
         if self.answers >= self.connections:
@@ -131,6 +134,8 @@ async def _clock(run: Run) -> float:
     await asyncio.sleep(run.warm_seconds)
     run.counting, began = True, time.perf_counter()
     await asyncio.sleep(run.seconds)
+    # On a busy machine a slice is longer rather than empty.
+    await run.enough.wait()
     run.counting = run.active = False
     return time.perf_counter() - began
 
@@ -153,8 +158,6 @@ async def measure(run: Run) -> dict[str, Any]:
             raise
         return {"error": f"{type(expected.exceptions[0]).__name__}: {expected.exceptions[0]}"}
     milliseconds = sorted(seconds * 1000 for seconds in run.latencies)
-    if not milliseconds:
-        return {"error": "no request was answered"}
     at = {f"p{share:g}_ms": milliseconds[int(len(milliseconds) * share / 100)] for share in (50, 90, 99)}
     # `requests` are all that were answered, as the proxy's CPU time is that of all.
     return {"requests_per_second": len(milliseconds) / clock.result(), "requests": run.answers + len(milliseconds),

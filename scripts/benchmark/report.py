@@ -38,6 +38,15 @@ def print_table(results: Results, memory: dict[str, float], setting: str) -> Non
     Console(width=130).print(table)
 
 
+def print_parts(parts: dict[str, str]) -> None:
+    """One row for each part."""
+    table = Table("part", title="single parts, one core")
+    table.add_column("here", justify="right")
+    for part, taken in parts.items():
+        table.add_row(part, taken)
+    Console(width=130).print(table)
+
+
 def _ratios(samples: Samples) -> list[str]:
     if not samples.ratios:
         return ["1", "", "", "1"]
