@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import NoReturn
 
 from kernel.errors import CanonicalError
@@ -47,32 +48,26 @@ def bounded(raw: bytes) -> bytes:
 
 def check(value: object, depth: int = MAX_DEPTH) -> None:
     """Nothing where `value` has a canonical form (lone surrogates and length aside), else CanonicalError."""
-    match value:
-        case None | bool() | str():
-            return
-        case int():
-            _check_integer(value)
-        case dict() | list() | tuple():
-            _check_container(value, depth)
-        case _:
-            raise CanonicalError(f"a {type(value).__name__} has no canonical form")
-
-
-def _check_integer(value: int) -> None:
-    if not -MAX_INTEGER <= value <= MAX_INTEGER:
-        raise CanonicalError("an integer is beyond 2^53-1")
-
-
-def _check_container(value: dict[object, object] | list[object] | tuple[object, ...], depth: int) -> None:
-    if depth == 0:
-        raise CanonicalError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str) or not key.isascii():
                 raise CanonicalError("a key is not an ASCII string")
-    for item in value.values() if isinstance(value, dict) else value:
-        # Text is most of every entry, and checking it here spares a call for each.
-        if type(item) is not str:
+        _check_items(value.values(), depth)
+    elif isinstance(value, list | tuple):
+        _check_items(value, depth)
+    elif isinstance(value, int):
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise CanonicalError("an integer is beyond 2^53-1")
+    elif value is not None and not isinstance(value, str):
+        raise CanonicalError(f"a {type(value).__name__} has no canonical form")
+
+
+def _check_items(items: Iterable[object], depth: int) -> None:
+    if depth == 0:
+        raise CanonicalError(f"nested deeper than {MAX_DEPTH}")
+    for item in items:
+        # Text is most of every entry; passed over here, it costs no call.
+        if type(item) is not str and item is not None:
             check(item, depth - 1)
 
 
