@@ -35,7 +35,7 @@ _LONGEST_METHOD = 32  # an agent may invent methods of any length; those are not
 class Gate(dict[Shape, bool]):
     """Whether agent, method, scheme and port of a request fit: `gate[shape]`, remembered.
 
-    Without patterns an agent is anyone in an exception, and anyone but `anonymous` in a rule.
+    Without patterns an agent is anyone in a refusal and in an exception, and anyone but `anonymous` in a grant.
     """
 
     __slots__ = ("_agents", "_methods", "_ports", "_schemes", "_url", "everyone")

@@ -72,8 +72,9 @@ def _called(rule: Rule) -> str:
 
 def _reasons(rule: Rule, facts: RequestFacts, address: Address) -> Iterator[str]:
     """Which keys of a rule do not fit the request, in words."""
-    where = rule.where
-    yield from _misfits(where, facts, address, every_reading=rule.verb.grants)
+    if rule.verb.grants and rule.where.agents is None and facts.agent.id == ANONYMOUS:
+        yield "it does not name anonymous in from"
+    yield from _misfits(rule.where, facts, address, every_reading=rule.verb.grants)
     if any(_pierces(hole, rule, facts, address) for hole in rule.holes):
         yield "its except covers this request"
 
@@ -86,9 +87,7 @@ def _pierces(hole: Conditions, rule: Rule, facts: RequestFacts, address: Address
 
 def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_reading: bool) -> Iterator[str]:
     agent = facts.agent.id
-    if where.agents is None and agent == ANONYMOUS:
-        yield "it does not name anonymous in from"
-    elif where.agents is not None and not any(agent_matches(pattern, agent) for pattern in where.agents):
+    if where.agents is not None and not any(agent_matches(pattern, agent) for pattern in where.agents):
         yield f"the agent is {agent} and it wants {_listed([pattern.text for pattern in where.agents])}"
     if where.methods is not None and facts.method not in where.methods:
         yield f"the method is {facts.method} and it wants {_listed(sorted(where.methods))}"

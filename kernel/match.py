@@ -54,7 +54,7 @@ class Entry:
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
         self._made, self._item, self._holes = rule, item, holes
         url = item if isinstance(item, UrlPattern) else None
-        self._gate = shared.gate(rule.where, url)
+        self._gate = shared.gate(rule.where, url, everyone=not rule.verb.grants)
         globs = (rule.where.paths, None if url is None else (url.path,))
         self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
         self._address = shared.address(rule.where)

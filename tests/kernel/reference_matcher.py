@@ -73,7 +73,7 @@ def holds(rule: Rule, facts: RequestFacts, address: Address) -> bool:
 
 def _holds_at(rule: Rule, point: Point) -> bool:
     refuses = not rule.verb.grants
-    if rule.where.agents is None and point.facts.agent.id == "anonymous":
+    if rule.verb.grants and rule.where.agents is None and point.facts.agent.id == "anonymous":
         return False
     if not _fit(rule.where, point, wide=refuses, literal_only=rule.verb.grants):
         return False

@@ -189,6 +189,17 @@ def test_anonymous_is_covered_only_where_it_is_named():
     assert judge(policy, "https://x.example/", PUBLIC, agent="anonymous")[2] == ("named",)
 
 
+def test_a_refusal_without_from_holds_for_anonymous_too():
+    policy = index(
+        rule("allow", "a", agents=["anonymous"]),
+        rule("deny", "d", to=["x.example"]),
+        rule("never", "n", to=["y.example"]),
+    )
+
+    assert judge(policy, "https://x.example/", PUBLIC, agent="anonymous")[0] is Code.RULE_DENY
+    assert judge(policy, "https://y.example/", PUBLIC, agent="anonymous")[0] is Code.NEVER
+
+
 def test_an_exception_without_from_holds_for_anonymous_too():
     policy = index(rule("allow", "a", agents=["anonymous"], holes=[conditions(paths=["/secret"])]))
 
