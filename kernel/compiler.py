@@ -42,7 +42,7 @@ _VERSION = "1"
 _LONGEST_TOLD = 500
 _LONGEST_REASON = 4000
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
-_OWN_NAMES = re.compile(r"(?:never|limits|rates)-[0-9]+")
+_OWN_NAMES = ("never-", "limits-", "rates-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ class _Compiler:
         name = self._name(node, "a rule")
         if name is None:
             return None
-        if _OWN_NAMES.fullmatch(name):
+        if name.startswith(_OWN_NAMES) and name.rpartition("-")[2].isdecimal():
             self.reader.error("E106", node, f"{quote(name)} is how Governor names an item itself", "take another name")
         elif name in self._names:
             first = f"the first is in line {self._names[name].mark.line + 1}"

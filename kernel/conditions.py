@@ -142,7 +142,7 @@ class ConditionReader:
         text = word.text
         if text in self._names.destinations:
             return self._names.destinations[text]
-        if text not in self._names.ranges and _PLAIN_WORD.fullmatch(text) and text != "localhost":
+        if "." not in text and text not in self._names.ranges and _PLAIN_WORD.fullmatch(text) and text != "localhost":
             hint = did_you_mean(text, self._names.destinations.keys() | self._names.ranges.keys())
             if hint:
                 self._reader.error("E105", word, f"no destination or named range is called {quote(text)}", hint)
@@ -174,7 +174,7 @@ class ConditionReader:
         if text in METHOD_SETS:
             return METHOD_SETS[text]
         if text == "any":
-            self._reader.error("E207", word, '"any" stands alone, without brackets', "write methods: any")
+            self._reader.error("E207", word, '"any" stands alone', "write methods: any")
         elif text == "CONNECT":
             hint = "a tunnel opens where any request inside it could pass"
             self._reader.error("E207", word, "CONNECT is not a method of a rule", hint)
@@ -210,14 +210,12 @@ class _Words[T]:
 
     def meant(self, node: Node) -> Any:
         """What stands under the key, each thing once."""
-        if isinstance(node, Scalar) and node.text in self._known:
-            return self._known[node.text]
         words = self._reader.words(node, self._key)
-        texts = words[0].text if isinstance(node, Scalar) and words else tuple(word.text for word in words)
+        texts = words[0].text if len(words) == 1 else tuple([word.text for word in words])
         if texts in self._known:
             return self._known[texts]
         findings = len(self._reader.findings)
-        meant = self._collect(dict.fromkeys(thing for word in words for thing in self._parse(word)))
+        meant = self._collect(dict.fromkeys([thing for word in words for thing in self._parse(word)]))
         if len(self._reader.findings) == findings:  # what has a finding has it at each of its places
             self._known[texts] = meant
         return meant

@@ -201,12 +201,15 @@ class Reader:
         if isinstance(node, Mapping):
             self.error("E102", node, f"{what} is a word or a list of words, not {kind_of(node)}")
             return []
-        if isinstance(node, Scalar):
-            return [node] if self.text(node, what) else []
-        if not node.items:
+        items = node.items if isinstance(node, Sequence) else [node]
+        if not items:
             hint = "leave the key out, or name something"
             self.error("E102", node, f"{what} is an empty list, which matches nothing", hint)
-        return [item for item in node.items if self.text(item, what) and isinstance(item, Scalar)]
+        words = [item for item in items if isinstance(item, Scalar) and item.text]
+        if len(words) < len(items):
+            for item in items:
+                self.text(item, what)
+        return words
 
     def parsed[T](self, code: str, word: Scalar, parse: Callable[[str], T]) -> T | None:
         """What `parse` makes of a word; its refusal is a finding with `code`."""

@@ -73,9 +73,9 @@ def _check_host_text(text: str) -> None:
         raise PatternError("a host pattern is empty or has spaces around it", 'write a name such as "api.example.org"')
     if text == "*":
         raise PatternError('"*" is not a host pattern', 'leave out "to" to mean every host, or name the hosts')
-    if with_port := _HOST_WITH_PORT.fullmatch(text):
+    if ":" in text and (with_port := _HOST_WITH_PORT.fullmatch(text)):
         raise PatternError(f'"{text}" is a host with a port', f'write {with_port[1]} and "ports:", or a URL pattern')
-    if _HOST_WITH_PATH.fullmatch(text):
+    if "/" in text and _HOST_WITH_PATH.fullmatch(text):
         raise PatternError(f'"{text}" is a host with a path', f'write a URL pattern: "https://{text}"')
 
 

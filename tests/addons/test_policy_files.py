@@ -168,8 +168,9 @@ def test_the_data_says_where_it_comes_from_and_of_when():
 
 WORDS = st.sampled_from(
     ["version", "1", "rules", "allow", "deny", "to", "from", "methods", "paths", "except", "never", "assert",
-     "allowed", "agents", "destinations", "x.com", '"*.x.com"', "*.x", ".x.com", "10.0.0.0/8", "metadata", "https://x.com/**",
-     "GET", "reads", "any", "/a/**", "443", "yes", "&a", "*a", "!t", "---", "|", ">", "#", "''", "\"\\x1b\"", "~", "\t"])
+     "allowed", "agents", "destinations", "x.com", '"*.x.com"', "*.x", ".x.com", "10.0.0.0/8", "metadata",
+     "https://x.com/**", "GET", "reads", "any", "/a/**", "443", "yes",
+     "&a", "*a", "!t", "---", "|", ">", "#", "''", "\"\\x1b\"", "~", "\t"])
 GLUE = st.sampled_from([": ", "\n", "\n  ", "\n  - ", "\n    ", ", ", " ", "[", "]", "{", "}", "- "])
 SOUP = st.lists(st.one_of(WORDS, GLUE), max_size=60).map("".join)
 

@@ -186,8 +186,7 @@ REFUSED = [
     ("an assertion of neither kind", "assert:\n  - refused: {}\n", "E103"),
     (
         "an assertion of both kinds",
-        'assert:\n  - allowed: {from: a, to: "https://x.example/", method: GET}\n'
-        '    denied: {from: a, to: "https://x.example/", method: GET}\n',
+        'assert: [{allowed: {from: a, to: "https://x.example/", method: GET}, denied: {}}]\n',
         "E110",
     ),
     ("an assertion without a method", 'assert:\n  - denied: {from: a, to: "https://x.example/"}\n', "E104"),
