@@ -167,7 +167,8 @@ def _tell(report: Report) -> None:
 def _headline(report: Report) -> str:
     if report.first_failure is not None:
         return f"{report.result}: {_place(report.first_failure)}{escaped(report.first_failure.reason)}"
-    counts = f"{report.entries:,} entries in {report.segments:,} segments of {len(report.lanes)} lanes"
+    parts = ((report.entries, "entry", "entries"), (report.segments, "segment", "segments"))
+    counts = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in parts)
     if report.result is Result.NOT_PINNED:
         return f"{report.result}: {counts} hold together, but no pin and no --trust says whose log this is"
     return f"{report.result}: {counts}"

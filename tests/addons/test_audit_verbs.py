@@ -10,15 +10,19 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from addons import lane as lane_module
+from addons.home import Home
 from addons.verbs.audit import audit
 from kernel import canonical, entry
-from tests.logs import LOG_ID, ROOT, Lane, Log, decision, two_lanes
+from tests.conftest import scaled
+from tests.logs import KERNEL, LOG_ID, ROOT, Lane, Log, decision, two_lanes
 from tests.vectors import make_vectors
 
 VECTORS = Path(make_vectors.FOLDER)
@@ -170,6 +174,31 @@ def test_a_lane_whose_lock_is_held_is_live(home: Path) -> None:
 
         assert [lane["live"] for lane in verified(home)["lanes"]] == [False, True]
     assert [lane["live"] for lane in verified(home)["lanes"]] == [False, False]
+
+
+def test_a_log_that_is_being_written_is_verified_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "CHECKPOINT_SECONDS", 0.001)
+    lane = lane_module.Lane.open(Home.open(tmp_path / "home"), "main", kernel=KERNEL)
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            lane.write_now("fault", {"where": "request", "error": "X", "code": "FAULT", "flow": None})
+
+    writers = [threading.Thread(target=write) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        reports = [verified(tmp_path / "home") for _ in range(scaled(25))]
+    finally:
+        ended.set()
+        for writer in writers:
+            writer.join()
+        lane.close("done")
+
+    assert {report["result"] for report in reports} == {"verified"}
+    assert {report["lanes"][0]["live"] for report in reports} == {True}
+    assert reports[0]["entries"] < reports[-1]["entries"]
 
 
 def test_what_people_read_names_the_entry_and_holds_no_control_character(home: Path) -> None:
