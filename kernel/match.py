@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kernel.facts import Address, Host, RequestFacts
     from kernel.policy import Destination, Policy, Rule
 
-_REMEMBERED_HOSTS = 8192
+_REMEMBERED_HOSTS = 32768
 
 
 class Pending(NamedTuple):
