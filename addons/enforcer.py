@@ -13,9 +13,9 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
-from mitmproxy import command, ctx, version
+from mitmproxy import command, ctx, exceptions, version
 from mitmproxy.addonmanager import Loader
 
 from addons import (
@@ -73,6 +73,11 @@ class Enforcer:
 
     def load(self, loader: Loader) -> None:
         settings.add_options(loader)
+        try:
+            # mitmproxy does this next; where a value cannot be read it serves on, without the script.
+            loader.master.options.process_deferred()
+        except exceptions.OptionsError as problem:
+            _refuse_start(StartRefused(StartCode.OPTION_REFUSED, str(problem)))
 
     def configure(self, updated: set[str]) -> None:
         """Start at the first complete configuration; afterwards no option changes any more."""
@@ -83,9 +88,7 @@ class Enforcer:
             try:
                 self._running = _Running(self.seconds_after_stop)
             except StartRefused as refused:
-                print(refused, file=sys.stderr, flush=True)
-                # An exception of any other kind lets mitmproxy open its port for a moment.
-                raise SystemExit(1) from None
+                _refuse_start(refused)
 
     async def running(self) -> None:
         if self._running is not None:
@@ -283,6 +286,12 @@ class _Running:
         self._locks.close()
         with contextlib.suppress(OSError):
             self.paths.control_sock.unlink()
+
+
+def _refuse_start(refused: StartRefused) -> NoReturn:
+    print(refused, file=sys.stderr, flush=True)
+    # An exception of any other kind lets mitmproxy open its port for a moment, or serve without Governor.
+    raise SystemExit(1)
 
 
 def _reloaded(governed: Governed, findings: Iterable[object], *, ok: bool) -> Message:
