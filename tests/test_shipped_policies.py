@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from addons.cases import tried
 from addons.policy_files import llm_hosts, load_policy, shipped_policy
+from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, NEVER, POLICY, RULE
+from tests.addons.policies import compiled
 
 FOLDER = shipped_policy("default").parent
 POLICIES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.endswith(".cases.yaml"))
@@ -32,6 +35,21 @@ def test_a_shipped_policy_answers_as_its_cases_say_and_they_meet_every_rule(path
 
 def test_the_shipped_policies_are_the_ones_that_are_spoken_of():
     assert {path.stem for path in POLICIES} >= {"default", "demo"}
+
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_the_page_on_policies_loads_without_a_finding(example):
+    assert compiled(example).findings == ()
+
+
+def test_the_page_on_policies_shows_every_key_of_this_version():
+    whole = EXAMPLES[0]
+
+    for keys in (POLICY, RULE, NEVER, ASSERT, ASSERTED, IDENTITY):
+        assert {key for key in keys.now if f"{key}:" not in whole} == set()
 
 
 def test_every_model_host_of_the_default_policy_is_treated_as_one():
