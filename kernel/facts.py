@@ -1,4 +1,4 @@
-"""What the kernel is told about a flow. Whatever is here was brought to canonical form at the edge (kernel/normal.py)."""
+"""What the kernel is told about a flow. What is here was brought to canonical form at the edge (kernel/normal.py)."""
 
 from __future__ import annotations
 

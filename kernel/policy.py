@@ -117,7 +117,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One item of `rules:` or `never:` (named `never-1`, `never-2`, ... in order). `number` is its place in the policy."""
+    """One item of `rules:` or `never:` (named `never-1`, `never-2`, ... in order). `number`: its place in the policy."""
 
     number: int
     name: str
@@ -146,7 +146,7 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The `identity:` section. `sources` are the sources it names; `anonymous` is True where it says `anonymous: allow`."""
+    """The `identity:` section: the sources it names; `anonymous` is True where it says `anonymous: allow`."""
 
     sources: frozenset[str] = frozenset()
     anonymous: bool = False
