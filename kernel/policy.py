@@ -117,7 +117,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One item of `rules:` or `never:` (named `never-1`, `never-2`, ... in order). `number`: its place in the policy."""
+    """One item of `rules:` or `never:` (named `never-1`, `never-2`, ...). `number` is its place in the policy."""
 
     number: int
     name: str
