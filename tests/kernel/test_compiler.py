@@ -495,6 +495,13 @@ def test_every_code_in_the_sources_is_in_the_catalogue_and_the_other_way_round()
     assert used == CATALOGUE.keys()
 
 
+def test_the_page_on_the_kernel_lists_every_finding():
+    page = (Path(kernel.__file__).parent / "README.md").read_text()
+
+    for code, sentence in CATALOGUE.items():
+        assert f"| {code} | {sentence} |" in page
+
+
 def test_the_compiled_rules_are_what_the_matcher_numbers_by():
     policy = compiled("rules: [{deny: a}, {deny: b}]\nnever: [{to: metadata}, {to: loopback}]\n").policy
 
