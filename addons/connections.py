@@ -14,6 +14,8 @@ from kernel.facts import Address, Host
 # Longer than a verdict may take to reach its connection attempt (the 5 s deadline), so that no flow is dialled at
 # addresses that were judged for another one.
 PIN_SECONDS = 10.0
+# Above this, what is too old to be dialled is forgotten: an agent chooses how many names it asks for.
+_REMEMBERED = 64
 
 
 @dataclass(slots=True)
@@ -36,6 +38,11 @@ class ClientConnection:
     handshake_failed: bool = False
     pins: dict[tuple[str, int], Pinned] = field(default_factory=dict)
 
+    def may_end_at(self, name: str, port: int, address: Address) -> bool:
+        """True when the last verdict on this destination looked at this address; dialling may have taken long."""
+        pinned = self.pins.get((name, port))
+        return pinned is not None and address in pinned.addresses
+
     def judged(self, name: str, port: int, now: float) -> tuple[Address, ...] | None:
         """The addresses judged here within the last seconds, or None when the name has to be asked (again)."""
         pinned = self.pins.get((name, port))
@@ -45,6 +52,8 @@ class ClientConnection:
 
     def grant(self, name: str, port: int, addresses: tuple[Address, ...], now: float) -> None:
         """Let connections to this destination be dialled at these addresses."""
+        if len(self.pins) >= _REMEMBERED:
+            self.pins = {place: pinned for place, pinned in self.pins.items() if now - pinned.used <= PIN_SECONDS}
         self.pins[name, port] = Pinned(addresses, now)
 
 

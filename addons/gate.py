@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from mitmproxy.addons.clientplayback import ReplayHandler
+from mitmproxy.connection import Connection
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionHandler
@@ -66,8 +67,14 @@ def _around(original: HandleHook) -> HandleHook:
                 if acting is not None:
                     await acting
         except BaseException as fault:
-            guard.refuse(handler, data, fault)
-            if _must_go_on(fault):
+            must_go_on = _must_go_on(fault)
+            try:
+                guard.refuse(handler, data, fault)
+            except BaseException:
+                # What could not be refused must not go on as if it were allowed, and nobody may wait for an answer.
+                cut(handler, handler.client)
+                raise
+            if must_go_on:
                 raise
 
     handle_hook.ungoverned = original  # type: ignore[attr-defined]
@@ -79,6 +86,16 @@ def _only_field(kind: type) -> str:
     """The name of a hook's one argument: mitmproxy itself supports no hooks with more on connections."""
     (field,) = fields(kind)
     return field.name
+
+
+def cut(handler: ConnectionHandler, end: Connection) -> None:
+    """End this connection at once. Nothing leaves on it from here on, whatever is still written to it.
+
+    Closing it the usual way cancels its task, which goes on until it waits for something: a request would be out.
+    """
+    transport = handler.transports.get(end)
+    if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+        transport.writer.transport.abort()
 
 
 def _must_go_on(fault: BaseException) -> bool:

@@ -11,14 +11,14 @@ from typing import Any
 
 from mitmproxy import http, tls
 from mitmproxy.connection import Client
-from mitmproxy.proxy import layer, layers, server_hooks
+from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
 from addons import origin_failure, refusal, resolver
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
-from addons.gate import Guard
+from addons.gate import Guard, cut
 from addons.judge import Judge, Judged
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
@@ -204,9 +204,9 @@ class Hooks:
         resolver.pin(address[0], addresses)
 
     def _server_connected(self, handler: ConnectionHandler, data: server_hooks.ServerConnectionHookData) -> None:
-        address, peer = data.server.address, data.server.peername
-        addresses = address and self._connections[handler].judged(address[0], address[1], monotonic())
-        if not peer or ip_address(peer[0].partition("%")[0]) not in (addresses or ()):
+        connection, address, peer = self._connections.get(handler), data.server.address, data.server.peername
+        if (connection is None or address is None or not peer
+                or not connection.may_end_at(address[0], address[1], ip_address(peer[0].partition("%")[0]))):
             raise _Ungoverned("connected to an address that was not judged")
 
     def _dns_request(self, handler: ConnectionHandler, flow: Any) -> None:
@@ -252,7 +252,7 @@ class Hooks:
 
     def _refuse_connected(self, handler: ConnectionHandler, data: server_hooks.ServerConnectionHookData,
                           error: BaseException) -> None:
-        handler.close_connection(data.server)
+        cut(handler, data.server)
         self._fault(handler, data, error)
 
     def _refuse_dns(self, handler: ConnectionHandler, flow: Any, error: BaseException) -> None:
@@ -260,7 +260,7 @@ class Hooks:
         self._fault(handler, flow, error)
 
     def _close(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
-        handler.close_connection(handler.client)
+        cut(handler, handler.client)
         self._fault(handler, data, error)
 
     def _fault(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
@@ -285,7 +285,8 @@ class _Closing(layer.Layer):
     """Takes the place of a layer that would pass bytes without a verdict."""
 
     def _handle_event(self, event: Any) -> layer.CommandGenerator[None]:
-        yield from ()
+        if isinstance(event, events.Start):
+            yield commands.CloseConnection(self.context.client)
 
 
 _REMEMBERED_PEERS = 10_000

@@ -1,4 +1,4 @@
-"""Governor's hooks around a real mitmproxy proxy inside the test: real kernel, lane and sockets, no process to start."""
+"""Governor's hooks around a real mitmproxy proxy inside the test: real kernel, lane and sockets, no second process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mitmproxy.addons.clientplayback import ReplayHandler
@@ -71,11 +70,11 @@ class Inside:
         return found
 
     async def ask(self, content: bytes) -> bytes:
-        """Everything that comes back for these bytes on one connection, which the client keeps open for writing."""
+        """Everything that comes back for these bytes, until the proxy closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(content)
-            return await whatever_comes(reader)
+            return await until_closed(reader)
         finally:
             writer.close()
 
@@ -90,20 +89,13 @@ def get(url: str, *headers: str, method: str = "GET", host: str | None = None) -
     return f"{method} {url} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
-async def whatever_comes(reader: asyncio.StreamReader, quiet: float = 3.0) -> bytes:
-    """What a peer sends until it closes, or has nothing more to say; a peer that says nothing at all fails the test."""
+async def until_closed(reader: asyncio.StreamReader, seconds: float = 4.0) -> bytes:
+    """What a peer sends until it closes; one that leaves its client waiting fails the test."""
     got = b""
-    while True:
-        try:
-            chunk = await asyncio.wait_for(reader.read(65536), quiet)
-        except TimeoutError:
-            assert got, "no answer came, and the connection was not closed"
-            return got
-        except ConnectionError:
-            return got
-        if not chunk:
-            return got
-        got += chunk
+    with contextlib.suppress(ConnectionError):
+        while chunk := await asyncio.wait_for(reader.read(65536), seconds):
+            got += chunk
+    return got
 
 
 @dataclass
@@ -153,12 +145,10 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
-    file = Path(home.paths.folder / "policy.yaml")
-    file.write_text(policy)
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
     registry = Registry(home.paths.agents)
     resolver, outcomes = Resolver(loop), Outcomes(lane, metrics)
-    place = Inside(home, lane, policy_store.first([file], home.paths, registry), registry, metrics, resolver, outcomes,
+    place = Inside(home, lane, _governed(home, policy, registry), registry, metrics, resolver, outcomes,
                    hooks=None)  # type: ignore[arg-type]
     resolver._ask = _answering(place)
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
@@ -171,6 +161,12 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
             finally:
                 resolver.release()
                 lane.close("stopped")
+
+
+def _governed(home: Home, policy: str, registry: Registry) -> Governed:
+    file = home.paths.folder / "policy.yaml"
+    file.write_text(policy)
+    return policy_store.first([file], home.paths, registry)
 
 
 def _answering(place: Inside) -> Any:
