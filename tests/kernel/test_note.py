@@ -135,9 +135,24 @@ def test_notes_stand_one_after_the_other_and_an_unfinished_one_is_left_out() -> 
     assert [(note.line, note.offset) for note in notes] == [(1, 0), (7, len(COSIGNED.encode()))]
 
 
-@given(st.lists(st.binary(max_size=20).map(lambda line: line.replace(b"\n", b"") + b"\n"), max_size=100))
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(NOTE.replace("— ", "  "), id="no signature line"),
+        pytest.param("a\nb\nc\nd\n", id="no empty line"),
+        pytest.param("x\n" * 100, id="no end"),
+    ],
+)
+def test_what_cannot_become_a_note_is_refused(rest: str) -> None:
+    with pytest.raises(NoteError):
+        list(split_notes((NOTE + rest).encode().splitlines(keepends=True)))
+
+
+@given(st.lists(st.sampled_from([b"\n", b"a\n", b"\xff\n", b"a", "— ".encode(), "— a b\n".encode()]), max_size=100))
 def test_any_lines_are_split_or_refused(lines: list[bytes]) -> None:
     try:
-        list(split_notes(lines))
+        notes = list(split_notes(lines))
     except NoteError:
-        assert len(lines) > 64
+        return
+
+    assert all("\n— " in f"\n{note.text}" for note in notes)
