@@ -72,6 +72,7 @@ class Keys:
 
 _SHOWN_CHARACTERS = 60
 _COMPARED_CHARACTERS = 64
+_COMPARED_WORDS = 1000  # a comparison costs microseconds, and a policy may have as many slips as names
 
 
 def quote(text: str) -> str:
@@ -87,9 +88,10 @@ def printable(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest of `known`, or nothing where none is close."""
-    if len(word) > _COMPARED_CHARACTERS:
+    words = sorted(known)
+    if len(word) > _COMPARED_CHARACTERS or len(words) > _COMPARED_WORDS:
         return ""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.7)
     return f"did you mean {quote(close[0])}?" if close else ""
 
 

@@ -128,3 +128,4 @@ def test_a_suggestion_is_made_only_for_what_is_close():
     assert did_you_mean("alow", {"allow", "deny"}) == 'did you mean "allow"?'
     assert did_you_mean("zzz", {"allow", "deny"}) == ""
     assert did_you_mean("a" * 100_000, {"allow"}) == ""
+    assert did_you_mean("agent-1x", {f"agent-{number}" for number in range(5000)}) == ""
