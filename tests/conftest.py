@@ -10,14 +10,16 @@ from hypothesis import HealthCheck, settings
 
 SCALE = float(os.environ.get("GOVERNOR_TEST_SCALE", "1"))
 
-# A shared machine makes single examples slow now and then; that is no property of the code.
-settings.register_profile("governor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("governor")
-
 
 def scaled(count: int) -> int:
     """`count` at the everyday scale; more under `scripts/test --all`, less under `quick`, never below 1."""
     return max(1, round(count * SCALE))
+
+
+# A shared machine makes single examples slow now and then; that is no property of the code.
+settings.register_profile(
+    "governor", max_examples=scaled(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("governor")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
