@@ -164,8 +164,11 @@ STARTS = [(way, name) for way in WAYS for name in CASES if way == "mitmdump" or 
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Refused]]:
-    """How the start of each case ended. All are begun at once and run two by two; a test waits for its own."""
+def refused(request: pytest.FixtureRequest,
+            tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Refused]]:
+    """How the start of each selected case ended. They run two by two, and a test waits for its own."""
+    selected = [(item.callspec.params["way"], item.callspec.params["name"]) for item in request.session.items
+                if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")]
     folder = tmp_path_factory.mktemp("starts")
     made = folder / "made"
     made.mkdir()
@@ -180,7 +183,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         _TAKEN.listen()
         running: dict[tuple[str, str], Future[Refused]] = {
             (way, name): pool.submit(attempt_start, folder / way / name.replace(" ", "-"), CASES[name][1], WAYS[way])
-            for way, name in STARTS}
+            for way, name in selected}
         yield lambda way, name: running[way, name].result(120)
 
 

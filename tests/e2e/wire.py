@@ -45,8 +45,8 @@ class Refused(Exception):
         super().__init__(str(answer))
 
 
-def dial(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), SECONDS)
+def dial(port: int, seconds: float = SECONDS) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), seconds)
 
 
 def read(connection: socket.socket, method: str = "GET") -> Answer | None:
@@ -71,9 +71,9 @@ def send(connection: socket.socket, content: bytes, method: str = "GET") -> Answ
     return read(connection, method)
 
 
-def ask(port: int, content: bytes, method: str = "GET") -> Answer | None:
-    """One request on a connection of its own."""
-    with dial(port) as connection:
+def ask(port: int, content: bytes, method: str = "GET", seconds: float = SECONDS) -> Answer | None:
+    """One request on a connection of its own; None too when nothing came for some seconds."""
+    with dial(port, seconds) as connection:
         return send(connection, content, method)
 
 
