@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from itertools import product
 
 from mitmproxy import http
 
@@ -12,11 +14,20 @@ from kernel.facts import Agent, Host, RequestFacts
 from kernel.verdict import Code
 
 # Headers by which a client asks the origin to act on another method or path than the ones judged.
-_OVERRIDES = frozenset({
+_OVERRIDES = (
     b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url",
     b"x-original-uri", b"x-forwarded-uri", b"x-override-url",
-})
+)
+# CGI and what came after it read "_" in a header's name as "-".
+_OVERRIDING = frozenset(
+    b"".join(parts)
+    for name in _OVERRIDES
+    for parts in product(*((b"-", b"_") if letter == ord("-") else (bytes((letter,)),) for letter in name)))
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_BREAK = re.compile(rb"[\r\n\0]")
+_CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
 _BODYLESS = frozenset({"GET", "HEAD"})
+_HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -33,53 +44,71 @@ def connect_target(request: http.Request) -> tuple[Host, int]:
     return normal.host(request.data.host), request.data.port
 
 
+def method_of(request: http.Request) -> str:
+    """The method in upper case; empty where it is not a token, so that it can be quoted wherever a refusal is told."""
+    written = request.data.method
+    return written.decode("ascii").upper() if _METHOD.fullmatch(written) else ""
+
+
 def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
     """Read the request exactly as it would be sent. Raises `NonCanonical` with the code of the first disagreement."""
     data = flow.request.data
+    _check_protocol(flow)
     host = normal.host(data.host)
     scheme, port = data.scheme.decode("ascii", "replace"), data.port
     headers = _Headers(data.headers.fields)
     if scheme not in _DEFAULT_PORTS:
         raise NonCanonical(Code.PROTOCOL_REFUSED, "only http and https are judged")
-    _check_protocol(flow, headers)
     for authority in _authorities(flow, headers):
         _agree(authority, host, scheme, port)
     if tunnelled:
         _check_server_name(flow, host)
     path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
-    body = data.content or b""
-    method = data.method.decode("ascii", "replace").upper()
+    body, method = data.content or b"", data.method.decode("ascii").upper()
     facts = RequestFacts(agent, method, scheme, host, port, path, query, len(body), headers.content_type)
     return Extracted(facts, headers.overrides or bool(body and method in _BODYLESS))
 
 
 class _Headers:
-    """One pass over the header fields, keeping what the checks need."""
+    """One pass over the header fields, keeping what the checks need. Raises `NonCanonical`."""
 
-    __slots__ = ("content_type", "hosts", "overrides", "upgrade")
+    __slots__ = ("content_type", "hosts", "overrides")
 
     def __init__(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
         self.hosts: list[bytes] = []
-        self.content_type, self.overrides, self.upgrade = "", False, False
+        self.content_type, self.overrides = "", False
+        # Some servers end a line at a bare CR, or begin another at a folded one: a field the verdict did not see.
+        if _BREAK.search(b"".join([value for _, value in fields])):
+            raise NonCanonical(Code.MALFORMED, "a header has a line break or NUL in its value")
         for name, value in fields:
             match name.lower():
                 case b"host":
                     self.hosts.append(value)
                 case b"content-type":
-                    self.content_type = value.partition(b";")[0].strip().lower().decode("latin-1")
+                    self.content_type = _content_type(value)
                 case b"upgrade":
-                    self.upgrade = True
-                case lowered if lowered in _OVERRIDES:
+                    raise NonCanonical(Code.UPGRADE_REFUSED, "this version lets no protocol upgrade through")
+                case lowered if lowered in _OVERRIDING:
                     self.overrides = True
+        if len(self.hosts) > 1:
+            raise NonCanonical(Code.DESTINATION_MISMATCH, "more than one Host header")
 
 
-def _check_protocol(flow: http.HTTPFlow, headers: _Headers) -> None:
-    if headers.upgrade:
-        raise NonCanonical(Code.UPGRADE_REFUSED, "this version lets no protocol upgrade through")
-    if flow.request.data.trailers:
+def _content_type(value: bytes) -> str:
+    kind = value.partition(b";")[0].strip().lower()
+    # It stands in the log as it is: no place for more than a type.
+    return kind.decode("ascii") if _CONTENT_TYPE.fullmatch(kind) else ""
+
+
+def _check_protocol(flow: http.HTTPFlow) -> None:
+    data = flow.request.data
+    # The version that a client writes decides how mitmproxy frames and routes the request.
+    if data.http_version not in (_HTTP_2 if flow.client_conn.alpn == b"h2" else _HTTP_1):
+        raise NonCanonical(Code.MALFORMED, "the HTTP version is not that of the connection")
+    if not _METHOD.fullmatch(data.method):
+        raise NonCanonical(Code.MALFORMED, "the method is not a token of at most 32 characters")
+    if data.trailers:
         raise NonCanonical(Code.TRAILERS, "request trailers are refused")
-    if len(headers.hosts) > 1:
-        raise NonCanonical(Code.DESTINATION_MISMATCH, "more than one Host header")
 
 
 def _authorities(flow: http.HTTPFlow, headers: _Headers) -> list[bytes]:

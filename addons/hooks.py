@@ -18,6 +18,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from addons import origin_failure, refusal, resolver
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
+from addons.extract import method_of
 from addons.gate import Guard, cut
 from addons.judge import Judge, Judged
 from addons.lane import Lane
@@ -117,7 +118,7 @@ class Hooks:
         connection = self._connections.get(handler)
         if connection is None:
             flow.response = refusal.response(
-                refusal.Refused(_REPLAY, flow.request.method, "", None, flow.id, None, None), flow.request)
+                refusal.Refused(_REPLAY, method_of(flow.request), "", None, flow.id, None, None), flow.request)
             return
         connection.requests += 1
         _make_sendable(flow.request)
@@ -160,8 +161,8 @@ class Hooks:
         why = origin_failure.explain(flow.error.msg if flow.error else "")
         verdict = Verdict(Action.ALLOW, Code.ORIGIN_FAILED, reason=why)
         shown = flow.metadata
-        refused = refusal.Refused(verdict, flow.request.method, flow.request.host, shown.get("governor.agent"), flow.id,
-                                  shown.get("governor.entry"), None)
+        refused = refusal.Refused(verdict, method_of(flow.request), flow.request.host, shown.get("governor.agent"),
+                                  flow.id, shown.get("governor.entry"), None)
         return refusal.response(refused, flow.request)
 
     def _next_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer) -> None:
@@ -219,7 +220,7 @@ class Hooks:
         """Answer a fault with a refusal: this must not fail."""
         verdict = self._verdict_of(error)
         flow.response = refusal.response(
-            refusal.Refused(verdict, flow.request.method, "", None, flow.id, None, None), flow.request)
+            refusal.Refused(verdict, method_of(flow.request), "", None, flow.id, None, None), flow.request)
         flow.request.stream = False
         self._fault(handler, flow, error)
 

@@ -11,7 +11,7 @@ from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
 from addons.connections import ClientConnection, connected_peers
-from addons.extract import Extracted, connect_target, extract
+from addons.extract import Extracted, connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
 from addons.lane import Lane
@@ -90,11 +90,11 @@ class Judge:
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
         if self._lane.stopped:
-            return Judged(_UNWRITTEN, None, flow.request.method, None)
+            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
         if agent is None:
-            judged = Judged(_unidentified(refused), None, flow.request.method, None)
+            judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:
             judged = await self._judged(handler, connection, flow, governed, agent)
         judged = await self._written("request", governed, connection, flow, judged, started)
@@ -112,7 +112,7 @@ class Judge:
         try:
             found = extract(flow, agent, connection.tunnel is not None)
         except NonCanonical as error:
-            return Judged(_refusal(error.code, error.problem), agent, flow.request.method, _host_or_none(flow))
+            return Judged(_refusal(error.code, error.problem), agent, method_of(flow.request), _host_or_none(flow))
         facts = found.facts
         _settle(flow.request, facts)
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
@@ -178,7 +178,7 @@ def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judge
     address = judgement.address if judgement else None
     shown = governed.disclosure.shown(judged.host) if judged.host else None
     seen = entry.request_facts(
-        judged.method, facts.scheme if facts else None, shown, judged.port, None,
+        judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
         None if address is None else str(address), facts.body_bytes if facts else None,
         facts.content_type if facts else None)
     return entry.decision(
@@ -215,7 +215,8 @@ def _host_or_none(flow: http.HTTPFlow) -> Host | None:
 def _settle(request: http.Request, facts: RequestFacts) -> None:
     """Have the request sent in the spelling that is judged."""
     path = f"{facts.path.text}?{facts.query}" if facts.query else facts.path.text
-    request.data.host, request.data.path = facts.host.name, path.encode("latin-1")
+    data = request.data
+    data.host, data.path, data.method = facts.host.name, path.encode("latin-1"), facts.method.encode("ascii")
 
 
 def _fingerprint(request: http.Request) -> tuple[object, ...]:

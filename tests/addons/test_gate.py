@@ -12,7 +12,7 @@ from mitmproxy import exceptions, http
 
 from addons import refusal
 from addons.home import Home
-from tests.addons.inside import inside, raw_origin
+from tests.addons.inside import get, inside, raw_origin
 
 
 class Keeping:
@@ -117,6 +117,22 @@ async def test_a_refusal_that_itself_fails_ends_the_connection(
     async with raw_origin() as origin, inside(home) as place:
         assert await place.get(f"{origin.url}/denied/x") == b""
         assert origin.received == []
+
+
+async def test_a_request_whose_method_is_no_text_is_refused_with_an_explanation(home: Home) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        answer = await place.ask(get(origin.url, method="G\xffT"))
+
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request by Governor: MALFORMED\r\n")
+        assert place.entries("decision")[0]["in"]["method"] is None
+        assert origin.received == []
+
+
+async def test_the_method_is_sent_as_it_was_judged(home: Home) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        await place.ask(get(origin.url, method="get"))
+
+        assert origin.received[0].startswith(b"GET / HTTP/1.1\r\n")
 
 
 async def test_a_tunnel_to_a_port_of_another_protocol_is_closed(home: Home) -> None:
