@@ -57,7 +57,7 @@ def _around(original: HandleHook) -> HandleHook:
         if guard is None:
             await original(handler, hook)
             return
-        data = getattr(hook, _only_field(type(hook)))
+        data = getattr(hook, _only_field(type(hook)))  # type: ignore[arg-type]
         try:
             if guard.before is not None:
                 guard.before(handler, data)

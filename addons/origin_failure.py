@@ -11,17 +11,15 @@ from typing import Any
 
 from mitmproxy import flow, http
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import (
-    DropStream,
+from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
-    HttpErrorHook,
-    HttpStream,
     ResponseData,
     ResponseEndOfMessage,
     ResponseHeaders,
     ResponseProtocolError,
-    SendHttp,
 )
+from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
 
 type Answer = Callable[[http.HTTPFlow], http.Response]
 
