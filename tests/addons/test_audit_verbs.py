@@ -17,10 +17,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from addons import codec
 from addons import lane as lane_module
+from addons.audit_log import AuditLog, verify_signature
 from addons.home import Home
 from addons.verbs.audit import audit
 from kernel import canonical, entry
+from kernel.verify import Anchors, verify
 from tests.conftest import scaled
 from tests.logs import KERNEL, LOG_ID, ROOT, Lane, Log, decision, two_lanes
 from tests.vectors import make_vectors
@@ -199,6 +202,18 @@ def test_a_log_that_is_being_written_is_verified_at_any_moment(tmp_path: Path, m
     assert {report["result"] for report in reports} == {"verified"}
     assert {report["lanes"][0]["live"] for report in reports} == {True}
     assert reports[0]["entries"] < reports[-1]["entries"]
+
+
+def test_a_head_that_is_signed_while_the_log_is_read_is_left_for_the_next_time(home: Path) -> None:
+    log, lane = AuditLog.at(home), two_lanes().lanes[0]
+    stated, minimum, _ = log.known()
+    sources = log.sources()
+    lane.traffic(5).checkpoint()
+    (home / "audit" / "lanes" / "main" / "checkpoints.note").write_text("".join(lane.notes))
+
+    report = verify(sources, Anchors(ROOT.verifier, stated, minimum), verify_signature, codec.parse)
+
+    assert report.result.value == "verified"
 
 
 def test_what_people_read_names_the_entry_and_holds_no_control_character(home: Path) -> None:

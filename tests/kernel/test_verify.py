@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from addons import codec
 from kernel import canonical, chain, walk
 from kernel.errors import TrustError
+from kernel.note import checkpoint_body, lane_name, sign
 from kernel.report import Report, Result
-from kernel.trust import parse_minimum_file
+from kernel.trust import TrustFile, parse_minimum_file
 from kernel.verify import Anchors, verify
 from kernel.walk import Source
 from tests.conftest import scaled
@@ -162,6 +163,103 @@ def test_a_signed_entry_with_a_wrong_common_field_is_found(field: str, value: An
     assert said in reason
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_genesis_and_lane_open_are_signed_too(number: int) -> None:
+    lane = Lane("main").open(first=True)
+    raw, kid, _ = chain.split(lane.lines[number])
+    lane.lines[number] = chain.line(raw, kid, bytes(64))
+
+    assert failure(check(Log([lane])))[:2] == ("main", number)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b'"coder-1"', b'"coder\t1"', id="control character"),
+        pytest.param(b'"coder-1"', b'"coder\\u002d1"', id="needless escape"),
+        pytest.param(b'"coder-1"', b'"coder\xff1"', id="not UTF-8"),
+        pytest.param(b":443,", b":0443,", id="leading zero"),
+        pytest.param(b":443,", b":-0,", id="minus zero"),
+        pytest.param(b":443,", b":443.0,", id="fraction"),
+        pytest.param(b":443,", b":9007199254740993,", id="integer too great"),
+        pytest.param(b":443,", b": 443,", id="white space"),
+        pytest.param(b'"draws":[]', b'"draws":[,]', id="empty item"),
+        pytest.param(b'"draws":[]', b'"draws":[01]', id="leading zero in a list"),
+        pytest.param(b'{"agent":{"by":"proxy-auth","id":"coder-1"}', b'{"agent":{"id":"coder-1","by":"x"}', id="order"),
+        pytest.param(b'"v":1,"verdict"', b'"v":1,"v":1,"verdict"', id="a key twice"),
+    ],
+)
+@pytest.mark.parametrize("flows", [4, 80])
+def test_a_signed_entry_with_another_spelling_is_found(old: bytes, new: bytes, flows: int) -> None:
+    lane = busy_lane(flows)
+    entry = canonical.parse(chain.split(lane.lines[2])[0])
+    assert isinstance(entry, dict)
+    changed = canonical.encode(
+        entry | {"seq": len(lane.lines), "prev": lane.head, "agent": {"by": "proxy-auth", "id": "coder-1"}}
+    )
+    assert old in changed
+    before = len(lane.lines)
+    lane.add_raw(changed.replace(old, new, 1))
+    lane.traffic(5)
+
+    assert failure(check(Log([lane])))[:2] == ("main", before)
+
+
+@pytest.mark.parametrize("flows", [4, 80])
+def test_another_spelling_of_a_good_signature_is_found(flows: int) -> None:
+    lane = busy_lane(flows)
+    at = lane.lines[-1].rindex(b'=="}')
+    other = {b"A": b"B", b"Q": b"R", b"g": b"h", b"w": b"x"}[lane.lines[-1][at - 1 : at]]
+    lane.lines[-1] = lane.lines[-1][: at - 1] + other + lane.lines[-1][at:]
+
+    assert failure(check(Log([lane])))[:2] == ("main", len(lane.lines) - 1)
+
+
+def test_a_wrong_prev_is_found_where_many_lines_are_judged_at_once() -> None:
+    first = busy_lane(80).checkpoint()
+    before = len(first.lines)
+    first.head = "ab" * 32
+    first.traffic(20)
+    # The hashes are right when joined, and each is wrong.
+    second = busy_lane(80)
+    head = second.head
+    second.head = head[:-1]
+    second.traffic(1)
+    shifted = second.head
+    second.head = head[-1] + shifted
+    second.traffic(20)
+
+    assert failure(check(Log([first])))[:2] == ("main", before)
+    assert failure(check(Log([second])))[:2] == ("main", before)
+
+
+def test_checkpoints_stand_in_order_and_speak_of_their_own_lane() -> None:
+    backwards = busy_lane(8).checkpoint()
+    backwards.notes.reverse()
+    assert "decrease" in failure(check(Log([backwards])))[2]
+
+    main = busy_lane(8)
+    body = checkpoint_body(lane_name(main.log_id, "w0"), main.tree.size, main.tree.root())
+    main.notes.append(sign(body, main.key.verifier.name, main.key.verifier.public, main.key.sign))
+    assert "a checkpoint of" in failure(check(Log([main])))[2]
+
+    empty = busy_lane(8)
+    empty.notes.insert(0, Lane("main").checkpoint().notes[0])
+    assert "no entries" in failure(check(Log([empty])))[2]
+
+
+def test_a_name_that_no_lane_can_have_is_found() -> None:
+    log = two_lanes()
+
+    assert failure(check(Log([log.lanes[0], Lane("W0").open()])))[0] == "W0"
+
+
+def test_a_trust_file_that_names_another_root_is_found() -> None:
+    other = Key(ROOT.verifier.name, seed="another ").verifier
+
+    assert check(two_lanes(), Anchors(ROOT.verifier, TrustFile("00112233445566ff", other))).result is Result.TAMPERED
+
+
 def test_later_types_of_this_version_are_accepted_and_counted() -> None:
     lane = busy_lane(4)
     lane.add({"type": "heartbeat", "new": ["ü", {"deep": None}]})
@@ -211,6 +309,8 @@ def test_segments_continue_each_other_and_none_may_be_missing() -> None:
     assert result([named[0], named[2]]) is Result.TAMPERED
     assert result(named[1:]) is Result.TAMPERED
     assert result([named[0], ("000001.jsonl", parts[2])]) is Result.TAMPERED
+    assert result([named[0], ("000002.jsonl", parts[1]), ("000003.jsonl", parts[2])]) is Result.TAMPERED
+    assert result([("000000.jsonl", [*parts[0], b"rubbish"]), *named[1:]]) is Result.TAMPERED
     assert result([named[0], ("000001.jsonl", [*parts[1][:-1], parts[1][-1][:-1]]), named[2]]) is Result.TAMPERED
 
 

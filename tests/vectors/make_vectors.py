@@ -177,7 +177,7 @@ VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     duplicate_key: (1, None),
     bad_signature: (1, "signature"),
     bad_signature_in_tail: (1, "signature"),
-    foreign_chain: (1, "root key"),
+    foreign_chain: (1, "another root key"),
     uncertified_key: (1, "certif"),
     torn_middle: (1, None),
     forked: (1, "another head"),
