@@ -43,7 +43,8 @@ class RefusalRate:
         second.refused += 1
         if second.refused <= PER_SECOND:
             return False
-        self._uncounted.setdefault(source, Uncounted(now)).counts[code] += 1
+        # As plain text: the log's encoder takes no enum for a key.
+        self._uncounted.setdefault(source, Uncounted(now)).counts[str(code)] += 1
         return True
 
     def drain(self) -> dict[str, Uncounted]:
