@@ -28,6 +28,7 @@ from addons import (
     own_output,
     policy_store,
     settings,
+    trailers,
 )
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
@@ -165,6 +166,7 @@ class _Running:
         hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
         gate.install(hooks.guards())
         origin_failure.install(hooks.origin_failed)
+        trailers.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

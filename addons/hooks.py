@@ -27,13 +27,14 @@ from addons.outcomes import Outcomes
 from kernel import entry
 from kernel.verdict import Action, Code, Verdict
 
+type Fields = tuple[tuple[bytes, bytes], ...]
+
 logger = logging.getLogger(__name__)
 
 _OURS = b"x-governor-"
 _CREDENTIALS = b"proxy-authorization"
 _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Action.THROTTLE: ":hourglass:",
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
-_REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
 _DEADLINE_SECONDS = 5.0
@@ -116,20 +117,21 @@ class Hooks:
 
     async def _request(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections.get(handler)
-        if connection is None:
-            flow.response = refusal.response(
-                refusal.Refused(_REPLAY, method_of(flow.request), "", None, flow.id, None, None), flow.request)
-            return
-        connection.requests += 1
-        _make_sendable(flow.request)
         async with asyncio.timeout(_DEADLINE_SECONDS):
-            judged = await self._judge.request(handler, connection, flow)
+            if connection is None:
+                judged = await self._judge.replay(flow)
+            else:
+                connection.requests += 1
+                _make_sendable(flow.request)
+                judged = await self._judge.request(handler, connection, flow)
         self._show(flow, judged)
-        if not judged.verdict.lets_through:
+        if connection is None or not judged.verdict.lets_through:
             flow.response = refusal.response(
                 self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host))
-        elif flow.response is None:
-            self._outcomes.begin(flow, connection, f"{self._lane.name}/{judged.number}")
+            return
+        self._outcomes.begin(flow, connection, f"{self._lane.name}/{judged.number}")
+        if flow.response is not None:
+            self._outcomes.not_sent(flow)
 
     def _show(self, flow: http.HTTPFlow, judged: Judged) -> None:
         """Say the verdict where mitmweb shows it."""
@@ -142,15 +144,34 @@ class Hooks:
             "governor.entry": where, "governor.agent": judged.agent.id if judged.agent else None})
 
     def _responseheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
-        response = flow.response
-        if response is None or flow.metadata.get("governor.verdict") != Action.ALLOW:
+        # What Governor itself or another addon answers does not come from an origin.
+        if flow.response is None or not self._outcomes.awaits(flow):
             return
-        fields = response.data.headers.fields
-        if any(name.lower().startswith(_OURS) for name, _ in fields):
-            response.data.headers.fields = tuple(pair for pair in fields if not pair[0].lower().startswith(_OURS))
+        if flow.response.status_code == 101:
+            # No client asked for it here. What follows has no layer, so there is no answer but the end.
+            cut(handler, flow.server_conn)
+            self._outcomes.refused(flow, Code.UPGRADE_REFUSED)
+            flow.kill()
+            return
+        flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
 
+    def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
+        """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""
+        cut(handler, flow.server_conn)
+        refused = refusal.Refused(verdict, method_of(flow.request), flow.request.host, None, flow.id, None, None)
+        response = flow.response = refusal.response(refused, flow.request)
+        # What the origin has sent of a body would follow this head, and could be an answer of its own making.
+        response.content = b""
+        response.stream = _drop
+        self._outcomes.refused(flow, verdict.code)
+
     def _response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        trailers = flow.response.trailers if flow.response else None
+        if flow.response is not None and trailers is not None:
+            trailers.fields = _not_ours(trailers.fields)
+            # mitmproxy cannot write them to an HTTP/1 client.
+            flow.response.trailers = trailers if handler.client.alpn == b"h2" and trailers.fields else None
         self._outcomes.completed(flow)
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
@@ -232,7 +253,9 @@ class Hooks:
         return Verdict(Action.DENY, Code.FAULT, reason="an internal fault")
 
     def _refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
-        self._refuse_flow(handler, flow, error)
+        if self._outcomes.awaits(flow):
+            self._refuse_answer(handler, flow, self._verdict_of(error))
+        self._fault(handler, flow, error)
 
     def _refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
         client.error = _REFUSED
@@ -298,8 +321,18 @@ _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "websocke
 def _make_sendable(request: http.Request) -> None:
     """Take out what is Governor's own, and frame the body."""
     data = request.data
-    if any(name.lower().startswith(_OURS) for name, _ in data.headers.fields):
-        data.headers.fields = tuple(pair for pair in data.headers.fields if not pair[0].lower().startswith(_OURS))
+    data.headers.fields = _not_ours(data.headers.fields)
     # Without a length an HTTP/2 body reaches an HTTP/1 origin unframed, and a second request can hide in it.
     if data.content and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
         request.headers["content-length"] = str(len(data.content))
+
+
+def _not_ours(fields: Fields) -> Fields:
+    """These header fields without those that only Governor may set."""
+    if any(name.lower().startswith(_OURS) for name, _ in fields):
+        return tuple(pair for pair in fields if not pair[0].lower().startswith(_OURS))
+    return fields
+
+
+def _drop(_: bytes) -> list[bytes]:
+    return []

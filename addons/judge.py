@@ -11,7 +11,7 @@ from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
 from addons.connections import ClientConnection, connected_peers
-from addons.extract import Extracted, connect_target, extract, method_of
+from addons.extract import connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
 from addons.lane import Lane
@@ -30,6 +30,8 @@ _TUNNEL = Verdict(Action.ALLOW, Code.TUNNEL, reason="each request inside the tun
 _OVERRIDE = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
                     reason="the request asks the origin to read another method or path than the one judged")
 _EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed while it was judged")
+_REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
+_NOBODY = ClientConnection("replay")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
 
@@ -87,6 +89,11 @@ class Judge:
             return _refusal(Code.DEFAULT_DENY, "no request to this destination would pass")
         return _TUNNEL
 
+    async def replay(self, flow: http.HTTPFlow) -> Judged:
+        """Refuse to send a flow a second time: it has no client whose identity could be judged."""
+        judged = Judged(_REPLAY, None, method_of(flow.request), _host_or_none(flow))
+        return await self._written("request", self._governed(), _NOBODY, flow, judged, perf_counter())
+
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
         if self._lane.stopped:
@@ -118,6 +125,10 @@ class Judge:
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = _fingerprint(flow.request)
         judgement = name_stage(governed.index, facts)
+        overridden = found.overrides and governed.constrains_method_or_path
+        if judgement is None and overridden and facts.host.address is None:
+            # No address would let it through, so the name is not asked.
+            return Judged(_OVERRIDE, agent, facts.method, facts.host, facts.port, facts)
         addresses: tuple[Address, ...] = ()
         if judgement is None:
             try:
@@ -126,7 +137,7 @@ class Judge:
                 verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
             judgement = address_stage(governed.index, facts, addresses, self._own(facts.port, addresses))
-        verdict = _without_override(governed, judgement, found)
+        verdict = _OVERRIDE if overridden and judgement.verdict.lets_through else judgement.verdict
         return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent)
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
@@ -195,14 +206,6 @@ def _unidentified(code: Code | None) -> Verdict:
     if code is Code.IDENTITY_REFUSED:
         return _refusal(code, "the proxy credentials are unknown, revoked or another agent's")
     return _refusal(code or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
-
-
-def _without_override(governed: Governed, judgement: Judgement, found: Extracted) -> Verdict:
-    """The verdict, unless a rule depends on the method or path and the request tries to change those at the origin."""
-    verdict = judgement.verdict
-    if found.overrides and verdict.lets_through and governed.constrains_method_or_path:
-        return _OVERRIDE
-    return verdict
 
 
 def _host_or_none(flow: http.HTTPFlow) -> Host | None:

@@ -49,6 +49,10 @@ class Outcomes:
         self._open[flow.id] = OpenFlow(decision, connection, len(flow.request.data.content or b""), monotonic())
         connection.open_flows.add(flow.id)
 
+    def awaits(self, flow: http.HTTPFlow) -> bool:
+        """True while this flow may be answered by its origin."""
+        return flow.id in self._open
+
     def headers(self, flow: http.HTTPFlow) -> None:
         """The origin's answer begins: meter it, and let it pass while it comes unless it is short."""
         opened, response = self._open.get(flow.id), flow.response
@@ -79,19 +83,28 @@ class Outcomes:
         else:
             self._record(flow.id, opened, "failed", Code.ORIGIN_FAILED)
 
+    def not_sent(self, flow: http.HTTPFlow) -> None:
+        """The flow was let through and is answered by another addon."""
+        self._end(flow.id, "not_sent")
+
+    def refused(self, flow: http.HTTPFlow, code: Code) -> None:
+        """The origin's answer is not passed on."""
+        self._end(flow.id, "cut", code)
+
     def client_gone(self, connection: ClientConnection) -> None:
         """Close whatever this client left open."""
         for flow_id in tuple(connection.open_flows):
-            opened = self._close(flow_id)
-            if opened is not None:
-                self._record(flow_id, opened, "aborted")
+            self._end(flow_id, "aborted")
 
     def cut_all(self) -> None:
         """The process ends: every open flow ends with it."""
         for flow_id in tuple(self._open):
-            opened = self._close(flow_id)
-            if opened is not None:
-                self._record(flow_id, opened, "cut")
+            self._end(flow_id, "cut")
+
+    def _end(self, flow_id: str, result: str, code: Code | None = None) -> None:
+        opened = self._close(flow_id)
+        if opened is not None:
+            self._record(flow_id, opened, result, code)
 
     def _close(self, flow_id: str) -> OpenFlow | None:
         opened = self._open.pop(flow_id, None)
