@@ -224,9 +224,8 @@ def test_a_wrong_prev_is_found_where_many_lines_are_judged_at_once() -> None:
     second = busy_lane(80)
     head = second.head
     second.head = head[:-1]
-    second.traffic(1)
-    shifted = second.head
-    second.head = head[-1] + shifted
+    second.add(decision("f"))
+    second.head = head[-1] + second.head
     second.traffic(20)
 
     assert failure(check(Log([first])))[:2] == ("main", before)
