@@ -12,13 +12,18 @@ import contextvars
 import ipaddress
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from addons.errors import GovernorError
 from kernel.facts import Address
 
-SECONDS = 5.0
+# Less than a verdict may take: a name whose server does not answer is refused with a decision, not with a fault.
+SECONDS = 4.0
+# A look-up that is given up goes on in its thread for as long as the system waits. It must cost nobody else a thread,
+# least of all an operator who reloads the policy.
+_LOOKUPS = 32
 
 Resolved = list[tuple[int, int, int, str, tuple[Any, ...]]]
 Lookup = Callable[..., Coroutine[Any, Any, Resolved]]
@@ -49,7 +54,8 @@ class Resolver:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ask: Lookup = loop.getaddrinfo  # type: ignore[assignment]
+        self._own: Lookup = loop.getaddrinfo  # type: ignore[assignment]
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "resolver")
         self._sealed = False
         loop.getaddrinfo = self._answer  # type: ignore[method-assign,assignment]
 
@@ -59,30 +65,34 @@ class Resolver:
 
     def release(self) -> None:
         """Give the loop its own resolver back."""
-        self._loop.getaddrinfo = self._ask  # type: ignore[method-assign,assignment]
+        self._loop.getaddrinfo = self._own  # type: ignore[method-assign,assignment]
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def resolve(self, name: str) -> tuple[Address, ...]:
         """Every address of the name, IPv6 first. Raises `ResolveFailed`."""
         try:
-            answers = await asyncio.wait_for(self._ask(name, None, type=socket.SOCK_STREAM), SECONDS)
+            answers = await asyncio.wait_for(self._ask(name), SECONDS)
         except (OSError, UnicodeError, TimeoutError) as error:
             raise ResolveFailed(f"the name could not be resolved: {type(error).__name__}") from error
-        found = dict.fromkeys(_address(answer) for answer in answers)
+        found = dict.fromkeys(ipaddress.ip_address(answer.partition("%")[0]) for answer in answers)
         if not found:
             raise ResolveFailed("the name has no address")
         return tuple(sorted(found, key=lambda address: -address.version))
 
+    async def _ask(self, name: str) -> list[str]:
+        return await self._loop.run_in_executor(self._threads, _look_up, name)
+
     async def _answer(self, host: Any, port: Any, **hints: Any) -> Resolved:
         pinned = _PINNED.get()
         if pinned is None and not self._sealed:
-            return await self._ask(host, port, **hints)
+            return await self._own(host, port, **hints)
         if pinned is None or host != pinned.name:
             raise OSError(f"Governor resolved no address for {host!r} in this connection")
         return [_as_answer(address, int(port), hints) for address in pinned.addresses]
 
 
-def _address(answer: tuple[int, int, int, str, tuple[Any, ...]]) -> Address:
-    return ipaddress.ip_address(str(answer[4][0]).partition("%")[0])
+def _look_up(name: str) -> list[str]:
+    return [str(answer[4][0]) for answer in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]
 
 
 def _as_answer(address: Address, port: int, hints: dict[str, Any]) -> tuple[int, int, int, str, tuple[Any, ...]]:
