@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from kernel.chain import entry_hash
+from kernel.chain import entry_hashes
 from kernel.reading import Varying
 from kernel.stamps import Stamps
 
@@ -42,7 +42,7 @@ def read_columns(
     raws, prevs, seqs, times, signatures = zip(*fields, strict=True)
     if list(map(int, seqs)) != list(range(first[3], first[3] + len(seqs))):
         return None
-    hashes = [entry_hash(raw) for raw in raws]
+    hashes = entry_hashes(raws)
     # All are of one length, so that joined they are equal only where each is.
     if prevs[0] != prev or b"".join(prevs[1:]) != b"".join(hashes[:-1]).hex().encode():
         return None

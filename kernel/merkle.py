@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 EMPTY_ROOT = sha256().digest()
@@ -11,6 +11,11 @@ EMPTY_ROOT = sha256().digest()
 def leaf_hash(line: bytes) -> bytes:
     """The leaf of a line: the whole line, signature included, without its LF."""
     return sha256(b"\0" + line).digest()
+
+
+def leaf_hashes(lines: Iterable[bytes]) -> list[bytes]:
+    """The leaves of whole lines, LFs included."""
+    return [sha256(b"\0" + line[:-1]).digest() for line in lines]
 
 
 class Tree:

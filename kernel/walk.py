@@ -11,7 +11,7 @@ from kernel.batch import Unsigned, read_columns
 from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.marks import Broken, Claim, Marks
-from kernel.merkle import Tree, leaf_hash
+from kernel.merkle import Tree, leaf_hash, leaf_hashes
 from kernel.note import VerifierKey, Verify
 from kernel.opening import genesis_root, lane_key
 from kernel.reading import GENESIS, KNOWN_V, LANE_OPEN, OPENINGS, Fields, LineReader, Parse
@@ -127,7 +127,7 @@ class Walk:
         self._line += len(lines)
         self._offset += sum(sizes)
         self._start = self._offset - sizes[-1]
-        self._tree.extend([leaf_hash(line[:-1]) for line in lines])
+        self._tree.extend(leaf_hashes(lines))
         self._advance(unsigned)
         return True
 
