@@ -29,6 +29,7 @@ import requests
 from tests.e2e.conftest import Place
 from tests.e2e.origins import Origin, _Handler, serving
 from tests.e2e.process import Governor, started
+from tests.e2e.wire import trusting
 
 pytestmark = pytest.mark.e2e
 
@@ -137,18 +138,18 @@ def test_httpx_shows_the_reason_phrase_of_a_refusal(place: Place, origin: Origin
 
 
 def httpx_through(governor: Governor) -> httpx.Client:
-    return httpx.Client(proxy=governor.proxy, verify=trusting(governor), trust_env=False)
+    return httpx.Client(proxy=governor.proxy, verify=trusting(governor.ca), trust_env=False)
 
 
 async def test_aiohttp_gets_what_is_allowed(place: Place, origin: Origin) -> None:
     async with (aiohttp.ClientSession() as session,
-                session.get(wanted(origin), proxy=place.governor.proxy, ssl=trusting(place.governor)) as answer):
+                session.get(wanted(origin), proxy=place.governor.proxy, ssl=trusting(place.governor.ca)) as answer):
         assert await answer.text() == "GET /wanted\n"
 
 
 async def test_aiohttp_shows_the_reason_phrase_of_a_refusal(place: Place, origin: Origin, untouched: None) -> None:
     async with (aiohttp.ClientSession() as session,
-                session.get(denied(origin), proxy=place.governor.proxy, ssl=trusting(place.governor)) as answer):
+                session.get(denied(origin), proxy=place.governor.proxy, ssl=trusting(place.governor.ca)) as answer):
         with pytest.raises(aiohttp.ClientResponseError, match=PHRASE):
             answer.raise_for_status()
 
@@ -156,15 +157,11 @@ async def test_aiohttp_shows_the_reason_phrase_of_a_refusal(place: Place, origin
 def test_urllib_gets_what_is_allowed_and_shows_the_reason_phrase_of_a_refusal(place: Place, origin: Origin) -> None:
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({"http": place.governor.proxy, "https": place.governor.proxy}),
-        urllib.request.HTTPSHandler(context=trusting(place.governor)))
+        urllib.request.HTTPSHandler(context=trusting(place.governor.ca)))
 
     assert opener.open(wanted(origin)).read() == b"GET /wanted\n"
     with pytest.raises(urllib.error.HTTPError, match=PHRASE):
         opener.open(denied(origin))
-
-
-def trusting(governor: Governor) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(governor.ca))
 
 
 # Node: its built-in clients read no proxy variables, so programs tunnel by hand.

@@ -19,7 +19,8 @@ import pytest
 
 from tests.e2e import wire
 from tests.e2e.origins import Origin, counting, serving
-from tests.e2e.process import ROOT, Governor, started
+from tests.e2e.process import Governor, started
+from tests.e2e.tree import copy_of_the_tree
 
 pytestmark = pytest.mark.e2e
 
@@ -338,13 +339,6 @@ def test_unloading_all_scripts_ends_the_process_and_closes_the_log(tmp_path: Pat
         assert answer is None
         assert origin.seen.connections == 0
         assert_ended(governor)
-
-
-def copy_of_the_tree(folder: Path) -> Path:
-    tree = folder / "tree"
-    for name in ("addons", "kernel", "policies", "dashboards"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return tree
 
 
 def assert_ended(governor: Governor) -> None:

@@ -88,6 +88,11 @@ def plain(method: str, url: str, *headers: tuple[str, str], body: bytes = b"") -
     return request(method, url, (("Host", url.split("/")[2]), *headers), body)
 
 
+def trusting(ca: Path) -> ssl.SSLContext:
+    """What a client needs that trusts this CA alone."""
+    return ssl.create_default_context(cafile=str(ca))
+
+
 @contextlib.contextmanager
 def connected(port: int, authority: str, *headers: tuple[str, str]) -> Iterator[socket.socket]:
     """A tunnel through the proxy. Raises `Refused`."""
@@ -102,7 +107,7 @@ def connected(port: int, authority: str, *headers: tuple[str, str]) -> Iterator[
 def tunnel(port: int, ca: Path, authority: str, *headers: tuple[str, str], server_name: str | None = None,
            alpn: Sequence[str] = ("http/1.1",)) -> Iterator[ssl.SSLSocket]:
     """TLS inside a tunnel, with any server name; the certificate must come from `ca`."""
-    context = ssl.create_default_context(cafile=str(ca))
+    context = trusting(ca)
     context.check_hostname = False
     context.set_alpn_protocols(list(alpn))
     name = authority.rpartition(":")[0].strip("[]") if server_name is None else server_name
