@@ -177,8 +177,8 @@ class _Running:
         self._read_gauges()
 
     def _write_start(self, options: Any) -> None:
-        changed = {name: _plain(option.current()) for name, option in options.items() if option.has_changed()}
-        self.lane.write_now("config", entry.config(changed, {"governor": VERSION, "mitmproxy": version.VERSION}))
+        versions = {"governor": VERSION, "mitmproxy": version.VERSION}
+        self.lane.write_now("config", entry.config(settings.recorded(options), versions))
         self._load(self._governed)
 
     def _load(self, governed: Governed) -> None:
@@ -302,13 +302,6 @@ def _reloaded(governed: Governed, findings: Iterable[object], *, ok: bool) -> Me
 
 def _say(text: str) -> None:
     print(f"governor: {text}", file=sys.stderr, flush=True)
-
-
-def _plain(value: Any) -> Any:
-    """An option's value as the log writes it."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, (str, bool, int)) or value is None else str(value)
 
 
 def _free_bytes(folder: Any) -> float:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 
 _CONNECTIONS = ("mitmproxy.proxy", "mitmproxy.addons.next_layer", "mitmproxy.addons.tlsconfig", "mitmproxy.net")
-_HOOKS = "mitmproxy.addonmanager"
+# They report what a hook, a connection or a task raised, whose text may quote what it was about.
+_REPORTING = ("mitmproxy.proxy.server", "mitmproxy.addonmanager", "mitmproxy.master", "asyncio")
 
 
 def restrict() -> None:
     """Silence the loggers of connections below errors, and strip what errors and failed hooks say."""
     for name in _CONNECTIONS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("mitmproxy.proxy.server", _HOOKS):
+    for name in _REPORTING:
         logger = logging.getLogger(name)
         logger.filters.clear()
         logger.addFilter(_strip)

@@ -12,6 +12,7 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from addons.errors import StartCode, StartRefused
+from kernel.canonical import Value
 
 METRICS_ADDRESS = "127.0.0.1:9464"
 _DEFAULT_PORT = 8080
@@ -26,6 +27,7 @@ FREE_PREFIXES = ("web_", "governor_")
 FORCED: dict[str, Any] = {"connection_strategy": "lazy", "rawtcp": False, "onboarding": False, "flow_detail": 0}
 # Set by Governor itself (the CA lives in the home), so that a value of the user's would be lost silently.
 OWN = frozenset({"confdir"})
+_SECRET = frozenset({"web_password"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,18 @@ def listen_addresses(options: optmanager.OptManager) -> list[tuple[str, int]]:
 def force(options: optmanager.OptManager, confdir: Path) -> None:
     """Give the forced options their values, whatever the command line says, and point mitmproxy at the home's CA."""
     options.update(confdir=str(confdir), **FORCED)
+
+
+def recorded(options: optmanager.OptManager) -> dict[str, Value]:
+    """The options that were set, as the log names them; of a secret only that it was set."""
+    return {name: "(secret)" if name in _SECRET else _plain(option.current())
+            for name, option in options.items() if option.has_changed()}
+
+
+def _plain(value: Any) -> Value:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, bool, int)) or value is None else str(value)
 
 
 class Frozen:
