@@ -1,0 +1,189 @@
+"""A policy is changed while Governor runs: the new one governs the next request, a bad one never does."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import wire
+from tests.e2e.origins import Origin, serving
+from tests.e2e.process import Governor, started
+
+pytestmark = pytest.mark.e2e
+
+
+def policy(path: str) -> str:
+    """One that allows a single path."""
+    return f"""\
+version: 1
+rules:
+  - allow: one-path
+    to: localhost
+    address: 127.0.0.0/8
+    schemes: [http]
+    ports: 1-65535
+    methods: reads
+    paths: ["{path}"]
+"""
+
+
+BAD = "version: 1\nrules:\n  - alow: everything\n"
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """A Governor whose policy file a test may write."""
+
+    governor: Governor
+    origin: Origin
+    file: Path
+
+    def status(self, path: str) -> int:
+        answer = wire.ask(self.governor.port, wire.plain("GET", f"{self.origin.url}{path}"))
+        assert answer is not None
+        return answer.status
+
+    def loads(self) -> list[str]:
+        return [entry["policy"] for entry in self.governor.entries("policy_load")]
+
+    def reload(self, *options: str) -> subprocess.CompletedProcess[str]:
+        return self.governor.verb("reload", *options)
+
+    def until(self, path: str, status: int) -> None:
+        deadline = time.monotonic() + 10
+        while self.status(path) != status:
+            assert time.monotonic() < deadline, f"{path} is never answered {status}"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloaded]:
+    folder = tmp_path_factory.mktemp("reloaded")
+    with serving() as origin, started(folder, policy("/first")) as governor:
+        yield Reloaded(governor, origin, folder / "policy.yaml")
+
+
+@pytest.fixture
+def reloaded(running: Reloaded) -> Reloaded:
+    """With the first policy in force."""
+    running.file.write_text(policy("/first"))
+    assert running.reload("--wait").returncode == 0
+    assert (running.status("/first"), running.status("/second")) == (200, 403)
+    return running
+
+
+def test_sighup_puts_the_changed_policy_in_force(reloaded: Reloaded) -> None:
+    reloaded.file.write_text(policy("/second"))
+    before = reloaded.status("/second")
+    reloaded.governor.process.send_signal(signal.SIGHUP)
+    reloaded.until("/second", 200)
+
+    assert (before, reloaded.status("/first")) == (403, 403)
+
+
+def test_reload_waits_until_the_changed_policy_is_in_force(reloaded: Reloaded) -> None:
+    reloaded.file.write_text(policy("/second"))
+    result = reloaded.reload("--wait")
+
+    assert result.returncode == 0, result.stderr
+    assert (reloaded.status("/second"), reloaded.status("/first")) == (200, 403)
+
+
+def test_a_reload_is_in_the_log_with_the_policy_before_anything_it_judges(reloaded: Reloaded) -> None:
+    before = len(reloaded.loads())
+    reloaded.file.write_text(policy("/second"))
+    reloaded.reload("--wait")
+    reloaded.status("/second")
+
+    digest = reloaded.loads()[-1]
+    assert len(reloaded.loads()) == before + 1
+    assert reloaded.governor.entries("decision")[-1]["policy"] == digest
+    kept = reloaded.governor.home / "audit" / "policies" / f"{digest}.yaml"
+    assert kept.read_text() == policy("/second")
+    assert digest in reloaded.governor.verb("status", "--json").stdout
+
+
+@pytest.mark.parametrize("spoil", [
+    pytest.param(lambda file: file.write_text(BAD), id="invalid"),
+    pytest.param(lambda file: file.write_text(""), id="empty"),
+    pytest.param(lambda file: file.write_bytes(b"\xff\xfe\x00"), id="not text"),
+    pytest.param(lambda file: file.unlink(), id="gone"),
+])
+def test_a_bad_policy_leaves_the_old_one_in_force_and_is_reported(reloaded: Reloaded, spoil: object) -> None:
+    before, printed = reloaded.loads(), len(reloaded.governor.output)
+    assert callable(spoil)
+    spoil(reloaded.file)
+    result = reloaded.reload("--wait")
+    reloaded.governor.process.send_signal(signal.SIGHUP)
+    wait_for_output(reloaded.governor, printed, "(SIGHUP)")
+
+    assert result.returncode == 1
+    assert "policy.yaml" in result.stderr
+    assert reloaded.loads() == before
+    assert (reloaded.status("/first"), reloaded.status("/second")) == (200, 403)
+    assert reloaded.governor.verb("status").returncode == 0
+
+
+def wait_for_output(governor: Governor, printed: int, word: str) -> None:
+    deadline = time.monotonic() + 10
+    while not any("policy was not reloaded" in line and word in line for line in governor.output[printed:]):
+        assert time.monotonic() < deadline, "\n".join(governor.output[printed:])
+        time.sleep(0.02)
+
+
+def test_a_finding_is_reported_with_its_place(reloaded: Reloaded) -> None:
+    reloaded.file.write_text(BAD)
+    result = reloaded.reload("--wait")
+
+    assert f"{reloaded.file}:3:5" in result.stderr.replace("\n", "")
+    assert 'did you mean "allow"?' in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(("options", "status"), [
+    pytest.param(["--wait", "--timeout", "0.2"], 4, id="waited for"),
+    pytest.param([], 0, id="only asked for"),
+])
+def test_a_reload_that_gets_no_answer_in_time(reloaded: Reloaded, options: list[str], status: int) -> None:
+    reloaded.governor.process.send_signal(signal.SIGSTOP)
+    try:
+        result = reloaded.reload(*options)
+    finally:
+        reloaded.governor.process.send_signal(signal.SIGCONT)
+
+    assert result.returncode == status, result.stderr
+
+
+def test_a_reload_without_running_governor_is_told_so(tmp_path: Path, running: Reloaded) -> None:
+    result = running.governor.verb("reload", "--wait", "--home", str(tmp_path))
+
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_requests_pass_while_policies_are_changed(reloaded: Reloaded) -> None:
+    """Each answer comes from one policy or the other; none is lost and none is a fault."""
+    statuses: set[tuple[int, int]] = set()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            statuses.add((reloaded.status("/first"), reloaded.status("/second")))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for path in ("/second", "/first", "/second"):
+        reloaded.file.write_text(policy(path))
+        assert reloaded.reload("--wait").returncode == 0
+    over.set()
+    asking.join()
+
+    assert {status for pair in statuses for status in pair} <= {200, 403, 429}
+    assert not reloaded.governor.entries("fault")
+    assert reloaded.governor.verify()["result"] == "verified"
