@@ -10,7 +10,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from addons import build
+from addons import build_info
 from addons.agents_control import agents_handler
 from addons.agents_file import load
 from addons.control import ControlError, ControlServer, request, user_name
@@ -28,7 +28,7 @@ TOKEN = re.compile(r"gov_[A-Za-z0-9_-]{43}")
 
 @pytest.fixture
 def home(home):
-    Lane.open(home, "main", kernel=build.kernel_identity()).close("made")
+    Lane.open(home, "main", kernel=build_info.kernel_identity()).close("made")
     return home
 
 
@@ -131,7 +131,7 @@ class Running:
     """What of a Governor the verbs need: a lane, a registry and the control socket, in the test's loop."""
 
     def __init__(self, home):
-        self.lane = Lane.open(home, "main", kernel=build.kernel_identity())
+        self.lane = Lane.open(home, "main", kernel=build_info.kernel_identity())
         self.registry = Registry(home.paths.agents)
         self.server = ControlServer(home.paths.control_sock, {"agents": agents_handler(self.registry, self.write)})
         self.fault = None
