@@ -44,9 +44,8 @@ _SHAPES = 128
 _SHAPES_PER_KEY = 16
 _LEARN_AFTER = 16
 _LEARN_BYTES = 4096
-# How an entry begins and ends (in its type or verdict) tells most shapes apart.
-_BEGIN = slice(5, 16)
-_END = slice(-124, -116)
+# An entry ends in its type or its verdict, which tells most shapes apart.
+_KEY = slice(-132, -116)
 
 KNOWN_V = b"1"
 GENESIS = b"genesis"
@@ -75,9 +74,7 @@ class LineReader:
         `kid` is the same at every call: it becomes part of the shapes.
         """
         shapes = self._shapes
-        found = [
-            shape[0].fullmatch(line) if (shape := shapes.get(line[_BEGIN] + line[_END])) else None for line in lines
-        ]
+        found = [shape[0].fullmatch(line) if (shape := shapes.get(line[_KEY])) else None for line in lines]
         if max(map(len, lines)) > MAX_LINE_BYTES:
             return None
         if None in found:
@@ -96,7 +93,7 @@ class LineReader:
         return cast("list[Varying]", varying)
 
     def _read_other(self, line: bytes, kid: bytes) -> Varying | None:
-        key = line[_BEGIN] + line[_END]
+        key = line[_KEY]
         for shape in self._shapes.get(key, ()):
             if match := shape.fullmatch(line):
                 return cast("Varying", match.groups())

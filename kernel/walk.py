@@ -22,7 +22,7 @@ type Segment = tuple[str, Iterable[bytes]]
 
 # Signatures wait until a checkpoint covers their entries; more of them than lie between two checkpoints are checked.
 _PENDING = 4096
-_BATCH = 256
+_BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)
