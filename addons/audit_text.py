@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import click
-import orjson
 
 from addons.audit_view import Entry, agent_of
 from kernel.entry import commitment
@@ -93,5 +93,5 @@ def _fields(entry: Entry) -> str:
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if len(text) <= 120 else f"{text[:117]}..."

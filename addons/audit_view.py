@@ -10,11 +10,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from addons import codec
 from addons.audit_log import AuditLog, open_regular, segment_names
 from kernel import chain
-from kernel.errors import ChainError
+from kernel.errors import CanonicalError, ChainError
 
 type Entry = dict[str, Any]
 type Shown = tuple[bytes, Entry]
@@ -65,11 +64,11 @@ class View:
     def _entries(self, tail: _Tail) -> Iterator[tuple[str, bytes, Entry]]:
         for place, line in tail.read():
             try:
-                entry = orjson.loads(chain.split(line)[0])
+                entry = codec.read(chain.split(line)[0])
                 stamp = entry["ts"]
                 if not isinstance(stamp, str):
                     raise ChainError("ts is not a string")
-            except (ChainError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+            except (ChainError, CanonicalError, KeyError, TypeError) as error:
                 self.damaged = True
                 self._complain(f"{place}: not an entry ({error}); governor audit verify says more")
             else:

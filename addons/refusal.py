@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
-import orjson
 from mitmproxy import http
 
 from kernel.verdict import Code, Verdict
@@ -103,7 +103,7 @@ def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]
 
 def _body(refused: Refused, request: http.Request | None, status: int, llm_host: bool) -> tuple[str, bytes]:
     if request is not None and request.headers.get("user-agent", "").startswith("git/"):
-        return "text/plain; charset=utf-8", f"{refused.detail}\n{refused.next_step}\n".encode()
+        return "text/plain; charset=utf-8", f"{refused.detail}\n{refused.next_step}\n".encode(errors="replace")
     return "application/problem+json", problem(refused, status, llm_host)
 
 
@@ -113,12 +113,12 @@ def problem(refused: Refused, status: int, llm_host: bool) -> bytes:
     if llm_host:
         error = {"type": "permission_error",
                  "message": f"{refused.detail}. Your login is fine. {refused.next_step}"}
-    return orjson.dumps({
+    return json.dumps({
         "type": "about:blank", "title": _TITLES[status], "status": status, "detail": refused.detail,
         "verdict": refused.verdict.action, "code": refused.verdict.code, "rule": refused.verdict.rule,
         "agent": refused.agent, "flow": refused.flow, "entry": refused.entry, "next_step": refused.next_step,
         "error": error,
-    })
+    }, separators=(",", ":")).encode()
 
 
 def _speaks_grpc(request: http.Request) -> bool:
