@@ -64,7 +64,7 @@ class View:
     def _entries(self, tail: _Tail) -> Iterator[tuple[str, bytes, Entry]]:
         for place, line in tail.read():
             try:
-                entry = codec.read(chain.split(line)[0])
+                entry: Any = codec.read(chain.split(line)[0])
                 stamp = entry["ts"]
                 if not isinstance(stamp, str):
                     raise ChainError("ts is not a string")
