@@ -10,6 +10,7 @@ from mitmproxy import connection
 from mitmproxy.proxy.server import ConnectionHandler
 
 from kernel.facts import Address, Host
+from kernel.verdict import Code
 
 # Longer than a verdict may take to reach its connection attempt (the 5 s deadline), so that no flow is dialled at
 # addresses that were judged for another one.
@@ -28,7 +29,11 @@ class Pinned:
 
 @dataclass(slots=True)
 class ClientConnection:
-    """One client's TCP connection. `tunnel` is the destination of its CONNECT once that was answered 200."""
+    """One client's TCP connection.
+
+    `tunnel` is the destination of its CONNECT once that was answered 200. `handshake_failed` says that a client of this
+    address rejected our certificate last. `ending` is what the log has to say of a connection beyond its requests.
+    """
 
     peer: str
     requests: int = 0
@@ -36,6 +41,7 @@ class ClientConnection:
     tunnel: tuple[Host, int] | None = None
     credentials: list[str] = field(default_factory=list)
     handshake_failed: bool = False
+    ending: tuple[str, Code | None] | None = None
     pins: dict[tuple[str, int], Pinned] = field(default_factory=dict)
 
     def may_end_at(self, name: str, port: int, address: Address) -> bool:

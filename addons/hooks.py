@@ -20,7 +20,7 @@ from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
 from addons.gate import Guard, cut
-from addons.judge import Judge, Judged
+from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
 from addons.outcomes import Outcomes
@@ -65,6 +65,7 @@ class Hooks:
             "next_layer": Guard(self._refuse_layer, after=self._next_layer),
             "tls_clienthello": Guard(self._refuse_hello, after=self._tls_clienthello),
             "tls_start_server": Guard(observed, before=self._tls_start_server),
+            "tls_established_server": Guard(self._refuse_tls, after=self._tls_established_server),
             "tls_established_client": Guard(observed, after=self._tls_established_client),
             "tls_failed_client": Guard(observed, after=self._tls_failed_client),
             "tls_failed_server": Guard(observed, after=self._tls_failed_server),
@@ -83,9 +84,9 @@ class Hooks:
         if connection is None:
             return
         self._outcomes.client_gone(connection)
-        if connection.requests == 0 and not self._lane.stopped:
-            result = "handshake_failed" if connection.handshake_failed else "no_request"
-            self._lane.record("connection", entry.connection(connection.peer, result, None))
+        ending = connection.ending or (("no_request", None) if connection.requests == 0 else None)
+        if ending and not self._lane.stopped and not self._judge.too_many_connections(connection.peer):
+            self._lane.record("connection", entry.connection(connection.peer, *ending))
 
     def _take_credentials(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         # Before any other addon: mitmweb, a save and the origin must never see a token.
@@ -129,7 +130,7 @@ class Hooks:
             flow.response = refusal.response(
                 self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host))
             return
-        self._outcomes.begin(flow, connection, f"{self._lane.name}/{judged.number}")
+        self._outcomes.begin(flow, judged.sent, connection, f"{self._lane.name}/{judged.number}")
         if flow.response is not None:
             self._outcomes.not_sent(flow)
 
@@ -209,7 +210,7 @@ class Hooks:
         connection = self._connections.get(handler)
         if connection is not None:
             connection.handshake_failed = True
-            connection.requests = 0
+            connection.ending = ("handshake_failed", None)
             if len(self._distrusting) < _REMEMBERED_PEERS:
                 self._distrusting[connection.peer] = None
 
@@ -230,6 +231,18 @@ class Hooks:
         if (connection is None or address is None or not peer
                 or not connection.may_end_at(address[0], address[1], ip_address(peer[0].partition("%")[0]))):
             raise _Ungoverned("connected to an address that was not judged")
+        self._refuse_edited(connection)
+
+    def _tls_established_server(self, handler: ConnectionHandler, established: tls.TlsData) -> None:
+        connection = self._connections.get(handler)
+        if connection is None:
+            raise _Ungoverned("tls_established_server")
+        self._refuse_edited(connection)
+
+    def _refuse_edited(self, connection: ClientConnection) -> None:
+        """Raise when a request that waited for its origin is no longer the one that was judged."""
+        if any(fingerprint(flow.request) != judged for flow, judged in self._outcomes.waiting(connection)):
+            raise _Edited
 
     def _dns_request(self, handler: ConnectionHandler, flow: Any) -> None:
         raise _Ungoverned("dns_request")
@@ -263,7 +276,11 @@ class Hooks:
 
     def _refuse_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer, error: BaseException) -> None:
         chosen.layer = _Closing(chosen.context)
-        self._fault(handler, chosen, error)
+        connection = self._connections.get(handler)
+        if connection is not None and isinstance(error, _Ungoverned):
+            connection.ending = ("refused", Code.PROTOCOL_REFUSED)
+        else:
+            self._fault(handler, chosen, error)
 
     def _refuse_hello(self, handler: ConnectionHandler, hello: tls.ClientHelloData, error: BaseException) -> None:
         hello.ignore_connection = False
@@ -278,6 +295,10 @@ class Hooks:
                           error: BaseException) -> None:
         cut(handler, data.server)
         self._fault(handler, data, error)
+
+    def _refuse_tls(self, handler: ConnectionHandler, established: tls.TlsData, error: BaseException) -> None:
+        cut(handler, established.conn)
+        self._fault(handler, established, error)
 
     def _refuse_dns(self, handler: ConnectionHandler, flow: Any, error: BaseException) -> None:
         flow.response = flow.request.fail(5)
@@ -303,6 +324,10 @@ class Hooks:
 
 class _Ungoverned(Exception):
     """Something reached a hook that only ungoverned traffic reaches."""
+
+
+class _Edited(Exception):
+    """A request was changed between its verdict and its way out."""
 
 
 class _Closing(layer.Layer):

@@ -105,7 +105,7 @@ class Judge:
         else:
             judged = await self._judged(handler, connection, flow, governed, agent)
         judged = await self._written("request", governed, connection, flow, judged, started)
-        if judged.verdict.lets_through and _fingerprint(flow.request) != judged.sent:
+        if judged.verdict.lets_through and fingerprint(flow.request) != judged.sent:
             decision = f"{self._lane.name}/{judged.number}"
             self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
             edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
@@ -123,7 +123,7 @@ class Judge:
         facts = found.facts
         _settle(flow.request, facts)
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
-        sent = _fingerprint(flow.request)
+        sent = fingerprint(flow.request)
         judgement = name_stage(governed.index, facts)
         overridden = found.overrides and governed.constrains_method_or_path
         if judgement is None and overridden and facts.host.address is None:
@@ -172,6 +172,10 @@ class Judge:
                                    perf_counter() - started)
         await durable
         return replace(judged, number=number)
+
+    def too_many_connections(self, peer: str) -> bool:
+        """Count one connection that brought nothing to judge; True when this second's others tell enough."""
+        return self._rate.exceeded(f"{peer} connections", Code.MALFORMED)
 
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
@@ -222,7 +226,7 @@ def _settle(request: http.Request, facts: RequestFacts) -> None:
     data.host, data.path, data.method = facts.host.name, path.encode("latin-1"), facts.method.encode("ascii")
 
 
-def _fingerprint(request: http.Request) -> tuple[object, ...]:
+def fingerprint(request: http.Request) -> tuple[object, ...]:
     """Everything of a request that reaches the wire."""
     data = request.data
     return (data.host, data.port, data.scheme, data.method, data.authority, data.path, data.headers.fields,

@@ -19,8 +19,10 @@ _WHOLE_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class OpenFlow:
-    """A flow that may be on its way. `decision` is its entry as LANE/SEQ."""
+    """A flow that may be on its way. `decision` is its entry as LANE/SEQ, `judged` what may be sent."""
 
+    flow: http.HTTPFlow
+    judged: object
     decision: str
     connection: ClientConnection
     bytes_up: int
@@ -44,10 +46,16 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, flow: http.HTTPFlow, connection: ClientConnection, decision: str) -> None:
+    def begin(self, flow: http.HTTPFlow, judged: object, connection: ClientConnection, decision: str) -> None:
         """The flow goes on from here; until `end` its decision is open in the log."""
-        self._open[flow.id] = OpenFlow(decision, connection, len(flow.request.data.content or b""), monotonic())
+        bytes_up = len(flow.request.data.content or b"")
+        self._open[flow.id] = OpenFlow(flow, judged, decision, connection, bytes_up, monotonic())
         connection.open_flows.add(flow.id)
+
+    def waiting(self, connection: ClientConnection) -> list[tuple[http.HTTPFlow, object]]:
+        """The flows of this client whose origin is not connected yet, each with what was judged of it."""
+        opened = [self._open[flow_id] for flow_id in connection.open_flows]
+        return [(each.flow, each.judged) for each in opened if each.flow.server_conn.timestamp_start is None]
 
     def awaits(self, flow: http.HTTPFlow) -> bool:
         """True while this flow may be answered by its origin."""

@@ -140,4 +140,16 @@ async def test_a_tunnel_to_a_port_of_another_protocol_is_closed(home: Home) -> N
         answer = await place.ask(b"CONNECT localhost:53 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nHost: localhost:53\r\n\r\n")
 
         assert answer == b"HTTP/1.1 200 Connection established\r\n\r\n"
-        assert (await place.wait_for("fault"))[0]["error"] == "_Ungoverned"
+        assert (await place.wait_for("connection"))[0]["code"] == "PROTOCOL_REFUSED"
+        assert place.entries("fault") == []
+
+
+async def test_a_request_that_is_edited_while_its_origin_is_dialled_does_not_leave(home: Home) -> None:
+    class Editing(Keeping):
+        def server_connect(self, _: Any) -> None:
+            self.flows[0].request.path = "/denied/secret"
+
+    async with raw_origin() as origin, inside(home, Editing()) as place:
+        assert (await place.get(origin.url)).startswith(b"HTTP/1.1 502 ")
+        assert origin.received == [b""]
+        assert (await place.wait_for("fault"))[0]["error"] == "_Edited"
