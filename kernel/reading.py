@@ -79,7 +79,7 @@ class LineReader:
             return None
         if None in found:
             return self._read_rest(found, lines, kid)
-        return [match.groups() for match in found]  # type: ignore[union-attr]
+        return cast("list[Varying]", [match.groups() for match in found if match])
 
     def _read_rest(
         self, found: Sequence[re.Match[bytes] | None], lines: Sequence[bytes], kid: bytes
