@@ -74,12 +74,17 @@ def _url(entry: Entry, facts: dict[str, Any], vault: Vault) -> str:
     port = (
         "" if facts.get("port") in (None, {"http": 80, "https": 443}.get(str(facts.get("scheme")))) else facts["port"]
     )
-    place = f"{facts.get('scheme') or '?'}://{facts.get('host') or '?'}{f':{port}' if port else ''}"
-    committed = facts.get("path$c")
-    if not isinstance(committed, str):
-        return place
-    path = vault.value(entry, "path", committed)
-    return place + (_text(path) if path.startswith('"') else f"/{path}")
+    opened = _opened(entry, facts, vault, "host")
+    host = opened if opened and not opened.startswith("[") else facts.get("host") or "?"
+    place = f"{facts.get('scheme') or '?'}://{host}{f':{port}' if port else ''}"
+    path = _opened(entry, facts, vault, "path")
+    return place if path is None else place + (path if path.startswith("/") else f"/{path}")
+
+
+def _opened(entry: Entry, facts: dict[str, Any], vault: Vault, name: str) -> str | None:
+    """The value behind the commitment `NAME$c`, words in brackets where it cannot be had, None where there is none."""
+    committed = facts.get(f"{name}$c")
+    return _text(vault.value(entry, name, committed)) if isinstance(committed, str) else None
 
 
 def _text(value: str) -> str:

@@ -165,8 +165,7 @@ class Judge:
             verdict = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
             return replace(judged, verdict=verdict)
         fields = _decision(stage, flow, governed, judged)
-        path = judged.facts.path.text if judged.facts else None
-        number, durable = self._lane.commit("decision", fields, {"path": path} if path is not None else None)
+        number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
         if stage == "request":
             self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
                                    perf_counter() - started)
@@ -200,6 +199,14 @@ def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judge
         stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
         governed.policy.digest, seen, judgement.groups if judgement else (), verdict.action, verdict.rule,
         verdict.code, verdict.reason, MODE)
+
+
+def _secrets(fields: entry.Body, judged: Judged) -> dict[str, str] | None:
+    """What stands in the entry as a commitment: the path, and a host of which the log shows only the domain."""
+    if judged.facts is None:
+        return None
+    path, host = judged.facts.path.text, judged.facts.host.name
+    return {"path": path} if fields["in"]["host"] == host else {"path": path, "host": host}  # type: ignore[index,call-overload]
 
 
 def _refusal(code: Code, reason: str) -> Verdict:
