@@ -7,10 +7,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mitmproxy import certs
+
+from addons.errors import StartCode, StartRefused
+from addons.keys import read_private
 
 LIFE = timedelta(days=90)
 LEAF_LIFE = timedelta(days=7)
@@ -21,10 +25,17 @@ CERTIFICATE_FILE = "mitmproxy-ca-cert.pem"
 
 
 def ensure(folder: Path, now: datetime) -> Path:
-    """The certificate to trust, made (again) when absent or when less than a third of its life is left."""
+    """The certificate to trust, made (again) when absent or when less than a third of its life is left.
+
+    Raises `StartRefused` where the key is open to others, or the file holds no key with its certificate.
+    """
     certificate = folder / CERTIFICATE_FILE
-    if not (folder / KEY_FILE).exists() or expiry(folder) - now < LIFE / 3:
+    if not (folder / KEY_FILE).exists() or _read(folder).not_valid_after_utc - now < LIFE / 3:
         _make(folder, now)
+    pem = _read(folder).public_bytes(serialization.Encoding.PEM)
+    # A crash between the two files, or a lost one, must not hand out a certificate with which nothing is signed.
+    if not certificate.exists() or certificate.read_bytes() != pem:
+        _write(certificate, pem, 0o644)
     # Leaves must not outlive the CA, and live at most a week; mitmproxy reads this at each issue and adds the offset.
     certs.CERT_EXPIRY = min(LEAF_LIFE, expiry(folder) - now) + BACKDATED
     return certificate
@@ -35,6 +46,21 @@ def expiry(folder: Path) -> datetime:
     return x509.load_pem_x509_certificate((folder / CERTIFICATE_FILE).read_bytes()).not_valid_after_utc
 
 
+def _read(folder: Path) -> x509.Certificate:
+    """The certificate that mitmproxy signs under."""
+    path = folder / KEY_FILE
+    content = read_private(path)
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+        key = serialization.load_pem_private_key(content, password=None)
+        if key.public_key() == certificate.public_key():
+            return certificate
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        pass
+    text = f"{path} holds no key with its certificate; restore it from a backup, or remove it to have another made"
+    raise StartRefused(StartCode.HOME_INCOMPLETE, text)
+
+
 def _make(folder: Path, now: datetime) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _certificate(key, now)
@@ -42,7 +68,6 @@ def _make(folder: Path, now: datetime) -> None:
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
                                serialization.NoEncryption())
     _write(folder / KEY_FILE, secret + pem)
-    _write(folder / CERTIFICATE_FILE, pem, 0o644)
 
 
 def _certificate(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:

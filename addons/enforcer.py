@@ -90,6 +90,8 @@ class Enforcer:
                 self._running = _Running(self.seconds_after_stop)
             except StartRefused as refused:
                 _refuse_start(refused)
+            except Exception as fault:  # noqa: BLE001
+                _refuse_start(StartRefused(StartCode.SELF_TEST, f"{type(fault).__name__}: {fault}"))
 
     async def running(self) -> None:
         if self._running is not None:

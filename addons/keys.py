@@ -46,7 +46,7 @@ class SigningKey:
     def load(cls, path: Path, name: str) -> Self:
         """The key at `path`, or `StartRefused`: a key that others could read or replace signs nothing."""
         try:
-            private = serialization.load_pem_private_key(_read_private(path), password=None)
+            private = serialization.load_pem_private_key(read_private(path), password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
             text = f"{path} is not an unencrypted PKCS#8 PEM key; restore it from a backup"
             raise StartRefused(StartCode.HOME_INCOMPLETE, text) from fault
@@ -64,7 +64,8 @@ def verifies(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _read_private(path: Path) -> bytes:
+def read_private(path: Path) -> bytes:
+    """A key file's content, or `StartRefused` where others could read or replace it."""
     try:
         # O_NONBLOCK: a FIFO put in the key's place must not hang the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from blake3 import blake3
+
 from addons import durable, policy_files
 from addons.errors import StartCode, StartRefused
 from addons.governed import Governed, prepare
@@ -33,10 +35,21 @@ def again(governed: Governed, registry: Registry) -> Governed:
 
 
 def keep(governed: Governed, paths: Paths) -> None:
-    """Put a copy of the policy where an auditor finds it by its digest."""
+    """Put a copy of the policy where an auditor finds it by its digest. Raises `StartRefused` where that fails."""
     target = paths.policies / f"{governed.policy.digest}.yaml"
-    if not target.exists():
-        durable.replace(target, b"".join(file.read_bytes() for file in governed.files))
+    if target.exists():
+        return
+    try:
+        content = b"".join(policy_files.read(file) for file in governed.files)
+        if blake3(content).hexdigest() != governed.policy.digest:
+            text = f"{governed.files[0]}: it changed while it was read; try again"
+            raise StartRefused(StartCode.POLICY_INVALID, text)
+        durable.replace(target, content)
+    except policy_files.PolicyMissing as error:
+        raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
+    except OSError as error:
+        text = f"{target}: {error.strerror}; the log must be writable"
+        raise StartRefused(StartCode.HOME_UNWRITABLE, text) from error
 
 
 def _first_line(error: PolicyError) -> str:

@@ -126,10 +126,11 @@ def _speaks_grpc(request: http.Request) -> bool:
 
 
 def _grpc(refused: Refused) -> http.Response:
-    """Trailers-only PERMISSION_DENIED: gRPC clients show nothing of an HTTP error's body."""
+    """Trailers-only PERMISSION_DENIED or UNAVAILABLE: gRPC clients show nothing of an HTTP error's body."""
+    status = "14" if refused.verdict.code is Code.ORIGIN_FAILED else "7"
     headers = _headers(refused, "application/grpc", 200)
     message = "".join(_grpc_percent(character) for character in refused.detail)
-    return http.Response.make(200, b"", {**headers, "grpc-status": "7", "grpc-message": message})
+    return http.Response.make(200, b"", {**headers, "grpc-status": status, "grpc-message": message})
 
 
 def _grpc_percent(character: str) -> str:
