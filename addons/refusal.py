@@ -136,6 +136,6 @@ def _grpc(refused: Refused) -> http.Response:
 def _grpc_percent(character: str) -> str:
     # gRPC's "Percent-Encoded" message: everything outside printable ASCII, and the percent sign itself.
     plain = " " <= character <= "~" and character != "%"
-    return character if plain else "".join(f"%{byte:02X}" for byte in character.encode())
+    return character if plain else "".join(f"%{byte:02X}" for byte in character.encode(errors="replace"))
 
 
