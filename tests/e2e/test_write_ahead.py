@@ -24,7 +24,7 @@ from tests.e2e.tree import mutant
 
 pytestmark = pytest.mark.e2e
 
-CLIENTS, REQUESTS = 4, 6
+CLIENTS, REQUESTS = 4, 4
 CALLS = "trace=connect,write,sendto,sendmsg,fdatasync"
 # Thread, time, and either a call with its result, a call that began, or one that returned.
 LINE = re.compile(r"(\d+) +[\d.]+ (?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<call>\w+)\()(?P<rest>.*)")
@@ -106,12 +106,14 @@ def origins(certificate: tuple[Path, Path]) -> Iterator[list[Origin]]:
         yield [plain, tls, other]
 
 
-def traced(folder: Path, origins: list[Origin], trusted: Path, requests: int, root: Path = ROOT) -> Trace:
+def traced(folder: Path, origins: list[Origin], trusted: Path, requests: int, root: Path = ROOT, *,
+           serve: bool = False) -> Trace:
     """Drive a traced Governor with several clients at once; what its system calls were."""
     file = folder / "trace"
     # -D: the tracer is the child, so that signals reach Governor.
-    strace = ["strace", "-D", "-f", "-y", "-ttt", "-s", "1000000", "-e", CALLS, "-o", str(file)]
-    with started(folder, trust=trusted, wrapper=strace, root=root) as governor, ThreadPoolExecutor(CLIENTS) as pool:
+    strace = ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-ttt", "-s", "1000000", "-e", CALLS, "-o", str(file)]
+    with (started(folder, trust=trusted, wrapper=strace, root=root, serve=serve) as governor,
+          ThreadPoolExecutor(CLIENTS) as pool):
         answers = list(pool.map(lambda client: drive(governor, origins, client, requests), range(CLIENTS)))
     wait_for_the_end(file)
     trace = Trace(frozenset(origin.port for origin in origins))
@@ -152,10 +154,11 @@ def wait_for_the_end(file: Path) -> None:
         time.sleep(0.05)
 
 
-def test_every_decision_is_on_disk_before_anything_leaves(tmp_path: Path, origins: list[Origin],
+@pytest.mark.parametrize("serve", [False, True], ids=["mitmdump", "serve"])
+def test_every_decision_is_on_disk_before_anything_leaves(tmp_path: Path, origins: list[Origin], serve: bool,
                                                           certificate: tuple[Path, Path]) -> None:
     requests = scaled(REQUESTS)
-    trace = traced(tmp_path, origins, certificate[1], requests)
+    trace = traced(tmp_path, origins, certificate[1], requests, serve=serve)
 
     assert trace.violations == []
     assert set(trace.connected) == trace.ports
