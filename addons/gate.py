@@ -94,8 +94,11 @@ def cut(handler: ConnectionHandler, end: Connection) -> None:
     Closing it the usual way cancels its task, which goes on until it waits for something: a request would be out.
     """
     transport = handler.transports.get(end)
-    if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
-        transport.writer.transport.abort()
+    writer = transport.writer if transport is not None else None
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.transport.abort()
+    elif writer is not None:
+        writer.close()
 
 
 def _must_go_on(fault: BaseException) -> bool:

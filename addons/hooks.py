@@ -305,7 +305,9 @@ class Hooks:
         self._fault(handler, flow, error)
 
     def _close(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
-        cut(handler, handler.client)
+        # A message of such a protocol is sent on whatever its hook says, unless there is no connection left.
+        for end in tuple(handler.transports):
+            cut(handler, end)
         self._fault(handler, data, error)
 
     def _fault(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:

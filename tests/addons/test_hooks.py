@@ -194,3 +194,25 @@ async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> N
         assert flow.response.headers["x-governor-code"] == "PROTOCOL_REFUSED"
         assert (await place.wait_for("decision"))[0]["code"] == "PROTOCOL_REFUSED"
         assert origin.received == []
+
+
+# Protocols that are not governed
+
+
+@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "websocket_message", "quic_start_client"])
+async def test_traffic_without_a_verdict_loses_its_connections_on_both_sides(home: Home, hook: str) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        writer.write(kept(origin.url))
+        await reader.readuntil(b"\r\n\r\nok")
+        (handler,) = place.hooks._connections
+        sides = [transport.writer for transport in handler.transports.values()]
+        guard, flow = place.hooks.guards()[hook], tflow.ttcpflow()
+        assert guard.before is not None
+        with pytest.raises(Exception, match="not governed") as ungoverned:
+            guard.before(handler, flow)
+        guard.refuse(handler, flow, ungoverned.value)
+
+        assert [side.is_closing() for side in sides if side] == [True, True]
+        assert await reader.read() == b""
+        writer.close()
