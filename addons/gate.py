@@ -98,7 +98,7 @@ def cut(handler: ConnectionHandler, end: Connection) -> None:
     if isinstance(writer, asyncio.StreamWriter):
         writer.transport.abort()
     elif writer is not None:
-        writer.close()
+        writer.close()  # type: ignore[no-untyped-call]
 
 
 def _must_go_on(fault: BaseException) -> bool:
