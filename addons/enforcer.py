@@ -135,6 +135,7 @@ class _Running:
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
         self._ready = False
+        self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
             for host, port in settings.listen_addresses(options):
@@ -249,8 +250,10 @@ class _Running:
     async def reload(self, by: str) -> Message:
         """Read the policy again; a bad one leaves the old one in force, and says so."""
         try:
-            governed = await asyncio.to_thread(policy_store.again, self._governed, self._registry)
-            self._load(governed)
+            # One at a time: of two that overlap, the one that read the files first could end last.
+            async with self._reload_lock:
+                governed = await asyncio.to_thread(policy_store.again, self._governed, self._registry)
+                self._load(governed)
         except (PolicyError, StartRefused, AuditUnavailable) as problem:
             self.metrics.reload_failed()
             _say(f"the policy was not reloaded ({by}); the old one stays:\n{problem}")
