@@ -1,4 +1,4 @@
-"""Fast dispatch for `governor serve`: per event, the handlers that mitmproxy's addons really have.
+"""Fast dispatch: per event, the handlers that mitmproxy's addons really have.
 
 Stock mitmproxy asks every addon at every event and spends nearly half of its time on that. Here the answer is
 remembered until an addon is added, registered, removed or configured. What a handler may do (halt the chain, raise,
@@ -17,7 +17,7 @@ from typing import Any
 
 from mitmproxy import addonmanager, exceptions, flow, hooks, version
 
-from addons import dispatch_trial
+from addons import dispatch_trial, message_checks
 
 TESTED = "12.2.3"
 
@@ -139,6 +139,7 @@ def speed_up(addons: addonmanager.AddonManager) -> bool:
         log.warning("fast dispatch is off, mitmproxy's own is used: %s", doubt)
         return False
     convert(addons)
+    message_checks.remember()
     return True
 
 

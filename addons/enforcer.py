@@ -33,6 +33,7 @@ from addons import (
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
+from addons.dispatch import speed_up
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
 from addons.home import Home, home_folder
@@ -169,6 +170,7 @@ class _Running:
         hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
         gate.install(hooks.guards())
         origin_failure.install(hooks.origin_failed)
+        speed_up(ctx.master.addons)
         trailers.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)

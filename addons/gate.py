@@ -15,6 +15,7 @@ from typing import Any
 
 from mitmproxy.addons.clientplayback import ReplayHandler
 from mitmproxy.connection import Connection
+from mitmproxy.flow import Flow
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.proxy.server import ConnectionHandler
@@ -41,9 +42,9 @@ def install(guards: Mapping[str, Guard]) -> None:
     """Put these guards around every hook of this process. Installing again replaces them."""
     global _guards
     _guards = guards
-    for handler in (ProxyConnectionHandler, ReplayHandler):
+    for handler, chain in ((ProxyConnectionHandler, _live_chain), (ReplayHandler, None)):
         if not hasattr(handler.handle_hook, "ungoverned"):
-            handler.handle_hook = _around(handler.handle_hook)  # type: ignore[method-assign,assignment,arg-type]
+            handler.handle_hook = _around(handler.handle_hook, chain)  # type: ignore[method-assign,assignment,arg-type]
 
 
 def installed() -> bool:
@@ -51,7 +52,18 @@ def installed() -> bool:
     return all(hasattr(handler.handle_hook, "ungoverned") for handler in (ProxyConnectionHandler, ReplayHandler))
 
 
-def _around(original: HandleHook) -> HandleHook:
+async def _live_chain(handler: Any, hook: commands.StartHook) -> None:
+    """mitmproxy's own `handle_hook` of live connections, without looking for the hook's argument a second time."""
+    with handler.timeout_watchdog.disarm():
+        await handler.master.addons.handle_lifecycle(hook)
+        data = getattr(hook, _only_field(type(hook)))  # type: ignore[arg-type]
+        if isinstance(data, Flow):
+            await data.wait_for_resume()
+
+
+def _around(original: HandleHook, chain: HandleHook | None) -> HandleHook:
+    chain = chain or original
+
     async def handle_hook(handler: ConnectionHandler, hook: commands.StartHook) -> None:
         guard = _guards.get(hook.name)
         if guard is None:
@@ -61,7 +73,7 @@ def _around(original: HandleHook) -> HandleHook:
         try:
             if guard.before is not None:
                 guard.before(handler, data)
-            await original(handler, hook)
+            await chain(handler, hook)
             if guard.after is not None:
                 acting = guard.after(handler, data)
                 if acting is not None:

@@ -1,4 +1,4 @@
-"""`governor serve`: mitmdump with Governor inside, fast dispatch, and an exit status that tells."""
+"""`governor serve`: mitmdump with Governor inside from before its first port, and an exit status that tells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from mitmproxy.tools import cmdline
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.main import run
 
-from addons.dispatch import speed_up
 from addons.enforcer import Enforcer
 
 ASKED_TO_STOP, START_REFUSED, USAGE, FAULT = 0, 1, 2, 3
@@ -29,11 +28,10 @@ class Stage(Enum):
 
 
 class GovernedMaster(DumpMaster):
-    """mitmdump's master with the enforcer among its own addons and the fast dispatch."""
+    """mitmdump's master with the enforcer among its own addons."""
 
     def __init__(self, opts: Options) -> None:
         super().__init__(opts)
-        speed_up(self.addons)
         self.enforcer = Enforcer()
         self.enforcer.seconds_after_stop = REFUSING_SECONDS
         self.stage = Stage.READING_OPTIONS
