@@ -13,7 +13,7 @@ import click
 @click.option("--home", metavar="DIR", help="The home: keys, CA and log. Before $GOVERNOR_HOME.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[MITMDUMP ARGUMENTS]...")
 def serve(home: str | None, arguments: tuple[str, ...]) -> None:
-    """Run the proxy with Governor inside, faster than `mitmdump -s` runs it.
+    """Run the proxy with Governor inside from before its first port.
 
     \b
     Everything else is an argument of mitmdump's:
