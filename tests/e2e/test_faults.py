@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import SCALE
 from tests.e2e import wire
 from tests.e2e.origins import Origin, counting, serving
 from tests.e2e.process import Governor, started
@@ -113,15 +114,18 @@ class Beside:
     elsewhere: Origin
 
 
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[Beside]:
-    folder = tmp_path_factory.mktemp("beside")
+@pytest.fixture(scope="module", params=["mitmdump", "serve"] if SCALE >= 10 else ["mitmdump"])
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
+           certificate: tuple[Path, Path]) -> Iterator[Beside]:
+    folder, serve = tmp_path_factory.mktemp("beside"), request.param == "serve"
     with contextlib.ExitStack() as stack:
         origin, https = stack.enter_context(serving()), stack.enter_context(serving(chain=certificate[0]))
         elsewhere = stack.enter_context(counting())
         ahead, behind = (unruly(folder, header, elsewhere.port) for header in ("x-ahead", "x-behind"))
-        governor = stack.enter_context(started(
-            folder, POLICY.format(elsewhere=elsewhere.port), ["-s", str(behind)], trust=certificate[1], ahead=[ahead]))
+        # `serve` has Governor before all scripts.
+        options = ["-s", str(ahead), "-s", str(behind)] if serve else ["-s", str(behind)]
+        governor = stack.enter_context(started(folder, POLICY.format(elsewhere=elsewhere.port), options, serve=serve,
+                                               trust=certificate[1], ahead=[ahead]))
         yield Beside(governor, origin, https, elsewhere)
 
 
@@ -234,12 +238,16 @@ def replaced(governor: Governor) -> None:
     os.rename(copy, governor.segment)
 
 
+def linked(governor: Governor) -> None:
+    os.link(governor.segment, governor.home / "another-name")
+
+
 def appended_to(governor: Governor) -> None:
     with governor.segment.open("ab") as file:
         file.write(b"{}\n")
 
 
-@pytest.mark.parametrize("damage", [unlinked, replaced, appended_to])
+@pytest.mark.parametrize("damage", [unlinked, replaced, linked, appended_to])
 def test_without_its_log_everything_is_refused(tmp_path: Path, damage: Callable[[Governor], None]) -> None:
     with serving() as origin, started(tmp_path) as governor:
         before = status(governor, origin)
