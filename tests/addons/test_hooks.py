@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ from mitmproxy import ctx, exceptions, http
 from mitmproxy.addons.clientplayback import ReplayHandler
 from mitmproxy.test import tflow
 
+from addons import agents_file
 from addons.home import Home
+from kernel.identity import digest
 from tests.addons.inside import Inside, get, inside, raw_origin
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -216,3 +220,68 @@ async def test_traffic_without_a_verdict_loses_its_connections_on_both_sides(hom
         assert [side.is_closing() for side in sides if side] == [True, True]
         assert await reader.read() == b""
         writer.close()
+
+
+# Who asks
+
+
+def register(home: Home, **tokens: str) -> None:
+    for name, token in tokens.items():
+        agents_file.change(home.paths.agents, partial(
+            agents_file.changed, act=agents_file.Act.ADD, name=name, sha256=digest(token), operator="root",
+            now="2026-01-02T03:04:05.000006Z"))
+
+
+def bearer(token: str) -> str:
+    return f"Proxy-Authorization: Bearer {token}"
+
+
+def agents(place: Inside) -> list[str | None]:
+    return [entry["agent"]["id"] for entry in place.entries("decision")]
+
+
+async def test_each_request_on_a_connection_has_the_identity_it_brings(home: Home) -> None:
+    register(home, one="gov_1", two="gov_2")
+    async with raw_origin() as origin, inside(home) as place:
+        got = await exchange(place, kept(origin.url, bearer("gov_1")), kept(origin.url, bearer("gov_2")),
+                             kept(origin.url), kept(origin.url, bearer("gov_1"), bearer("gov_2")))
+
+        assert re.findall(rb"HTTP/1\.1 (\d+) ", got) == [b"200", b"200", b"407", b"407"]
+        assert agents(place) == ["one", "two", None, None]
+        assert b"gov_" not in b"".join(origin.received)
+
+
+async def test_a_tunnel_has_the_identity_of_its_connect_and_no_token_inside_counts_or_leaves(home: Home) -> None:
+    register(home, one="gov_1", two="gov_2")
+    async with raw_origin() as origin, inside(home) as place:
+        connect = f"CONNECT localhost:{origin.port} HTTP/1.1\r\n{bearer('gov_1')}\r\n\r\n".encode()
+        within = f"GET / HTTP/1.1\r\nHost: localhost:{origin.port}\r\n{bearer('gov_2')}\r\n\r\n".encode()
+        got = await exchange(place, connect, within)
+
+        assert got.endswith(OK)
+        assert agents(place) == ["one", "one"]
+        assert b"gov_" not in origin.received[0]
+
+
+async def test_no_other_addon_sees_a_token(home: Home) -> None:
+    seen: list[str] = []
+    register(home, one="gov_1")
+    watching = Calling("requestheaders", lambda flow: seen.extend(flow.request.headers))
+    async with raw_origin() as origin, inside(home, watching) as place:
+        await place.get(origin.url, bearer("gov_1"))
+
+        assert seen == ["Host", "Connection"]
+
+
+# Bodies
+
+
+async def test_a_body_does_not_leave_before_its_verdict_whatever_another_addon_says(home: Home) -> None:
+    def stream(flow: http.HTTPFlow) -> None:
+        flow.request.stream = True
+
+    async with raw_origin() as origin, inside(home, Calling("requestheaders", stream)) as place:
+        answer = await place.ask(get(f"{origin.url}/denied/x", "Content-Length: 6", method="POST") + b"secret")
+
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert origin.received == []

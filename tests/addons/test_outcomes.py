@@ -131,6 +131,17 @@ def test_only_a_short_answer_of_known_length_is_held_until_it_is_whole(
     assert bool(flow.response.stream) is streams
 
 
+def test_an_empty_chunk_is_never_written_as_the_end_of_a_chunked_answer(outcomes: Outcomes, begun: Begun) -> None:
+    flow, _ = begun
+    assert flow.response is not None
+    del flow.response.headers["content-length"]
+    outcomes.headers(flow)
+    meter = flow.response.stream
+
+    assert callable(meter)
+    assert [meter(b"data"), meter(b"")] == [b"data", []]
+
+
 async def test_a_stream_passes_while_it_comes_and_is_counted(home: Home) -> None:
     first, go_on = b"data: 1\n\n", asyncio.Event()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
