@@ -18,7 +18,7 @@ from scripts.benchmark.measure import AXES, Bench, Plan, SliceFailed
 from scripts.benchmark.origin import NoOrigin, Origin, start_origin
 from scripts.benchmark.parts import measure_parts
 
-FULL = Plan(rounds=8, seconds=2.0, warm_seconds=0.3, connections=16)
+FULL = Plan(rounds=6, seconds=1.5, warm_seconds=0.3, connections=16)
 QUICK = Plan(rounds=3, seconds=0.5, warm_seconds=0.1, connections=16)
 QUICK_AXES = ("plain_keepalive", "tls_keepalive")
 QUICK_SECONDS = 44.0
