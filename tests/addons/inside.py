@@ -40,6 +40,7 @@ rules:
     except: {paths: ["/denied/**"]}
 """
 SECONDS = 8.0
+_LONGEST_SECONDS = 60.0
 
 
 @dataclass
@@ -155,7 +156,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
                   RefusalRate(lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics)
     with _installed(place.hooks):
-        async with _listening(place, others):
+        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
             try:
                 yield place
             finally:
