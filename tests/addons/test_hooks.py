@@ -69,6 +69,14 @@ async def test_an_origin_cannot_answer_in_governors_name(home: Home) -> None:
         assert await place.get(origin.url) == OK
 
 
+async def test_a_client_cannot_speak_to_an_origin_in_governors_name(home: Home) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        await place.get(origin.url, "X-Governor-Agent: trusted", "X-Other: y")
+
+        assert b"overnor" not in origin.received[0]
+        assert b"X-Other: y" in origin.received[0]
+
+
 async def test_a_refusal_keeps_its_headers_whatever_another_addon_writes_on_the_flow(home: Home) -> None:
     def promote(flow: http.HTTPFlow) -> None:
         flow.metadata["governor.verdict"] = "allow"
