@@ -192,7 +192,9 @@ def test_a_log_that_is_being_written_is_verified_at_any_moment(tmp_path: Path, m
     for writer in writers:
         writer.start()
     try:
-        reports = [verified(tmp_path / "home") for _ in range(scaled(25))]
+        reports = [verified(tmp_path / "home")]
+        while len(reports) < scaled(25) or reports[-1]["entries"] == reports[0]["entries"]:
+            reports.append(verified(tmp_path / "home"))
     finally:
         ended.set()
         for writer in writers:
@@ -201,7 +203,6 @@ def test_a_log_that_is_being_written_is_verified_at_any_moment(tmp_path: Path, m
 
     assert {report["result"] for report in reports} == {"verified"}
     assert {report["lanes"][0]["live"] for report in reports} == {True}
-    assert reports[0]["entries"] < reports[-1]["entries"]
 
 
 def test_a_head_that_is_signed_while_the_log_is_read_is_left_for_the_next_time(home: Path) -> None:
