@@ -299,6 +299,9 @@ class _Running:
 
 def _refuse_start(refused: StartRefused) -> NoReturn:
     print(refused, file=sys.stderr, flush=True)
+    if listeners.opening():
+        # On an orderly way out the event loop goes round some more times, and serves whoever waits at the port.
+        os._exit(1)
     # An exception of any other kind lets mitmproxy open its port for a moment, or serve without Governor.
     raise SystemExit(1)
 

@@ -1,5 +1,6 @@
 """The script for mitmproxy: `mitmdump -s addons/governor.py`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,11 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _h
 if str(_here.parent) not in sys.path:
     sys.path.insert(0, str(_here.parent))
 
-from addons.enforcer import Enforcer  # noqa: E402
+try:
+    from addons.enforcer import Enforcer
+except BaseException as fault:  # noqa: BLE001
+    print(f"governor: refused to start: VERSION: {type(fault).__name__}: {fault}", file=sys.stderr, flush=True)
+    # mitmproxy would serve whoever waits at its port while it ends.
+    os._exit(1)
 
 addons = [Enforcer()]

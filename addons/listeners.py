@@ -10,13 +10,19 @@ from mitmproxy import ctx
 from addons.errors import StartCode, StartRefused
 
 
+def opening() -> bool:
+    """Whether mitmproxy has begun to open its ports."""
+    server = ctx.master.addons.get("proxyserver")
+    return server is not None and len(server.servers) > 0
+
+
 def tried(host: str, port: int) -> bool:
     """Whether mitmproxy listens there already. Raises `StartRefused` when it tried and could not.
 
     It opens the port of a literal address before it loads a script, that of a name afterwards. Nothing is served before
     the script has loaded.
     """
-    if not len(ctx.master.addons.get("proxyserver").servers) or not _is_literal(host):
+    if not opening() or not _is_literal(host):
         return False
     if ctx.master.addons.get("errorcheck").logger.has_errored:
         raise StartRefused(StartCode.PORT_BUSY, f"{host}:{port} cannot be listened on; mitmproxy says why above")

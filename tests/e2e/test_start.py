@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SCALE
-from tests.e2e.process import POLICY, command_line, scratch_environment, started
+from tests.e2e import wire
+from tests.e2e.origins import serving
+from tests.e2e.process import POLICY, ROOT, command_line, scratch_environment, started
+from tests.e2e.tree import copy_of_the_tree
 
 pytestmark = pytest.mark.e2e
 
@@ -30,6 +33,7 @@ class Attempt:
     policy: Path | None
     options: list[str] = field(default_factory=list)
     metrics: str = "127.0.0.1:0"
+    root: Path = ROOT
     occupied: bool = False
 
 
@@ -168,7 +172,7 @@ def refused(request: pytest.FixtureRequest,
             tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], Refused]]:
     """How the start of each selected case ended. They run two by two, and a test waits for its own."""
     selected = [(item.callspec.params["way"], item.callspec.params["name"]) for item in request.session.items
-                if isinstance(item, pytest.Function) and item.module is request.module and hasattr(item, "callspec")]
+                if isinstance(item, pytest.Function) and item.originalname == "test_a_start_is_refused_over"]
     folder = tmp_path_factory.mktemp("starts")
     made = folder / "made"
     made.mkdir()
@@ -238,13 +242,64 @@ class Knocking(threading.Thread):
 
     def run(self) -> None:
         while self._process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1) as connection:
+            with contextlib.suppress(OSError), self._connected() as connection:
                 self.opened += 1
-                connection.settimeout(30)
-                connection.sendall(b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                connection.sendall(wire.plain("GET", "http://localhost/"))
                 self.answered += bool(connection.recv(1))
-            self._process.poll()
             threading.Event().wait(0.01)
+
+    def _connected(self) -> socket.socket:
+        # From another address: where nobody listens, a connection from the port's own address may meet itself.
+        return socket.create_connection(("127.0.0.1", self._port), 30, source_address=("127.0.0.2", 0))
+
+
+def without_the_kernel(attempt: Attempt) -> None:
+    shutil.rmtree(copy_of_the_tree(attempt.folder) / "kernel")
+    attempt.root = attempt.folder / "tree"
+
+
+@pytest.mark.parametrize("arrange", [
+    pytest.param(invalid_policy, id="an invalid policy"),
+    pytest.param(without_the_kernel, id="a script that cannot be loaded"),
+    pytest.param(option("--set", "governor_home=/a", "--set", "governor_home=/b"), id="an option given twice"),
+])
+def test_who_waits_at_the_port_of_a_refused_start_is_not_served(tmp_path: Path,
+                                                                arrange: Callable[[Attempt], None]) -> None:
+    """mitmdump listens before it reads its scripts; the tracer holds it there, and all connect that want to."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    hold = ["strace", "-D", "-f", "--seccomp-bpf", "-o", os.devnull, "-e", "trace=listen", "-e",
+            "inject=listen:delay_exit=300000"]
+    attempt = Attempt(tmp_path, tmp_path / "home", tmp_path / "policy.yaml")
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    arrange(attempt)
+    with serving() as origin:
+        command = command_line(attempt.home, attempt.policy, attempt.options, False, root=attempt.root)
+        process = subprocess.Popen([*hold, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                   env=scratch_environment(tmp_path))
+        port = int(command[command.index("--listen-port") + 1])
+        waiting = wait_at(port, wire.plain("GET", f"{origin.url}/"), process)
+        errors = process.communicate(timeout=60)[1]
+        # What was sent before the end may still be on its way to the origin's handler.
+        threading.Event().wait(0.5)
+        seen = list(origin.seen.lines)
+
+    assert (len(waiting), seen) == (WAITING, [])
+    assert (process.returncode, len(errors.splitlines())) == (1, 1), errors
+    assert errors.startswith("governor: refused to start: ")
+
+
+WAITING = 20
+
+
+def wait_at(port: int, request: bytes, process: subprocess.Popen[str]) -> list[socket.socket]:
+    """Connections to the port, as soon as it can be had, each with a request on it."""
+    waiting: list[socket.socket] = []
+    while process.poll() is None and len(waiting) < WAITING:
+        with contextlib.suppress(OSError):
+            waiting.append(socket.create_connection(("127.0.0.1", port), 1, source_address=("127.0.0.2", 0)))
+            waiting[-1].sendall(request)
+    return waiting
 
 
 def test_a_read_only_home_is_refused_to_who_is_not_root(tmp_path: Path) -> None:
