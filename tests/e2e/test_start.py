@@ -253,14 +253,14 @@ class Knocking(threading.Thread):
         return socket.create_connection(("127.0.0.1", self._port), 30, source_address=("127.0.0.2", 0))
 
 
-def without_the_kernel(attempt: Attempt) -> None:
-    shutil.rmtree(copy_of_the_tree(attempt.folder) / "kernel")
-    attempt.root = attempt.folder / "tree"
+def broken_module(attempt: Attempt) -> None:
+    attempt.root = copy_of_the_tree(attempt.folder)
+    (attempt.root / "addons" / "hooks.py").write_text("this is no Python")
 
 
 @pytest.mark.parametrize("arrange", [
     pytest.param(invalid_policy, id="an invalid policy"),
-    pytest.param(without_the_kernel, id="a script that cannot be loaded"),
+    pytest.param(broken_module, id="a script that cannot be loaded"),
     pytest.param(option("--set", "governor_home=/a", "--set", "governor_home=/b"), id="an option given twice"),
 ])
 def test_who_waits_at_the_port_of_a_refused_start_is_not_served(tmp_path: Path,
