@@ -24,7 +24,8 @@ def tried(host: str, port: int) -> bool:
     """
     if not opening() or not _is_literal(host):
         return False
-    if ctx.master.addons.get("errorcheck").logger.has_errored:
+    errors = ctx.master.addons.get("errorcheck")
+    if errors is not None and errors.logger.has_errored:
         raise StartRefused(StartCode.PORT_BUSY, f"{host}:{port} cannot be listened on; mitmproxy says why above")
     return True
 

@@ -82,7 +82,8 @@ def listen_addresses(options: optmanager.OptManager) -> list[tuple[str, int]]:
 
 def force(options: optmanager.OptManager, confdir: Path) -> None:
     """Give the forced options their values, whatever the command line says, and point mitmproxy at the home's CA."""
-    options.update(confdir=str(confdir), **FORCED)
+    # mitmweb has no dumper and so no `flow_detail`.
+    options.update(confdir=str(confdir), **{name: value for name, value in FORCED.items() if name in options})
 
 
 def recorded(options: optmanager.OptManager) -> dict[str, Value]:

@@ -126,11 +126,11 @@ def scratch_environment(folder: Path) -> dict[str, str]:
 
 
 def command_line(home: Path, policy: Path | None, options: Sequence[str], serve: bool, *,
-                 root: Path = ROOT, ahead: Sequence[Path] = ()) -> list[str]:
-    """How Governor is started: as a script of mitmdump, after those in `ahead`, or by `governor serve`."""
+                 root: Path = ROOT, ahead: Sequence[Path] = (), program: str = "mitmdump") -> list[str]:
+    """How Governor is started: as a script of `program`, after those in `ahead`, or by `governor serve`."""
     scripts = [*ahead, root / "addons" / "governor.py"]
     start = [str(BIN / "governor"), "serve"] if serve else [
-        str(BIN / "mitmdump"), *(word for script in scripts for word in ("-s", str(script)))]
+        str(BIN / program), *(word for script in scripts for word in ("-s", str(script)))]
     chosen = [] if policy is None else ["--set", f"governor_policy={policy}"]
     return [*start, "--listen-host", "127.0.0.1", "--listen-port", str(free_port()), *chosen,
             "--set", f"governor_home={home}", "--set", "governor_metrics=127.0.0.1:0", *options]
@@ -139,12 +139,13 @@ def command_line(home: Path, policy: Path | None, options: Sequence[str], serve:
 @contextlib.contextmanager
 def started(folder: Path, policy: str = POLICY, options: Sequence[str] = (), *, serve: bool = False,
             trust: Path | None = None, wrapper: Sequence[str] = (), root: Path = ROOT,
-            ahead: Sequence[Path] = ()) -> Iterator[Governor]:
+            ahead: Sequence[Path] = (), program: str = "mitmdump") -> Iterator[Governor]:
     """A Governor on a home in `folder` (made there the first time), stopped at the end if it still runs."""
     file = folder / "policy.yaml"
     file.write_text(policy)
     trusting = [] if trust is None else ["--set", f"ssl_verify_upstream_trusted_ca={trust}"]
-    command = [*wrapper, *command_line(folder / "home", file, [*trusting, *options], serve, root=root, ahead=ahead)]
+    command = [*wrapper, *command_line(folder / "home", file, [*trusting, *options], serve, root=root, ahead=ahead,
+                                       program=program)]
     environment = scratch_environment(folder)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     output: list[str] = []
