@@ -7,6 +7,8 @@ that Governor lets through names the place and the class of a fault, nothing els
 from __future__ import annotations
 
 import logging
+import traceback
+from pathlib import Path
 
 _CONNECTIONS = ("mitmproxy.proxy", "mitmproxy.addons.next_layer", "mitmproxy.addons.tlsconfig", "mitmproxy.net")
 # They report what a hook, a connection or a task raised, whose text may quote what it was about.
@@ -24,6 +26,14 @@ def restrict() -> None:
 
 
 def _strip(record: logging.LogRecord) -> bool:
-    kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else "an error"
-    record.msg, record.args, record.exc_info = f"{kind} in mitmproxy; the flow was refused or ended", (), None
+    record.msg, record.args, record.exc_info = f"{_what(record)}, in mitmproxy or one of its scripts", (), None
     return True
+
+
+def _what(record: logging.LogRecord) -> str:
+    """The class of the fault and the line it comes from: neither quotes what an agent sent."""
+    if not record.exc_info or record.exc_info[0] is None:
+        return "an error"
+    kind, _, trace = record.exc_info
+    frames = traceback.extract_tb(trace)
+    return f"{kind.__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else kind.__name__
