@@ -37,7 +37,7 @@ def test_chatter_about_connections_is_not_printed(name: str, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("name", ["mitmproxy.proxy.server", "mitmproxy.addonmanager", "mitmproxy.master", "asyncio"])
-def test_a_reported_fault_names_its_class_and_place_and_nothing_of_its_text(name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reported_fault_names_its_class_and_place_not_its_text(name: str, caplog: pytest.LogCaptureFixture) -> None:
     own_output.restrict()
     try:
         raise ValueError(SECRET)
