@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,11 @@ from tests.addons.logs import decision, entries, kinds, open_lane, outcome, repo
 from tests.conftest import scaled
 
 ROOT = Path(__file__).parents[2]
+
+
+def chosen(seed: int, offsets: Sequence[int], count: int) -> list[int]:
+    """`count` of the offsets, scaled, or all of them where there are no more."""
+    return random.Random(seed).sample(offsets, min(len(offsets), scaled(count)))
 
 
 def crashed_copy(home: Home, to: Path) -> Home:
@@ -84,7 +89,7 @@ async def test_the_last_two_lines_may_be_cut_at_every_byte(home, tmp_path):
     edges = {starts[2], starts[2] + 1, starts[3] - 1, starts[3], starts[3] + 1, starts[4] - 1}
     inside = range(starts[2], starts[4])
 
-    for offset in edges | set(random.Random(1).sample(inside, min(len(inside), scaled(60)))):
+    for offset in edges | set(chosen(1, inside, 60)):
         at = tmp_path / f"cut-{offset}"
         shutil.copytree(copy.paths.folder, at)
         cut = Home.open(at)
@@ -116,7 +121,7 @@ async def test_a_last_line_that_does_not_verify_is_put_aside(home, tmp_path):
     whole = segment(copy).read_bytes()
     start = whole.rfind(b"\n", 0, -1) + 1
 
-    for offset in random.Random(2).sample(range(start, len(whole)), scaled(20)):
+    for offset in chosen(2, range(start, len(whole)), 20):
         at = tmp_path / f"flip-{offset}"
         shutil.copytree(copy.paths.folder, at)
         flipped = Home.open(at)
@@ -147,7 +152,7 @@ async def test_every_byte_before_the_last_line_is_guarded(home, tmp_path):
     whole = segment(copy).read_bytes()
     last = whole.rfind(b"\n", 0, -1) + 1
 
-    for offset in random.Random(3).sample(range(last), scaled(60)):
+    for offset in chosen(3, range(last), 60):
         segment(copy).write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1:])
 
         assert refusal(copy) is StartCode.TAMPERED, offset
@@ -196,7 +201,7 @@ def test_every_byte_of_a_last_line_below_a_signed_head_is_guarded(home):
     whole = segment(home).read_bytes()
     start = whole.rfind(b"\n", 0, -1) + 1
 
-    for offset in random.Random(5).sample(range(start, len(whole) - 1), scaled(60)):
+    for offset in chosen(5, range(start, len(whole) - 1), 60):
         segment(home).write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1:])
 
         assert refusal(home) is StartCode.TAMPERED, offset
@@ -275,7 +280,7 @@ def test_a_checkpoint_may_be_unfinished_at_every_byte(home):
     second = whole.find(b"governor/", whole.find(b"\n\n") + 60)
     second = whole.find(b"\ngovernor/", second - 1) + 1
 
-    for offset in random.Random(4).sample(range(second, len(whole)), scaled(20)):
+    for offset in chosen(4, range(second, len(whole)), 20):
         notes.write_bytes(whole[:offset])
         reopened(home)
 
