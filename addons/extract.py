@@ -28,7 +28,6 @@ _BREAK = re.compile(rb"[\r\n\0]")
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
 _BODYLESS = frozenset({"GET", "HEAD"})
 _HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
     host = normal.host(data.host)
     scheme, port = data.scheme.decode("ascii", "replace"), data.port
     headers = _Headers(data.headers.fields)
-    if scheme not in _DEFAULT_PORTS:
+    if scheme not in normal.DEFAULT_PORTS:
         raise NonCanonical(Code.PROTOCOL_REFUSED, "only http and https are judged")
     for authority in _authorities(flow, headers):
         _agree(authority, host, scheme, port)
@@ -118,7 +117,7 @@ def _authorities(flow: http.HTTPFlow, headers: _Headers) -> list[bytes]:
 
 
 def _agree(authority: bytes, host: Host, scheme: str, port: int) -> None:
-    default = _DEFAULT_PORTS[scheme]
+    default = normal.DEFAULT_PORTS[scheme]
     if authority == host.name.encode() and port == default:
         return
     if normal.authority(authority.decode("latin-1"), default) != (host, port):
