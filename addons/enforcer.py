@@ -22,11 +22,16 @@ from addons import (
     authority,
     banner,
     build_info,
+    cutting,
+    durable,
+    early_answer,
+    framing,
     gate,
     listeners,
     origin_failure,
     own_output,
     policy_store,
+    request_bodies,
     settings,
     trailers,
 )
@@ -39,6 +44,7 @@ from addons.governed import Governed
 from addons.home import Home, home_folder
 from addons.hooks import Hooks
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.judge import MODE, Judge
 from addons.lane import Lane
 from addons.listeners import Listeners
@@ -48,7 +54,9 @@ from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
 from addons.refusal_rate import RefusalRate
+from addons.request_bodies import RequestBodies
 from addons.resolver import Resolver
+from addons.spool import Room
 from kernel import entry
 from kernel.errors import PolicyError
 from kernel.version import VERSION
@@ -164,14 +172,20 @@ class _Running:
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
-        self._outcomes = Outcomes(self.lane, self.metrics)
+        durable.make_folder(self.paths.spool)
+        in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
+        self._outcomes = Outcomes(self.lane, self.metrics, in_flight)
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
-                      self._listeners.ports, self._rate)
-        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
+                      self._listeners.ports, self._rate, bodies, in_flight)
+        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies)
         gate.install(hooks.guards())
+        early_answer.install(hooks.is_early)
+        request_bodies.install(bodies, hooks.is_too_large)
+        cutting.install(hooks.ending_of)
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
+        framing.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

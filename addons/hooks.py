@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from mitmproxy import http, tls
 from mitmproxy.connection import Client
@@ -15,16 +16,19 @@ from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import origin_failure, refusal, resolver
+from addons import backpressure, origin_failure, refusal, resolver
 from addons.connections import ClientConnection
+from addons.cutting import Ending
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
 from addons.gate import Guard, cut
 from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
-from addons.outcomes import Outcomes
+from addons.outcomes import OpenFlow, Outcomes, declared_bytes
+from addons.request_bodies import RequestBodies
 from kernel import entry
+from kernel.measures import Cap
 from kernel.verdict import Action, Code, Verdict
 
 type Fields = tuple[tuple[bytes, bytes], ...]
@@ -38,14 +42,22 @@ _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Actio
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
 _DEADLINE_SECONDS = 5.0
+# A client may send this much of a refused body before it reads the answer on a connection that stays open; of a longer
+# one it is read for so long, and the connection ends.
+_SMALL_BODY_BYTES = 64 * 1024
+_LINGER_SECONDS = 5.0
+_BODILESS = (b"GET", b"HEAD")
 _REFUSED = "governor refused this connection"
 
 
 class Hooks:
     """The hooks of one process."""
 
-    def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics) -> None:
+    def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics, bodies: RequestBodies) -> None:
         self._judge, self._outcomes, self._lane, self._metrics = judge, outcomes, lane, metrics
+        self._bodies = bodies
+        # Flows whose refusal does not wait for the end of the request.
+        self._early: WeakSet[http.HTTPFlow] = WeakSet()
         self._connections: dict[ConnectionHandler, ClientConnection] = {}
         # Client addresses whose last handshake failed: they cannot be shown a refusal inside a tunnel.
         self._distrusting: dict[str, None] = {}
@@ -57,7 +69,10 @@ class Hooks:
             "client_connected": Guard(self._refuse_client, after=self._client_connected),
             "client_disconnected": Guard(observed, after=self._client_disconnected),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
-            "requestheaders": Guard(self._refuse_flow, before=self._take_credentials, after=self._requestheaders),
+            "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
+            "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
+            "governor_body_sent": Guard(self._refuse_sending, after=self._body_sent),
+            "governor_stream_started": Guard(self._refuse_sending, after=self._stream_started),
             "request": Guard(self._refuse_flow, after=self._request),
             "responseheaders": Guard(self._refuse_response, after=self._responseheaders),
             "response": Guard(observed, after=self._response),
@@ -112,27 +127,110 @@ class Hooks:
         flow.response = None
         connection.tunnel = (judged.host, judged.port)
 
-    def _requestheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+    def is_early(self, flow: http.HTTPFlow) -> bool:
+        """True when the flow's response goes out at once, whatever is still to come of the request."""
+        return flow in self._early
+
+    def _requestheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> Awaitable[None] | None:
         # A streamed request leaves before its verdict.
         flow.request.stream = False
+        connection = self._connections.get(handler)
+        if connection is None or flow.error is not None or not _brings_body(flow.request):
+            return None
+        return self._judge_headers(handler, connection, flow)
+
+    async def _judge_headers(self, handler: ConnectionHandler, connection: ClientConnection,
+                             flow: http.HTTPFlow) -> None:
+        declared = declared_bytes(flow.request)
+        _make_sendable(flow.request, 0)
+        with backpressure.held(handler):
+            async with asyncio.timeout(_DEADLINE_SECONDS):
+                judged = await self._judge.headers(handler, connection, flow, declared)
+        if judged is None:
+            return
+        connection.requests += 1
+        if judged.verdict.lets_through:
+            opened = self._outcomes.begin(flow, judged, connection, 0, streams=True)
+            flow.request.stream = opened.upload
+            # Until its connection stands, what comes of the body would pile up.
+            backpressure.hold(handler)
+        else:
+            self._answer_early(handler, flow, judged)
+        self._show(flow, judged)
+
+    def _stream_started(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        backpressure.release(handler)
+
+    async def _body_refused(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        connection, opened = self._connections[handler], self._outcomes.opened(flow)
+        if opened is not None and opened.passed is not None:
+            self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
+            self._answer_cut(handler, flow, opened, opened.passed)
+            return
+        incoming = self._bodies.of(flow)
+        assert incoming is not None
+        if incoming.fault is not None:
+            raise incoming.fault
+        connection.requests += 1
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            judged = await self._judge.body_refused(connection, flow, incoming)
+        self._answer_early(handler, flow, judged)
+        self._show(flow, judged)
+
+    async def _body_sent(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        transport = handler.transports.get(flow.server_conn)
+        if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+            await transport.writer.drain()
+
+    def _answer_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, judged: Judged) -> None:
+        self._send_early(handler, flow, refusal.response(
+            self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host)))
+
+    def _answer_cut(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow, cap: Cap) -> None:
+        """Refuse the rest of a body that has begun to pass."""
+        verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by, f"its body is larger than {cap.most} bytes")
+        self._send_early(handler, flow, refusal.response(refusal.Refused(
+            verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id, opened.decision, None),
+            flow.request))
+
+    def _send_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response) -> None:
+        flow.response = response
+        self._early.add(flow)
+        if flow.request.is_http2:
+            return
+        length = declared_bytes(flow.request)
+        if length is None or length > _SMALL_BODY_BYTES or "expect" in flow.request.headers:
+            response.headers["connection"] = "close"
+            # Closed at once, the answer could be lost with what the client is still sending.
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS, _close_client, handler)
 
     async def _request(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
-        connection = self._connections.get(handler)
+        connection, opened = self._connections.get(handler), self._outcomes.opened(flow)
+        if opened is not None and opened.streams:
+            self._streamed(handler, flow)
+            return
         async with asyncio.timeout(_DEADLINE_SECONDS):
             if connection is None:
                 judged = await self._judge.replay(flow)
             else:
                 connection.requests += 1
-                _make_sendable(flow.request)
+                _make_sendable(flow.request, self._bodies.size(flow))
                 judged = await self._judge.request(handler, connection, flow)
-        self._show(flow, judged)
         if connection is None or not judged.verdict.lets_through:
             flow.response = refusal.response(
                 self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host))
-            return
-        self._outcomes.begin(flow, judged.sent, connection, f"{self._lane.name}/{judged.number}")
-        if flow.response is not None:
-            self._outcomes.not_sent(flow)
+        else:
+            self._outcomes.begin(flow, judged, connection, self._bodies.size(flow))
+            if flow.response is not None:
+                self._outcomes.not_sent(flow)
+        self._show(flow, judged)
+
+    def _streamed(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        """The body of a request that was judged by its headers has passed to its end."""
+        if flow.request.trailers:
+            cut(handler, flow.server_conn)
+            flow.request.trailers = None
+            self._outcomes.refused(flow, Code.TRAILERS)
 
     def _show(self, flow: http.HTTPFlow, judged: Judged) -> None:
         """Say the verdict where mitmweb shows it."""
@@ -154,8 +252,26 @@ class Hooks:
             self._outcomes.refused(flow, Code.UPGRADE_REFUSED)
             flow.kill()
             return
+        too_large = self._outcomes.too_large(flow)
+        if too_large is not None:
+            reason = f"the answer is larger than {too_large.most} bytes"
+            self._refuse_answer(handler, flow, Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason))
+            return
         flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
+
+    def is_too_large(self, flow: http.HTTPFlow) -> bool:
+        """True when a body that passes while it comes has gone over its cap."""
+        opened = self._outcomes.opened(flow)
+        return opened is not None and opened.streams and opened.passed is not None
+
+    def ending_of(self, flow: http.HTTPFlow) -> Ending | None:
+        """How the answer ends that has gone over its cap; None where it goes on."""
+        opened = self._outcomes.opened(flow)
+        if opened is None or opened.passed is None:
+            return None
+        self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
+        return Ending()
 
     def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
         """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""
@@ -176,6 +292,7 @@ class Hooks:
         self._outcomes.completed(flow)
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        self._bodies.forget(flow)
         self._outcomes.failed(flow)
 
     def origin_failed(self, flow: http.HTTPFlow) -> http.Response:
@@ -256,6 +373,18 @@ class Hooks:
         flow.response = refusal.response(
             refusal.Refused(verdict, method_of(flow.request), "", None, flow.id, None, None), flow.request)
         flow.request.stream = False
+        self._fault(handler, flow, error)
+
+    def _refuse_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """Answer a fault before the end of the request: this must not fail either."""
+        self._refuse_flow(handler, flow, error)
+        assert flow.response is not None
+        self._send_early(handler, flow, flow.response)
+
+    def _refuse_sending(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """End a request that has begun to leave."""
+        backpressure.release(handler)
+        cut(handler, flow.server_conn)
         self._fault(handler, flow, error)
 
     def _verdict_of(self, error: BaseException) -> Verdict:
@@ -345,13 +474,32 @@ _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "websocke
                "quic_start_client", "quic_start_server")
 
 
-def _make_sendable(request: http.Request) -> None:
+def _brings_body(request: http.Request) -> bool:
+    """True when a body may follow these headers. HTTP/2 may leave its length out.
+
+    What asks for another protocol is judged whole: mitmproxy takes some of these wishes out on the way.
+    """
+    headers = request.headers
+    if "upgrade" in headers:
+        return False
+    length = headers.get("content-length")
+    if length is not None or "transfer-encoding" in headers:
+        return length != "0"
+    return request.is_http2 and request.data.method not in _BODILESS
+
+
+def _make_sendable(request: http.Request, body_bytes: int) -> None:
     """Take out what is Governor's own, and frame the body."""
     data = request.data
     data.headers.fields = _not_ours(data.headers.fields)
     # Without a length an HTTP/2 body reaches an HTTP/1 origin unframed, and a second request can hide in it.
-    if data.content and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
-        request.headers["content-length"] = str(len(data.content))
+    if body_bytes and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+        request.headers["content-length"] = str(body_bytes)
+
+
+def _close_client(handler: ConnectionHandler) -> None:
+    if handler.client in handler.transports:
+        handler.close_connection(handler.client)
 
 
 def _not_ours(fields: Fields) -> Fields:

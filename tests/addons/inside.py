@@ -14,17 +14,20 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
-from addons import gate, policy_store, trailers
+from addons import cutting, early_answer, framing, gate, origin_failure, policy_store, request_bodies, trailers
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.judge import Judge
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.outcomes import Outcomes
 from addons.refusal_rate import RefusalRate
+from addons.request_bodies import RequestBodies
 from addons.resolver import Resolver
+from addons.spool import Room
 from tests.addons.logs import entries, open_lane
 
 POLICY = """\
@@ -54,6 +57,7 @@ class Inside:
     metrics: Metrics
     resolver: Resolver
     outcomes: Outcomes
+    bodies: RequestBodies
     hooks: Hooks
     port: int = 0
     answers: dict[str, list[str]] = field(default_factory=dict)
@@ -148,14 +152,15 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
     registry = Registry(home.paths.agents)
-    resolver, outcomes = Resolver(loop), Outcomes(lane, metrics)
-    place = Inside(home, lane, _governed(home, policy, registry), registry, metrics, resolver, outcomes,
+    in_flight, bodies = InFlight(), RequestBodies(home.paths.folder, Room())
+    resolver, outcomes = Resolver(loop), Outcomes(lane, metrics, in_flight)
+    place = Inside(home, lane, _governed(home, policy, registry), registry, metrics, resolver, outcomes, bodies,
                    hooks=None)  # type: ignore[arg-type]
     resolver._ask = _answering(place)  # type: ignore[method-assign]
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  RefusalRate(lambda: 0.0))
-    place.hooks = Hooks(judge, outcomes, lane, metrics)
-    with _installed(place.hooks):
+                  RefusalRate(lambda: 0.0), bodies, in_flight)
+    place.hooks = Hooks(judge, outcomes, lane, metrics, bodies)
+    with _installed(place.hooks, bodies):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
             try:
                 yield place
@@ -181,9 +186,14 @@ def _answering(place: Inside) -> Any:
 
 
 @contextlib.contextmanager
-def _installed(hooks: Hooks) -> Any:
+def _installed(hooks: Hooks, bodies: RequestBodies) -> Any:
     gate.install(hooks.guards())
+    early_answer.install(hooks.is_early)
+    request_bodies.install(bodies, hooks.is_too_large)
+    cutting.install(hooks.ending_of)
+    origin_failure.install(hooks.origin_failed)
     trailers.install()
+    framing.install()
     try:
         yield
     finally:

@@ -12,10 +12,13 @@ from mitmproxy.test import tflow
 
 from addons.connections import ClientConnection
 from addons.home import Home
+from addons.in_flight import InFlight
+from addons.judge import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.outcomes import Outcomes
-from kernel.verdict import Code
+from kernel.facts import Agent
+from kernel.verdict import Action, Code, Verdict
 from tests.addons.inside import get, inside, raw_origin
 from tests.addons.logs import entries, open_lane
 
@@ -29,14 +32,16 @@ async def lane(home: Home) -> AsyncIterator[Lane]:
 
 @pytest.fixture
 def outcomes(lane: Lane) -> Outcomes:
-    return Outcomes(lane, Metrics("0", "0"))
+    return Outcomes(lane, Metrics("0", "0"), InFlight())
 
 
 @pytest.fixture
 def begun(outcomes: Outcomes) -> tuple[http.HTTPFlow, ClientConnection]:
     flow, connection = tflow.tflow(resp=True), ClientConnection("127.0.0.1")
     flow.client_conn.state = ConnectionState.OPEN
-    outcomes.begin(flow, "judged", connection, "main/7")
+    allowed = Verdict(Action.ALLOW, Code.ALLOW)
+    judged = Judged(allowed, Agent("local", "none"), "GET", None, number=7, sent=("judged",))
+    outcomes.begin(flow, judged, connection, 7)
     return flow, connection
 
 
@@ -108,7 +113,7 @@ def test_a_flow_that_was_not_let_through_has_no_outcome(outcomes: Outcomes, lane
 def test_a_flow_waits_until_its_origin_is_connected(outcomes: Outcomes, begun: Begun) -> None:
     flow, connection = begun
     flow.server_conn.timestamp_start = None
-    assert outcomes.waiting(connection) == [(flow, "judged")]
+    assert outcomes.waiting(connection) == [(flow, ("judged",))]
 
     flow.server_conn.timestamp_start = 1.0
 
