@@ -20,6 +20,7 @@ from mitmproxy.addonmanager import Loader
 
 from addons import (
     authority,
+    backlog,
     banner,
     build_info,
     cutting,
@@ -29,6 +30,7 @@ from addons import (
     gate,
     listeners,
     origin_failure,
+    origin_heads,
     own_output,
     policy_store,
     request_bodies,
@@ -186,6 +188,8 @@ class _Running:
         speed_up(ctx.master.addons)
         trailers.install()
         framing.install()
+        origin_heads.install()
+        backlog.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

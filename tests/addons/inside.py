@@ -14,7 +14,18 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
-from addons import cutting, early_answer, framing, gate, origin_failure, policy_store, request_bodies, trailers
+from addons import (
+    backlog,
+    cutting,
+    early_answer,
+    framing,
+    gate,
+    origin_failure,
+    origin_heads,
+    policy_store,
+    request_bodies,
+    trailers,
+)
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
@@ -194,6 +205,8 @@ def _installed(hooks: Hooks, bodies: RequestBodies) -> Any:
     origin_failure.install(hooks.origin_failed)
     trailers.install()
     framing.install()
+    origin_heads.install()
+    backlog.install()
     try:
         yield
     finally:
