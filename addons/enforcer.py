@@ -29,6 +29,7 @@ from addons import (
     policy_store,
     settings,
     trailers,
+    websocket_layer,
 )
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
@@ -172,6 +173,7 @@ class _Running:
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
+        websocket_layer.install(hooks.watch)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

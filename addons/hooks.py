@@ -24,6 +24,7 @@ from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
 from addons.outcomes import Outcomes
+from addons.websocket_layer import Watch
 from kernel import entry
 from kernel.verdict import Action, Code, Verdict
 
@@ -72,8 +73,16 @@ class Hooks:
             "server_connect": Guard(self._refuse_server, after=self._server_connect),
             "server_connected": Guard(self._refuse_connected, after=self._server_connected),
             "dns_request": Guard(self._refuse_dns, before=self._dns_request),
+            # What they may carry is the layer's to judge (websocket_layer.py).
+            "websocket_start": Guard(self._close),
+            "websocket_message": Guard(self._close),
+            "websocket_end": Guard(observed, after=self._websocket_end),
             **{name: Guard(self._close, before=self._ungoverned) for name in _UNGOVERNED},
         }
+
+    def watch(self, flow: http.HTTPFlow) -> Watch | None:
+        """What a WebSocket of this flow may carry: no rule of this version grants one."""
+        return None
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
         peer = str(client.peername[0])
@@ -173,7 +182,11 @@ class Hooks:
             trailers.fields = _not_ours(trailers.fields)
             # mitmproxy cannot write them to an HTTP/1 client.
             flow.response.trailers = trailers if handler.client.alpn == b"h2" and trailers.fields else None
-        self._outcomes.completed(flow)
+        if flow.websocket is None:
+            self._outcomes.completed(flow)
+
+    def _websocket_end(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        self._outcomes.websocket_ended(flow)
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         self._outcomes.failed(flow)
@@ -341,8 +354,7 @@ class _Closing(layer.Layer):
 
 
 _REMEMBERED_PEERS = 10_000
-_UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "websocket_start", "websocket_message",
-               "quic_start_client", "quic_start_server")
+_UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
 
 
 def _make_sendable(request: http.Request) -> None:

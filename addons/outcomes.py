@@ -10,11 +10,14 @@ from mitmproxy import http
 from addons.connections import ClientConnection
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.websocket_limits import WebSocketMeasures
 from kernel import entry
 from kernel.verdict import Code
 
 # A body whose end is known and near is handed over whole, so that mitmweb can show it; all others pass as they come.
 _WHOLE_BYTES = 64 * 1024
+# What stands for the code of a WebSocket that ended without a close (RFC 6455, 7.1.5).
+_NO_CLOSE = 1006
 
 
 @dataclass(slots=True)
@@ -34,6 +37,23 @@ class OpenFlow:
         self.bytes_down += len(chunk)
         # An empty chunk would be written as the end of a chunked body, wherever it stands.
         return chunk or []
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketWatch:
+    """What a governed WebSocket asks and tells of its flow (`websocket_layer.Watch`)."""
+
+    outcomes: Outcomes
+    opened: OpenFlow
+    limits: WebSocketMeasures
+
+    def meter(self, bytes_up: int, bytes_down: int) -> None:
+        self.opened.bytes_up += bytes_up
+        self.opened.bytes_down += bytes_down
+
+    def refused(self, code: Code) -> str:
+        self.outcomes.refused(self.opened.flow, code)
+        return f"{code} {self.opened.decision}"
 
 
 class Outcomes:
@@ -78,6 +98,21 @@ class Outcomes:
             if flow.response is not None and flow.response.data.content:
                 opened.bytes_down += len(flow.response.data.content)
             self._record(flow.id, opened, "completed")
+
+    def watch(self, flow: http.HTTPFlow, limits: WebSocketMeasures) -> WebSocketWatch | None:
+        """What the flow's WebSocket asks and tells, None where the flow is not on its way."""
+        opened = self._open.get(flow.id)
+        return None if opened is None else WebSocketWatch(self, opened, limits)
+
+    def websocket_ended(self, flow: http.HTTPFlow) -> None:
+        """The flow's WebSocket ended: with a close, or because one end just went."""
+        data = flow.websocket
+        if data is None or data.close_code != _NO_CLOSE:
+            self._end(flow.id, "completed")
+        elif data.closed_by_client:
+            self._end(flow.id, "aborted")
+        else:
+            self._end(flow.id, "failed", Code.ORIGIN_FAILED)
 
     def failed(self, flow: http.HTTPFlow) -> None:
         """The flow ended in an error of the client's or the origin's side."""
