@@ -36,6 +36,7 @@ from addons import (
     request_bodies,
     settings,
     trailers,
+    websocket_layer,
 )
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
@@ -190,6 +191,7 @@ class _Running:
         framing.install()
         origin_heads.install()
         backlog.install()
+        websocket_layer.install(hooks.watch)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

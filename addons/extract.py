@@ -8,6 +8,7 @@ from itertools import product
 
 from mitmproxy import http
 
+from addons import websocket_handshake
 from kernel import normal
 from kernel.errors import NonCanonical
 from kernel.facts import Agent, Host, RequestFacts
@@ -26,8 +27,6 @@ _OVERRIDING = frozenset(
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _BREAK = re.compile(rb"[\r\n\0]")
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
-_HANDSHAKE = ("upgrade", "connection", "sec-websocket-version", "sec-websocket-key")
-_KEY = re.compile(r"[A-Za-z0-9+/]{21}[AQgw]==", re.ASCII)
 _UPGRADED = {"http": "ws", "https": "wss"}
 _BODYLESS = frozenset({"GET", "HEAD"})
 _HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
@@ -120,14 +119,7 @@ def _check_protocol(flow: http.HTTPFlow) -> None:
 
 def _upgraded(scheme: str, request: http.Request, body_bytes: int) -> str:
     """The scheme of a request that asks to become a WebSocket (RFC 6455 section 4.1), and asks for nothing else."""
-    asked = {name: [value.strip() for value in request.headers.get_all(name)] for name in _HANDSHAKE}
-    options = [option.strip().lower() for option in ",".join(asked["connection"]).split(",")]
-    if (
-        request.data.http_version != b"HTTP/1.1" or request.data.method != b"GET" or body_bytes
-        or [value.lower() for value in asked["upgrade"]] != ["websocket"] or "upgrade" not in options
-        or asked["sec-websocket-version"] != ["13"]
-        or len(asked["sec-websocket-key"]) != 1 or not _KEY.fullmatch(asked["sec-websocket-key"][0])
-    ):
+    if body_bytes or not websocket_handshake.asks(request):
         raise NonCanonical(Code.UPGRADE_REFUSED, "only a WebSocket handshake may ask for another protocol")
     return _UPGRADED[scheme]
 

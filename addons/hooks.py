@@ -16,7 +16,7 @@ from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import backpressure, origin_failure, refusal, resolver
+from addons import backpressure, origin_failure, refusal, resolver, websocket_handshake
 from addons.connections import ClientConnection
 from addons.cutting import Ending
 from addons.errors import AuditUnavailable
@@ -27,6 +27,7 @@ from addons.lane import Lane
 from addons.metrics import Metrics, Side
 from addons.outcomes import OpenFlow, Outcomes, declared_bytes
 from addons.request_bodies import RequestBodies
+from addons.websocket_layer import Watch
 from kernel import entry
 from kernel.measures import Cap
 from kernel.verdict import Action, Code, Verdict
@@ -87,8 +88,16 @@ class Hooks:
             "server_connect": Guard(self._refuse_server, after=self._server_connect),
             "server_connected": Guard(self._refuse_connected, after=self._server_connected),
             "dns_request": Guard(self._refuse_dns, before=self._dns_request),
+            # What they may carry is the layer's to judge (websocket_layer.py).
+            "websocket_start": Guard(self._close),
+            "websocket_message": Guard(self._close),
+            "websocket_end": Guard(observed, after=self._websocket_end),
             **{name: Guard(self._close, before=self._ungoverned) for name in _UNGOVERNED},
         }
+
+    def watch(self, flow: http.HTTPFlow) -> Watch | None:
+        """What a WebSocket of this flow may carry; None where the flow may not become one."""
+        return self._outcomes.watch(flow)
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
         peer = str(client.peername[0])
@@ -246,8 +255,8 @@ class Hooks:
         # What Governor itself or another addon answers does not come from an origin.
         if flow.response is None or not self._outcomes.awaits(flow):
             return
-        if flow.response.status_code == 101:
-            # No client asked for it here. What follows has no layer, so there is no answer but the end.
+        if flow.response.status_code == 101 and not self._becomes_websocket(flow, flow.response):
+            # What follows has no layer, so there is no answer but the end.
             cut(handler, flow.server_conn)
             self._outcomes.refused(flow, Code.UPGRADE_REFUSED)
             flow.kill()
@@ -259,6 +268,11 @@ class Hooks:
             return
         flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
+
+    def _becomes_websocket(self, flow: http.HTTPFlow, response: http.Response) -> bool:
+        """True when a WebSocket was asked for, granted and opened, and nothing else was."""
+        return (self._outcomes.watch(flow) is not None and websocket_handshake.asks(flow.request)
+                and websocket_handshake.accepts(flow.request, response))
 
     def is_too_large(self, flow: http.HTTPFlow) -> bool:
         """True when a body that passes while it comes has gone over its cap."""
@@ -289,7 +303,11 @@ class Hooks:
             trailers.fields = _not_ours(trailers.fields)
             # mitmproxy cannot write them to an HTTP/1 client.
             flow.response.trailers = trailers if handler.client.alpn == b"h2" and trailers.fields else None
-        self._outcomes.completed(flow)
+        if flow.websocket is None:
+            self._outcomes.completed(flow)
+
+    def _websocket_end(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        self._outcomes.websocket_ended(flow)
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         self._bodies.forget(flow)
@@ -470,8 +488,7 @@ class _Closing(layer.Layer):
 
 
 _REMEMBERED_PEERS = 10_000
-_UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "websocket_start", "websocket_message",
-               "quic_start_client", "quic_start_server")
+_UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
 
 
 def _brings_body(request: http.Request) -> bool:
@@ -492,6 +509,8 @@ def _make_sendable(request: http.Request, body_bytes: int) -> None:
     """Take out what is Governor's own, and frame the body."""
     data = request.data
     data.headers.fields = _not_ours(data.headers.fields)
+    if "upgrade" in request.headers:
+        websocket_handshake.offer_no_extensions(request)
     # Without a length an HTTP/2 body reaches an HTTP/1 origin unframed, and a second request can hide in it.
     if body_bytes and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
         request.headers["content-length"] = str(body_bytes)

@@ -13,11 +13,13 @@ from addons.judge import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry
-from kernel.measures import Cap, Measures
+from kernel.measures import Cap, Measures, WebSocketMeasures
 from kernel.verdict import Code
 
 # A body whose end is known and near is handed over whole, so that mitmweb can show it; all others pass as they come.
 _WHOLE_BYTES = 64 * 1024
+# What stands for the code of a WebSocket that ended without a close (RFC 6455, 7.1.5).
+_NO_CLOSE = 1006
 
 
 @dataclass(slots=True)
@@ -61,6 +63,23 @@ class OpenFlow:
             self.passed = cap
             chunk = chunk[:cap.most - self.bytes_down]
         return self.meter(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketWatch:
+    """What a governed WebSocket asks and tells of its flow (`websocket_layer.Watch`)."""
+
+    outcomes: Outcomes
+    opened: OpenFlow
+    limits: WebSocketMeasures
+
+    def meter(self, bytes_up: int, bytes_down: int) -> None:
+        self.opened.bytes_up += bytes_up
+        self.opened.bytes_down += bytes_down
+
+    def refused(self, code: Code) -> str:
+        self.outcomes.refused(self.opened.flow, code)
+        return f"{code} {self.opened.decision}"
 
 
 class Outcomes:
@@ -125,6 +144,22 @@ class Outcomes:
             if flow.response is not None and flow.response.data.content:
                 opened.bytes_down += len(flow.response.data.content)
             self._record(flow.id, opened, "completed")
+
+    def watch(self, flow: http.HTTPFlow) -> WebSocketWatch | None:
+        """What the flow's WebSocket asks and tells, None where the flow is not on its way to be one."""
+        opened = self._open.get(flow.id)
+        limits = opened.measures.websocket if opened is not None else None
+        return None if opened is None or limits is None else WebSocketWatch(self, opened, limits)
+
+    def websocket_ended(self, flow: http.HTTPFlow) -> None:
+        """The flow's WebSocket ended: with a close, or because one end just went."""
+        data = flow.websocket
+        if data is None or data.close_code != _NO_CLOSE:
+            self._end(flow.id, "completed")
+        elif data.closed_by_client:
+            self._end(flow.id, "aborted")
+        else:
+            self._end(flow.id, "failed", Code.ORIGIN_FAILED)
 
     def failed(self, flow: http.HTTPFlow) -> None:
         """The flow ended in an error of the client's or the origin's side."""

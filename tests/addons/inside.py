@@ -52,6 +52,14 @@ rules:
     ports: 1-65535
     methods: any
     except: {paths: ["/denied/**"]}
+  - allow: local-websockets
+    to: localhost
+    address: 127.0.0.0/8
+    schemes: [ws, wss]
+    ports: 1-65535
+    methods: [GET]
+    websocket: {max-frame: 1MiB}
+    except: {paths: ["/denied/**"]}
 """
 SECONDS = 8.0
 _LONGEST_SECONDS = 60.0

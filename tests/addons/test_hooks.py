@@ -211,7 +211,7 @@ async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> N
 # Protocols that are not governed
 
 
-@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "websocket_message", "quic_start_client"])
+@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "quic_start_client"])
 async def test_traffic_without_a_verdict_loses_its_connections_on_both_sides(home: Home, hook: str) -> None:
     async with raw_origin() as origin, inside(home) as place:
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
