@@ -16,7 +16,7 @@ from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import backpressure, origin_failure, refusal, resolver, websocket_handshake
+from addons import backpressure, ending_words, origin_failure, refusal, resolver, websocket_handshake
 from addons.connections import ClientConnection
 from addons.cutting import Ending
 from addons.errors import AuditUnavailable
@@ -29,7 +29,6 @@ from addons.outcomes import OpenFlow, Outcomes, declared_bytes
 from addons.request_bodies import RequestBodies
 from addons.websocket_layer import Watch
 from kernel import entry
-from kernel.measures import Cap
 from kernel.verdict import Action, Code, Verdict
 
 type Fields = tuple[tuple[bytes, bytes], ...]
@@ -173,8 +172,10 @@ class Hooks:
     async def _body_refused(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection, opened = self._connections[handler], self._outcomes.opened(flow)
         if opened is not None and opened.passed is not None:
+            # The rest of a body that has begun to pass.
             self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
-            self._answer_cut(handler, flow, opened, opened.passed)
+            refused = self._cut_short(flow, opened, f"its body is larger than {opened.passed.most} bytes")
+            self._send_early(handler, flow, refusal.response(refused, flow.request))
             return
         incoming = self._bodies.of(flow)
         assert incoming is not None
@@ -193,14 +194,7 @@ class Hooks:
 
     def _answer_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, judged: Judged) -> None:
         self._send_early(handler, flow, refusal.response(
-            self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host)))
-
-    def _answer_cut(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow, cap: Cap) -> None:
-        """Refuse the rest of a body that has begun to pass."""
-        verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by, f"its body is larger than {cap.most} bytes")
-        self._send_early(handler, flow, refusal.response(refusal.Refused(
-            verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id, opened.decision, None),
-            flow.request))
+            self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target)))
 
     def _send_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response) -> None:
         flow.response = response
@@ -227,7 +221,7 @@ class Hooks:
                 judged = await self._judge.request(handler, connection, flow)
         if connection is None or not judged.verdict.lets_through:
             flow.response = refusal.response(
-                self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host))
+                self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target))
         else:
             self._outcomes.begin(flow, judged, connection, self._bodies.size(flow))
             if flow.response is not None:
@@ -282,10 +276,22 @@ class Hooks:
     def ending_of(self, flow: http.HTTPFlow) -> Ending | None:
         """How the answer ends that has gone over its cap; None where it goes on."""
         opened = self._outcomes.opened(flow)
-        if opened is None or opened.passed is None:
+        if opened is None or opened.passed is None or flow.response is None:
             return None
         self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
+        refused = self._cut_short(flow, opened, f"the answer is larger than {opened.passed.most} bytes")
+        if ending_words.takes_events(flow.response):
+            return Ending(ending_words.sse(refused, self._judge.is_llm_host(flow.request.host)))
+        if refusal.speaks_grpc(flow.request):
+            return Ending(trailers=ending_words.grpc_trailers(refused).fields)
         return Ending()
+
+    def _cut_short(self, flow: http.HTTPFlow, opened: OpenFlow, why: str) -> refusal.Refused:
+        """What is told of a flow that was let through and went over its cap."""
+        cap = opened.passed
+        verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why)
+        return refusal.Refused(verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id,
+                               opened.decision, self._judge.contact)
 
     def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
         """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""

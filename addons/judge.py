@@ -260,10 +260,16 @@ class Judge:
         number = judged.number
         return Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
                        flow.id, None if number is None else f"{self._lane.name}/{number}",
-                       self._governed().policy.contact)
+                       self.contact)
 
-    def is_llm_host(self, host: Host | None) -> bool:
-        return host is not None and host.name in self._governed().llm_hosts
+    @property
+    def contact(self) -> str | None:
+        """Whom the agents' users ask, as the policy says."""
+        return self._governed().policy.contact
+
+    def is_llm_host(self, name: str) -> bool:
+        """True for the hosts whose clients show refusals in the form of model providers. `name` is canonical."""
+        return name in self._governed().llm_hosts
 
 
 def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judged) -> entry.Body:

@@ -7,6 +7,7 @@ from time import monotonic
 
 from mitmproxy import http
 
+from addons import ending_words
 from addons.connections import ClientConnection
 from addons.in_flight import InFlight
 from addons.judge import Judged
@@ -62,6 +63,8 @@ class OpenFlow:
         if cap is not None and self.bytes_down + len(chunk) > cap.most:
             self.passed = cap
             chunk = chunk[:cap.most - self.bytes_down]
+            if self.flow.response is not None and ending_words.takes_events(self.flow.response):
+                chunk = ending_words.whole_events(chunk)
         return self.meter(chunk)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -117,6 +118,31 @@ async def test_an_answer_that_grows_too_large_is_cut_and_does_not_look_complete(
         assert not got.endswith(b"0\r\n\r\n")
         told = await outcome(place)
         assert (told["result"], told["code"], told["bytes_down"]) == ("cut", "BODY_TOO_LARGE", 95)
+
+
+def events(data: bytes) -> list[bytes]:
+    return [part for part in data.replace(b"\r\n", b"\n").split(b"\n\n") if part]
+
+
+async def test_an_event_stream_is_cut_behind_a_whole_event_and_in_words(home: Home) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for number in range(100):
+            writer.write(b"data: %03d\n\n" % number)
+            await asyncio.sleep(0.001)
+
+    async with origin(answer) as url, inside(home, policy=policy("max-response: 95")) as place:
+        got = (await place.get(url)).partition(b"\r\n\r\n")[2]
+
+        *passed, last = events(got)
+        assert passed == [b"data: %03d" % number for number in range(len(passed))]
+        assert len(b"data: 000\n\n") * len(passed) <= 95
+        name, _, data = last.partition(b"\n")
+        told = json.loads(data.removeprefix(b"data: "))
+        assert name == b"event: error"
+        assert (told["code"], told["rule"]) == ("BODY_TOO_LARGE", "local")
+        assert (await outcome(place))["result"] == "cut"
 
 
 async def test_the_head_of_a_large_file_may_be_asked_for(home: Home) -> None:
