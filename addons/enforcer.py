@@ -53,6 +53,7 @@ from addons.lane import Lane
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
+from addons.mirror import Mirror
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
@@ -179,7 +180,8 @@ class _Running:
         in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
         self._outcomes = Outcomes(self.lane, self.metrics, in_flight)
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
-                      self._listeners.ports, self._rate, bodies, in_flight)
+                      self._listeners.ports, self._rate, bodies, in_flight,
+                      Mirror(lambda: self._governed, MODE, time.time))
         hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies)
         gate.install(hooks.guards())
         early_answer.install(hooks.is_early)

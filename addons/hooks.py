@@ -224,6 +224,7 @@ class Hooks:
                 self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target))
         else:
             self._outcomes.begin(flow, judged, connection, self._bodies.size(flow))
+            flow.response = self._judge.own_answer(judged, flow.request.headers.get("accept", "")) or flow.response
             if flow.response is not None:
                 self._outcomes.not_sent(flow)
         self._show(flow, judged)

@@ -17,6 +17,7 @@ from addons.identity import Registry
 from addons.in_flight import InFlight
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
@@ -73,10 +74,10 @@ class Judge:
 
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
-                 bodies: RequestBodies, in_flight: InFlight) -> None:
+                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror) -> None:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
-        self._bodies, self._in_flight = bodies, in_flight
+        self._bodies, self._in_flight, self._mirror = bodies, in_flight, mirror
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -128,6 +129,8 @@ class Judge:
             judged = _non_canonical(error, agent, flow)
             return await self._written("request", governed, connection, flow, judged, started)
         own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
+        if self._mirror.is_own(facts.host):
+            return None
         known = expected(governed.index, facts, own)
         if known.refused is not None:
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
@@ -201,6 +204,8 @@ class Judge:
             return _non_canonical(error, agent, flow)
         facts = found.facts
         _settle(flow.request, facts)
+        if self._mirror.is_own(facts.host):
+            return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         judgement = name_stage(governed.index, facts)
@@ -255,12 +260,19 @@ class Judge:
         """Count one connection that brought nothing to judge; True when this second's others tell enough."""
         return self._rate.exceeded(f"{peer} connections", Code.MALFORMED)
 
+    def own_answer(self, judged: Judged, accept: str) -> http.Response | None:
+        """What Governor itself answers where the request is for its own name; None where it may go out."""
+        if judged.facts is None or not self._mirror.is_own(judged.facts.host):
+            return None
+        return self._mirror.answer(judged.facts, accept)
+
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
         number = judged.number
-        return Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
-                       flow.id, None if number is None else f"{self._lane.name}/{number}",
-                       self.contact)
+        refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
+                          flow.id, None if number is None else f"{self._lane.name}/{number}", self.contact)
+        self._mirror.note_refusal(refused)
+        return refused
 
     @property
     def contact(self) -> str | None:

@@ -109,6 +109,7 @@ class FrameReader:
 
     def ends_with(self, data: bytes) -> bool:
         """Keep nothing of these bytes; True when the sender's Close is among them."""
+        self._message = None
         if self._lost:
             return False
         self._decoder.receive_bytes(data)

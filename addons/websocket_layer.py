@@ -75,11 +75,6 @@ def install(watch_of: WatchOf) -> None:
         websocket.WebsocketLayer = GovernedWebsocket  # type: ignore[misc]
 
 
-def installed() -> bool:
-    """True when the running mitmproxy makes governed layers."""
-    return websocket.WebsocketLayer is GovernedWebsocket
-
-
 def close(flow: http.HTTPFlow, code: Code) -> None:
     """End this flow's WebSocket in words, whatever it waits for. To be called on the event loop."""
     handler = ctx.master.addons.get("proxyserver").connections.get(flow.client_conn.id)

@@ -34,6 +34,7 @@ from addons.in_flight import InFlight
 from addons.judge import Judge
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.mirror import Mirror
 from addons.outcomes import Outcomes
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
@@ -177,7 +178,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
                    hooks=None)  # type: ignore[arg-type]
     resolver._ask = _answering(place)  # type: ignore[method-assign]
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  RefusalRate(lambda: 0.0), bodies, in_flight)
+                  RefusalRate(lambda: 0.0), bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics, bodies)
     with _installed(place.hooks, bodies):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
