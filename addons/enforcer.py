@@ -22,6 +22,7 @@ from addons import (
     authority,
     banner,
     build_info,
+    crashes,
     gate,
     listeners,
     origin_failure,
@@ -33,6 +34,7 @@ from addons import (
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
+from addons.deadlines import Deadlines
 from addons.dispatch import speed_up
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
@@ -49,6 +51,7 @@ from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
 from addons.refusal_rate import RefusalRate
 from addons.resolver import Resolver
+from addons.watchdog import Watchdog
 from kernel import entry
 from kernel.errors import PolicyError
 from kernel.version import VERSION
@@ -136,6 +139,7 @@ class _Running:
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
         self._ready = False
+        self._watchdog: Watchdog | None = None
         self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
@@ -168,7 +172,9 @@ class _Running:
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate)
         hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
-        gate.install(hooks.guards())
+        self._deadlines = Deadlines(gate.end)
+        gate.install(hooks.guards(), self._deadlines)
+        crashes.install(hooks.crashed)
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
@@ -204,11 +210,14 @@ class _Running:
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, open the control socket, say where everything is."""
+        self._deadlines.start(self._loop)
         self._resolver.seal()
         self._listeners.opened()
         await self._control.start()
         self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
         self._heartbeat()
+        self._watchdog = Watchdog(self._loop, self.lane)
+        self._watchdog.start()
         self._ready = True
         banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
 
@@ -288,6 +297,9 @@ class _Running:
     def close(self, reason: str) -> None:
         """End in order. What is asked afterwards is refused, because the log is closed."""
         self._ready = False
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        gate.close()
         self._flush()
         self._outcomes.cut_all()
         self.lane.close(reason)

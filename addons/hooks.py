@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
@@ -19,7 +18,8 @@ from addons import origin_failure, refusal, resolver
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
-from addons.gate import Guard, cut
+from addons.gate import Guard, Refuse, client_left, cut
+from addons.holds import EndedWhileHeld, answerable
 from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
@@ -37,7 +37,6 @@ _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Actio
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
-_DEADLINE_SECONDS = 5.0
 _REFUSED = "governor refused this connection"
 
 
@@ -54,14 +53,16 @@ class Hooks:
         """Every hook by its name. What is not named here cannot let anything out."""
         observed = self._fault
         return {
+            **{name: Guard(observed) for name in _HARMLESS},
             "client_connected": Guard(self._refuse_client, after=self._client_connected),
-            "client_disconnected": Guard(observed, after=self._client_disconnected),
+            "client_disconnected": Guard(self._despite(self._client_disconnected), before=_wake_holds,
+                                         after=self._client_disconnected),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
             "requestheaders": Guard(self._refuse_flow, before=self._take_credentials, after=self._requestheaders),
             "request": Guard(self._refuse_flow, after=self._request),
             "responseheaders": Guard(self._refuse_response, after=self._responseheaders),
-            "response": Guard(observed, after=self._response),
-            "error": Guard(observed, after=self._error),
+            "response": Guard(self._refuse_whole, after=self._response),
+            "error": Guard(self._despite(self._error), after=self._error),
             "next_layer": Guard(self._refuse_layer, after=self._next_layer),
             "tls_clienthello": Guard(self._refuse_hello, after=self._tls_clienthello),
             "tls_start_server": Guard(observed, before=self._tls_start_server),
@@ -101,8 +102,7 @@ class Hooks:
     async def _http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections[handler]
         connection.requests += 1
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            judged = await self._judge.connect(connection, flow)
+        judged = await self._judge.connect(connection, flow)
         self._show(flow, judged)
         if not judged.verdict.lets_through or judged.host is None or judged.port is None:
             flow.response = refusal.response(self._judge.refused(judged, flow), flow.request)
@@ -118,13 +118,12 @@ class Hooks:
 
     async def _request(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections.get(handler)
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            if connection is None:
-                judged = await self._judge.replay(flow)
-            else:
-                connection.requests += 1
-                _make_sendable(flow.request)
-                judged = await self._judge.request(handler, connection, flow)
+        if connection is None:
+            judged = await self._judge.replay(flow)
+        else:
+            connection.requests += 1
+            _make_sendable(flow.request)
+            judged = await self._judge.request(handler, connection, flow)
         self._show(flow, judged)
         if connection is None or not judged.verdict.lets_through:
             flow.response = refusal.response(
@@ -166,6 +165,7 @@ class Hooks:
         response.content = b""
         response.stream = _drop
         self._outcomes.refused(flow, verdict.code)
+        answerable(flow)
 
     def _response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         trailers = flow.response.trailers if flow.response else None
@@ -256,6 +256,7 @@ class Hooks:
         flow.response = refusal.response(
             refusal.Refused(verdict, method_of(flow.request), "", None, flow.id, None, None), flow.request)
         flow.request.stream = False
+        answerable(flow)
         self._fault(handler, flow, error)
 
     def _verdict_of(self, error: BaseException) -> Verdict:
@@ -263,12 +264,37 @@ class Hooks:
             return Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
         if isinstance(error, TimeoutError):
             return Verdict(Action.DENY, Code.DEADLINE, reason="the verdict took too long")
+        if isinstance(error, EndedWhileHeld):
+            return Verdict(Action.DENY, Code.EDITED, reason="the request was ended while it was held")
         return Verdict(Action.DENY, Code.FAULT, reason="an internal fault")
 
     def _refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         if self._outcomes.awaits(flow):
             self._refuse_answer(handler, flow, self._verdict_of(error))
         self._fault(handler, flow, error)
+
+    def _refuse_whole(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """Take back a complete answer; where it has passed already, all that is left is not to end it well."""
+        if self._outcomes.awaits(flow):
+            if flow.response is not None and not flow.response.stream:
+                self._refuse_answer(handler, flow, self._verdict_of(error))
+            else:
+                self._outcomes.refused(flow, self._verdict_of(error).code)
+                if flow.killable:
+                    flow.kill()
+        self._fault(handler, flow, error)
+
+    def _despite(self, act: Callable[[ConnectionHandler, Any], None]) -> Refuse:
+        """Where there is nothing to refuse: count the fault, and do what is done without one."""
+        def refuse(handler: ConnectionHandler, data: Any, error: BaseException) -> None:
+            self._fault(handler, data, error)
+            act(handler, data)
+
+        return refuse
+
+    def crashed(self, handler: ConnectionHandler, error: BaseException) -> None:
+        """A layer of mitmproxy's has crashed, and its connections are closed."""
+        self._fault(handler, handler.layer, error)
 
     def _refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
         client.error = _REFUSED
@@ -313,12 +339,14 @@ class Hooks:
     def _fault(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
         """Count a fault and write it down. The log gets the class only: messages may quote what an agent sent."""
         where = type(data).__name__
-        self._metrics.fault(where)
+        # That an operator ends a flow, or a client leaves, is nobody's fault; the log has no other place for it.
+        if not isinstance(error, EndedWhileHeld):
+            self._metrics.fault(where)
         if isinstance(error, AuditUnavailable) or self._lane.stopped:
             return
         logger.error("governor: %s in %s: refused", type(error).__name__, where)
         try:
-            self._lane.record("fault", entry.fault(where, type(error).__name__, Code.FAULT,
+            self._lane.record("fault", entry.fault(where, type(error).__name__, self._verdict_of(error).code,
                                                    data.id if isinstance(data, http.HTTPFlow) else None))
         except AuditUnavailable:
             return
@@ -343,6 +371,16 @@ class _Closing(layer.Layer):
 _REMEMBERED_PEERS = 10_000
 _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "websocket_start", "websocket_message",
                "quic_start_client", "quic_start_server")
+
+
+# What these hooks tell of is done, or is asked about again in another one; `tls_start_client` without an answer fails.
+_HARMLESS = ("dns_error", "dns_response", "http_connect_error", "http_connect_upstream", "http_connected",
+             "server_connect_error", "server_disconnected", "socks5_auth", "tcp_end", "tcp_error", "tls_start_client",
+             "udp_end", "udp_error", "websocket_end")
+
+
+def _wake_holds(handler: ConnectionHandler, _: Client) -> None:
+    client_left(handler)
 
 
 def _make_sendable(request: http.Request) -> None:

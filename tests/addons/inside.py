@@ -14,7 +14,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
-from addons import gate, policy_store, trailers
+from addons import crashes, gate, policy_store, trailers
+from addons.deadlines import Deadlines
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
@@ -143,7 +144,7 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 
 @contextlib.asynccontextmanager
-async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterator[Inside]:
+async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0) -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
@@ -155,7 +156,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
                   RefusalRate(lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics)
-    with _installed(place.hooks):
+    with _installed(place.hooks, deadline):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
             try:
                 yield place
@@ -181,12 +182,16 @@ def _answering(place: Inside) -> Any:
 
 
 @contextlib.contextmanager
-def _installed(hooks: Hooks) -> Any:
-    gate.install(hooks.guards())
+def _installed(hooks: Hooks, deadline: float) -> Any:
+    deadlines = Deadlines(gate.end, deadline)
+    gate.install(hooks.guards(), deadlines)
+    deadlines.start(asyncio.get_running_loop())
+    crashes.install(hooks.crashed)
     trailers.install()
     try:
         yield
     finally:
+        gate.close()
         uninstall()
 
 
