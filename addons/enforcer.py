@@ -23,6 +23,7 @@ from addons import (
     backlog,
     banner,
     build_info,
+    crashes,
     cutting,
     durable,
     early_answer,
@@ -41,6 +42,7 @@ from addons import (
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
+from addons.deadlines import Deadlines
 from addons.dispatch import speed_up
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
@@ -61,6 +63,7 @@ from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.resolver import Resolver
 from addons.spool import Room
+from addons.watchdog import Watchdog
 from kernel import entry
 from kernel.errors import PolicyError
 from kernel.version import VERSION
@@ -148,6 +151,7 @@ class _Running:
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
         self._ready = False
+        self._watchdog: Watchdog | None = None
         self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
@@ -183,7 +187,9 @@ class _Running:
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, MODE, time.time))
         hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies)
-        gate.install(hooks.guards())
+        self._deadlines = Deadlines(gate.end)
+        gate.install(hooks.guards(), self._deadlines)
+        crashes.install(hooks.crashed)
         early_answer.install(hooks.is_early)
         request_bodies.install(bodies, hooks.is_too_large)
         cutting.install(hooks.ending_of)
@@ -226,11 +232,14 @@ class _Running:
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, open the control socket, say where everything is."""
+        self._deadlines.start(self._loop)
         self._resolver.seal()
         self._listeners.opened()
         await self._control.start()
         self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
         self._heartbeat()
+        self._watchdog = Watchdog(self._loop, self.lane)
+        self._watchdog.start()
         self._ready = True
         banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
 
@@ -310,6 +319,9 @@ class _Running:
     def close(self, reason: str) -> None:
         """End in order. What is asked afterwards is refused, because the log is closed."""
         self._ready = False
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        gate.close()
         self._flush()
         self._outcomes.cut_all()
         self.lane.close(reason)

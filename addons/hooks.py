@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
@@ -21,7 +21,8 @@ from addons.connections import ClientConnection
 from addons.cutting import Ending
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
-from addons.gate import Guard, cut
+from addons.gate import Guard, Refuse, client_left, cut
+from addons.holds import EndedWhileHeld, answerable
 from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
@@ -41,7 +42,6 @@ _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Actio
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
-_DEADLINE_SECONDS = 5.0
 # A client may send this much of a refused body before it reads the answer on a connection that stays open; of a longer
 # one it is read for so long, and the connection ends.
 _SMALL_BODY_BYTES = 64 * 1024
@@ -66,17 +66,19 @@ class Hooks:
         """Every hook by its name. What is not named here cannot let anything out."""
         observed = self._fault
         return {
+            **{name: Guard(observed) for name in _HARMLESS},
             "client_connected": Guard(self._refuse_client, after=self._client_connected),
-            "client_disconnected": Guard(observed, after=self._client_disconnected),
+            "client_disconnected": Guard(self._despite(self._client_disconnected), before=_wake_holds,
+                                         after=self._client_disconnected),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
             "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
             "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
-            "governor_body_sent": Guard(self._refuse_sending, after=self._body_sent),
+            "governor_body_sent": Guard(self._refuse_sending, after=self._body_sent, patient=True),
             "governor_stream_started": Guard(self._refuse_sending, after=self._stream_started),
             "request": Guard(self._refuse_flow, after=self._request),
             "responseheaders": Guard(self._refuse_response, after=self._responseheaders),
-            "response": Guard(observed, after=self._response),
-            "error": Guard(observed, after=self._error),
+            "response": Guard(self._refuse_whole, after=self._response),
+            "error": Guard(self._despite(self._error), after=self._error),
             "next_layer": Guard(self._refuse_layer, after=self._next_layer),
             "tls_clienthello": Guard(self._refuse_hello, after=self._tls_clienthello),
             "tls_start_server": Guard(observed, before=self._tls_start_server),
@@ -124,8 +126,7 @@ class Hooks:
     async def _http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections[handler]
         connection.requests += 1
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            judged = await self._judge.connect(connection, flow)
+        judged = await self._judge.connect(connection, flow)
         self._show(flow, judged)
         if not judged.verdict.lets_through or judged.host is None or judged.port is None:
             flow.response = refusal.response(self._judge.refused(judged, flow), flow.request)
@@ -152,8 +153,7 @@ class Hooks:
         declared = declared_bytes(flow.request)
         _make_sendable(flow.request, 0)
         with backpressure.held(handler):
-            async with asyncio.timeout(_DEADLINE_SECONDS):
-                judged = await self._judge.headers(handler, connection, flow, declared)
+            judged = await self._judge.headers(handler, connection, flow, declared)
         if judged is None:
             return
         connection.requests += 1
@@ -182,8 +182,7 @@ class Hooks:
         if incoming.fault is not None:
             raise incoming.fault
         connection.requests += 1
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            judged = await self._judge.body_refused(connection, flow, incoming)
+        judged = await self._judge.body_refused(connection, flow, incoming)
         self._answer_early(handler, flow, judged)
         self._show(flow, judged)
 
@@ -212,13 +211,12 @@ class Hooks:
         if opened is not None and opened.streams:
             self._streamed(handler, flow)
             return
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            if connection is None:
-                judged = await self._judge.replay(flow)
-            else:
-                connection.requests += 1
-                _make_sendable(flow.request, self._bodies.size(flow))
-                judged = await self._judge.request(handler, connection, flow)
+        if connection is None:
+            judged = await self._judge.replay(flow)
+        else:
+            connection.requests += 1
+            _make_sendable(flow.request, self._bodies.size(flow))
+            judged = await self._judge.request(handler, connection, flow)
         if connection is None or not judged.verdict.lets_through:
             flow.response = refusal.response(
                 self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target))
@@ -303,6 +301,7 @@ class Hooks:
         response.content = b""
         response.stream = _drop
         self._outcomes.refused(flow, verdict.code)
+        answerable(flow)
 
     def _response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         trailers = flow.response.trailers if flow.response else None
@@ -398,6 +397,7 @@ class Hooks:
         flow.response = refusal.response(
             refusal.Refused(verdict, method_of(flow.request), "", None, flow.id, None, None), flow.request)
         flow.request.stream = False
+        answerable(flow)
         self._fault(handler, flow, error)
 
     def _refuse_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
@@ -417,12 +417,37 @@ class Hooks:
             return Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
         if isinstance(error, TimeoutError):
             return Verdict(Action.DENY, Code.DEADLINE, reason="the verdict took too long")
+        if isinstance(error, EndedWhileHeld):
+            return Verdict(Action.DENY, Code.EDITED, reason="the request was ended while it was held")
         return Verdict(Action.DENY, Code.FAULT, reason="an internal fault")
 
     def _refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         if self._outcomes.awaits(flow):
             self._refuse_answer(handler, flow, self._verdict_of(error))
         self._fault(handler, flow, error)
+
+    def _refuse_whole(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """Take back a complete answer; where it has passed already, all that is left is not to end it well."""
+        if self._outcomes.awaits(flow):
+            if flow.response is not None and not flow.response.stream:
+                self._refuse_answer(handler, flow, self._verdict_of(error))
+            else:
+                self._outcomes.refused(flow, self._verdict_of(error).code)
+                if flow.killable:
+                    flow.kill()
+        self._fault(handler, flow, error)
+
+    def _despite(self, act: Callable[[ConnectionHandler, Any], None]) -> Refuse:
+        """Where there is nothing to refuse: count the fault, and do what is done without one."""
+        def refuse(handler: ConnectionHandler, data: Any, error: BaseException) -> None:
+            self._fault(handler, data, error)
+            act(handler, data)
+
+        return refuse
+
+    def crashed(self, handler: ConnectionHandler, error: BaseException) -> None:
+        """A layer of mitmproxy's has crashed, and its connections are closed."""
+        self._fault(handler, handler.layer, error)
 
     def _refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
         client.error = _REFUSED
@@ -467,12 +492,14 @@ class Hooks:
     def _fault(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
         """Count a fault and write it down. The log gets the class only: messages may quote what an agent sent."""
         where = type(data).__name__
-        self._metrics.fault(where)
+        # That an operator ends a flow, or a client leaves, is nobody's fault; the log has no other place for it.
+        if not isinstance(error, EndedWhileHeld):
+            self._metrics.fault(where)
         if isinstance(error, AuditUnavailable) or self._lane.stopped:
             return
         logger.error("governor: %s in %s: refused", type(error).__name__, where)
         try:
-            self._lane.record("fault", entry.fault(where, type(error).__name__, Code.FAULT,
+            self._lane.record("fault", entry.fault(where, type(error).__name__, self._verdict_of(error).code,
                                                    data.id if isinstance(data, http.HTTPFlow) else None))
         except AuditUnavailable:
             return
@@ -498,6 +525,12 @@ _REMEMBERED_PEERS = 10_000
 _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
 
 
+# What these hooks tell of is done, or is asked about again in another one; `tls_start_client` without an answer fails.
+_HARMLESS = ("dns_error", "dns_response", "http_connect_error", "http_connect_upstream", "http_connected",
+             "server_connect_error", "server_disconnected", "socks5_auth", "tcp_end", "tcp_error", "tls_start_client",
+             "udp_end", "udp_error")
+
+
 def _brings_body(request: http.Request) -> bool:
     """True when a body may follow these headers. HTTP/2 may leave its length out.
 
@@ -510,6 +543,10 @@ def _brings_body(request: http.Request) -> bool:
     if length is not None or "transfer-encoding" in headers:
         return length != "0"
     return request.is_http2 and request.data.method not in _BODILESS
+
+
+def _wake_holds(handler: ConnectionHandler, _: Client) -> None:
+    client_left(handler)
 
 
 def _make_sendable(request: http.Request, body_bytes: int) -> None:

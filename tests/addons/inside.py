@@ -16,6 +16,7 @@ from mitmproxy.test import taddons
 
 from addons import (
     backlog,
+    crashes,
     cutting,
     early_answer,
     framing,
@@ -26,6 +27,7 @@ from addons import (
     request_bodies,
     trailers,
 )
+from addons.deadlines import Deadlines
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
@@ -167,7 +169,7 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 
 @contextlib.asynccontextmanager
-async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterator[Inside]:
+async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0) -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
@@ -180,7 +182,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
                   RefusalRate(lambda: 0.0), bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics, bodies)
-    with _installed(place.hooks, bodies):
+    with _installed(place.hooks, bodies, deadline):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
             try:
                 yield place
@@ -206,8 +208,11 @@ def _answering(place: Inside) -> Any:
 
 
 @contextlib.contextmanager
-def _installed(hooks: Hooks, bodies: RequestBodies) -> Any:
-    gate.install(hooks.guards())
+def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
+    deadlines = Deadlines(gate.end, deadline)
+    gate.install(hooks.guards(), deadlines)
+    deadlines.start(asyncio.get_running_loop())
+    crashes.install(hooks.crashed)
     early_answer.install(hooks.is_early)
     request_bodies.install(bodies, hooks.is_too_large)
     cutting.install(hooks.ending_of)
@@ -219,6 +224,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies) -> Any:
     try:
         yield
     finally:
+        gate.close()
         uninstall()
 
 
