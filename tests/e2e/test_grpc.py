@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
+from addons.ending_words import grpc_trailers
+from addons.refusal import Refused
+from kernel.verdict import Action, Code, Verdict
 from tests.e2e.process import Governor, started
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
@@ -136,3 +145,48 @@ def test_a_refused_call_is_one_decision_since_the_client_does_not_try_again(betw
 
     made = between.governor.entries("decision")[before:]
     assert [(entry["stage"], entry["code"]) for entry in made] == [("connect", "TUNNEL"), ("request", "DEFAULT_DENY")]
+
+
+HALTED = Refused(Verdict(Action.HALT, Code.AGENT_HALTED, None, "the agent is halted"), "POST", "rpc.example.org",
+                 "coder-1", "flow-1", "main/7", None)
+MESSAGE = b"\0\0\0\0\3abc"
+
+
+@contextlib.contextmanager
+def cut_after(payload: bytes, chain: Path) -> Iterator[int]:
+    """A server that answers one call with these bytes and ends it as Governor does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    context.set_alpn_protocols(["h2"])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=_serve_cut, args=(listening, context, payload), daemon=True).start()
+        yield listening.getsockname()[1]
+
+
+def _serve_cut(listening: socket.socket, context: ssl.SSLContext, payload: bytes) -> None:
+    with context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        connection.sendall(state.data_to_send())
+        while content := connection.recv(65536):
+            for event in state.receive_data(content):
+                if isinstance(event, h2.events.RequestReceived):
+                    state.send_headers(event.stream_id, [(":status", "200"), ("content-type", "application/grpc")])
+                    state.send_data(event.stream_id, payload)
+                    state.send_headers(event.stream_id, list(grpc_trailers(HALTED).fields), end_stream=True)
+            connection.sendall(state.data_to_send())
+
+
+@pytest.mark.parametrize("half", [b"", b"\0\0", b"\0\0\0\0\7abc"], ids=["whole", "half a head", "half a message"])
+def test_a_stream_that_is_cut_gives_what_came_whole_and_then_the_detail(
+        half: bytes, certificate: tuple[Path, Path]) -> None:
+    trusted = grpc.ssl_channel_credentials(certificate[1].read_bytes())
+    came: list[bytes] = []
+    with (cut_after(MESSAGE + half, certificate[0]) as port,
+          grpc.secure_channel(f"localhost:{port}", trusted) as channel,
+          pytest.raises(grpc.RpcError) as cut):
+        came.extend(channel.unary_stream("/test.Echo/Many")(b"", timeout=SECONDS))
+
+    assert came == [b"abc"]
+    assert (cut.value.code(), cut.value.details()) == (
+        grpc.StatusCode.PERMISSION_DENIED, "Governor ended POST to rpc.example.org: the agent is halted")
