@@ -23,7 +23,9 @@ from addons import (
     banner,
     build_info,
     crashes,
+    dispatch,
     gate,
+    gate_trial,
     listeners,
     origin_failure,
     own_output,
@@ -35,7 +37,6 @@ from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
 from addons.deadlines import Deadlines
-from addons.dispatch import speed_up
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
 from addons.home import Home, home_folder
@@ -134,6 +135,7 @@ class _Running:
             raise StartRefused(StartCode.VERSION, text)
         options = ctx.options
         settings.check_at_start(options)
+        _prove_gate()
         self._settings = settings.read(options)
         self._loop = asyncio.get_running_loop()
         self._turned = time.monotonic()
@@ -176,7 +178,6 @@ class _Running:
         gate.install(hooks.guards(), self._deadlines)
         crashes.install(hooks.crashed)
         origin_failure.install(hooks.origin_failed)
-        speed_up(ctx.master.addons)
         trailers.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
@@ -307,6 +308,14 @@ class _Running:
         self._locks.close()
         with contextlib.suppress(OSError):
             self.paths.control_sock.unlink()
+
+
+def _prove_gate() -> None:
+    """Refuse to start on a mitmproxy on which the gate does not hold, with the dispatch that will be in use."""
+    convert = dispatch.convert if dispatch.speed_up(ctx.master.addons) else None
+    let_through = gate_trial.failures(lambda stub: Hooks(stub, stub, stub, stub).guards(), convert)
+    if let_through:
+        raise StartRefused(StartCode.SELF_TEST, f"on this mitmproxy nothing holds back {'; '.join(let_through)}")
 
 
 def _refuse_start(refused: StartRefused) -> NoReturn:
