@@ -44,13 +44,13 @@ def _around(original: Any) -> Any:
 
 
 def _crashed(handler: ConnectionHandler, fault: Exception) -> None:
-    handler.layer = _Crashed(handler.layer.context)
+    handler.layer = CrashedLayer(handler.layer.context)
     end(handler)
     if _report is not None:
         _report(handler, fault)
 
 
-class _Crashed(layer.Layer):
+class CrashedLayer(layer.Layer):
     """Takes the place of a layer that has crashed: whatever happens now, it does nothing."""
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:

@@ -16,7 +16,7 @@ _LIFECYCLE = {"load", "configure", "running", "done", "update"}
 def calls(convert: Callable[[addonmanager.AddonManager], None] | None) -> list[str]:
     """The handlers called, in order, as `probe event`, on a stock manager or on one that `convert` has changed."""
     called: list[str] = []
-    master = _Master()
+    master = TrialMaster()
     addons = master.addons
     if convert:
         convert(addons)
@@ -35,7 +35,9 @@ def calls(convert: Callable[[addonmanager.AddonManager], None] | None) -> list[s
     return called
 
 
-class _Master:
+class TrialMaster:
+    """What addons need of a master, and nothing that runs."""
+
     def __init__(self) -> None:
         self.options = options.Options()
         self.commands = command.CommandManager(self)

@@ -25,10 +25,12 @@ from addons import (
     build_info,
     crashes,
     cutting,
+    dispatch,
     durable,
     early_answer,
     framing,
     gate,
+    gate_trial,
     listeners,
     origin_failure,
     origin_heads,
@@ -43,7 +45,6 @@ from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
 from addons.deadlines import Deadlines
-from addons.dispatch import speed_up
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
 from addons.home import Home, home_folder
@@ -146,6 +147,7 @@ class _Running:
             raise StartRefused(StartCode.VERSION, text)
         options = ctx.options
         settings.check_at_start(options)
+        _prove_gate()
         self._settings = settings.read(options)
         self._loop = asyncio.get_running_loop()
         self._turned = time.monotonic()
@@ -194,7 +196,6 @@ class _Running:
         request_bodies.install(bodies, hooks.is_too_large)
         cutting.install(hooks.ending_of)
         origin_failure.install(hooks.origin_failed)
-        speed_up(ctx.master.addons)
         trailers.install()
         framing.install()
         origin_heads.install()
@@ -329,6 +330,14 @@ class _Running:
         self._locks.close()
         with contextlib.suppress(OSError):
             self.paths.control_sock.unlink()
+
+
+def _prove_gate() -> None:
+    """Refuse to start on a mitmproxy on which the gate does not hold, with the dispatch that will be in use."""
+    convert = dispatch.convert if dispatch.speed_up(ctx.master.addons) else None
+    let_through = gate_trial.failures(lambda stub: Hooks(stub, stub, stub, stub, stub).guards(), convert)
+    if let_through:
+        raise StartRefused(StartCode.SELF_TEST, f"on this mitmproxy nothing holds back {'; '.join(let_through)}")
 
 
 def _refuse_start(refused: StartRefused) -> NoReturn:

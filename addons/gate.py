@@ -57,7 +57,6 @@ def _raise_unguarded(*_: object) -> None:
 
 _UNGUARDED = Guard(_refuse_unguarded, before=_raise_unguarded)
 _guards: Mapping[str, Guard] = {}
-_deadlines: Deadlines
 
 
 def install(guards: Mapping[str, Guard], deadlines: Deadlines) -> None:
@@ -68,6 +67,11 @@ def install(guards: Mapping[str, Guard], deadlines: Deadlines) -> None:
         if not hasattr(handler.handle_hook, "ungoverned"):
             handler.handle_hook = _around(handler.handle_hook, chain)  # type: ignore[method-assign,assignment,arg-type]
     holds.install()
+
+
+def installation() -> tuple[Mapping[str, Guard], Deadlines]:
+    """What is installed, to be installed again."""
+    return _guards, _deadlines
 
 
 def installed() -> bool:
@@ -173,6 +177,9 @@ def end(handler: ConnectionHandler) -> None:
         connection.state = ConnectionState.CLOSED
         if transport.handler is not None:
             transport.handler.cancel("ended by Governor")
+
+
+_deadlines = Deadlines(end)
 
 
 def _must_go_on(fault: BaseException) -> bool:
