@@ -302,9 +302,8 @@ TEN = rule("limit", "limits-1", max_request=10)
         pytest.param([rule("allow", "a"), TEN], 11, Code.BODY_TOO_LARGE, "limits-1", id="more than a limit"),
         pytest.param([rule("allow", "a"), rule("limit", "limits-1", to=["y.example"], max_request=10)], 11, Code.ALLOW,
                      "a", id="a limit elsewhere"),
-        pytest.param([rule("allow", "a"), rule("deny", "d"), TEN], 11, Code.RULE_DENY, "d",
-                     id="a deny wins over a size"),
-        pytest.param([rule("allow", "a"), rule("never", "n"), TEN], 11, Code.NEVER, "n", id="a never wins over a size"),
+        pytest.param([rule("allow", "a"), rule("deny", "d"), TEN], 11, Code.RULE_DENY, "d", id="a deny beats a size"),
+        pytest.param([rule("allow", "a"), rule("never", "n"), TEN], 11, Code.NEVER, "n", id="a never beats a size"),
         pytest.param([TEN], 11, Code.DEFAULT_DENY, None, id="a limit alone"),
         pytest.param([TEN], 5, Code.DEFAULT_DENY, None, id="a limit grants nothing"),
     ],
@@ -339,15 +338,17 @@ def test_a_limit_holds_for_anonymous_and_under_either_reading_of_a_path():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_limit_on_one_of_several_addresses_holds_for_the_request(order):
-    policy = index(
-        rule("allow", "a"), rule("limit", "limits-1", to=["9.9.9.9"], max_request=10, max_response=5, in_flight=2))
+    limit = rule("limit", "limits-1", to=["9.9.9.9"], max_request=10, max_response=5, max_url=20, in_flight=2)
+    policy, both = index(rule("allow", "a"), limit), [PUBLIC, OTHER][::order]
 
-    found = address_stage(policy, get(X, body_bytes=10), [PUBLIC, OTHER][::order], NOBODY)
-    larger = address_stage(policy, get(X, body_bytes=11), [PUBLIC, OTHER][::order], NOBODY)
+    found = address_stage(policy, get(X, body_bytes=10), both, NOBODY)
+    larger = address_stage(policy, get(X, body_bytes=11), both, NOBODY)
+    longer = address_stage(policy, get(X + "abc", body_bytes=11), both, NOBODY)
 
     assert found.verdict.code is Code.ALLOW
     assert (found.measures.max_response, found.measures.in_flight) == (Cap(5, "limits-1"), Cap(2, "limits-1"))
     assert (larger.verdict.code, larger.address) == (Code.BODY_TOO_LARGE, OTHER)
+    assert (longer.verdict.code, longer.address) == (Code.URL_TOO_LONG, OTHER)
 
 
 def test_a_limit_sees_the_address_inside_another():
