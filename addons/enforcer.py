@@ -20,35 +20,50 @@ from mitmproxy.addonmanager import Loader
 
 from addons import (
     authority,
+    backlog,
     banner,
     build_info,
+    crashes,
+    cutting,
+    durable,
+    early_answer,
+    framing,
     gate,
     listeners,
     origin_failure,
+    origin_heads,
     own_output,
     policy_store,
+    request_bodies,
     settings,
     trailers,
+    websocket_layer,
 )
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
+from addons.deadlines import Deadlines
 from addons.dispatch import speed_up
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.governed import Governed
 from addons.home import Home, home_folder
 from addons.hooks import Hooks
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.judge import MODE, Judge
 from addons.lane import Lane
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
+from addons.mirror import Mirror
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
 from addons.refusal_rate import RefusalRate
+from addons.request_bodies import RequestBodies
 from addons.resolver import Resolver
+from addons.spool import Room
+from addons.watchdog import Watchdog
 from kernel import entry
 from kernel.errors import PolicyError
 from kernel.version import VERSION
@@ -136,6 +151,7 @@ class _Running:
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
         self._ready = False
+        self._watchdog: Watchdog | None = None
         self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         with contextlib.ExitStack() as opened:
@@ -164,14 +180,26 @@ class _Running:
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
-        self._outcomes = Outcomes(self.lane, self.metrics)
+        durable.make_folder(self.paths.spool)
+        in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
+        self._outcomes = Outcomes(self.lane, self.metrics, in_flight)
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
-                      self._listeners.ports, self._rate)
-        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
-        gate.install(hooks.guards())
+                      self._listeners.ports, self._rate, bodies, in_flight,
+                      Mirror(lambda: self._governed, MODE, time.time))
+        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies)
+        self._deadlines = Deadlines(gate.end)
+        gate.install(hooks.guards(), self._deadlines)
+        crashes.install(hooks.crashed)
+        early_answer.install(hooks.is_early)
+        request_bodies.install(bodies, hooks.is_too_large)
+        cutting.install(hooks.ending_of)
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
+        framing.install()
+        origin_heads.install()
+        backlog.install()
+        websocket_layer.install(hooks.watch)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
@@ -204,11 +232,14 @@ class _Running:
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, open the control socket, say where everything is."""
+        self._deadlines.start(self._loop)
         self._resolver.seal()
         self._listeners.opened()
         await self._control.start()
         self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
         self._heartbeat()
+        self._watchdog = Watchdog(self._loop, self.lane)
+        self._watchdog.start()
         self._ready = True
         banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
 
@@ -288,6 +319,9 @@ class _Running:
     def close(self, reason: str) -> None:
         """End in order. What is asked afterwards is refused, because the log is closed."""
         self._ready = False
+        if self._watchdog is not None:
+            self._watchdog.stop()
+        gate.close()
         self._flush()
         self._outcomes.cut_all()
         self.lane.close(reason)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from mitmproxy import http, tls
 from mitmproxy.connection import Client
@@ -15,15 +16,19 @@ from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import origin_failure, refusal, resolver
+from addons import backpressure, ending_words, origin_failure, refusal, resolver, websocket_handshake
 from addons.connections import ClientConnection
+from addons.cutting import Ending
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
-from addons.gate import Guard, cut
+from addons.gate import Guard, Refuse, client_left, cut
+from addons.holds import EndedWhileHeld, answerable
 from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
-from addons.outcomes import Outcomes
+from addons.outcomes import OpenFlow, Outcomes, declared_bytes
+from addons.request_bodies import RequestBodies
+from addons.websocket_layer import Watch
 from kernel import entry
 from kernel.verdict import Action, Code, Verdict
 
@@ -37,15 +42,22 @@ _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Actio
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
-_DEADLINE_SECONDS = 5.0
+# A client may send this much of a refused body before it reads the answer on a connection that stays open; of a longer
+# one it is read for so long, and the connection ends.
+_SMALL_BODY_BYTES = 64 * 1024
+_LINGER_SECONDS = 5.0
+_BODILESS = (b"GET", b"HEAD")
 _REFUSED = "governor refused this connection"
 
 
 class Hooks:
     """The hooks of one process."""
 
-    def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics) -> None:
+    def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics, bodies: RequestBodies) -> None:
         self._judge, self._outcomes, self._lane, self._metrics = judge, outcomes, lane, metrics
+        self._bodies = bodies
+        # Flows whose refusal does not wait for the end of the request.
+        self._early: WeakSet[http.HTTPFlow] = WeakSet()
         self._connections: dict[ConnectionHandler, ClientConnection] = {}
         # Client addresses whose last handshake failed: they cannot be shown a refusal inside a tunnel.
         self._distrusting: dict[str, None] = {}
@@ -54,14 +66,19 @@ class Hooks:
         """Every hook by its name. What is not named here cannot let anything out."""
         observed = self._fault
         return {
+            **{name: Guard(observed) for name in _HARMLESS},
             "client_connected": Guard(self._refuse_client, after=self._client_connected),
-            "client_disconnected": Guard(observed, after=self._client_disconnected),
+            "client_disconnected": Guard(self._despite(self._client_disconnected), before=_wake_holds,
+                                         after=self._client_disconnected),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
-            "requestheaders": Guard(self._refuse_flow, before=self._take_credentials, after=self._requestheaders),
+            "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
+            "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
+            "governor_body_sent": Guard(self._refuse_sending, after=self._body_sent, patient=True),
+            "governor_stream_started": Guard(self._refuse_sending, after=self._stream_started),
             "request": Guard(self._refuse_flow, after=self._request),
             "responseheaders": Guard(self._refuse_response, after=self._responseheaders),
-            "response": Guard(observed, after=self._response),
-            "error": Guard(observed, after=self._error),
+            "response": Guard(self._refuse_whole, after=self._response),
+            "error": Guard(self._despite(self._error), after=self._error),
             "next_layer": Guard(self._refuse_layer, after=self._next_layer),
             "tls_clienthello": Guard(self._refuse_hello, after=self._tls_clienthello),
             "tls_start_server": Guard(observed, before=self._tls_start_server),
@@ -72,8 +89,16 @@ class Hooks:
             "server_connect": Guard(self._refuse_server, after=self._server_connect),
             "server_connected": Guard(self._refuse_connected, after=self._server_connected),
             "dns_request": Guard(self._refuse_dns, before=self._dns_request),
+            # What they may carry is the layer's to judge (websocket_layer.py).
+            "websocket_start": Guard(self._close),
+            "websocket_message": Guard(self._close),
+            "websocket_end": Guard(observed, after=self._websocket_end),
             **{name: Guard(self._close, before=self._ungoverned) for name in _UNGOVERNED},
         }
+
+    def watch(self, flow: http.HTTPFlow) -> Watch | None:
+        """What a WebSocket of this flow may carry; None where the flow may not become one."""
+        return self._outcomes.watch(flow)
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
         peer = str(client.peername[0])
@@ -101,8 +126,7 @@ class Hooks:
     async def _http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections[handler]
         connection.requests += 1
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            judged = await self._judge.connect(connection, flow)
+        judged = await self._judge.connect(connection, flow)
         self._show(flow, judged)
         if not judged.verdict.lets_through or judged.host is None or judged.port is None:
             flow.response = refusal.response(self._judge.refused(judged, flow), flow.request)
@@ -112,27 +136,103 @@ class Hooks:
         flow.response = None
         connection.tunnel = (judged.host, judged.port)
 
-    def _requestheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+    def is_early(self, flow: http.HTTPFlow) -> bool:
+        """True when the flow's response goes out at once, whatever is still to come of the request."""
+        return flow in self._early
+
+    def _requestheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> Awaitable[None] | None:
         # A streamed request leaves before its verdict.
         flow.request.stream = False
+        connection = self._connections.get(handler)
+        if connection is None or flow.error is not None or not _brings_body(flow.request):
+            return None
+        return self._judge_headers(handler, connection, flow)
+
+    async def _judge_headers(self, handler: ConnectionHandler, connection: ClientConnection,
+                             flow: http.HTTPFlow) -> None:
+        declared = declared_bytes(flow.request)
+        _make_sendable(flow.request, 0)
+        with backpressure.held(handler):
+            judged = await self._judge.headers(handler, connection, flow, declared)
+        if judged is None:
+            return
+        connection.requests += 1
+        if judged.verdict.lets_through:
+            opened = self._outcomes.begin(flow, judged, connection, 0, streams=True)
+            flow.request.stream = opened.upload
+            # Until its connection stands, what comes of the body would pile up.
+            backpressure.hold(handler)
+        else:
+            self._answer_early(handler, flow, judged)
+        self._show(flow, judged)
+
+    def _stream_started(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        backpressure.release(handler)
+
+    async def _body_refused(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        connection, opened = self._connections[handler], self._outcomes.opened(flow)
+        if opened is not None and opened.passed is not None:
+            # The rest of a body that has begun to pass.
+            self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
+            refused = self._cut_short(flow, opened, f"its body is larger than {opened.passed.most} bytes")
+            self._send_early(handler, flow, refusal.response(refused, flow.request))
+            return
+        incoming = self._bodies.of(flow)
+        assert incoming is not None
+        if incoming.fault is not None:
+            raise incoming.fault
+        connection.requests += 1
+        judged = await self._judge.body_refused(connection, flow, incoming)
+        self._answer_early(handler, flow, judged)
+        self._show(flow, judged)
+
+    async def _body_sent(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        transport = handler.transports.get(flow.server_conn)
+        if transport is not None and isinstance(transport.writer, asyncio.StreamWriter):
+            await transport.writer.drain()
+
+    def _answer_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, judged: Judged) -> None:
+        self._send_early(handler, flow, refusal.response(
+            self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target)))
+
+    def _send_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response) -> None:
+        flow.response = response
+        self._early.add(flow)
+        if flow.request.is_http2:
+            return
+        length = declared_bytes(flow.request)
+        if length is None or length > _SMALL_BODY_BYTES or "expect" in flow.request.headers:
+            response.headers["connection"] = "close"
+            # Closed at once, the answer could be lost with what the client is still sending.
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS, _close_client, handler)
 
     async def _request(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
-        connection = self._connections.get(handler)
-        async with asyncio.timeout(_DEADLINE_SECONDS):
-            if connection is None:
-                judged = await self._judge.replay(flow)
-            else:
-                connection.requests += 1
-                _make_sendable(flow.request)
-                judged = await self._judge.request(handler, connection, flow)
-        self._show(flow, judged)
+        connection, opened = self._connections.get(handler), self._outcomes.opened(flow)
+        if opened is not None and opened.streams:
+            self._streamed(handler, flow)
+            return
+        if connection is None:
+            judged = await self._judge.replay(flow)
+        else:
+            connection.requests += 1
+            _make_sendable(flow.request, self._bodies.size(flow))
+            judged = await self._judge.request(handler, connection, flow)
         if connection is None or not judged.verdict.lets_through:
             flow.response = refusal.response(
-                self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.host))
-            return
-        self._outcomes.begin(flow, judged.sent, connection, f"{self._lane.name}/{judged.number}")
-        if flow.response is not None:
-            self._outcomes.not_sent(flow)
+                self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target))
+        else:
+            self._outcomes.begin(flow, judged, connection, self._bodies.size(flow))
+            flow.response = self._judge.own_answer(judged, flow.request.headers.get("accept", "")) or flow.response
+            if flow.response is not None:
+                self._outcomes.not_sent(flow)
+        self._show(flow, judged)
+
+    def _streamed(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        """The body of a request that was judged by its headers has passed to its end."""
+        if flow.request.trailers:
+            cut(handler, flow.server_conn)
+            flow.request.trailers = None
+            self._outcomes.refused(flow, Code.TRAILERS)
 
     def _show(self, flow: http.HTTPFlow, judged: Judged) -> None:
         """Say the verdict where mitmweb shows it."""
@@ -148,14 +248,49 @@ class Hooks:
         # What Governor itself or another addon answers does not come from an origin.
         if flow.response is None or not self._outcomes.awaits(flow):
             return
-        if flow.response.status_code == 101:
-            # No client asked for it here. What follows has no layer, so there is no answer but the end.
+        if flow.response.status_code == 101 and not self._becomes_websocket(flow, flow.response):
+            # What follows has no layer, so there is no answer but the end.
             cut(handler, flow.server_conn)
             self._outcomes.refused(flow, Code.UPGRADE_REFUSED)
             flow.kill()
             return
+        too_large = self._outcomes.too_large(flow)
+        if too_large is not None:
+            reason = f"the answer is larger than {too_large.most} bytes"
+            self._refuse_answer(handler, flow, Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason))
+            return
         flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
+
+    def _becomes_websocket(self, flow: http.HTTPFlow, response: http.Response) -> bool:
+        """True when a WebSocket was asked for, granted and opened, and nothing else was."""
+        return (self._outcomes.watch(flow) is not None and websocket_handshake.asks(flow.request)
+                and websocket_handshake.accepts(flow.request, response))
+
+    def is_too_large(self, flow: http.HTTPFlow) -> bool:
+        """True when a body that passes while it comes has gone over its cap."""
+        opened = self._outcomes.opened(flow)
+        return opened is not None and opened.streams and opened.passed is not None
+
+    def ending_of(self, flow: http.HTTPFlow) -> Ending | None:
+        """How the answer ends that has gone over its cap; None where it goes on."""
+        opened = self._outcomes.opened(flow)
+        if opened is None or opened.passed is None or flow.response is None:
+            return None
+        self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
+        refused = self._cut_short(flow, opened, f"the answer is larger than {opened.passed.most} bytes")
+        if ending_words.takes_events(flow.response):
+            return Ending(ending_words.sse(refused, self._judge.is_llm_host(flow.request.host)))
+        if refusal.speaks_grpc(flow.request):
+            return Ending(trailers=ending_words.grpc_trailers(refused).fields)
+        return Ending()
+
+    def _cut_short(self, flow: http.HTTPFlow, opened: OpenFlow, why: str) -> refusal.Refused:
+        """What is told of a flow that was let through and went over its cap."""
+        cap = opened.passed
+        verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why)
+        return refusal.Refused(verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id,
+                               opened.decision, self._judge.contact)
 
     def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
         """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""
@@ -166,6 +301,7 @@ class Hooks:
         response.content = b""
         response.stream = _drop
         self._outcomes.refused(flow, verdict.code)
+        answerable(flow)
 
     def _response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         trailers = flow.response.trailers if flow.response else None
@@ -173,9 +309,14 @@ class Hooks:
             trailers.fields = _not_ours(trailers.fields)
             # mitmproxy cannot write them to an HTTP/1 client.
             flow.response.trailers = trailers if handler.client.alpn == b"h2" and trailers.fields else None
-        self._outcomes.completed(flow)
+        if flow.websocket is None:
+            self._outcomes.completed(flow)
+
+    def _websocket_end(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        self._outcomes.websocket_ended(flow)
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        self._bodies.forget(flow)
         self._outcomes.failed(flow)
 
     def origin_failed(self, flow: http.HTTPFlow) -> http.Response:
@@ -256,6 +397,19 @@ class Hooks:
         flow.response = refusal.response(
             refusal.Refused(verdict, method_of(flow.request), "", None, flow.id, None, None), flow.request)
         flow.request.stream = False
+        answerable(flow)
+        self._fault(handler, flow, error)
+
+    def _refuse_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """Answer a fault before the end of the request: this must not fail either."""
+        self._refuse_flow(handler, flow, error)
+        assert flow.response is not None
+        self._send_early(handler, flow, flow.response)
+
+    def _refuse_sending(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """End a request that has begun to leave."""
+        backpressure.release(handler)
+        cut(handler, flow.server_conn)
         self._fault(handler, flow, error)
 
     def _verdict_of(self, error: BaseException) -> Verdict:
@@ -263,12 +417,37 @@ class Hooks:
             return Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
         if isinstance(error, TimeoutError):
             return Verdict(Action.DENY, Code.DEADLINE, reason="the verdict took too long")
+        if isinstance(error, EndedWhileHeld):
+            return Verdict(Action.DENY, Code.EDITED, reason="the request was ended while it was held")
         return Verdict(Action.DENY, Code.FAULT, reason="an internal fault")
 
     def _refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         if self._outcomes.awaits(flow):
             self._refuse_answer(handler, flow, self._verdict_of(error))
         self._fault(handler, flow, error)
+
+    def _refuse_whole(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        """Take back a complete answer; where it has passed already, all that is left is not to end it well."""
+        if self._outcomes.awaits(flow):
+            if flow.response is not None and not flow.response.stream:
+                self._refuse_answer(handler, flow, self._verdict_of(error))
+            else:
+                self._outcomes.refused(flow, self._verdict_of(error).code)
+                if flow.killable:
+                    flow.kill()
+        self._fault(handler, flow, error)
+
+    def _despite(self, act: Callable[[ConnectionHandler, Any], None]) -> Refuse:
+        """Where there is nothing to refuse: count the fault, and do what is done without one."""
+        def refuse(handler: ConnectionHandler, data: Any, error: BaseException) -> None:
+            self._fault(handler, data, error)
+            act(handler, data)
+
+        return refuse
+
+    def crashed(self, handler: ConnectionHandler, error: BaseException) -> None:
+        """A layer of mitmproxy's has crashed, and its connections are closed."""
+        self._fault(handler, handler.layer, error)
 
     def _refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
         client.error = _REFUSED
@@ -313,12 +492,14 @@ class Hooks:
     def _fault(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
         """Count a fault and write it down. The log gets the class only: messages may quote what an agent sent."""
         where = type(data).__name__
-        self._metrics.fault(where)
+        # That an operator ends a flow, or a client leaves, is nobody's fault; the log has no other place for it.
+        if not isinstance(error, EndedWhileHeld):
+            self._metrics.fault(where)
         if isinstance(error, AuditUnavailable) or self._lane.stopped:
             return
         logger.error("governor: %s in %s: refused", type(error).__name__, where)
         try:
-            self._lane.record("fault", entry.fault(where, type(error).__name__, Code.FAULT,
+            self._lane.record("fault", entry.fault(where, type(error).__name__, self._verdict_of(error).code,
                                                    data.id if isinstance(data, http.HTTPFlow) else None))
         except AuditUnavailable:
             return
@@ -341,17 +522,47 @@ class _Closing(layer.Layer):
 
 
 _REMEMBERED_PEERS = 10_000
-_UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "websocket_start", "websocket_message",
-               "quic_start_client", "quic_start_server")
+_UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
 
 
-def _make_sendable(request: http.Request) -> None:
+# What these hooks tell of is done, or is asked about again in another one; `tls_start_client` without an answer fails.
+_HARMLESS = ("dns_error", "dns_response", "http_connect_error", "http_connect_upstream", "http_connected",
+             "server_connect_error", "server_disconnected", "socks5_auth", "tcp_end", "tcp_error", "tls_start_client",
+             "udp_end", "udp_error")
+
+
+def _brings_body(request: http.Request) -> bool:
+    """True when a body may follow these headers. HTTP/2 may leave its length out.
+
+    What asks for another protocol is judged whole: mitmproxy takes some of these wishes out on the way.
+    """
+    headers = request.headers
+    if "upgrade" in headers:
+        return False
+    length = headers.get("content-length")
+    if length is not None or "transfer-encoding" in headers:
+        return length != "0"
+    return request.is_http2 and request.data.method not in _BODILESS
+
+
+def _wake_holds(handler: ConnectionHandler, _: Client) -> None:
+    client_left(handler)
+
+
+def _make_sendable(request: http.Request, body_bytes: int) -> None:
     """Take out what is Governor's own, and frame the body."""
     data = request.data
     data.headers.fields = _not_ours(data.headers.fields)
+    if "upgrade" in request.headers:
+        websocket_handshake.offer_no_extensions(request)
     # Without a length an HTTP/2 body reaches an HTTP/1 origin unframed, and a second request can hide in it.
-    if data.content and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
-        request.headers["content-length"] = str(len(data.content))
+    if body_bytes and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+        request.headers["content-length"] = str(body_bytes)
+
+
+def _close_client(handler: ConnectionHandler) -> None:
+    if handler.client in handler.transports:
+        handler.close_connection(handler.client)
 
 
 def _not_ours(fields: Fields) -> Fields:

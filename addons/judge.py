@@ -14,15 +14,19 @@ from addons.connections import ClientConnection, connected_peers
 from addons.extract import connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
 from addons.refusal_rate import RefusalRate
+from addons.request_bodies import Incoming, RequestBodies
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
-from kernel.decide import Judgement, address_stage, name_stage
+from kernel.decide import Judgement, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import Address, Agent, Host, RequestFacts
+from kernel.measures import DEFAULT, Measures
 from kernel.verdict import Action, Code, Verdict
 
 MODE = "enforce"
@@ -32,12 +36,16 @@ _OVERRIDE = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
 _EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed while it was judged")
 _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _NOBODY = ClientConnection("replay")
+_NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict with what the answer and the log need. `number` is the decision's entry, None where it has none."""
+    """A verdict with what the answer and the log need. `number` is the decision's entry, None where it has none.
+
+    `open_ended` says that it was given before the body, whose size nobody has told.
+    """
 
     verdict: Verdict
     agent: Agent | None
@@ -50,6 +58,11 @@ class Judged:
     number: int | None = None
     sent: tuple[object, ...] | None = None
     """The request as it was read for this verdict: another one may not be sent under it."""
+    open_ended: bool = False
+
+    @property
+    def measures(self) -> Measures:
+        return self.judgement.measures if self.judgement else DEFAULT
 
     @property
     def target(self) -> str:
@@ -60,9 +73,11 @@ class Judge:
     """Judges for one process: one lane, one registry, whatever policy is in force at the moment of the request."""
 
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
-                 metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate) -> None:
+                 metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
+                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror) -> None:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
+        self._bodies, self._in_flight, self._mirror = bodies, in_flight, mirror
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -94,6 +109,52 @@ class Judge:
         judged = Judged(_REPLAY, None, method_of(flow.request), _host_or_none(flow))
         return await self._written("request", self._governed(), _NOBODY, flow, judged, perf_counter())
 
+    async def headers(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
+                      declared_bytes: int | None) -> Judged | None:
+        """Judge what is known before the body, of which the client has told the size or not.
+
+        A refusal that no body can change; or a grant of a rule that lets the body pass while it comes. None: the body
+        is to be read, as far as `RequestBodies` was told here, and judged with it.
+        """
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        governed, started = self._governed(), perf_counter()
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        if agent is None:
+            judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
+            return await self._written("request", governed, connection, flow, judged, started)
+        try:
+            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0).facts
+        except NonCanonical as error:
+            judged = _non_canonical(error, agent, flow)
+            return await self._written("request", governed, connection, flow, judged, started)
+        own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
+        if self._mirror.is_own(facts.host):
+            return None
+        known = expected(governed.index, facts, own)
+        if known.refused is not None:
+            judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
+            return await self._written("request", governed, connection, flow, judged, started)
+        if known.may_stream:
+            judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
+            if judged.verdict.lets_through and judged.measures.stream_request:
+                judged = replace(judged, open_ended=declared_bytes is None)
+                return await self._concluded(governed, connection, flow, judged, started)
+        self._bodies.expect(flow, agent.id, known.max_request)
+        return None
+
+    async def body_refused(self, connection: ClientConnection, flow: http.HTTPFlow, incoming: Incoming) -> Judged:
+        """Refuse a request whose body is larger than it may be, or for whose body there is no room."""
+        governed, started = self._governed(), perf_counter()
+        agent, _ = self._registry.identify(governed.policy.identity, connection.credentials)
+        if incoming.refused is Code.BODY_TOO_LARGE:
+            verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, incoming.most.by,
+                              f"its body is larger than {incoming.most.most} bytes")
+        else:
+            verdict = _NO_ROOM
+        judged = Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
+        return await self._written("request", governed, connection, flow, judged, started)
+
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
         if self._lane.stopped:
@@ -103,25 +164,48 @@ class Judge:
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:
-            judged = await self._judged(handler, connection, flow, governed, agent)
-        judged = await self._written("request", governed, connection, flow, judged, started)
-        if judged.verdict.lets_through and fingerprint(flow.request) != judged.sent:
-            decision = f"{self._lane.name}/{judged.number}"
-            self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
-            edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
-            return await self._written("request", governed, connection, flow, edited, started)
-        if judged.verdict.lets_through and judged.host and judged.port is not None:
+            judged = await self._judged(handler, connection, flow, governed, agent, self._bodies.size(flow))
+        return await self._concluded(governed, connection, flow, judged, started)
+
+    async def _concluded(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
+                         started: float) -> Judged:
+        """The verdict on a request once it is durable; the flow then counts as in flight where it is let through."""
+        if not judged.verdict.lets_through or judged.agent is None:
+            return await self._written("request", governed, connection, flow, judged, started)
+        full = self._in_flight.enter(judged.agent.id, judged.measures.in_flight)
+        if full is not None:
+            busy = Verdict(Action.DENY, Code.BUSY, full.by, "as many flows are open as may be")
+            return await self._written("request", governed, connection, flow, replace(judged, verdict=busy), started)
+        goes_on = False
+        try:
+            judged = await self._written("request", governed, connection, flow, judged, started)
+            if fingerprint(flow.request) != judged.sent:
+                return await self._edited(governed, connection, flow, judged, started)
+            goes_on = True
+        finally:
+            if not goes_on:
+                self._in_flight.leave(judged.agent.id)  # type: ignore[union-attr]
+        if judged.host and judged.port is not None:
             connection.grant(judged.host.name, judged.port, judged.addresses, monotonic())
         return judged
 
+    async def _edited(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
+                      started: float) -> Judged:
+        decision = f"{self._lane.name}/{judged.number}"
+        self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
+        edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
+        return await self._written("request", governed, connection, flow, edited, started)
+
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
-                      governed: Governed, agent: Agent) -> Judged:
+                      governed: Governed, agent: Agent, body_bytes: int) -> Judged:
         try:
-            found = extract(flow, agent, connection.tunnel is not None)
+            found = extract(flow, agent, connection.tunnel is not None, body_bytes)
         except NonCanonical as error:
-            return Judged(_refusal(error.code, error.problem), agent, method_of(flow.request), _host_or_none(flow))
+            return _non_canonical(error, agent, flow)
         facts = found.facts
         _settle(flow.request, facts)
+        if self._mirror.is_own(facts.host):
+            return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         judgement = name_stage(governed.index, facts)
@@ -176,15 +260,28 @@ class Judge:
         """Count one connection that brought nothing to judge; True when this second's others tell enough."""
         return self._rate.exceeded(f"{peer} connections", Code.MALFORMED)
 
+    def own_answer(self, judged: Judged, accept: str) -> http.Response | None:
+        """What Governor itself answers where the request is for its own name; None where it may go out."""
+        if judged.facts is None or not self._mirror.is_own(judged.facts.host):
+            return None
+        return self._mirror.answer(judged.facts, accept)
+
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
         number = judged.number
-        return Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
-                       flow.id, None if number is None else f"{self._lane.name}/{number}",
-                       self._governed().policy.contact)
+        refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
+                          flow.id, None if number is None else f"{self._lane.name}/{number}", self.contact)
+        self._mirror.note_refusal(refused)
+        return refused
 
-    def is_llm_host(self, host: Host | None) -> bool:
-        return host is not None and host.name in self._governed().llm_hosts
+    @property
+    def contact(self) -> str | None:
+        """Whom the agents' users ask, as the policy says."""
+        return self._governed().policy.contact
+
+    def is_llm_host(self, name: str) -> bool:
+        """True for the hosts whose clients show refusals in the form of model providers. `name` is canonical."""
+        return name in self._governed().llm_hosts
 
 
 def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judged) -> entry.Body:
@@ -193,7 +290,7 @@ def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judge
     shown = governed.disclosure.shown(judged.host) if judged.host else None
     seen = entry.request_facts(
         judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
-        None if address is None else str(address), facts.body_bytes if facts else None,
+        None if address is None else str(address), facts.body_bytes if facts and not judged.open_ended else None,
         facts.content_type if facts else None)
     return entry.decision(
         stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
@@ -211,6 +308,10 @@ def _secrets(fields: entry.Body, judged: Judged) -> dict[str, str] | None:
 
 def _refusal(code: Code, reason: str) -> Verdict:
     return Verdict(Action.DENY, code, reason=reason)
+
+
+def _non_canonical(error: NonCanonical, agent: Agent, flow: http.HTTPFlow) -> Judged:
+    return Judged(_refusal(error.code, error.problem), agent, method_of(flow.request), _host_or_none(flow))
 
 
 def _unidentified(code: Code | None) -> Verdict:

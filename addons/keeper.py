@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from addons.vault import Vault
 
 VAULT_SECONDS = 0.5
+STOP_SECONDS = 5.0
 
 type _Task = str | list[Secret] | None
 
@@ -52,10 +53,12 @@ class Keeper:
             self._tasks.put(secrets)
 
     def stop(self) -> None:
-        """Write what is left and end."""
+        """Write what is left and end, unless the disk does not answer."""
         if self._thread.is_alive():
             self._tasks.put(None)
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
+            if self._thread.is_alive():
+                return
         os.close(self._notes)
         if self._vault is not None:
             self._vault.close()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_ENTRIES = 1000
 IDLE_SECONDS = 60.0
+# A disk that does not answer keeps no process from ending: the next start recovers what it holds.
+CLOSE_SECONDS = 5.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -142,11 +144,13 @@ class Lane:
         if self._closed:
             return
         self._closed = True
-        waiter: Future[None] = Future()
         with suppress(AuditUnavailable):
-            self._intake.put("close", entry.close(reason), None, waiter, last=True)
-            waiter.result()
-        self._writer.join()
+            self._intake.put("close", entry.close(reason), None, None, last=True)
+            self._intake.wake()
+        self._writer.join(CLOSE_SECONDS)
+        if self._writer.is_alive():
+            # It may still write, and another file could get the number of a file that is closed under it.
+            return
         if self._has_last_words:
             with suppress(OSError, AuditUnavailable):
                 self._say(entry.close(reason))

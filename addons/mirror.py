@@ -42,7 +42,8 @@ A refusal is deliberate: another method, mirror, proxy setting or retry is refus
 """
 _MAY_USAGE = "ask /may?method=GET&url=https://example.org/ with one method and one url in percent-encoding"
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
-_ITSELF = Verdict(Action.ALLOW, Code.ALLOW, reason="Governor itself answers")
+ITSELF = Verdict(Action.ALLOW, Code.ALLOW, reason="Governor itself answers")
+"""The verdict on a request for the reserved name: it passes to Governor and no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Mirror:
             verdict = Verdict(Action.DENY, error.code, reason=error.problem)
             return _told(_verdict(verdict, method, "", governed.policy.contact))
         if self.is_own(question.host):
-            return _told(_verdict(_ITSELF, method, NAME, None))
+            return _told(_verdict(ITSELF, method, NAME, None))
         verdict = answer(governed.index, question).verdict
         by_address = question.host.address is None and name_stage(governed.index, question) is None
         return _told(_verdict(verdict, method, question.host.name, governed.policy.contact, by_address))

@@ -37,11 +37,17 @@ class Refused:
 
     @property
     def detail(self) -> str:
-        why = f"rule {self.verdict.rule}" if self.verdict.rule else self.verdict.reason or self.verdict.code.lower()
+        why = self._why()
         where = f"{self.method} to {self.target}" if self.target else self.method or "a connection"
         if self.verdict.code is Code.ORIGIN_FAILED:
             return f"Governor allowed {where}, but {why}"
         return f"Governor {'ended' if self.cut else 'refused'} {where}: {why}"
+
+    def _why(self) -> str:
+        rule, reason = self.verdict.rule, self.verdict.reason or self.verdict.code.lower()
+        if rule is None:
+            return reason
+        return f"{reason} ({rule})" if self.verdict.code in _MEASURED else f"rule {rule}"
 
     @property
     def next_step(self) -> str:
@@ -53,7 +59,7 @@ class Refused:
 def response(refused: Refused, request: http.Request | None = None, llm_host: bool = False) -> http.Response:
     """The refusal as an HTTP response to this request."""
     status = refused.verdict.code.status
-    if request is not None and _speaks_grpc(request):
+    if request is not None and speaks_grpc(request):
         return _grpc(refused)
     content_type, body = _body(refused, request, status, llm_host)
     if request is not None and request.method == "HEAD":
@@ -73,9 +79,13 @@ def _advice(verdict: Verdict) -> str:
     return _ADVICE.get(verdict.code, _STOP) + told
 
 
+# Where a rule's name alone would not tell what to change.
+_MEASURED = frozenset({Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.BUSY})
 _STOP = "Stop: another method, mirror or retry is refused too."
 _ADVICE = {
     Code.REFUSAL_RATE: "Wait before the next request: too many of yours were refused within a second.",
+    Code.BODY_TOO_LARGE: "Send, or ask for, less at a time.",
+    Code.URL_TOO_LONG: "Put less into the URL.",
     Code.BUSY: "Wait and try again: Governor serves as many flows as it may.",
     Code.IDENTITY_REQUIRED: "Send the proxy credentials of this agent.",
     Code.IDENTITY_REFUSED: "Send valid proxy credentials: these are unknown or revoked.",
@@ -87,8 +97,12 @@ _ADVICE = {
 }
 
 
+# Refusals that a later try may find gone.
+_PASSING = (429, 503)
+
+
 def _retryable(code: Code) -> str:
-    return "true" if code.status == 429 else "false"
+    return "true" if code.status in _PASSING else "false"
 
 
 def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]:
@@ -105,7 +119,7 @@ def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]
         headers["x-governor-entry"] = refused.entry
     if status == 407:
         headers["proxy-authenticate"] = _CHALLENGE
-    if status == 429:
+    if status in _PASSING:
         headers["retry-after"] = "1"
     return headers
 
@@ -161,7 +175,8 @@ def _page(refused: Refused, status: int) -> bytes:
     return refusal_page.page(_phrase(refused, status), refused.detail, refused.next_step, details)
 
 
-def _speaks_grpc(request: http.Request) -> bool:
+def speaks_grpc(request: http.Request) -> bool:
+    """True for a request of a gRPC client, which reads headers and trailers alone."""
     return request.is_http2 and request.headers.get("content-type", "").startswith("application/grpc")
 
 

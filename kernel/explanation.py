@@ -43,9 +43,9 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
     verdict = judgement.verdict
     if verdict.lets_through:
         return []
-    held = [rule for rule in (*policy.rules, *policy.nevers) if rule.name in judgement.groups]
+    held = [rule for rule in policy.items if rule.name in judgement.groups]
     sentences = [f"Except this request from {_called(rule)} ({rule.position}): it refuses what others allow."
-                 for rule in held if not rule.verb.grants]
+                 for rule in held if rule.verb.refuses]
     if verdict.code is Code.PRIVATE_ADDRESS and judgement.address is not None:
         inside = f"{judgement.address} is an inside address"
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]

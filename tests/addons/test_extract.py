@@ -30,12 +30,12 @@ def made(url: str = "http://api.example.org/a", method: str = "GET", body: bytes
 
 
 def facts(flow: http.HTTPFlow, tunnelled: bool = False) -> RequestFacts:
-    return extract(flow, AGENT, tunnelled).facts
+    return extract(flow, AGENT, tunnelled, len(flow.request.data.content or b"")).facts
 
 
 def refusal(flow: http.HTTPFlow, tunnelled: bool = False) -> Code:
     with pytest.raises(NonCanonical) as refused:
-        extract(flow, AGENT, tunnelled)
+        extract(flow, AGENT, tunnelled, len(flow.request.data.content or b""))
     return refused.value.code
 
 
@@ -169,14 +169,14 @@ def test_a_scheme_that_is_not_governed_is_refused() -> None:
 def test_a_header_that_overrides_method_or_path_is_noticed(header: bytes, overrides: bool) -> None:
     flow = made(headers=((b"Host", b"api.example.org"), (header, b"DELETE")))
 
-    assert extract(flow, AGENT, False).overrides is overrides
+    assert extract(flow, AGENT, False, 0).overrides is overrides
 
 
 @pytest.mark.parametrize(("method", "body", "overrides"), [
     ("GET", b"x", True), ("HEAD", b"x", True), ("GET", b"", False), ("POST", b"x", False),
 ])
 def test_a_body_where_none_belongs_counts_as_an_override(method: str, body: bytes, overrides: bool) -> None:
-    assert extract(made(method=method, body=body), AGENT, False).overrides is overrides
+    assert extract(made(method=method, body=body), AGENT, False, len(body)).overrides is overrides
 
 
 @pytest.mark.parametrize(("said", "kept"), [

@@ -211,7 +211,7 @@ async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> N
 # Protocols that are not governed
 
 
-@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "websocket_message", "quic_start_client"])
+@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "quic_start_client"])
 async def test_traffic_without_a_verdict_loses_its_connections_on_both_sides(home: Home, hook: str) -> None:
     async with raw_origin() as origin, inside(home) as place:
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
@@ -293,3 +293,29 @@ async def test_a_body_does_not_leave_before_its_verdict_whatever_another_addon_s
 
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert origin.received == []
+
+
+# What Governor itself answers
+
+
+async def test_the_reserved_name_is_answered_here_recorded_and_asked_of_nobody(home: Home) -> None:
+    async with inside(home) as place:
+        await place.get("http://localhost/denied/x")
+        me = await place.get("http://governor.internal/me")
+        refusals = await place.get("http://governor.internal/refusals")
+
+        assert b'"agent":"local"' in me
+        assert b'"code":"DEFAULT_DENY"' in refusals
+        assert b"denied" not in refusals
+        assert place.asked == []
+        decisions, outcomes = place.entries("decision"), await place.wait_for("outcome", 2)
+        assert [(entry["verdict"], entry["rule"]) for entry in decisions] == [
+            ("deny", None), ("allow", None), ("allow", None)]
+        assert [entry["result"] for entry in outcomes] == ["not_sent", "not_sent"]
+
+
+async def test_the_reserved_name_asks_for_the_same_identity_as_any_other(home: Home) -> None:
+    register(home, one="gov_1")
+    async with inside(home) as place:
+        assert (await place.get("http://governor.internal/me")).startswith(b"HTTP/1.1 407 ")
+        assert b'"agent":"one"' in await place.get("http://governor.internal/me", bearer("gov_1"))

@@ -9,13 +9,18 @@ import pytest
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.test import tflow
+from mitmproxy.websocket import WebSocketData
 
 from addons.connections import ClientConnection
 from addons.home import Home
+from addons.in_flight import InFlight
+from addons.judge import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.outcomes import Outcomes
-from kernel.verdict import Code
+from kernel.facts import Agent
+from kernel.measures import Cap, Measures, WebSocketMeasures
+from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.addons.inside import get, inside, raw_origin
 from tests.addons.logs import entries, open_lane
 
@@ -29,14 +34,17 @@ async def lane(home: Home) -> AsyncIterator[Lane]:
 
 @pytest.fixture
 def outcomes(lane: Lane) -> Outcomes:
-    return Outcomes(lane, Metrics("0", "0"))
+    return Outcomes(lane, Metrics("0", "0"), InFlight())
 
 
 @pytest.fixture
 def begun(outcomes: Outcomes) -> tuple[http.HTTPFlow, ClientConnection]:
     flow, connection = tflow.tflow(resp=True), ClientConnection("127.0.0.1")
     flow.client_conn.state = ConnectionState.OPEN
-    outcomes.begin(flow, "judged", connection, "main/7")
+    allowed = Verdict(Action.ALLOW, Code.ALLOW)
+    granted = Judgement(allowed, (), None, Measures(Cap(100, None), websocket=WebSocketMeasures()))
+    judged = Judged(allowed, Agent("local", "none"), "GET", None, judgement=granted, number=7, sent=("judged",))
+    outcomes.begin(flow, judged, connection, 7)
     return flow, connection
 
 
@@ -83,6 +91,40 @@ ENDS: list[tuple[str, Callable[[Outcomes, http.HTTPFlow, ClientConnection], None
 ]
 
 
+@pytest.mark.parametrize(("close_code", "by_client", "told"), [
+    pytest.param(1000, False, ("completed", 101, 7 + 30, 5, None), id="with a close"),
+    pytest.param(1006, True, ("aborted", 101, 7 + 30, 5, None), id="the client left"),
+    pytest.param(1006, False, ("failed", 101, 7 + 30, 5, "ORIGIN_FAILED"), id="the origin broke off"),
+])
+def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Begun, lane: Lane, home: Home,
+                                                  close_code: int, by_client: bool, told: object) -> None:
+    flow, _ = begun
+    flow.response = http.Response.make(101)
+    outcomes.headers(flow)
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    watch.meter(30, 0)
+    watch.meter(0, 5)
+    flow.websocket = WebSocketData(closed_by_client=by_client, close_code=close_code)
+    outcomes.websocket_ended(flow)
+
+    assert written(lane, home) == [told]
+
+
+def test_a_websocket_that_is_refused_is_cut_and_its_client_is_told_the_decision(
+        outcomes: Outcomes, begun: Begun, lane: Lane, home: Home) -> None:
+    flow, _ = begun
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    reason = watch.refused(Code.RATE_LIMITED)
+    flow.websocket = WebSocketData(close_code=1008)
+    outcomes.websocket_ended(flow)
+
+    assert reason == "RATE_LIMITED main/7"
+    assert outcomes.watch(flow) is None
+    assert written(lane, home) == [("cut", None, 7, 0, "RATE_LIMITED")]
+
+
 @pytest.mark.parametrize(("end", "result", "code"), [pytest.param(*rest, id=name) for name, *rest in ENDS])
 def test_a_flow_ends_once(outcomes: Outcomes, begun: Begun, lane: Lane, home: Home,
                           end: Callable[..., None], result: str, code: str | None) -> None:
@@ -108,7 +150,7 @@ def test_a_flow_that_was_not_let_through_has_no_outcome(outcomes: Outcomes, lane
 def test_a_flow_waits_until_its_origin_is_connected(outcomes: Outcomes, begun: Begun) -> None:
     flow, connection = begun
     flow.server_conn.timestamp_start = None
-    assert outcomes.waiting(connection) == [(flow, "judged")]
+    assert outcomes.waiting(connection) == [(flow, ("judged",))]
 
     flow.server_conn.timestamp_start = 1.0
 
