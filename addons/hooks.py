@@ -144,7 +144,7 @@ class Hooks:
         # A streamed request leaves before its verdict.
         flow.request.stream = False
         connection = self._connections.get(handler)
-        if connection is None or flow.error is not None or not _brings_body(flow.request):
+        if connection is None or flow.error is not None or not _is_worth_judging_early(flow.request):
             return None
         return self._judge_headers(handler, connection, flow)
 
@@ -531,18 +531,19 @@ _HARMLESS = ("dns_error", "dns_response", "http_connect_error", "http_connect_up
              "udp_end", "udp_error")
 
 
-def _brings_body(request: http.Request) -> bool:
-    """True when a body may follow these headers. HTTP/2 may leave its length out.
+def _is_worth_judging_early(request: http.Request) -> bool:
+    """True when a body may follow that is long, of unknown length, or only sent when it is invited.
 
-    What asks for another protocol is judged whole: mitmproxy takes some of these wishes out on the way.
+    A short one is read first: the form of a refusal can depend on it. What asks for another protocol is judged whole,
+    because mitmproxy takes some of these wishes out on the way.
     """
     headers = request.headers
     if "upgrade" in headers:
         return False
     length = headers.get("content-length")
-    if length is not None or "transfer-encoding" in headers:
-        return length != "0"
-    return request.is_http2 and request.data.method not in _BODILESS
+    if length is not None:
+        return length != "0" and ("expect" in headers or not length.isdecimal() or int(length) > _SMALL_BODY_BYTES)
+    return "transfer-encoding" in headers or (request.is_http2 and request.data.method not in _BODILESS)
 
 
 def _wake_holds(handler: ConnectionHandler, _: Client) -> None:

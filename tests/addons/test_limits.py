@@ -189,7 +189,8 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.write(b"0\r\n\r\n")
 
 
-STREAMS = "stream-request: yes"
+STREAMS, CHUNKED = "stream-request: yes", "Transfer-Encoding: chunked"
+SECRET = b"6\r\nsecret\r\n0\r\n\r\n"
 
 
 async def test_a_body_passes_while_it_comes_where_a_rule_says_so(home: Home) -> None:
@@ -223,7 +224,7 @@ async def test_a_body_that_streams_waits_for_its_durable_decision(home: Home) ->
             return number, asyncio.ensure_future(later())
 
         place.lane.commit = slow  # type: ignore[method-assign]
-        writer.write(post(raw.url, "Content-Length: 6") + b"secret")
+        writer.write(post(raw.url, CHUNKED) + SECRET)
         await place.wait_for("decision")
         await asyncio.sleep(0.1)
         before = list(raw.received)
@@ -259,7 +260,7 @@ async def test_a_body_that_streams_is_cut_where_it_grows_too_large(home: Home) -
 async def test_a_request_that_streams_and_is_refused_brings_no_byte_to_its_origin(home: Home) -> None:
     async with (raw_origin() as raw, inside(home, policy=policy(STREAMS, "paths: [/ok]")) as place,
                 connection(place) as (reader, writer)):
-        writer.write(post(f"{raw.url}/other", "Content-Length: 6") + b"secret")
+        writer.write(post(f"{raw.url}/other", CHUNKED) + SECRET)
 
         assert (await first_line(reader)).startswith(b"HTTP/1.1 403 ")
         assert raw.received == []
@@ -267,7 +268,7 @@ async def test_a_request_that_streams_and_is_refused_brings_no_byte_to_its_origi
 
 async def test_an_upload_to_an_origin_that_cannot_be_reached_gets_the_502_that_explains(home: Home) -> None:
     async with inside(home, policy=policy(STREAMS)) as place:
-        answer = await place.ask(post("http://localhost:1/", "Content-Length: 6") + b"secret")
+        answer = await place.ask(post("http://localhost:1/", CHUNKED) + SECRET)
 
         assert answer.startswith(b"HTTP/1.1 502 Bad Gateway by Governor: ORIGIN_FAILED\r\n")
         assert ((await outcome(place))["result"], place.hooks._bodies._room.held_bytes) == ("not_sent", 0)
@@ -294,7 +295,7 @@ async def test_another_addon_cannot_make_a_body_stream(home: Home) -> None:
             flow.request.stream = True
 
     async with raw_origin() as raw, inside(home, Streaming(), policy=policy("paths: [/ok]")) as place:
-        answer = await place.ask(get(f"{raw.url}/other", "Content-Length: 6", method="POST") + b"secret")
+        answer = await place.ask(get(f"{raw.url}/other", CHUNKED, method="POST") + SECRET)
 
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert raw.received == []
