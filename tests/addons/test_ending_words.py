@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mitmproxy import http
 
@@ -116,6 +116,8 @@ def test_a_websocket_is_closed_with_the_code_and_the_entry() -> None:
 
 
 @given(st.sampled_from(Code), st.text(max_size=300))
+@example(Code.RULE_DENY, "x" * 200)
+@example(Code.RULE_DENY, "é" * 200)
 def test_a_close_reason_fits_into_its_frame_as_utf_8(code: Code, entry: str) -> None:
     reason = close_reason(code, entry)
 

@@ -80,6 +80,13 @@ def test_a_body_that_unfolds_beyond_its_bounds_is_no_call() -> None:
     assert call_in(sent(body, content_encoding="lzma")) is None
 
 
+def test_a_body_that_is_large_before_it_is_decoded_is_no_call() -> None:
+    encoded = gzip.compress(json.dumps(CALL).encode())
+    with_a_long_name = encoded[:3] + b"\x08" + encoded[4:10] + b"x" * 70_000 + b"\0" + encoded[10:]
+
+    assert call_in(sent(with_a_long_name, content_encoding="gzip")) is None
+
+
 def test_a_request_whose_body_is_not_at_hand_is_no_call() -> None:
     request = sent(b"")
     request.data.content = None

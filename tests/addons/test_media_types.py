@@ -7,12 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from addons.media_types import prefers_html, prefers_json
-
-CHROMIUM = ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,"
-            "application/signed-exchange;v=b3;q=0.7")
-FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-PIP = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.1, text/html; q=0.01"
-NPM = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8, */*"
+from tests.addons.accept_headers import CHROMIUM, FIREFOX, NPM, PIP
 
 
 @pytest.mark.parametrize("accept", [CHROMIUM, FIREFOX, "text/html", "TEXT/HTML ; charset=utf-8", "*/*;q=.1,text/html"])
@@ -22,7 +17,7 @@ def test_a_browser_prefers_html(accept: str) -> None:
 
 
 @pytest.mark.parametrize("accept", [PIP, NPM, "application/json", "application/json, text/plain, */*",
-                                    "text/html;q=0.9, application/problem+json"])
+                                    "text/html;q=0.9, application/problem+json", "text/html, application/json"])
 def test_a_program_prefers_json(accept: str) -> None:
     assert prefers_json(accept)
     assert not prefers_html(accept)

@@ -15,7 +15,7 @@ from mitmproxy.net.http.http1 import assemble_response
 
 from addons.refusal import Refused, response
 from kernel.verdict import Action, Code, Verdict
-from tests.addons.test_media_types import CHROMIUM, NPM, PIP
+from tests.addons.accept_headers import CHROMIUM, NPM, PIP
 
 DENIED = Refused(Verdict(Action.DENY, Code.RULE_DENY, "no-gists", "rule no-gists", "use the snippet store"), "POST",
                  "gist.example.org", "coder-1", "flow-1", "main/1234", "#agent-platform")
@@ -174,6 +174,16 @@ def test_a_browser_gets_a_page_with_everything_a_person_needs() -> None:
     for told in ("Forbidden by Governor: RULE_DENY", "Governor refused POST to gist.example.org: rule no-gists",
                  "use the snippet store", "#agent-platform", "no-gists", "coder-1", "main/1234"):
         assert told in page.text
+
+
+@pytest.mark.parametrize("hostile", [
+    "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "'-->", "&lt;b&gt;"])
+def test_a_page_shows_what_an_agent_sent_as_text(hostile: str) -> None:
+    told = replace(DENIED, method=hostile, target=hostile, agent=hostile)
+    usual, page = response(DENIED, asked(accept=CHROMIUM)), response(told, asked(accept=CHROMIUM))
+
+    assert Reading(page.text).tags == Reading(usual.text).tags
+    assert Reading(page.text).text.count(hostile) == 3
 
 
 def test_a_page_has_the_status_and_headers_of_every_other_form_and_may_do_nothing() -> None:
