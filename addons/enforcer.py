@@ -173,7 +173,7 @@ class _Running:
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
-        websocket_layer.install(hooks.watch)
+        websocket_layer.install(self._outcomes.watch)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

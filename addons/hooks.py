@@ -15,7 +15,7 @@ from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import origin_failure, refusal, resolver
+from addons import origin_failure, refusal, resolver, websocket_handshake
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
@@ -24,7 +24,6 @@ from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
 from addons.outcomes import Outcomes
-from addons.websocket_layer import Watch
 from kernel import entry
 from kernel.verdict import Action, Code, Verdict
 
@@ -79,10 +78,6 @@ class Hooks:
             "websocket_end": Guard(observed, after=self._websocket_end),
             **{name: Guard(self._close, before=self._ungoverned) for name in _UNGOVERNED},
         }
-
-    def watch(self, flow: http.HTTPFlow) -> Watch | None:
-        """What a WebSocket of this flow may carry: no rule of this version grants one."""
-        return None
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
         peer = str(client.peername[0])
@@ -157,7 +152,7 @@ class Hooks:
         # What Governor itself or another addon answers does not come from an origin.
         if flow.response is None or not self._outcomes.awaits(flow):
             return
-        if flow.response.status_code == 101:
+        if flow.response.status_code == 101 and not self._opens_websocket(flow, flow.response):
             # No client asked for it here. What follows has no layer, so there is no answer but the end.
             cut(handler, flow.server_conn)
             self._outcomes.refused(flow, Code.UPGRADE_REFUSED)
@@ -165,6 +160,9 @@ class Hooks:
             return
         flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
+
+    def _opens_websocket(self, flow: http.HTTPFlow, response: http.Response) -> bool:
+        return self._outcomes.watch(flow) is not None and websocket_handshake.accepts(flow.request, response)
 
     def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
         """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""

@@ -22,7 +22,10 @@ _NO_CLOSE = 1006
 
 @dataclass(slots=True)
 class OpenFlow:
-    """A flow that may be on its way. `decision` is its entry as LANE/SEQ, `judged` what may be sent."""
+    """A flow that may be on its way. `decision` is its entry as LANE/SEQ, `judged` what may be sent.
+
+    `websocket` is what it may carry once it is a WebSocket; None where its verdict lets it become none.
+    """
 
     flow: http.HTTPFlow
     judged: object
@@ -30,6 +33,7 @@ class OpenFlow:
     connection: ClientConnection
     bytes_up: int
     sent: float
+    websocket: WebSocketMeasures | None = None
     bytes_down: int = 0
     status: int | None = None
 
@@ -52,7 +56,7 @@ class WebSocketWatch:
         self.opened.bytes_down += bytes_down
 
     def refused(self, code: Code) -> str:
-        self.outcomes.refused(self.opened.flow, code)
+        self.outcomes.websocket_refused(self.opened.flow, code)
         return f"{code} {self.opened.decision}"
 
 
@@ -66,10 +70,11 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, flow: http.HTTPFlow, judged: object, connection: ClientConnection, decision: str) -> None:
+    def begin(self, flow: http.HTTPFlow, judged: object, connection: ClientConnection, decision: str,
+              websocket: WebSocketMeasures | None = None) -> None:
         """The flow goes on from here; until `end` its decision is open in the log."""
         bytes_up = len(flow.request.data.content or b"")
-        self._open[flow.id] = OpenFlow(flow, judged, decision, connection, bytes_up, monotonic())
+        self._open[flow.id] = OpenFlow(flow, judged, decision, connection, bytes_up, monotonic(), websocket)
         connection.open_flows.add(flow.id)
 
     def waiting(self, connection: ClientConnection) -> list[tuple[http.HTTPFlow, object]]:
@@ -99,10 +104,17 @@ class Outcomes:
                 opened.bytes_down += len(flow.response.data.content)
             self._record(flow.id, opened, "completed")
 
-    def watch(self, flow: http.HTTPFlow, limits: WebSocketMeasures) -> WebSocketWatch | None:
-        """What the flow's WebSocket asks and tells, None where the flow is not on its way."""
+    def watch(self, flow: http.HTTPFlow) -> WebSocketWatch | None:
+        """What the flow's WebSocket asks and tells; None where its verdict lets it become none."""
         opened = self._open.get(flow.id)
-        return None if opened is None else WebSocketWatch(self, opened, limits)
+        limits = opened.websocket if opened else None
+        return WebSocketWatch(self, opened, limits) if opened and limits else None
+
+    def websocket_refused(self, flow: http.HTTPFlow, code: Code) -> None:
+        """Governor ends the flow's WebSocket."""
+        if code is Code.FAULT:
+            self._metrics.fault("WebSocket")
+        self.refused(flow, code)
 
     def websocket_ended(self, flow: http.HTTPFlow) -> None:
         """The flow's WebSocket ended: with a close, or because one end just went."""

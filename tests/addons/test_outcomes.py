@@ -38,7 +38,7 @@ def outcomes(lane: Lane) -> Outcomes:
 def begun(outcomes: Outcomes) -> tuple[http.HTTPFlow, ClientConnection]:
     flow, connection = tflow.tflow(resp=True), ClientConnection("127.0.0.1")
     flow.client_conn.state = ConnectionState.OPEN
-    outcomes.begin(flow, "judged", connection, "main/7")
+    outcomes.begin(flow, "judged", connection, "main/7", WebSocketMeasures())
     return flow, connection
 
 
@@ -95,7 +95,7 @@ def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Beg
     flow, _ = begun
     flow.response = http.Response.make(101)
     outcomes.headers(flow)
-    watch = outcomes.watch(flow, WebSocketMeasures())
+    watch = outcomes.watch(flow)
     assert watch is not None
     watch.meter(30, 0)
     watch.meter(0, 5)
@@ -105,17 +105,35 @@ def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Beg
     assert written(lane, home) == [told]
 
 
+def test_a_fault_in_a_websocket_is_counted(lane: Lane) -> None:
+    metrics = Metrics("0", "0")
+    outcomes, flow = Outcomes(lane, metrics), tflow.tflow(resp=True)
+    outcomes.begin(flow, "judged", ClientConnection("127.0.0.1"), "main/7", WebSocketMeasures())
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    watch.refused(Code.FAULT)
+
+    assert b'governor_faults_total{where="WebSocket"} 1.0' in metrics.render()[0]
+
+
+def test_a_flow_that_was_not_judged_as_a_websocket_has_no_watch(outcomes: Outcomes) -> None:
+    flow = tflow.tflow(resp=True)
+    outcomes.begin(flow, "judged", ClientConnection("127.0.0.1"), "main/8")
+
+    assert outcomes.watch(flow) is None
+
+
 def test_a_websocket_that_is_refused_is_cut_and_its_client_is_told_the_decision(
         outcomes: Outcomes, begun: Begun, lane: Lane, home: Home) -> None:
     flow, _ = begun
-    watch = outcomes.watch(flow, WebSocketMeasures())
+    watch = outcomes.watch(flow)
     assert watch is not None
     reason = watch.refused(Code.RATE_LIMITED)
     flow.websocket = WebSocketData(close_code=1008)
     outcomes.websocket_ended(flow)
 
     assert reason == "RATE_LIMITED main/7"
-    assert outcomes.watch(flow, WebSocketMeasures()) is None
+    assert outcomes.watch(flow) is None
     assert written(lane, home) == [("cut", None, 7, 0, "RATE_LIMITED")]
 
 
