@@ -200,7 +200,7 @@ class _Running:
         framing.install()
         origin_heads.install()
         backlog.install()
-        websocket_layer.install(hooks.watch)
+        websocket_layer.install(self._outcomes.watch)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

@@ -28,7 +28,6 @@ from addons.lane import Lane
 from addons.metrics import Metrics, Side
 from addons.outcomes import OpenFlow, Outcomes, declared_bytes
 from addons.request_bodies import RequestBodies
-from addons.websocket_layer import Watch
 from kernel import entry
 from kernel.verdict import Action, Code, Verdict
 
@@ -95,10 +94,6 @@ class Hooks:
             "websocket_end": Guard(observed, after=self._websocket_end),
             **{name: Guard(self._close, before=self._ungoverned) for name in _UNGOVERNED},
         }
-
-    def watch(self, flow: http.HTTPFlow) -> Watch | None:
-        """What a WebSocket of this flow may carry; None where the flow may not become one."""
-        return self._outcomes.watch(flow)
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
         peer = str(client.peername[0])

@@ -81,7 +81,7 @@ class WebSocketWatch:
         self.opened.bytes_down += bytes_down
 
     def refused(self, code: Code) -> str:
-        self.outcomes.refused(self.opened.flow, code)
+        self.outcomes.websocket_refused(self.opened.flow, code)
         return f"{code} {self.opened.decision}"
 
 
@@ -153,6 +153,12 @@ class Outcomes:
         opened = self._open.get(flow.id)
         limits = opened.measures.websocket if opened is not None else None
         return None if opened is None or limits is None else WebSocketWatch(self, opened, limits)
+
+    def websocket_refused(self, flow: http.HTTPFlow, code: Code) -> None:
+        """Governor ends the flow's WebSocket."""
+        if code is Code.FAULT:
+            self._metrics.fault("WebSocket")
+        self.refused(flow, code)
 
     def websocket_ended(self, flow: http.HTTPFlow) -> None:
         """The flow's WebSocket ended: with a close, or because one end just went."""

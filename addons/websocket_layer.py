@@ -215,7 +215,7 @@ class GovernedWebsocket(websocket.WebsocketLayer):
         # Only the last one is kept: a WebSocket may live for weeks.
         self._data.messages = [message]
         yield websocket.WebsocketMessageHook(self.flow)
-        if self._refused or message.dropped:
+        if message.dropped:
             return
         # An operator's kill is an error of the flow, and mitmproxy itself would take no notice of it here.
         if self.flow.error or (message.content, message.type) != (read.content, kind):

@@ -111,6 +111,24 @@ def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Beg
     assert written(lane, home) == [told]
 
 
+def test_a_fault_in_a_websocket_is_counted(lane: Lane) -> None:
+    metrics = Metrics("0", "0")
+    outcomes, flow = Outcomes(lane, metrics), tflow.tflow(resp=True)
+    outcomes.begin(flow, "judged", ClientConnection("127.0.0.1"), "main/7", WebSocketMeasures())
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    watch.refused(Code.FAULT)
+
+    assert b'governor_faults_total{where="WebSocket"} 1.0' in metrics.render()[0]
+
+
+def test_a_flow_that_was_not_judged_as_a_websocket_has_no_watch(outcomes: Outcomes) -> None:
+    flow = tflow.tflow(resp=True)
+    outcomes.begin(flow, "judged", ClientConnection("127.0.0.1"), "main/8")
+
+    assert outcomes.watch(flow) is None
+
+
 def test_a_websocket_that_is_refused_is_cut_and_its_client_is_told_the_decision(
         outcomes: Outcomes, begun: Begun, lane: Lane, home: Home) -> None:
     flow, _ = begun

@@ -117,6 +117,13 @@ async def test_any_fragments_arrive_unchanged_and_no_control_payload_of_the_clie
     assert {one for one in received if one[0] >= CLOSE} == {(PING, b"", True), (CLOSE, closing(4321), True)}
 
 
+async def test_a_websocket_in_a_tunnel_without_tls_passes(home: Home) -> None:
+    async with inside(home) as place, open_websocket(place, Watching(), tunnel=True) as opened:
+        opened.client.send(frame(PING, SECRET), frame(TEXT, b"hello"))
+
+        assert [await opened.origin.next() for _ in range(2)] == [(PING, b"", True), (TEXT, b"hello", True)]
+
+
 async def test_what_the_origin_sends_together_with_its_answer_passes(home: Home) -> None:
     async with inside(home) as place, open_websocket(
             place, Watching(), with_answer=frame(TEXT, b"first", masked=False)) as opened:
@@ -378,6 +385,16 @@ async def test_what_comes_while_a_message_is_held_waits_within_bounds(home: Home
 
         assert await refused(opened) == (1008, b"BUSY main/7")
         holding.flows[0].resume()
+
+
+async def test_what_has_passed_no_longer_counts_as_waiting(home: Home) -> None:
+    watch = Watching(WebSocketMeasures(max_frame_bytes=1000))
+    async with inside(home) as place, open_websocket(place, watch) as opened:
+        for _ in range(40):
+            opened.client.send(frame(BINARY, b"x" * 1000) * 10)
+            assert [await opened.origin.next() for _ in range(10)] == [(BINARY, b"x" * 1000, True)] * 10
+
+        assert watch.codes == []
 
 
 async def test_a_held_message_passes_when_it_is_let_go(home: Home) -> None:

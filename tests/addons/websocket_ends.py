@@ -145,9 +145,13 @@ class Opened:
 
 @contextlib.asynccontextmanager
 async def open_websocket(place: Inside, watch: Any, *, with_answer: bytes = b"",
-                         tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> AsyncIterator[Opened]:
-    """Open a WebSocket through the proxy. `tls`: both ends' contexts; `with_answer` follows its 101."""
-    websocket_layer.install(lambda _: watch)
+                         tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+                         tunnel: bool = False) -> AsyncIterator[Opened]:
+    """Open a WebSocket through the proxy, which is watched by `watch` or by what this says of a flow.
+
+    `with_answer` follows the origin's 101; `tls` are the contexts of the client and of the origin.
+    """
+    websocket_layer.install(watch if callable(watch) else lambda _: watch)
     arrived: asyncio.Queue[End] = asyncio.Queue()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -163,11 +167,12 @@ async def open_websocket(place: Inside, watch: Any, *, with_answer: bytes = b"",
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     origin = None
     try:
-        if tls:
+        if tls or tunnel:
             writer.write(f"CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost:{port}\r\n\r\n".encode())
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        if tls:
             await writer.start_tls(tls[0], server_hostname="localhost")
-        target = "/" if tls else f"http://localhost:{port}/"
+        target = "/" if tls or tunnel else f"http://localhost:{port}/"
         writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                      f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"
                      "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n".encode())
