@@ -22,7 +22,9 @@ from addons import (
     authority,
     banner,
     build_info,
+    closing,
     gate,
+    interim,
     listeners,
     origin_failure,
     own_output,
@@ -172,6 +174,8 @@ class _Running:
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
+        interim.install()
+        closing.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

@@ -14,7 +14,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
-from addons import gate, policy_store, trailers
+from addons import closing, gate, interim, policy_store, trailers
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
@@ -184,6 +184,8 @@ def _answering(place: Inside) -> Any:
 def _installed(hooks: Hooks) -> Any:
     gate.install(hooks.guards())
     trailers.install()
+    interim.install()
+    closing.install()
     try:
         yield
     finally:

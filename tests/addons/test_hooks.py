@@ -165,6 +165,18 @@ async def test_a_chunked_request_without_trailers_passes_as_it_is(home: Home) ->
         assert origin.received[0].endswith(b"\r\n\r\n2\r\nab\r\n0\r\n\r\n")
 
 
+# Informational responses
+
+
+@pytest.mark.parametrize("interim", [
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000,
+    b"HTTP/1.1  1_02 x\r\n\r\n",
+])
+async def test_an_informational_response_is_not_taken_for_the_answer(home: Home, interim: bytes) -> None:
+    async with raw_origin(interim + OK) as origin, inside(home) as place:
+        assert await exchange(place, kept(origin.url), kept(origin.url), quiet=2.0) == OK + OK
+
+
 # Clients that leave, operators that replay
 
 
@@ -194,6 +206,25 @@ async def test_a_client_that_leaves_before_the_decision_is_durable_sends_nothing
         assert await outcome(place) == ("aborted", None)
         assert origin.received == []
         assert len(place.outcomes) == 0
+
+
+async def test_a_connection_that_is_closed_while_its_peers_end_is_handled_does_not_stay_open(home: Home) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        writer.write(kept(origin.url))
+        await reader.readuntil(b"\r\n\r\nok")
+        (handler,) = place.hooks._connections
+        await handler._server_event_lock.acquire()
+        writer.write_eof()
+        await asyncio.sleep(0.1)
+        task = handler.transports[handler.client].handler
+        assert task is not None
+        task.cancel("closed by command")
+        await asyncio.sleep(0.1)
+        handler._server_event_lock.release()
+
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
 
 
 async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> None:
