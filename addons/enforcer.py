@@ -23,6 +23,7 @@ from addons import (
     backlog,
     banner,
     build_info,
+    closing,
     crashes,
     cutting,
     dispatch,
@@ -200,6 +201,7 @@ class _Running:
         framing.install()
         origin_heads.install()
         backlog.install()
+        closing.install()
         websocket_layer.install(self._outcomes.watch)
         own_output.restrict()
         self.frozen = settings.Frozen(options)

@@ -42,7 +42,12 @@ class Extracted:
 
 def connect_target(request: http.Request) -> tuple[Host, int]:
     """Where a CONNECT wants to go. Raises `NonCanonical`."""
-    return normal.host(request.data.host), request.data.port
+    data = request.data
+    found = normal.host(data.host), data.port
+    # mitmproxy reads "[example.org]:443" as a name, and digits of any script as a port.
+    if data.method == b"CONNECT" and data.authority and _read_authority(data.authority, data.port) != found:
+        raise NonCanonical(Code.DESTINATION_MISMATCH, "the CONNECT can be read as another destination")
+    return found
 
 
 def method_of(request: http.Request) -> str:
@@ -134,8 +139,12 @@ def _agree(authority: bytes, host: Host, scheme: str, port: int) -> None:
     default = normal.OWN_PORTS[scheme]
     if authority == host.name.encode() and port == default:
         return
-    if normal.authority(authority.decode("latin-1"), default) != (host, port):
+    if _read_authority(authority, default) != (host, port):
         raise NonCanonical(Code.DESTINATION_MISMATCH, "the Host header names another destination than the connection")
+
+
+def _read_authority(authority: bytes, default_port: int) -> tuple[Host, int]:
+    return normal.authority(authority.decode("latin-1"), default_port)
 
 
 def _check_server_name(flow: http.HTTPFlow, host: Host) -> None:

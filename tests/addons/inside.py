@@ -16,6 +16,7 @@ from mitmproxy.test import taddons
 
 from addons import (
     backlog,
+    closing,
     crashes,
     cutting,
     early_answer,
@@ -221,6 +222,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     framing.install()
     origin_heads.install()
     backlog.install()
+    closing.install()
     try:
         yield
     finally:

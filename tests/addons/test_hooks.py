@@ -196,6 +196,25 @@ async def test_a_client_that_leaves_before_the_decision_is_durable_sends_nothing
         assert len(place.outcomes) == 0
 
 
+async def test_a_connection_that_is_closed_while_its_peers_end_is_handled_does_not_stay_open(home: Home) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        writer.write(kept(origin.url))
+        await reader.readuntil(b"\r\n\r\nok")
+        (handler,) = place.hooks._connections
+        await handler._server_event_lock.acquire()
+        writer.write_eof()
+        await asyncio.sleep(0.1)
+        task = handler.transports[handler.client].handler
+        assert task is not None
+        task.cancel("closed by command")
+        await asyncio.sleep(0.1)
+        handler._server_event_lock.release()
+
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
 async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> None:
     async with raw_origin() as origin, inside(home) as place:
         flow = tflow.tflow(req=http.Request.make("GET", origin.url))

@@ -19,6 +19,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     b"HTTP/1.1 100 Continue\r\n\r\n",
     b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n",
     b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nA: b\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 2000,
+    pytest.param(b"HTTP/1.1  1_02 x\r\n\r\n", id="a number that mitmproxy reads as 102"),
 ])
 async def test_an_informational_answer_is_not_the_answer(home: Home, before: bytes) -> None:
     async with raw_origin(before + OK) as raw, inside(home) as place:

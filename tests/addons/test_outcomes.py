@@ -41,11 +41,14 @@ def outcomes(lane: Lane) -> Outcomes:
 def begun(outcomes: Outcomes) -> tuple[http.HTTPFlow, ClientConnection]:
     flow, connection = tflow.tflow(resp=True), ClientConnection("127.0.0.1")
     flow.client_conn.state = ConnectionState.OPEN
-    allowed = Verdict(Action.ALLOW, Code.ALLOW)
-    granted = Judgement(allowed, (), None, Measures(Cap(100, None), websocket=WebSocketMeasures()))
-    judged = Judged(allowed, Agent("local", "none"), "GET", None, judgement=granted, number=7, sent=("judged",))
-    outcomes.begin(flow, judged, connection, 7)
+    outcomes.begin(flow, granted(WebSocketMeasures()), connection, 7)
     return flow, connection
+
+
+def granted(websocket: WebSocketMeasures | None) -> Judged:
+    allowed = Verdict(Action.ALLOW, Code.ALLOW)
+    judgement = Judgement(allowed, (), None, Measures(Cap(100, None), websocket=websocket))
+    return Judged(allowed, Agent("local", "none"), "GET", None, judgement=judgement, number=7, sent=("judged",))
 
 
 def written(lane: Lane, home: Home) -> list[tuple[str, int | None, int, int, str | None]]:
@@ -113,8 +116,8 @@ def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Beg
 
 def test_a_fault_in_a_websocket_is_counted(lane: Lane) -> None:
     metrics = Metrics("0", "0")
-    outcomes, flow = Outcomes(lane, metrics), tflow.tflow(resp=True)
-    outcomes.begin(flow, "judged", ClientConnection("127.0.0.1"), "main/7", WebSocketMeasures())
+    outcomes, flow = Outcomes(lane, metrics, InFlight()), tflow.tflow(resp=True)
+    outcomes.begin(flow, granted(WebSocketMeasures()), ClientConnection("127.0.0.1"), 0)
     watch = outcomes.watch(flow)
     assert watch is not None
     watch.refused(Code.FAULT)
@@ -124,7 +127,7 @@ def test_a_fault_in_a_websocket_is_counted(lane: Lane) -> None:
 
 def test_a_flow_that_was_not_judged_as_a_websocket_has_no_watch(outcomes: Outcomes) -> None:
     flow = tflow.tflow(resp=True)
-    outcomes.begin(flow, "judged", ClientConnection("127.0.0.1"), "main/8")
+    outcomes.begin(flow, granted(None), ClientConnection("127.0.0.1"), 0)
 
     assert outcomes.watch(flow) is None
 
