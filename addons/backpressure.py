@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 from mitmproxy.proxy.server import ConnectionHandler
+
+_holds: WeakKeyDictionary[ConnectionHandler, int] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -23,14 +26,20 @@ def held(handler: ConnectionHandler) -> Iterator[None]:
 
 
 def hold(handler: ConnectionHandler) -> None:
-    """Read nothing more from the client until `release`."""
+    """Read nothing more from the client until everyone who holds it has released it."""
+    _holds[handler] = _holds.get(handler, 0) + 1
     reading = _reading(handler)
     if reading is not None:
         reading.pause_reading()
 
 
 def release(handler: ConnectionHandler) -> None:
-    """Go on reading. Without `hold` before it, this changes nothing."""
+    """End one hold."""
+    left = _holds.get(handler, 0) - 1
+    if left > 0:
+        _holds[handler] = left
+        return
+    _holds.pop(handler, None)
     reading = _reading(handler)
     if reading is not None and not reading.is_closing():
         reading.resume_reading()

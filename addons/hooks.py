@@ -73,7 +73,7 @@ class Hooks:
             "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
             "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
             "governor_body_sent": Guard(self._refuse_sending, after=self._body_sent, patient=True),
-            "governor_stream_started": Guard(self._refuse_sending, after=self._stream_started),
+            "governor_stream_started": Guard(self._refuse_started, after=self._stream_started),
             "request": Guard(self._refuse_flow, after=self._request),
             "responseheaders": Guard(self._refuse_response, after=self._responseheaders),
             "response": Guard(self._refuse_whole, after=self._response),
@@ -401,9 +401,12 @@ class Hooks:
         assert flow.response is not None
         self._send_early(handler, flow, flow.response)
 
+    def _refuse_started(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
+        backpressure.release(handler)
+        self._refuse_sending(handler, flow, error)
+
     def _refuse_sending(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         """End a request that has begun to leave."""
-        backpressure.release(handler)
         cut(handler, flow.server_conn)
         self._fault(handler, flow, error)
 

@@ -16,16 +16,33 @@ from typing import BinaryIO
 IN_MEMORY_BYTES = 1024 * 1024
 ROOM_BYTES = 4 * 1024**3
 _SHARE = 4
+# Above this, all bodies together, each keeps little more in memory than what comes in one piece.
+_MUCH_MEMORY_BYTES = 64 * 1024**2
+_CROWDED_BYTES = 64 * 1024
+_BODIES_EACH = 512
 _CHUNK_BYTES = 256 * 1024
 
 
 class Room:
     """How many bytes of bodies there may be, in all and for one owner: an agent, or an unknown client's address."""
 
-    def __init__(self, most_bytes: int = ROOM_BYTES) -> None:
-        self._most, self._each = most_bytes, most_bytes // _SHARE
+    def __init__(self, most_bytes: int = ROOM_BYTES, bodies_each: int = _BODIES_EACH) -> None:
+        self._most, self._each, self._bodies_each = most_bytes, most_bytes // _SHARE, bodies_each
         self._held: Counter[str] = Counter()
-        self.held_bytes = 0
+        self._bodies: Counter[str] = Counter()
+        self.held_bytes = self.memory_bytes = 0
+
+    @property
+    def in_memory_bytes(self) -> int:
+        """How much of a body may stay in memory at the moment."""
+        return IN_MEMORY_BYTES if self.memory_bytes < _MUCH_MEMORY_BYTES else _CROWDED_BYTES
+
+    def enter(self, owner: str) -> bool:
+        """Begin a body; False, and nothing begun, where the owner has too many."""
+        if self._bodies[owner] >= self._bodies_each:
+            return False
+        self._bodies[owner] += 1
+        return True
 
     def take(self, owner: str, count: int) -> bool:
         """Claim room; False, and nothing claimed, where there is none."""
@@ -35,12 +52,13 @@ class Room:
         self.held_bytes += count
         return True
 
-    def give_back(self, owner: str, count: int) -> None:
-        """End a claim, in whole or in part."""
+    def leave(self, owner: str, count: int) -> None:
+        """A body that was begun is gone, with all that it had claimed."""
         self.held_bytes -= count
         self._held[owner] -= count
-        if not self._held[owner]:
-            del self._held[owner]
+        self._bodies[owner] -= 1
+        if not self._bodies[owner]:
+            del self._held[owner], self._bodies[owner]
 
 
 class Body:
@@ -53,6 +71,7 @@ class Body:
         self._folder, self._room, self._owner = folder, room, owner
         self._memory = bytearray()
         self._file: BinaryIO | None = None
+        self._begun = False
         self.size = 0
 
     @property
@@ -62,18 +81,27 @@ class Body:
 
     def write(self, chunk: bytes) -> bool:
         """Append; False where there is no room for it. Raises `OSError` where the disk has none."""
-        if not self._room.take(self._owner, len(chunk)):
+        self._begun = self._begun or self._room.enter(self._owner)
+        if not self._begun or not self._room.take(self._owner, len(chunk)):
             return False
         self.size += len(chunk)
-        if self._file is None and self.size > IN_MEMORY_BYTES:
-            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
-            self._file.write(self._memory)
-            self._memory = bytearray()
-        if self._file is None:
-            self._memory += chunk
-        else:
+        if self._file is None and self.size > self._room.in_memory_bytes:
+            self._spool()
+        if self._file is not None:
             self._file.write(chunk)
+        else:
+            self._memory += chunk
+            self._room.memory_bytes += len(chunk)
         return True
+
+    def _spool(self) -> None:
+        self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
+        self._file.write(self._memory)
+        self._forget_memory()
+
+    def _forget_memory(self) -> None:
+        self._room.memory_bytes -= len(self._memory)
+        self._memory = bytearray()
 
     @property
     def content(self) -> bytes:
@@ -91,9 +119,10 @@ class Body:
 
     def close(self) -> None:
         """Forget the body. Closing again changes nothing."""
-        self._room.give_back(self._owner, self.size)
-        self.size = 0
-        self._memory = bytearray()
+        if self._begun:
+            self._room.leave(self._owner, self.size)
+        self._begun, self.size = False, 0
+        self._forget_memory()
         if self._file is not None:
             self._file.close()
             self._file = None

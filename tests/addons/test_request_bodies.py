@@ -227,6 +227,30 @@ def test_one_owner_has_a_quarter_of_the_room(tmp_path: Path) -> None:
     assert room.held_bytes == 1000
 
 
+def test_one_owner_has_no_more_bodies_than_are_allowed(tmp_path: Path) -> None:
+    room = Room(bodies_each=2)
+    first, second, third, others = (Body(tmp_path, room, owner) for owner in ("a", "a", "a", "b"))
+
+    assert [first.write(b"x"), second.write(b"x"), third.write(b"x"), others.write(b"x")] == [True, True, False, True]
+    first.close()
+    assert third.write(b"x")
+
+
+def test_where_many_bodies_wait_they_wait_on_disk(tmp_path: Path) -> None:
+    room = Room()
+    bodies = [Body(tmp_path, room, f"agent-{number % 8}") for number in range(400)]
+    for body in bodies:
+        for _ in range(8):
+            assert body.write(bytes(65536))
+
+    assert room.memory_bytes < 100 * 2**20
+    assert room.held_bytes == 400 * 8 * 65536
+    assert b"".join(bodies[-1].chunks()) == bytes(8 * 65536)
+    for body in bodies:
+        body.close()
+    assert (room.memory_bytes, room.held_bytes) == (0, 0)
+
+
 def test_tiny_pieces_take_little_more_memory_than_their_bytes(tmp_path: Path) -> None:
     tracemalloc.start()
     body = Body(tmp_path, Room(), "a")
