@@ -17,7 +17,7 @@ from mitmproxy import http
 from wsproto.frame_protocol import Frame, FrameDecoder
 
 from addons import judge, websocket_handshake, websocket_layer
-from addons.hooks import Hooks
+from addons.outcomes import Outcomes
 from addons.websocket_limits import WebSocketMeasures
 from kernel.verdict import Code
 from tests.addons.inside import SECONDS, Inside
@@ -147,8 +147,8 @@ class Opened:
 
 
 def let_upgrades_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have WebSocket upgrades judged as the plain requests that they are beside it, and let their 101 pass."""
-    extract, headers = judge.extract, Hooks._responseheaders
+    """Have WebSocket upgrades judged as the plain requests that they are beside it, and granted with that."""
+    extract = judge.extract
 
     def judged(flow: http.HTTPFlow, *rest: Any) -> Any:
         websocket_handshake.offer_no_extensions(flow.request)
@@ -159,12 +159,8 @@ def let_upgrades_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             flow.request.data.headers.fields = fields
 
-    def passing(hooks: Hooks, handler: Any, flow: http.HTTPFlow) -> None:
-        if flow.response is None or not websocket_handshake.accepts(flow.request, flow.response):
-            headers(hooks, handler, flow)
-
     monkeypatch.setattr(judge, "extract", judged)
-    monkeypatch.setattr(Hooks, "_responseheaders", passing)
+    monkeypatch.setattr(Outcomes, "watch", lambda *_: Watching())
 
 
 @contextlib.asynccontextmanager
