@@ -259,8 +259,7 @@ class Hooks:
 
     def _becomes_websocket(self, flow: http.HTTPFlow, response: http.Response) -> bool:
         """True when a WebSocket was asked for, granted and opened, and nothing else was."""
-        return (self._outcomes.watch(flow) is not None and websocket_handshake.asks(flow.request)
-                and websocket_handshake.accepts(flow.request, response))
+        return self._outcomes.watch(flow) is not None and websocket_handshake.accepts(flow.request, response)
 
     def is_too_large(self, flow: http.HTTPFlow) -> bool:
         """True when a body that passes while it comes has gone over its cap."""
@@ -552,8 +551,6 @@ def _make_sendable(request: http.Request, body_bytes: int) -> None:
     """Take out what is Governor's own, and frame the body."""
     data = request.data
     data.headers.fields = _not_ours(data.headers.fields)
-    if "upgrade" in request.headers:
-        websocket_handshake.offer_no_extensions(request)
     # Without a length an HTTP/2 body reaches an HTTP/1 origin unframed, and a second request can hide in it.
     if body_bytes and "content-length" not in request.headers and "transfer-encoding" not in request.headers:
         request.headers["content-length"] = str(body_bytes)

@@ -10,6 +10,7 @@ from time import monotonic, perf_counter
 from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
+from addons import websocket_handshake
 from addons.connections import ClientConnection, connected_peers
 from addons.extract import connect_target, extract, method_of
 from addons.governed import Governed
@@ -25,8 +26,8 @@ from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
 from kernel.decide import Judgement, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
-from kernel.facts import Address, Agent, Host, RequestFacts
-from kernel.measures import DEFAULT, Measures
+from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
+from kernel.measures import DEFAULT, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Verdict
 
 MODE = "enforce"
@@ -63,6 +64,11 @@ class Judged:
     @property
     def measures(self) -> Measures:
         return self.judgement.measures if self.judgement else DEFAULT
+
+    @property
+    def websocket(self) -> WebSocketMeasures | None:
+        """What the request may carry as the WebSocket that it asks to become; None where it asks for none."""
+        return self.measures.websocket if self.facts is not None and self.facts.scheme in UPGRADES else None
 
     @property
     def target(self) -> str:
@@ -331,6 +337,8 @@ def _settle(request: http.Request, facts: RequestFacts) -> None:
     """Have the request sent in the spelling that is judged."""
     path = f"{facts.path.text}?{facts.query}" if facts.query else facts.path.text
     data = request.data
+    if facts.scheme in UPGRADES:
+        websocket_handshake.offer_no_extensions(request)
     data.host, data.path, data.method = facts.host.name, path.encode("latin-1"), facts.method.encode("ascii")
 
 

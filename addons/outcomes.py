@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from time import monotonic
 
 from mitmproxy import http
 
-from addons import ending_words
+from addons import ending_words, websocket_layer
 from addons.connections import ClientConnection
 from addons.in_flight import InFlight
 from addons.judge import Judged
@@ -25,16 +26,15 @@ _NO_CLOSE = 1006
 
 @dataclass(slots=True)
 class OpenFlow:
-    """A flow that may be on its way. `decision` is its entry as LANE/SEQ, `judged` what may be sent.
+    """A flow that may be on its way. `decision` is its entry as LANE/SEQ.
 
-    `passed` says which cap its request or its answer has gone over: it goes no further.
+    `streams` says that its body passes while it comes. `passed` is the cap over which its request or its answer has
+    gone: it goes no further.
     """
 
     flow: http.HTTPFlow
-    judged: object
+    judged: Judged
     decision: str
-    agent: str
-    measures: Measures
     connection: ClientConnection
     bytes_up: int
     sent: float
@@ -42,6 +42,15 @@ class OpenFlow:
     bytes_down: int = 0
     status: int | None = None
     passed: Cap | None = None
+
+    @property
+    def agent(self) -> str:
+        assert self.judged.agent is not None
+        return self.judged.agent.id
+
+    @property
+    def measures(self) -> Measures:
+        return self.judged.measures
 
     def upload(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
@@ -79,6 +88,11 @@ class WebSocketWatch:
     def meter(self, bytes_up: int, bytes_down: int) -> None:
         self.opened.bytes_up += bytes_up
         self.opened.bytes_down += bytes_down
+        cap = self.opened.measures.max_response
+        if cap is not None and self.opened.bytes_down > cap.most and self.opened.passed is None:
+            self.opened.passed = cap
+            # Not here: the layer is in the midst of a message.
+            asyncio.get_running_loop().call_soon(websocket_layer.close, self.opened.flow, Code.BODY_TOO_LARGE)
 
     def refused(self, code: Code) -> str:
         self.outcomes.websocket_refused(self.opened.flow, code)
@@ -101,10 +115,9 @@ class Outcomes:
 
         `streams`: its body passes while it comes, and is counted then.
         """
-        assert judged.agent is not None
         decision = f"{self._lane.name}/{judged.number}"
         opened = self._open[flow.id] = OpenFlow(
-            flow, judged.sent, decision, judged.agent.id, judged.measures, connection, body_bytes, monotonic(), streams)
+            flow, judged, decision, connection, body_bytes, monotonic(), streams)
         connection.open_flows.add(flow.id)
         return opened
 
@@ -115,7 +128,7 @@ class Outcomes:
     def waiting(self, connection: ClientConnection) -> list[tuple[http.HTTPFlow, object]]:
         """The flows of this client whose origin is not connected yet, each with what was judged of it."""
         opened = [self._open[flow_id] for flow_id in connection.open_flows]
-        return [(each.flow, each.judged) for each in opened if each.flow.server_conn.timestamp_start is None]
+        return [(each.flow, each.judged.sent) for each in opened if each.flow.server_conn.timestamp_start is None]
 
     def awaits(self, flow: http.HTTPFlow) -> bool:
         """True while this flow may be answered by its origin."""
@@ -151,7 +164,7 @@ class Outcomes:
     def watch(self, flow: http.HTTPFlow) -> WebSocketWatch | None:
         """What the flow's WebSocket asks and tells, None where the flow is not on its way to be one."""
         opened = self._open.get(flow.id)
-        limits = opened.measures.websocket if opened is not None else None
+        limits = opened.judged.websocket if opened is not None else None
         return None if opened is None or limits is None else WebSocketWatch(self, opened, limits)
 
     def websocket_refused(self, flow: http.HTTPFlow, code: Code) -> None:

@@ -45,7 +45,7 @@ from addons.resolver import Resolver
 from addons.spool import Room
 from tests.addons.logs import entries, open_lane
 
-POLICY = """\
+HTTP_ALONE = """\
 version: 1
 contact: "#agent-platform"
 rules:
@@ -56,6 +56,8 @@ rules:
     ports: 1-65535
     methods: any
     except: {paths: ["/denied/**"]}
+"""
+POLICY = HTTP_ALONE + """\
   - allow: local-websockets
     to: localhost
     address: 127.0.0.0/8

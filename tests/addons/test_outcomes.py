@@ -18,7 +18,7 @@ from addons.judge import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.outcomes import Outcomes
-from kernel.facts import Agent
+from kernel.facts import Agent, Host, Path, RequestFacts
 from kernel.measures import Cap, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.addons.inside import get, inside, raw_origin
@@ -48,7 +48,9 @@ def begun(outcomes: Outcomes) -> tuple[http.HTTPFlow, ClientConnection]:
 def granted(websocket: WebSocketMeasures | None) -> Judged:
     allowed = Verdict(Action.ALLOW, Code.ALLOW)
     judgement = Judgement(allowed, (), None, Measures(Cap(100, None), websocket=websocket))
-    return Judged(allowed, Agent("local", "none"), "GET", None, judgement=judgement, number=7, sent=("judged",))
+    agent, scheme = Agent("local", "none"), "https" if websocket is None else "wss"
+    facts = RequestFacts(agent, "GET", scheme, Host("example.org"), 443, Path("/", ("",)))
+    return Judged(allowed, agent, "GET", None, facts=facts, judgement=judgement, number=7, sent=("judged",))
 
 
 def written(lane: Lane, home: Home) -> list[tuple[str, int | None, int, int, str | None]]:

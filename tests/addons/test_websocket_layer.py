@@ -15,11 +15,12 @@ from addons import websocket_layer
 from addons.home import Home
 from kernel.measures import Rate, WebSocketMeasures
 from kernel.verdict import Code
-from tests.addons.inside import SECONDS, Inside, inside
+from tests.addons.inside import SECONDS, Inside, inside, raw_origin
 from tests.addons.websocket_ends import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    KEY,
     PING,
     PONG,
     TEXT,
@@ -34,6 +35,7 @@ from tests.addons.websocket_ends import (
 from tests.conftest import scaled
 
 SECRET = b"s3cret-0123456789"
+ACCEPT = b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -338,6 +340,22 @@ async def test_a_malformed_origin_ends_the_websocket(home: Home, caplog: pytest.
         assert await opened.client.next() == (CLOSE, closing(1002, b"MALFORMED main/7"), True)
         await opened.origin.rest()
     assert "crashed" not in caplog.text
+
+
+@pytest.mark.parametrize("fields", [
+    pytest.param(b"Upgrade: websocket\r\n", id="no proof"),
+    pytest.param(b"Upgrade: foo\r\n" + ACCEPT, id="another protocol"),
+    pytest.param(b"Upgrade: websocket\r\nSec-WebSocket-Extensions: permessage-deflate\r\n" + ACCEPT, id="an extension"),
+])
+async def test_an_origin_that_answers_with_another_protocol_is_cut_off(home: Home, fields: bytes) -> None:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + fields + b"\r\nhello"
+    websocket_layer.install(lambda _: Watching())
+    async with raw_origin(answer) as origin, inside(home) as place:
+        assert await place.get(f"{origin.url}/", "Upgrade: websocket", "Connection: Upgrade",
+                               "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {KEY}") == b""
+        (outcome,) = await place.wait_for("outcome")
+
+        assert (outcome["result"], outcome["code"]) == ("cut", "UPGRADE_REFUSED")
 
 
 # Who else speaks

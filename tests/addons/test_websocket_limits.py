@@ -36,3 +36,22 @@ def test_no_window_ever_holds_more_than_the_count(count: int, seconds: int, step
             admitted.append(now)
 
     assert all(later - earlier >= seconds * SECOND for earlier, later in zip(admitted, admitted[count:], strict=False))
+
+
+@given(st.integers(1, 1000), st.integers(1, 3), st.integers(0, SECOND))
+def test_all_room_is_back_after_a_quiet_window(count: int, seconds: int, step: int) -> None:
+    window = RateWindow(Rate(count, seconds))
+    for number in range(5):
+        window.admits(number * step)
+    quiet = 4 * step + seconds * SECOND
+
+    assert all(window.admits(quiet) for _ in range(count))
+    assert not window.admits(quiet)
+
+
+def test_a_generous_rate_takes_little_memory() -> None:
+    window = RateWindow(Rate(1_000_000, 1))
+    for number in range(20_000):
+        assert window.admits(number * SECOND // 10_000)
+
+    assert len(window._bursts) <= 1026
