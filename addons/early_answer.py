@@ -38,7 +38,8 @@ def answer(stream: HttpStream) -> CommandGenerator[None]:
     flow.live = False
     yield HttpResponseHook(flow)
     stream.client_state = stream.server_state = stream.state_errored
-    yield SendHttp(ResponseHeaders(stream.stream_id, response, end_stream=False), client)
+    # gRPC takes the status from a head only where that is the end as well, and says "stream removed" otherwise.
+    yield SendHttp(ResponseHeaders(stream.stream_id, response, end_stream=not response.data.content), client)
     if response.data.content:
         yield SendHttp(ResponseData(stream.stream_id, response.data.content), client)
     yield DropStream(stream.stream_id)

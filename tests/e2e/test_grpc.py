@@ -20,18 +20,28 @@ import pytest
 from addons.ending_words import grpc_trailers
 from addons.refusal import Refused
 from kernel.verdict import Action, Code, Verdict
-from tests.e2e.process import Governor, started
+from tests.e2e.process import POLICY, Governor, started
 
 grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
 pytestmark = pytest.mark.e2e
 
 SECONDS = 20.0
+CAPPED = POLICY.replace('["/denied/**"]', '["/denied/**", "/small.Echo/**"]').replace("rules:\n", """\
+rules:
+  - allow: small-answers
+    to: localhost
+    address: [127.0.0.0/8, "::1"]
+    ports: 1-65535
+    paths: ["/small.Echo/**"]
+    methods: any
+    max-response: 100
+""")
 TRAILERS = (("x-cost", "7"), ("x-raw-bin", b"\x00\xff"))
 
 
 @dataclass
 class Service:
-    """A server of `test.Echo` and of `denied`, and what it was asked."""
+    """A server of `test.Echo`, of the same under other names, and what it was asked."""
 
     port: int
     seen: list[bytes] = field(default_factory=list)
@@ -80,12 +90,12 @@ def between(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, P
     }
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler(name, methods) for name in ("test.Echo", "denied")])
+        [grpc.method_handlers_generic_handler(name, methods) for name in ("test.Echo", "small.Echo", "denied")])
     chain = certificate[0].read_bytes()
     service.port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(chain, chain)]))
     server.start()
     try:
-        with started(tmp_path_factory.mktemp("grpc"), trust=certificate[1]) as governor:
+        with started(tmp_path_factory.mktemp("grpc"), CAPPED, trust=certificate[1]) as governor:
             yield Between(governor, service)
     finally:
         server.stop(None).wait(SECONDS)
@@ -145,6 +155,19 @@ def test_a_refused_call_is_one_decision_since_the_client_does_not_try_again(betw
 
     made = between.governor.entries("decision")[before:]
     assert [(entry["stage"], entry["code"]) for entry in made] == [("connect", "TUNNEL"), ("request", "DEFAULT_DENY")]
+
+
+def test_a_stream_that_grows_too_large_gives_what_came_and_then_the_detail(between: Between) -> None:
+    came: list[bytes] = []
+    with between.channel() as channel, pytest.raises(grpc.RpcError) as cut:
+        came.extend(channel.unary_stream("/small.Echo/Many")(b"x" * 1_000, timeout=SECONDS))
+
+    # Each message takes six bytes on the wire.
+    assert came == [b"x"] * len(came)
+    assert len(came) <= 16
+    assert cut.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert cut.value.details() == (
+        "Governor ended POST to localhost: the answer is larger than 100 bytes (small-answers)")
 
 
 HALTED = Refused(Verdict(Action.HALT, Code.AGENT_HALTED, None, "the agent is halted"), "POST", "rpc.example.org",
