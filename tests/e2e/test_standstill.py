@@ -63,9 +63,15 @@ def held(governor: Governor, origin: Origin) -> Iterator[socket.socket]:
     with wire.dial(governor.port) as client:
         client.sendall(wire.plain("GET", f"{origin.url}/held"))
         until = time.monotonic() + 10
-        while (count := wire.ask(governor.port, wire.plain("GET", f"{origin.url}/count"))) is None or count.body != b"1":
+        while counted(governor, origin) != b"1":
             assert time.monotonic() < until
         yield client
+
+
+def counted(governor: Governor, origin: Origin) -> bytes | None:
+    """How many flows are held, in the script's words."""
+    answer = wire.ask(governor.port, wire.plain("GET", f"{origin.url}/count"))
+    return answer.body if answer else None
 
 
 def assert_closed_soon(client: socket.socket, seconds: float = 10.0) -> bytes:
