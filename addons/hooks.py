@@ -69,6 +69,7 @@ class Hooks:
             "client_connected": Guard(self._refuse_client, after=self._client_connected),
             "client_disconnected": Guard(self._despite(self._client_disconnected), before=_wake_holds,
                                          after=self._client_disconnected),
+            "http_connected": Guard(self._refuse_tunnel),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
             "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
             "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
@@ -80,9 +81,10 @@ class Hooks:
             "error": Guard(self._despite(self._error), after=self._error),
             "next_layer": Guard(self._refuse_layer, after=self._next_layer),
             "tls_clienthello": Guard(self._refuse_hello, after=self._tls_clienthello),
-            "tls_start_server": Guard(observed, before=self._tls_start_server),
+            "tls_start_client": Guard(self._refuse_tunnel),
+            "tls_start_server": Guard(self._refuse_tls, before=self._tls_start_server),
             "tls_established_server": Guard(self._refuse_tls, after=self._tls_established_server),
-            "tls_established_client": Guard(observed, after=self._tls_established_client),
+            "tls_established_client": Guard(self._refuse_tunnel, after=self._tls_established_client),
             "tls_failed_client": Guard(observed, after=self._tls_failed_client),
             "tls_failed_server": Guard(observed, after=self._tls_failed_server),
             "server_connect": Guard(self._refuse_server, after=self._server_connect),
@@ -460,7 +462,12 @@ class Hooks:
 
     def _refuse_hello(self, handler: ConnectionHandler, hello: tls.ClientHelloData, error: BaseException) -> None:
         hello.ignore_connection = False
-        self._fault(handler, hello, error)
+        self._refuse_tunnel(handler, hello, error)
+
+    def _refuse_tunnel(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
+        """Within a handshake nobody can be answered."""
+        cut(handler, handler.client)
+        self._fault(handler, data, error)
 
     def _refuse_server(self, handler: ConnectionHandler, data: server_hooks.ServerConnectionHookData,
                        error: BaseException) -> None:
@@ -522,10 +529,9 @@ _REMEMBERED_PEERS = 10_000
 _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
 
 
-# What these hooks tell of is done, or is asked about again in another one; `tls_start_client` without an answer fails.
-_HARMLESS = ("dns_error", "dns_response", "http_connect_error", "http_connect_upstream", "http_connected",
-             "server_connect_error", "server_disconnected", "socks5_auth", "tcp_end", "tcp_error", "tls_start_client",
-             "udp_end", "udp_error")
+# What these hooks tell of is over, or is asked about again at another one.
+_HARMLESS = ("dns_error", "dns_response", "http_connect_error", "http_connect_upstream", "server_connect_error",
+             "server_disconnected", "socks5_auth", "tcp_end", "tcp_error", "udp_end", "udp_error")
 
 
 def _is_worth_judging_early(request: http.Request) -> bool:

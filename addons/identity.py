@@ -78,11 +78,12 @@ class Registry:
             stamp = self._look()
             if stamp == self._stamp:
                 return
-            self._stamp = stamp
             try:
                 self._tokens = self._read()
             except AgentsError as error:
                 self._report(error)
+            # Not before: after any other fault the file is read again, so that no revoked token stays good.
+            self._stamp = stamp
 
     def last_seen(self) -> dict[str, str]:
         """When each agent was last identified by this process, as the log writes times."""

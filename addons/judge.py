@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 
@@ -12,6 +14,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from addons import websocket_handshake
 from addons.connections import ClientConnection, connected_peers
+from addons.errors import AuditUnavailable
 from addons.extract import connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
@@ -259,7 +262,15 @@ class Judge:
         if stage == "request":
             self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
                                    perf_counter() - started)
-        await durable
+        try:
+            await durable
+        except asyncio.CancelledError:
+            # The entry may be written yet: then what it allows must not stand open, for it is refused.
+            if verdict.lets_through and stage == "request":
+                with suppress(AuditUnavailable):
+                    decision = f"{self._lane.name}/{number}"
+                    self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.DEADLINE))
+            raise
         return replace(judged, number=number)
 
     def too_many_connections(self, peer: str) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 VAULT_SECONDS = 0.5
 STOP_SECONDS = 5.0
+# Longer than a vault that other lanes use may take. Without its keeper the log would go on and no head be signed.
+STALL_SECONDS = 15.0
 
 type _Task = str | list[Secret] | None
 
@@ -28,7 +30,7 @@ type _Task = str | list[Secret] | None
 class Keeper:
     """Takes notes and secrets from the lane's writer, in order, and never makes it wait."""
 
-    def __init__(self, home: Home, lane: str, vault: Vault | None, on_fault: Callable[[str, Exception], None]) -> None:
+    def __init__(self, home: Home, lane: str, vault: Vault | None, on_fault: Callable[[str, BaseException], None]) -> None:
         """`on_fault` hears of what could not be written: `checkpoint` (the end of this keeper) or `vault`."""
         self._home, self._lane, self._vault, self._on_fault = home, lane, vault, on_fault
         path = home.paths.lane(lane) / CHECKPOINTS
@@ -38,6 +40,7 @@ class Keeper:
         self._tasks: SimpleQueue[_Task] = SimpleQueue()
         self._secrets: list[Secret] = []
         self._flush_at = 0.0
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"keeper-{lane}", daemon=True)
 
     def start(self) -> None:
@@ -51,6 +54,12 @@ class Keeper:
         """Keep the values behind the commitments of durable entries."""
         if secrets:
             self._tasks.put(secrets)
+
+    @property
+    def stalled(self) -> bool:
+        """True while a write takes so long that the disk must be taken for lost."""
+        since = self._busy_since
+        return since is not None and time.monotonic() - since > STALL_SECONDS
 
     def stop(self) -> None:
         """Write what is left and end, unless the disk does not answer."""
@@ -74,7 +83,8 @@ class Keeper:
         try:
             while self._step():
                 pass
-        except Exception as fault:  # noqa: BLE001
+        except BaseException as fault:  # noqa: BLE001
+            # Whatever it is: a lane whose keeper ended silently would go on and sign no head any more.
             self._on_fault("checkpoint", fault)
 
     def _step(self) -> bool:
@@ -82,6 +92,12 @@ class Keeper:
             task = self._tasks.get(timeout=max(0.0, self._flush_at - time.monotonic()) if self._secrets else None)
         except Empty:
             task = []
+        self._busy_since = time.monotonic()
+        self._do(task)
+        self._busy_since = None
+        return task is not None
+
+    def _do(self, task: _Task) -> None:
         if isinstance(task, str):
             self.write_checkpoint(task)
         elif task:
@@ -90,7 +106,6 @@ class Keeper:
             self._secrets += task
         if self._secrets and (task is None or time.monotonic() >= self._flush_at):
             self._flush()
-        return task is not None
 
     def _flush(self) -> None:
         secrets, self._secrets = self._secrets, []

@@ -53,7 +53,7 @@ class Lane:
         self._home, self._journal, self._lock = home, journal, lock
         self._intake = Intake(journal.size)
         self._keeper = Keeper(home, self.name, vault, self._keeper_failed)
-        self._keeper_fault: Exception | None = None
+        self._keeper_fault: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: list[Callable[[AuditUnavailable], object]] = []
         self._meter: Meter | None = None
@@ -197,7 +197,7 @@ class Lane:
         ):
             self._keeper.take_checkpoint(self._checkpoint())
 
-    def _keeper_failed(self, where: str, fault: Exception) -> None:
+    def _keeper_failed(self, where: str, fault: BaseException) -> None:
         if where == "checkpoint":
             self._keeper_fault = fault
             self._intake.wake()
@@ -208,6 +208,8 @@ class Lane:
     def _raise_keeper_fault(self) -> None:
         if self._keeper_fault is not None:
             raise self._keeper_fault
+        if self._keeper.stalled:
+            raise AuditUnavailable(f"{self._journal.segment.path}: the disk does not answer; see to it and restart")
 
     def _stop(self, fault: BaseException, group: list[Draft]) -> None:
         """Stop for good. Nothing is tried again: after a failed fsync nobody knows what the disk holds."""

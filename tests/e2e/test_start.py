@@ -19,7 +19,7 @@ from tests.conftest import SCALE
 from tests.e2e import wire
 from tests.e2e.origins import serving
 from tests.e2e.process import POLICY, ROOT, command_line, scratch_environment, started
-from tests.e2e.tree import copy_of_the_tree
+from tests.e2e.tree import copy_of_the_tree, mutant
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +34,7 @@ class Attempt:
     options: list[str] = field(default_factory=list)
     metrics: str = "127.0.0.1:0"
     root: Path = ROOT
+    ahead: list[Path] = field(default_factory=list)
     occupied: bool = False
 
 
@@ -136,6 +137,17 @@ def option(*words: str) -> Callable[[Attempt], None]:
     return give
 
 
+def gate_that_goes_on_after_a_fault(attempt: Attempt) -> None:
+    attempt.root = mutant(attempt.folder, "addons/gate.py", "            _refuse(guard, handler, data, reason)\n", "")
+
+
+def renamed_method(attempt: Attempt) -> None:
+    script = attempt.folder / "another_build.py"
+    script.write_text("from mitmproxy.proxy.layers.http import HttpStream as Stream\n"
+                      "Stream.is_killed = Stream.check_killed\ndel Stream.check_killed\n")
+    attempt.ahead = [script]
+
+
 NAMED_HOST = "an invalid policy, listening on a name"
 CASES: dict[str, tuple[str, Callable[[Attempt], None]]] = {
     "a missing policy": ("POLICY_MISSING", missing_policy),
@@ -159,11 +171,15 @@ CASES: dict[str, tuple[str, Callable[[Attempt], None]]] = {
     "requests that are rewritten": ("OPTION_REFUSED", option("--set", "map_remote=/a/b")),
     "a metrics address without port": ("OPTION_REFUSED", metrics_without_port),
     "an option given twice": ("OPTION_REFUSED", option("--set", "governor_home=/a", "--set", "governor_home=/b")),
+    "a gate that does not hold": ("SELF_TEST", gate_that_goes_on_after_a_fault),
+    "a mitmproxy with other names": ("SELF_TEST", renamed_method),
 }
 WAYS = {"mitmdump": False, "serve": True}
 # Both ways run the same code from here on: one case for each of its steps.
 OF_SERVE = {"an option given twice", "an invalid policy", "a home in use", "a port in use"}
-STARTS = [(way, name) for way in WAYS for name in CASES if way == "mitmdump" or name in OF_SERVE or SCALE >= 10]
+ONLY_AS_A_SCRIPT = {"a gate that does not hold", "a mitmproxy with other names"}
+STARTS = [(way, name) for way in WAYS for name in CASES
+          if way == "mitmdump" or name in OF_SERVE or (SCALE >= 10 and name not in ONLY_AS_A_SCRIPT)]
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +227,8 @@ def attempt_start(folder: Path, arrange: Callable[[Attempt], None], serve: bool)
     attempt.policy.write_text(POLICY)
     arrange(attempt)
     command = [word.replace("governor_metrics=127.0.0.1:0", f"governor_metrics={attempt.metrics}")
-               for word in command_line(attempt.home, attempt.policy, attempt.options, serve)]
+               for word in command_line(attempt.home, attempt.policy, attempt.options, serve, root=attempt.root,
+                                        ahead=attempt.ahead)]
     port = int(command[command.index("--listen-port") + 1])
     with contextlib.ExitStack() as stack:
         if attempt.occupied:
