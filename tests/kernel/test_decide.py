@@ -408,6 +408,14 @@ def test_an_upgrade_to_an_inside_address_is_refused_as_such():
     assert judge(index(rule("allow", "a", websocket=WEBSOCKET)), "wss://x.example/", INSIDE)[0] is Code.PRIVATE_ADDRESS
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_upgrade_that_one_of_its_addresses_is_not_allowed_is_refused(order):
+    policy = index(rule("allow", "a", address=["8.8.8.8"], websocket=WEBSOCKET))
+
+    assert judge(policy, "wss://x.example/", PUBLIC)[0] is Code.ALLOW
+    assert judge(policy, "wss://x.example/", *[PUBLIC, OTHER][::order])[0] is Code.UPGRADE_REFUSED
+
+
 def test_the_remembered_refusal_of_a_request_is_not_that_of_an_upgrade():
     policy = index(rule("allow", "a", to=["y.example"]))
 
