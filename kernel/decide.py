@@ -150,9 +150,15 @@ def _of_request(index: Index, facts: RequestFacts, judged: Judgement) -> Judgeme
 
 
 def from_groups(
-    rules: Mapping[str, Rule], groups: Iterable[str], address: Address | None, literal: bool,
-    scheme: str = "https", body_bytes: int = 0, url_bytes: int = 0,
-) -> Verdict:  # fmt: skip
+    rules: Mapping[str, Rule],
+    groups: Iterable[str],
+    address: Address | None,
+    literal: bool,
+    *,
+    scheme: str,
+    body_bytes: int,
+    url_bytes: int,
+) -> Verdict:
     """The verdict at an address where exactly these rules hold; `address` is None for a verdict on the name alone.
 
     `rules` are the rules, nevers and limits of the policy by name; scheme and sizes are the request's. This is what

@@ -158,8 +158,10 @@ def _tell_check(out: Console, checked: Sequence[_Checked], findings: Sequence[Fi
     found = ", ".join(text for text in counted if not text.startswith("0 ")) or "nothing found"
     rules = _count(sum(len(each.rules) for each in policies), "rule")
     never = sum(len(each.nevers) for each in policies)
+    limits = sum(len(each.limits) for each in policies)
+    limited = f"{_count(limits, 'limit')}, " if limits else ""
     proved = _count(sum(len(each.assertions) for each in policies), "assertion")
-    out.print(f"{found}. {rules}, {never} never, {proved} held, {seconds:.2f} s")
+    out.print(f"{found}. {rules}, {never} never, {limited}{proved} held, {seconds:.2f} s")
     if len(policies) < len(checked):
         out.print("This does not load until the errors are gone." if len(checked) == 1 else
                   f"{len(checked) - len(policies)} of {len(checked)} files do not load until the errors are gone.")

@@ -334,6 +334,12 @@ def test_explain_names_a_limit_that_holds(governor):
     assert matched == [("upload", "allow"), ("limits-1", "limit")]
 
 
+def test_check_counts_the_limits(governor):
+    Path("sizes.yaml").write_text(SIZES)
+
+    assert "2 rules, 0 never, 1 limit, 0 assertions held" in governor("check", "sizes.yaml")[1]
+
+
 def test_a_case_can_have_a_body(governor):
     Path("sizes.yaml").write_text(SIZES)
     Path("sizes.cases.yaml").write_text("""\

@@ -62,6 +62,9 @@ def judge(policy, url, *addresses, agent="claude-1", own=NOBODY):
     return found.verdict.code, found.verdict.rule, found.groups, found.address
 
 
+PLAIN = {"scheme": "https", "body_bytes": 0, "url_bytes": 20}
+
+
 def test_without_a_rule_nothing_is_allowed():
     assert judge(index(), "https://x.example/", PUBLIC) == (Code.DEFAULT_DENY, None, (), PUBLIC)
 
@@ -270,12 +273,12 @@ def test_a_verdict_can_be_replayed_from_the_rules_that_held(groups, address, lit
     rules = {"a": rule("allow", "a"), "d": rule("deny", "d"), "n": rule("never", "n"),
              "i": rule("allow", "i", address=["10.0.0.0/8"]), "l": rule("allow", "l", to=["10.1.2.3"])}  # fmt: skip
 
-    assert from_groups(rules, groups, address, literal).code is code
+    assert from_groups(rules, groups, address, literal, **PLAIN).code is code
 
 
 def test_a_group_that_is_no_rule_is_told():
     with pytest.raises(KeyError):
-        from_groups({}, ("gone",), PUBLIC, False)
+        from_groups({}, ("gone",), PUBLIC, False, **PLAIN)
 
 
 def test_a_verdict_carries_what_the_agent_is_told_and_nothing_the_agent_wrote():
@@ -405,6 +408,14 @@ def test_an_upgrade_to_an_inside_address_is_refused_as_such():
     assert judge(index(rule("allow", "a", websocket=WEBSOCKET)), "wss://x.example/", INSIDE)[0] is Code.PRIVATE_ADDRESS
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_upgrade_that_one_of_its_addresses_is_not_allowed_is_refused(order):
+    policy = index(rule("allow", "a", address=["8.8.8.8"], websocket=WEBSOCKET))
+
+    assert judge(policy, "wss://x.example/", PUBLIC)[0] is Code.ALLOW
+    assert judge(policy, "wss://x.example/", *[PUBLIC, OTHER][::order])[0] is Code.UPGRADE_REFUSED
+
+
 def test_the_remembered_refusal_of_a_request_is_not_that_of_an_upgrade():
     policy = index(rule("allow", "a", to=["y.example"]))
 
@@ -455,7 +466,7 @@ def test_the_headers_tell_all_of_a_host_that_is_an_address():
 def test_a_verdict_on_sizes_can_be_replayed_from_what_held(groups, scheme, body_bytes, url_bytes, code, by):
     held = rule("allow", "a", max_request=10, max_url=20), rule("deny", "d"), rule("limit", "limits-1", max_request=5)
     rules = {each.name: each for each in index(*held).rules}
-    verdict = from_groups(rules, groups, PUBLIC, False, scheme, body_bytes, url_bytes)
+    verdict = from_groups(rules, groups, PUBLIC, False, scheme=scheme, body_bytes=body_bytes, url_bytes=url_bytes)
 
     assert (verdict.code, verdict.rule) == (code, by)
 

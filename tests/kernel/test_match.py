@@ -52,8 +52,8 @@ def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_
 
 def _again(rules: dict[str, Rule], facts: RequestFacts, judged: Judgement) -> Verdict:
     literal = facts.host.address is not None
-    return from_groups(
-        rules, judged.groups, judged.address, literal, facts.scheme, facts.body_bytes, facts.url_bytes)
+    return from_groups(rules, judged.groups, judged.address, literal,
+                       scheme=facts.scheme, body_bytes=facts.body_bytes, url_bytes=facts.url_bytes)
 
 
 def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address], found: Measures) -> None:
