@@ -41,9 +41,9 @@ _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Actio
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
-# A client may send this much of a refused body before it reads the answer on a connection that stays open; of a longer
-# one it is read for so long, and the connection ends.
+# A body of this size is read before it is refused.
 _SMALL_BODY_BYTES = 64 * 1024
+# How long a client may go on sending a body that was refused, before its connection ends.
 _LINGER_SECONDS = 5.0
 _BODILESS = (b"GET", b"HEAD")
 _REFUSED = "governor refused this connection"
@@ -172,7 +172,7 @@ class Hooks:
             # The rest of a body that has begun to pass.
             self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
             refused = self._cut_short(flow, opened, f"its body is larger than {opened.passed.most} bytes")
-            self._send_early(handler, flow, refusal.response(refused, flow.request))
+            self._send_now(handler, flow, refusal.response(refused, flow.request))
             return
         incoming = self._bodies.of(flow)
         assert incoming is not None
@@ -189,16 +189,15 @@ class Hooks:
             await transport.writer.drain()
 
     def _answer_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, judged: Judged) -> None:
-        self._send_early(handler, flow, refusal.response(
+        self._send_now(handler, flow, refusal.response(
             self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target)))
 
-    def _send_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response) -> None:
+    def _send_now(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response, *,
+                  request_is_whole: bool = False) -> None:
+        """Have this answer sent at once, whatever is still to come of the request or from the origin."""
         flow.response = response
         self._early.add(flow)
-        if flow.request.is_http2:
-            return
-        length = declared_bytes(flow.request)
-        if length is None or length > _SMALL_BODY_BYTES or "expect" in flow.request.headers:
+        if not request_is_whole and not flow.request.is_http2:
             response.headers["connection"] = "close"
             # Closed at once, the answer could be lost with what the client is still sending.
             asyncio.get_running_loop().call_later(_LINGER_SECONDS, _close_client, handler)
@@ -243,7 +242,8 @@ class Hooks:
 
     def _responseheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         # What Governor itself or another addon answers does not come from an origin.
-        if flow.response is None or not self._outcomes.awaits(flow):
+        opened = self._outcomes.opened(flow)
+        if flow.response is None or opened is None:
             return
         if flow.response.status_code == 101 and not self._becomes_websocket(flow, flow.response):
             # What follows has no layer, so there is no answer but the end.
@@ -254,7 +254,8 @@ class Hooks:
         too_large = self._outcomes.too_large(flow)
         if too_large is not None:
             reason = f"the answer is larger than {too_large.most} bytes"
-            self._refuse_answer(handler, flow, Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason))
+            verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason)
+            self._refuse_answer(handler, flow, opened, verdict)
             return
         flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
@@ -284,20 +285,28 @@ class Hooks:
     def _cut_short(self, flow: http.HTTPFlow, opened: OpenFlow, why: str) -> refusal.Refused:
         """What is told of a flow that was let through and went over its cap."""
         cap = opened.passed
-        verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why)
+        return self._told(flow, opened, Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why))
+
+    def _told(self, flow: http.HTTPFlow, opened: OpenFlow, verdict: Verdict) -> refusal.Refused:
+        """What is told of a flow that was let through and does not go on."""
         return refusal.Refused(verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id,
                                opened.decision, self._judge.contact)
 
-    def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
+    def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow,
+                       verdict: Verdict) -> None:
         """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""
-        cut(handler, flow.server_conn)
-        refused = refusal.Refused(verdict, method_of(flow.request), flow.request.host, None, flow.id, None, None)
-        response = flow.response = refusal.response(refused, flow.request)
         # What the origin has sent of a body would follow this head, and could be an answer of its own making.
-        response.content = b""
-        response.stream = _drop
+        self._send_now(handler, flow, self._taken_back(handler, flow, opened, verdict),
+                       request_is_whole=not opened.streams)
+
+    def _taken_back(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow,
+                    verdict: Verdict) -> http.Response:
+        """The refusal of a flow that was let through, which ends here."""
+        cut(handler, flow.server_conn)
         self._outcomes.refused(flow, verdict.code)
         answerable(flow)
+        return refusal.response(
+            self._told(flow, opened, verdict), flow.request, self._judge.is_llm_host(flow.request.host))
 
     def _response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         trailers = flow.response.trailers if flow.response else None
@@ -320,9 +329,10 @@ class Hooks:
         why = origin_failure.explain(flow.error.msg if flow.error else "")
         verdict = Verdict(Action.ALLOW, Code.ORIGIN_FAILED, reason=why)
         shown = flow.metadata
-        refused = refusal.Refused(verdict, method_of(flow.request), flow.request.host, shown.get("governor.agent"),
-                                  flow.id, shown.get("governor.entry"), None)
-        return refusal.response(refused, flow.request)
+        host = flow.request.host
+        refused = refusal.Refused(verdict, method_of(flow.request), host, shown.get("governor.agent"), flow.id,
+                                  shown.get("governor.entry"), None)
+        return refusal.response(refused, flow.request, self._judge.is_llm_host(host))
 
     def _next_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer) -> None:
         if chosen.layer is not None and not isinstance(chosen.layer, _GOVERNED_LAYERS):
@@ -400,7 +410,7 @@ class Hooks:
         """Answer a fault before the end of the request: this must not fail either."""
         self._refuse_flow(handler, flow, error)
         assert flow.response is not None
-        self._send_early(handler, flow, flow.response)
+        self._send_now(handler, flow, flow.response)
 
     def _refuse_started(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         backpressure.release(handler)
@@ -421,15 +431,17 @@ class Hooks:
         return Verdict(Action.DENY, Code.FAULT, reason="an internal fault")
 
     def _refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
-        if self._outcomes.awaits(flow):
-            self._refuse_answer(handler, flow, self._verdict_of(error))
+        opened = self._outcomes.opened(flow)
+        if opened is not None:
+            self._refuse_answer(handler, flow, opened, self._verdict_of(error))
         self._fault(handler, flow, error)
 
     def _refuse_whole(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         """Take back a complete answer; where it has passed already, all that is left is not to end it well."""
-        if self._outcomes.awaits(flow):
+        opened = self._outcomes.opened(flow)
+        if opened is not None:
             if flow.response is not None and not flow.response.stream:
-                self._refuse_answer(handler, flow, self._verdict_of(error))
+                flow.response = self._taken_back(handler, flow, opened, self._verdict_of(error))
             else:
                 self._outcomes.refused(flow, self._verdict_of(error).code)
                 if flow.killable:
@@ -572,7 +584,3 @@ def _not_ours(fields: Fields) -> Fields:
     if any(name.lower().startswith(_OURS) for name, _ in fields):
         return tuple(pair for pair in fields if not pair[0].lower().startswith(_OURS))
     return fields
-
-
-def _drop(_: bytes) -> list[bytes]:
-    return []
