@@ -275,6 +275,58 @@ def test_on_a_full_disk_everything_is_refused_and_the_log_says_so(tmp_path: Path
         assert [entry["code"] for entry in governor.entries("fault")] == ["AUDIT_UNAVAILABLE"]
         assert governor.entries()[-1]["type"] == "close"
         assert governor.verify()["result"] == "verified"
+        (disk / "filler").unlink()
+        with started(disk) as again:
+            assert status(again, origin) == 200
+
+
+# A folder is lost, and comes back
+
+
+def moved_away(folder: Path) -> None:
+    (folder / "home" / "audit").rename(folder / "away")
+
+
+def moved_back(folder: Path) -> None:
+    (folder / "away").rename(folder / "home" / "audit")
+
+
+def locked(folder: Path) -> None:
+    (folder / "home" / "audit" / "lanes").chmod(0)
+
+
+def unlocked(folder: Path) -> None:
+    (folder / "home" / "audit" / "lanes").chmod(0o700)
+
+
+# Root without the power to pass by permissions: as subject to them as anyone.
+POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+@pytest.mark.parametrize(("damage", "repair"), [(moved_away, moved_back), (locked, unlocked)])
+def test_what_is_lost_stops_everything_says_so_and_a_restart_takes_it_up_again(
+        tmp_path: Path, damage: Callable[[Path], None], repair: Callable[[Path], None]) -> None:
+    """A file system cannot be made read-only under an open log; an error of its own stops the lane the same way."""
+    wrapper = POWERLESS if damage is locked and os.geteuid() == 0 else ()
+    if wrapper and subprocess.run([*wrapper, "true"], capture_output=True).returncode:
+        pytest.skip("the permissions of root can only be taken away by setpriv")
+    with serving() as origin:
+        with started(tmp_path, wrapper=wrapper) as governor:
+            before = status(governor, origin)
+            damage(tmp_path)
+            lost = [refusal(governor, origin) for _ in range(3)]
+            ready, told = readiness(governor), "\n".join(governor.output)
+            governor.stop()
+        repair(tmp_path)
+        seen = len(origin.seen.requests)
+        with started(tmp_path, wrapper=wrapper) as governor:
+            after, verified = status(governor, origin), governor.verify()["result"]
+
+        assert (before, after, verified) == (200, 200, "verified")
+        assert lost == [(403, "AUDIT_UNAVAILABLE")] * 3
+        assert (seen, ready) == (1, 503)
+        assert "governor: stopped: " in told
+        assert "restart" in told
 
 
 @contextlib.contextmanager
