@@ -28,6 +28,7 @@ from addons import (
     own_output,
     policy_store,
     settings,
+    socks5,
     trailers,
 )
 from addons.agents_control import agents_handler
@@ -172,6 +173,7 @@ class _Running:
         origin_failure.install(hooks.origin_failed)
         speed_up(ctx.master.addons)
         trailers.install()
+        socks5.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
@@ -210,7 +212,7 @@ class _Running:
         self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
         self._heartbeat()
         self._ready = True
-        banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
+        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder)
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()

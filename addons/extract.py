@@ -40,7 +40,10 @@ class Extracted:
 
 def connect_target(request: http.Request) -> tuple[Host, int]:
     """Where a CONNECT wants to go. Raises `NonCanonical`."""
-    return normal.host(request.data.host), request.data.port
+    host, port = normal.host(request.data.host), request.data.port
+    if not 1 <= port <= 65535:
+        raise NonCanonical(Code.NON_CANONICAL, "the port is not a number from 1 to 65535")
+    return host, port
 
 
 def method_of(request: http.Request) -> str:

@@ -14,7 +14,7 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
-from addons import gate, policy_store, trailers
+from addons import gate, policy_store, socks5, trailers
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
@@ -143,7 +143,7 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 
 @contextlib.asynccontextmanager
-async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterator[Inside]:
+async def inside(home: Home, *others: Any, policy: str = POLICY, mode: str = "regular") -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
@@ -156,7 +156,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY) -> AsyncIterato
                   RefusalRate(lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics)
     with _installed(place.hooks):
-        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
+        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
                 yield place
             finally:
@@ -184,6 +184,7 @@ def _answering(place: Inside) -> Any:
 def _installed(hooks: Hooks) -> Any:
     gate.install(hooks.guards())
     trailers.install()
+    socks5.install()
     try:
         yield
     finally:
@@ -199,10 +200,11 @@ def uninstall() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(place: Inside, others: tuple[Any, ...]) -> AsyncIterator[None]:
+async def _listening(place: Inside, others: tuple[Any, ...], mode: str) -> AsyncIterator[None]:
     server = Proxyserver()
     with taddons.context(*others, server, NextLayer()) as context:
-        context.configure(server, listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy", rawtcp=False)
+        context.configure(server, mode=[mode], listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy",
+                          rawtcp=False)
         assert await server.setup_servers()
         server.running()
         place.port = server.listen_addrs()[0][1]
