@@ -31,11 +31,13 @@ class Pinned:
 class ClientConnection:
     """One client's TCP connection.
 
-    `tunnel` is the destination of its CONNECT once that was answered 200. `handshake_failed` says that a client of this
+    `tunnel` is the destination of its CONNECT once that was granted. `handshake_failed` says that a client of this
     address rejected our certificate last. `ending` is what the log has to say of a connection beyond its requests.
+    `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
     """
 
     peer: str
+    socks: bool = False
     requests: int = 0
     open_flows: set[str] = field(default_factory=set)
     tunnel: tuple[Host, int] | None = None

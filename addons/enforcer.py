@@ -39,6 +39,7 @@ from addons import (
     policy_store,
     request_bodies,
     settings,
+    socks5,
     trailers,
     websocket_layer,
 )
@@ -203,6 +204,7 @@ class _Running:
         backlog.install()
         closing.install()
         websocket_layer.install(self._outcomes.watch)
+        socks5.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
@@ -244,7 +246,7 @@ class _Running:
         self._watchdog = Watchdog(self._loop, self.lane)
         self._watchdog.start()
         self._ready = True
-        banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
+        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder)
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from time import monotonic
@@ -11,12 +12,13 @@ from typing import Any
 from weakref import WeakSet
 
 from mitmproxy import http, tls
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import backpressure, ending_words, origin_failure, refusal, resolver, websocket_handshake
+from addons import backpressure, ending_words, origin_failure, refusal, resolver, socks5, websocket_handshake
 from addons.connections import ClientConnection
 from addons.cutting import Ending
 from addons.errors import AuditUnavailable
@@ -70,6 +72,9 @@ class Hooks:
             "client_disconnected": Guard(self._despite(self._client_disconnected), before=_wake_holds,
                                          after=self._client_disconnected),
             "http_connected": Guard(self._refuse_tunnel),
+            "socks5_auth": Guard(self._refuse_socks5_auth, before=self._take_socks5_credentials,
+                                 after=self._socks5_auth),
+            "socks5_connect": Guard(self._refuse_socks5_connect, after=self._socks5_connect),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
             "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
             "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
@@ -99,13 +104,17 @@ class Hooks:
 
     def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
         peer = str(client.peername[0])
-        self._connections[handler] = ClientConnection(peer, handshake_failed=peer in self._distrusting)
+        self._connections[handler] = ClientConnection(
+            peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
 
     def _client_disconnected(self, handler: ConnectionHandler, client: Client) -> None:
         connection = self._connections.pop(handler, None)
         if connection is None:
             return
         self._outcomes.client_gone(connection)
+        refused = socks5.refused(handler.layer)
+        if refused is not None:
+            connection.ending = ("refused", refused)
         ending = connection.ending or (("no_request", None) if connection.requests == 0 else None)
         if ending and not self._lane.stopped and not self._judge.too_many_connections(connection.peer):
             self._lane.record("connection", entry.connection(connection.peer, *ending))
@@ -119,6 +128,31 @@ class Hooks:
         connection = self._connections.get(handler)
         if connection is not None and connection.tunnel is None:
             connection.credentials = [value.decode("latin-1") for value in taken]
+
+    def _take_socks5_credentials(self, handler: ConnectionHandler, said: modes.Socks5AuthData) -> None:
+        # Without a password nobody has said who it is: some clients always offer the name of the user they run as.
+        login = b64encode(f"{said.username}:{said.password}".encode()).decode() if said.password else None
+        said.username = said.password = ""
+        said.valid = False
+        self._connections[handler].credentials = [f"Basic {login}"] if login else []
+
+    async def _socks5_auth(self, handler: ConnectionHandler, said: modes.Socks5AuthData) -> None:
+        connection = self._connections[handler]
+        judged = await self._judge.credentials(connection, socks5.connect_flow(handler.client))
+        said.valid = judged.verdict.lets_through
+        if not said.valid:
+            connection.requests += 1
+
+    async def _socks5_connect(self, handler: ConnectionHandler, wanted: socks5.Wanted) -> None:
+        connection = self._connections[handler]
+        connection.requests += 1
+        judged = await self._judge.connect(connection, wanted.flow)
+        if not judged.verdict.lets_through or judged.host is None or judged.port is None:
+            wanted.reply = socks5.Reply.NOT_ALLOWED
+            return
+        wanted.flow.request.data.host = judged.host.name
+        connection.tunnel = (judged.host, judged.port)
+        wanted.reply = socks5.Reply.SUCCEEDED
 
     async def _http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections[handler]
@@ -337,6 +371,9 @@ class Hooks:
     def _next_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer) -> None:
         if chosen.layer is not None and not isinstance(chosen.layer, _GOVERNED_LAYERS):
             raise _Ungoverned(type(chosen.layer).__name__)
+        connection = self._connections.get(handler)
+        if connection is not None and connection.socks and connection.tunnel is None:
+            raise _Ungoverned("a SOCKS5 tunnel without a verdict")
 
     def _tls_clienthello(self, handler: ConnectionHandler, hello: tls.ClientHelloData) -> None:
         hello.ignore_connection = False
@@ -345,6 +382,9 @@ class Hooks:
         # Speak to the origin what the client speaks to us: a translation loses header case and the reason phrase.
         negotiated = handler.client.alpn
         start.conn.alpn_offers = list(dict.fromkeys((negotiated or _HTTP_1, _HTTP_1)))
+        # Not in the client's spelling: the origin is asked for the name that was judged.
+        if isinstance(start.conn, Server) and start.conn.address is not None:
+            start.conn.sni = start.conn.address[0]
 
     def _tls_established_client(self, handler: ConnectionHandler, established: tls.TlsData) -> None:
         connection = self._connections.get(handler)
@@ -463,6 +503,15 @@ class Hooks:
     def _refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
         client.error = _REFUSED
         self._fault(handler, client, error)
+
+    def _refuse_socks5_auth(self, handler: ConnectionHandler, said: modes.Socks5AuthData, error: BaseException) -> None:
+        said.valid = False
+        said.username = said.password = ""
+        self._fault(handler, said, error)
+
+    def _refuse_socks5_connect(self, handler: ConnectionHandler, wanted: socks5.Wanted, error: BaseException) -> None:
+        wanted.reply = socks5.Reply.GENERAL_FAILURE
+        self._fault(handler, wanted, error)
 
     def _refuse_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer, error: BaseException) -> None:
         chosen.layer = _Closing(chosen.context)

@@ -26,6 +26,7 @@ from addons import (
     origin_heads,
     policy_store,
     request_bodies,
+    socks5,
     trailers,
 )
 from addons.deadlines import Deadlines
@@ -172,7 +173,8 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 
 @contextlib.asynccontextmanager
-async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0) -> AsyncIterator[Inside]:
+async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0,
+                 mode: str = "regular") -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
@@ -186,7 +188,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
                   RefusalRate(lambda: 0.0), bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics, bodies)
     with _installed(place.hooks, bodies, deadline):
-        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
+        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
                 yield place
             finally:
@@ -225,6 +227,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     origin_heads.install()
     backlog.install()
     closing.install()
+    socks5.install()
     try:
         yield
     finally:
@@ -241,10 +244,11 @@ def uninstall() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(place: Inside, others: tuple[Any, ...]) -> AsyncIterator[None]:
+async def _listening(place: Inside, others: tuple[Any, ...], mode: str) -> AsyncIterator[None]:
     server = Proxyserver()
     with taddons.context(*others, server, NextLayer()) as context:
-        context.configure(server, listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy", rawtcp=False)
+        context.configure(server, mode=[mode], listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy",
+                          rawtcp=False)
         assert await server.setup_servers()
         server.running()
         place.port = server.listen_addrs()[0][1]

@@ -285,7 +285,6 @@ def test_governor_has_no_datagram_socket(yard: Yard) -> None:
 
 
 @pytest.mark.case(41)
-@pytest.mark.xfail(strict=True, reason="SOCKS5 mode is made on branch socks5")
 def test_raw_bytes_by_socks5_reach_no_one(tmp_path: Path) -> None:
     with recording() as origin, started(tmp_path, POLICY, ["--mode", "socks5"]) as socks, wire.dial(
             socks.port) as connection:
