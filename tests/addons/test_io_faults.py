@@ -243,7 +243,7 @@ async def test_no_request_passes_for_long_without(
     faulty = Faulty(fault)
     monkeypatch.setattr(lane, "CHECKPOINT_SECONDS", 0.1)
     monkeypatch.setattr(keeper, "VAULT_SECONDS", 0.0)
-    monkeypatch.setattr(keeper, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(keeper, "STALL_SECONDS", 0.3 if fault == "hang" else 60.0)
     monkeypatch.setattr(keeper, "STOP_SECONDS", 0.3)
     async with raw_origin() as origin, inside(home) as place:
         faulty.before(monkeypatch, kept.owner, kept.name, lambda *_: threading.current_thread().name == kept.thread)
