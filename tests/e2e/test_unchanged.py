@@ -167,6 +167,7 @@ class Script:
 
 @contextlib.asynccontextmanager
 async def scripted(chain: Path | None = None) -> AsyncIterator[Script]:
+    """Speaks HTTP/1 alone, and would over TLS let a client choose HTTP/2: one that speaks HTTP/1 to us must not."""
     script, writers = Script(), set[asyncio.StreamWriter]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,7 +183,7 @@ async def scripted(chain: Path | None = None) -> AsyncIterator[Script]:
             await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=_serving(chain, "http/1.1"))
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=_serving(chain, "h2", "http/1.1"))
     script.port = server.sockets[0].getsockname()[1]
     try:
         yield script
@@ -192,12 +193,12 @@ async def scripted(chain: Path | None = None) -> AsyncIterator[Script]:
             writer.transport.abort()
 
 
-def _serving(chain: Path | None, alpn: str) -> ssl.SSLContext | None:
+def _serving(chain: Path | None, *alpn: str) -> ssl.SSLContext | None:
     if chain is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
-    context.set_alpn_protocols([alpn])
+    context.set_alpn_protocols(list(alpn))
     return context
 
 
