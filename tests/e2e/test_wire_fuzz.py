@@ -32,6 +32,7 @@ from tests.e2e.mutations import PREFACE
 from tests.e2e.process import Governor, started
 from tests.e2e.readers import LENIENT, STRICT, Message, Reader
 from tests.e2e.recorders import OK, Recorder, recording
+from tests.e2e.watch import Held
 
 pytestmark = pytest.mark.e2e
 
@@ -247,7 +248,7 @@ def healthy(governor: Governor, answer: bytes, before: int, expected: bytes = OK
 
 
 def descriptors(governor: Governor) -> int:
-    return len(os.listdir(f"/proc/{governor.process.pid}/fd"))
+    return len(Held(governor.process.pid).descriptors)
 
 
 # Answers
