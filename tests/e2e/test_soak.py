@@ -115,7 +115,8 @@ async def good(port: int, origin: int, requests: Iterator[int]) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answered = 0
     for number in requests:
-        writer.write(f"GET http://localhost:{origin}/{number % 100} HTTP/1.1\r\nHost: localhost:{origin}\r\n\r\n".encode())
+        url, host = f"http://localhost:{origin}/{number % 100}", f"localhost:{origin}"
+        writer.write(f"GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\nok"), SECONDS)
         answered += answer.startswith(b"HTTP/1.1 200 ")
     writer.close()
