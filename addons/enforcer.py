@@ -32,6 +32,8 @@ from addons import (
     framing,
     gate,
     gate_trial,
+    heads,
+    http2_limits,
     listeners,
     origin_failure,
     origin_heads,
@@ -43,6 +45,7 @@ from addons import (
     trailers,
     websocket_layer,
 )
+from addons.admission import Admission, raise_file_limit
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
@@ -190,7 +193,8 @@ class _Running:
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, MODE, time.time))
-        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies)
+        hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
+                                    Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
         gate.install(hooks.guards(), self._deadlines)
         crashes.install(hooks.crashed)
@@ -202,6 +206,8 @@ class _Running:
         framing.install()
         origin_heads.install()
         backlog.install()
+        heads.install(hooks.head_begun, hooks.head_abandoned)
+        http2_limits.install(hooks.protocol_broken)
         closing.install()
         websocket_layer.install(self._outcomes.watch)
         socks5.install()
@@ -250,16 +256,21 @@ class _Running:
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()
+        self._write_refusals()
+        self._hooks.sweep()
+        if self._turned >= self._next_flush:
+            self._next_flush = self._turned + _FLUSH_SECONDS
+            self._flushing = self._loop.run_in_executor(None, self._flush)
+        self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
+
+    def _write_refusals(self) -> None:
+        """Write down what was only counted since the last time."""
         now = datetime.now(UTC)
         for source, uncounted in self._rate.drain().items():
             with contextlib.suppress(AuditUnavailable):
                 start = datetime.fromtimestamp(uncounted.start, UTC)
                 self.lane.record("refusals", entry.refusals(source, uncounted.counts, entry.timestamp(start),
                                                             entry.timestamp(now)))
-        if self._turned >= self._next_flush:
-            self._next_flush = self._turned + _FLUSH_SECONDS
-            self._flushing = self._loop.run_in_executor(None, self._flush)
-        self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
 
     def _stopped(self, reason: AuditUnavailable) -> None:
         """The log has failed: everything is refused from here on."""
@@ -307,7 +318,7 @@ class _Running:
             "ready": all(checks.values()), "mode": MODE, "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self._registry.tokens.ids), "halted": [],
-            "hints": [f"{name} failed" for name, holds in checks.items() if not holds],
+            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._hooks.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
@@ -329,6 +340,7 @@ class _Running:
         gate.close()
         self._flush()
         self._outcomes.cut_all()
+        self._write_refusals()
         self.lane.close(reason)
         self._server.stop()
         self._locks.close()
@@ -339,7 +351,7 @@ class _Running:
 def _prove_gate() -> None:
     """Refuse to start on a mitmproxy on which the gate does not hold, with the dispatch that will be in use."""
     convert = dispatch.convert if dispatch.speed_up(ctx.master.addons) else None
-    let_through = gate_trial.failures(lambda stub: Hooks(stub, stub, stub, stub, stub).guards(), convert)
+    let_through = gate_trial.failures(lambda stub: Hooks(stub, stub, stub, stub, stub, stub).guards(), convert)
     if let_through:
         raise StartRefused(StartCode.SELF_TEST, f"on this mitmproxy nothing holds back {'; '.join(let_through)}")
 

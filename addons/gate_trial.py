@@ -36,13 +36,15 @@ _EDITED = "/edited-by-another-addon"
 
 
 class CannotJudge:
-    """Stands where judge, lane, outcomes, metrics and bodies stand, and can do none of their work."""
+    """Stands where judge, lane, outcomes, metrics, bodies and admission stand, and can do none of their work."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
         self.stopped = True
 
     def fault(self, _: str) -> None: ...
+
+    def enter(self, _: str) -> None: ...
 
     def opened(self, _: object) -> None: ...
 

@@ -18,18 +18,32 @@ from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import backpressure, ending_words, origin_failure, refusal, resolver, socks5, websocket_handshake
+from addons import (
+    backpressure,
+    ending_words,
+    first_bytes,
+    gate,
+    origin_failure,
+    refusal,
+    resolver,
+    socks5,
+    websocket_handshake,
+)
+from addons.admission import Admission, Stall
 from addons.connections import ClientConnection
 from addons.cutting import Ending
 from addons.errors import AuditUnavailable
 from addons.extract import method_of
 from addons.gate import Guard, Refuse, client_left, cut
+from addons.heads import Unreadable
 from addons.holds import EndedWhileHeld, answerable
 from addons.judge import Judge, Judged, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics, Side
 from addons.outcomes import OpenFlow, Outcomes, declared_bytes
+from addons.rejections import Refuser, Rejections, product
 from addons.request_bodies import RequestBodies
+from addons.sweeps import LINGER_SECONDS, Overdue, overdue
 from kernel import entry
 from kernel.verdict import Action, Code, Verdict
 
@@ -54,12 +68,15 @@ _REFUSED = "governor refused this connection"
 class Hooks:
     """The hooks of one process."""
 
-    def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics, bodies: RequestBodies) -> None:
+    def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics, bodies: RequestBodies,
+                 admission: Admission) -> None:
         self._judge, self._outcomes, self._lane, self._metrics = judge, outcomes, lane, metrics
-        self._bodies = bodies
+        self._bodies, self._admission, self._rejections = bodies, admission, Rejections()
         # Flows whose refusal does not wait for the end of the request.
         self._early: WeakSet[http.HTTPFlow] = WeakSet()
         self._connections: dict[ConnectionHandler, ClientConnection] = {}
+        # The same for mitmproxy's layers, which know their client and no handler.
+        self._by_client: dict[str, ClientConnection] = {}
         # Client addresses whose last handshake failed: they cannot be shown a refusal inside a tunnel.
         self._distrusting: dict[str, None] = {}
 
@@ -77,6 +94,7 @@ class Hooks:
             "socks5_connect": Guard(self._refuse_socks5_connect, after=self._socks5_connect),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
             "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
+            "governor_unreadable": Guard(self._refuse_unreadable, after=self._unreadable),
             "governor_body_refused": Guard(self._refuse_early, after=self._body_refused),
             "governor_body_sent": Guard(self._refuse_sending, after=self._body_sent, patient=True),
             "governor_stream_started": Guard(self._refuse_started, after=self._stream_started),
@@ -102,22 +120,108 @@ class Hooks:
             **{name: Guard(self._close, before=self._ungoverned) for name in _UNGOVERNED},
         }
 
-    def _client_connected(self, handler: ConnectionHandler, client: Client) -> None:
+    def _client_connected(self, handler: ConnectionHandler, client: Client) -> Awaitable[None] | None:
         peer = str(client.peername[0])
-        self._connections[handler] = ClientConnection(
-            peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
+        stall = self._admission.enter(peer)
+        if stall is None or stall.admitted:
+            connection = ClientConnection(
+                peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
+            self._connections[handler] = self._by_client[client.id] = connection
+        return None if stall is None else self._stall(handler, client, stall)
+
+    async def _stall(self, handler: ConnectionHandler, client: Client, stall: Stall) -> None:
+        """Let a new connection wait, unread, so that who opens one after the other slows down."""
+        try:
+            with backpressure.held(handler):
+                await asyncio.sleep(stall.seconds)
+        finally:
+            if not stall.admitted:
+                client.error = _REFUSED
+                self._admission.turned_away()
+        connection = self._connections.get(handler)
+        if connection is not None:
+            connection.since = monotonic()
 
     def _client_disconnected(self, handler: ConnectionHandler, client: Client) -> None:
         connection = self._connections.pop(handler, None)
         if connection is None:
             return
+        self._by_client.pop(client.id, None)
+        self._admission.leave(connection.peer)
         self._outcomes.client_gone(connection)
+        for flow in tuple(connection.begun.values()):
+            self._incomplete(connection, flow)
         refused = socks5.refused(handler.layer)
         if refused is not None:
-            connection.ending = ("refused", refused)
-        ending = connection.ending or (("no_request", None) if connection.requests == 0 else None)
-        if ending and not self._lane.stopped and not self._judge.too_many_connections(connection.peer):
-            self._lane.record("connection", entry.connection(connection.peer, *ending))
+            connection.end("refused", refused)
+        elif connection.requests == 0:
+            connection.end("no_request")
+        if connection.ending and not connection.recorded and not self._lane.stopped:
+            self._judge.record_connection(connection, *connection.ending)
+
+    def sweep(self) -> None:
+        """End the connections that have had their time."""
+        now = monotonic()
+        for handler, connection in tuple(self._connections.items()):
+            match overdue(connection, self._bodies, now):
+                case Overdue.OVER:
+                    _close_client(handler)
+                case Overdue.TIMED_OUT:
+                    if not connection.begun:
+                        connection.end("timed_out")
+                    gate.end(handler)
+
+    def hints(self) -> list[str]:
+        """What an operator should know of the clients."""
+        return self._rejections.hints()
+
+    def head_begun(self, client: Client) -> None:
+        """A part of a request's head has come, and not its end."""
+        connection = self._by_client.get(client.id)
+        if connection is not None and connection.head_since is None:
+            connection.head_since = monotonic()
+
+    def head_abandoned(self, client: Client) -> None:
+        """A client has left in the midst of a head."""
+        connection = self._by_client.get(client.id)
+        if connection is not None:
+            connection.end("incomplete_request")
+
+    def protocol_broken(self, client: Client) -> None:
+        """An HTTP/2 connection ends by an error of its protocol."""
+        connection = self._by_client.get(client.id)
+        if connection is not None:
+            connection.end("protocol_error", Code.MALFORMED)
+
+    async def _unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
+        connection, flow = self._connections[handler], request.flow
+        connection.head_since, connection.close_at = None, monotonic() + LINGER_SECONDS
+        with backpressure.held(handler):
+            if flow is None:
+                request.response = refusal.response(await self._judge.no_request(connection, request.reason))
+            else:
+                connection.requests += 1
+                _forget_begun(connection, flow)
+                judged = await self._judge.unreadable(connection, flow, request.reason)
+                request.response = refusal.response(self._judge.refused(judged, flow), flow.request)
+                self._show(flow, judged)
+        if flow is not None and flow.request.is_http2 and handler.client.alpn == b"h2":
+            connection.close_at = None
+        else:
+            request.response.headers["connection"] = "close"
+
+    def _refuse_unreadable(self, handler: ConnectionHandler, request: Unreadable, error: BaseException) -> None:
+        refused = refusal.Refused(self._verdict_of(error), "", "", None, None, None, None)
+        request.response = refusal.response(refused)
+        request.response.headers["connection"] = "close"
+        self._fault(handler, request, error)
+
+    def _incomplete(self, connection: ClientConnection, flow: http.HTTPFlow) -> None:
+        """Write down a request that ended before it could be judged."""
+        _forget_begun(connection, flow)
+        connection.requests += 1
+        if not self._lane.stopped:
+            self._judge.record_incomplete(connection, flow)
 
     def _take_credentials(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         # Before any other addon: mitmweb, a save and the origin must never see a token.
@@ -157,8 +261,12 @@ class Hooks:
     async def _http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections[handler]
         connection.requests += 1
+        connection.head_since, connection.since = None, monotonic()
         judged = await self._judge.connect(connection, flow)
         self._show(flow, judged)
+        connection.agent = judged.agent.id if judged.agent else None
+        connection.client = product(flow.request.headers.get("user-agent", ""))
+        connection.since = monotonic()
         if not judged.verdict.lets_through or judged.host is None or judged.port is None:
             flow.response = refusal.response(self._judge.refused(judged, flow), flow.request)
             return
@@ -175,7 +283,11 @@ class Hooks:
         # A streamed request leaves before its verdict.
         flow.request.stream = False
         connection = self._connections.get(handler)
-        if connection is None or flow.error is not None or not _is_worth_judging_early(flow.request):
+        if connection is None:
+            return None
+        connection.begun[flow.id] = flow
+        connection.head_since, connection.since, connection.entered = None, monotonic(), True
+        if flow.error is not None or not _is_worth_judging_early(flow.request):
             return None
         return self._judge_headers(handler, connection, flow)
 
@@ -187,6 +299,7 @@ class Hooks:
             judged = await self._judge.headers(handler, connection, flow, declared)
         if judged is None:
             return
+        _forget_begun(connection, flow)
         connection.requests += 1
         if judged.verdict.lets_through:
             opened = self._outcomes.begin(flow, judged, connection, 0, streams=True)
@@ -212,6 +325,7 @@ class Hooks:
         assert incoming is not None
         if incoming.fault is not None:
             raise incoming.fault
+        _forget_begun(connection, flow)
         connection.requests += 1
         judged = await self._judge.body_refused(connection, flow, incoming)
         self._answer_early(handler, flow, judged)
@@ -244,6 +358,7 @@ class Hooks:
         if connection is None:
             judged = await self._judge.replay(flow)
         else:
+            _forget_begun(connection, flow)
             connection.requests += 1
             _make_sendable(flow.request, self._bodies.size(flow))
             judged = await self._judge.request(handler, connection, flow)
@@ -350,13 +465,25 @@ class Hooks:
             flow.response.trailers = trailers if handler.client.alpn == b"h2" and trailers.fields else None
         if flow.websocket is None:
             self._outcomes.completed(flow)
+        self._rests(handler)
 
     def _websocket_end(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         self._outcomes.websocket_ended(flow)
+        self._rests(handler)
 
     def _error(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         self._bodies.forget(flow)
         self._outcomes.failed(flow)
+        connection = self._connections.get(handler)
+        if connection is not None and flow.id in connection.begun:
+            self._incomplete(connection, flow)
+        self._rests(handler)
+
+    def _rests(self, handler: ConnectionHandler) -> None:
+        """Begin to count the time in which nothing goes on."""
+        connection = self._connections.get(handler)
+        if connection is not None:
+            connection.since = monotonic()
 
     def origin_failed(self, flow: http.HTTPFlow) -> http.Response:
         """The 502 of an allowed request whose origin failed before it answered."""
@@ -372,8 +499,26 @@ class Hooks:
         if chosen.layer is not None and not isinstance(chosen.layer, _GOVERNED_LAYERS):
             raise _Ungoverned(type(chosen.layer).__name__)
         connection = self._connections.get(handler)
-        if connection is not None and connection.socks and connection.tunnel is None:
+        if connection is None:
+            return
+        if connection.socks and connection.tunnel is None:
             raise _Ungoverned("a SOCKS5 tunnel without a verdict")
+        self._look(connection, chosen)
+
+    def _look(self, connection: ClientConnection, chosen: layer.NextLayer) -> None:
+        """Wait for more where too little has come to tell what it is; refuse what a tunnel is not for."""
+        connection.entered = connection.tunnel is not None
+        if isinstance(chosen.layer, (layers.ClientTLSLayer, layers.ServerTLSLayer)):
+            connection.handshake_since = monotonic()
+        if not isinstance(chosen.layer, layers.HttpLayer):
+            return
+        spoken = first_bytes.spoken(chosen.data_client())
+        if spoken is first_bytes.Speaks.UNDECIDED:
+            chosen.context.layers.remove(chosen.layer)
+            chosen.layer = None
+        elif spoken is not first_bytes.Speaks.HTTP and connection.tunnel is not None:
+            # On the proxy's own port the client is told what it should speak.
+            raise _Ungoverned("a protocol that is neither TLS nor HTTP")
 
     def _tls_clienthello(self, handler: ConnectionHandler, hello: tls.ClientHelloData) -> None:
         hello.ignore_connection = False
@@ -389,15 +534,19 @@ class Hooks:
     def _tls_established_client(self, handler: ConnectionHandler, established: tls.TlsData) -> None:
         connection = self._connections.get(handler)
         if connection is not None:
-            connection.handshake_failed = False
+            connection.handshake_failed, connection.handshake_since = False, None
+            connection.since = monotonic()
             self._distrusting.pop(connection.peer, None)
+            self._rejections.forget(Refuser(connection.peer, connection.agent, connection.client))
 
     def _tls_failed_client(self, handler: ConnectionHandler, failed: tls.TlsData) -> None:
         self._metrics.tls_failure(Side.CLIENT)
         connection = self._connections.get(handler)
         if connection is not None:
-            connection.handshake_failed = True
-            connection.ending = ("handshake_failed", None)
+            connection.handshake_failed, connection.handshake_since = True, None
+            connection.end("handshake_failed")
+            if any(sign in (failed.conn.error or "") for sign in _REJECTING):
+                self._rejections.note(Refuser(connection.peer, connection.agent, connection.client), monotonic())
             if len(self._distrusting) < _REMEMBERED_PEERS:
                 self._distrusting[connection.peer] = None
 
@@ -444,6 +593,9 @@ class Hooks:
             refusal.Refused(verdict, method_of(flow.request), "", None, flow.id, None, None), flow.request)
         flow.request.stream = False
         answerable(flow)
+        connection = self._connections.get(handler)
+        if connection is not None:
+            _forget_begun(connection, flow)
         self._fault(handler, flow, error)
 
     def _refuse_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
@@ -517,7 +669,7 @@ class Hooks:
         chosen.layer = _Closing(chosen.context)
         connection = self._connections.get(handler)
         if connection is not None and isinstance(error, _Ungoverned):
-            connection.ending = ("refused", Code.PROTOCOL_REFUSED)
+            connection.end("refused", Code.PROTOCOL_REFUSED)
         else:
             self._fault(handler, chosen, error)
 
@@ -587,6 +739,8 @@ class _Closing(layer.Layer):
 
 
 _REMEMBERED_PEERS = 10_000
+# How mitmproxy says that a client has seen our certificate and gone.
+_REJECTING = ("unknown ca", "bad certificate", "certificate unknown")
 _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
 
 
@@ -608,6 +762,12 @@ def _is_worth_judging_early(request: http.Request) -> bool:
     if length is not None:
         return length != "0" and ("expect" in headers or not length.isdecimal() or int(length) > _SMALL_BODY_BYTES)
     return "transfer-encoding" in headers or (request.is_http2 and request.data.method not in _BODILESS)
+
+
+def _forget_begun(connection: ClientConnection, flow: http.HTTPFlow) -> None:
+    connection.begun.pop(flow.id, None)
+    if connection.progress:
+        connection.progress.pop(flow.id, None)
 
 
 def _wake_holds(handler: ConnectionHandler, _: Client) -> None:

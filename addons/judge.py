@@ -23,7 +23,7 @@ from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
-from addons.refusal_rate import RefusalRate
+from addons.refusal_rate import MOST_WAIT_SECONDS, RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
@@ -41,6 +41,8 @@ _EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed whil
 _REMOTE_DNS = "let the proxy look names up; write socks5h:// for socks5://, or set your client's option for remote DNS"
 _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _NOBODY = ClientConnection("replay")
+_TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
+_INCOMPLETE = Verdict(Action.DENY, Code.MALFORMED, reason="it did not arrive whole")
 _NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
@@ -267,10 +269,11 @@ class Judge:
         """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
         verdict, agent = judged.verdict, judged.agent
         self._metrics.step()
-        if not verdict.lets_through and self._rate.exceeded(agent.id if agent else connection.peer, verdict.code):
+        source = agent.id if agent else connection.peer
+        if not verdict.lets_through and self._rate.exceeded(source, verdict.code):
             self._metrics.rate_limited()
-            verdict = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
-            return replace(judged, verdict=verdict)
+            await self._wait(connection, source)
+            return replace(judged, verdict=_TOO_MANY)
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
         if stage == "request":
@@ -287,9 +290,54 @@ class Judge:
             raise
         return replace(judged, number=number)
 
-    def too_many_connections(self, peer: str) -> bool:
-        """Count one connection that brought nothing to judge; True when this second's others tell enough."""
-        return self._rate.exceeded(f"{peer} connections", Code.MALFORMED)
+    async def _wait(self, connection: ClientConnection, source: str) -> None:
+        """Let a source over its rate wait for its turn: its next request does not come before."""
+        seconds = self._rate.wait_seconds(source)
+        if seconds is None:
+            # More of them wait than will have a turn: this one has to dial again.
+            connection.close_at = 0.0
+        await asyncio.sleep(MOST_WAIT_SECONDS if seconds is None else seconds)
+
+    async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
+        """Refuse a request that has no single reading. Returns when the decision is durable."""
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        judged = self._malformed(connection, flow, _refusal(Code.MALFORMED, reason))
+        return await self._written("request", self._governed(), connection, flow, judged, perf_counter())
+
+    def record_incomplete(self, connection: ClientConnection, flow: http.HTTPFlow) -> None:
+        """Write down a request that ended before its end had come: nobody waits for an answer."""
+        judged = self._malformed(connection, flow, _INCOMPLETE)
+        self._metrics.step()
+        source = judged.agent.id if judged.agent else connection.peer
+        if not self._rate.exceeded(source, Code.MALFORMED):
+            self._lane.record("decision", _decision("request", flow, self._governed(), judged))
+            self._metrics.decision(judged.verdict.action, Code.MALFORMED, judged.agent.id if judged.agent else "",
+                                   None, 0.0)
+
+    def _malformed(self, connection: ClientConnection, flow: http.HTTPFlow, verdict: Verdict) -> Judged:
+        agent, _ = self._registry.identify(self._governed().policy.identity, connection.credentials)
+        return Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
+
+    async def no_request(self, connection: ClientConnection, reason: str) -> Refused:
+        """What a client is told that sent what is no request, once that stands in the log."""
+        if self._lane.stopped:
+            return Refused(_UNWRITTEN, "", "", None, None, None, self.contact)
+        connection.recorded, source = True, f"{connection.peer} connections"
+        if self._rate.exceeded(source, Code.MALFORMED):
+            self._metrics.rate_limited()
+            await self._wait(connection, source)
+            return Refused(_TOO_MANY, "", "", None, None, None, self.contact)
+        fields = entry.connection(connection.peer, "malformed", Code.MALFORMED)
+        number, durable = self._lane.commit("connection", fields)
+        await durable
+        verdict = _refusal(Code.MALFORMED, reason)
+        return Refused(verdict, "", "", None, None, f"{self._lane.name}/{number}", self.contact)
+
+    def record_connection(self, connection: ClientConnection, result: str, code: Code | None) -> None:
+        """Write down how a connection ended; only count it where this second's others tell enough."""
+        if not self._rate.exceeded(f"{connection.peer} connections", code or Code.MALFORMED):
+            self._lane.record("connection", entry.connection(connection.peer, result, code))
 
     def own_answer(self, judged: Judged, accept: str) -> http.Response | None:
         """What Governor itself answers where the request is for its own name; None where it may go out."""

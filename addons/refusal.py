@@ -86,6 +86,7 @@ _ADVICE = {
     Code.REFUSAL_RATE: "Wait before the next request: too many of yours were refused within a second.",
     Code.BODY_TOO_LARGE: "Send, or ask for, less at a time.",
     Code.URL_TOO_LONG: "Put less into the URL.",
+    Code.MALFORMED: "Send it as HTTP/1.1 or HTTP/2 says.",
     Code.BUSY: "Wait and try again: Governor serves as many flows as it may.",
     Code.IDENTITY_REQUIRED: "Send the proxy credentials of this agent.",
     Code.IDENTITY_REFUSED: "Send valid proxy credentials: these are unknown or revoked.",

@@ -22,6 +22,8 @@ from addons import (
     early_answer,
     framing,
     gate,
+    heads,
+    http2_limits,
     origin_failure,
     origin_heads,
     policy_store,
@@ -29,6 +31,7 @@ from addons import (
     socks5,
     trailers,
 )
+from addons.admission import Admission
 from addons.deadlines import Deadlines
 from addons.governed import Governed
 from addons.home import Home
@@ -86,6 +89,7 @@ class Inside:
     bodies: RequestBodies
     hooks: Hooks
     port: int = 0
+    rate: RefusalRate = field(default_factory=lambda: RefusalRate(lambda: 0.0))
     answers: dict[str, list[str]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
@@ -174,7 +178,7 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 @contextlib.asynccontextmanager
 async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0,
-                 mode: str = "regular") -> AsyncIterator[Inside]:
+                 mode: str = "regular", files: int = 4096) -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
@@ -185,8 +189,8 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
                    hooks=None)  # type: ignore[arg-type]
     resolver._ask = _answering(place)  # type: ignore[method-assign]
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  RefusalRate(lambda: 0.0), bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
-    place.hooks = Hooks(judge, outcomes, lane, metrics, bodies)
+                  place.rate, bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
+    place.hooks = Hooks(judge, outcomes, lane, metrics, bodies, Admission(place.rate, files))
     with _installed(place.hooks, bodies, deadline):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
@@ -226,6 +230,8 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     framing.install()
     origin_heads.install()
     backlog.install()
+    heads.install(hooks.head_begun, hooks.head_abandoned)
+    http2_limits.install(hooks.protocol_broken)
     closing.install()
     socks5.install()
     try:
