@@ -32,9 +32,10 @@ class Pinned:
 class ClientConnection:
     """One client's TCP connection.
 
-    `tunnel` is the destination of its CONNECT once that was answered 200. `handshake_failed` says that a client of this
+    `tunnel` is the destination of its CONNECT once that was granted. `handshake_failed` says that a client of this
     address rejected our certificate last. `ending` is what the log has to say of a connection beyond its requests,
     `recorded` that it has said it. `begun` are the requests of which the headers have come, and no verdict yet.
+    `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
 
     Times are monotonic. `since`: when it was opened, or had its last request or answer. `head_since` and
     `handshake_since`: when the head or the handshake began that is not complete. `close_at`: when it ends, whatever its
@@ -42,6 +43,7 @@ class ClientConnection:
     """
 
     peer: str
+    socks: bool = False
     requests: int = 0
     open_flows: set[str] = field(default_factory=set)
     tunnel: tuple[Host, int] | None = None

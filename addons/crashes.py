@@ -46,6 +46,8 @@ def _around(original: Any) -> Any:
 def _crashed(handler: ConnectionHandler, fault: Exception) -> None:
     handler.layer = CrashedLayer(handler.layer.context)
     end(handler)
+    if isinstance(handler, ReplayHandler):
+        handler.done.set()
     if _report is not None:
         _report(handler, fault)
 

@@ -1,7 +1,8 @@
-"""A refusal that goes out while the request is still coming in: its body is neither invited nor kept.
+"""A refusal that goes out at once: while the request is still coming in, or in the place of its origin's answer.
 
-mitmproxy reads every request to its end before it answers. Here an answer is sent as soon as the hook at the request's
-headers, or the limit of its body, has set one; what the client goes on to send of the body is read and dropped.
+mitmproxy reads every request to its end before it answers, and an answer to its end before it is another one. Here an
+answer is sent as soon as the hook at the headers, or the limit of a body, has set one: a body is neither invited nor
+kept, and what still comes from either side is read and dropped.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _is_early: IsEarly | None = None
 
 
 def install(is_early: IsEarly) -> None:
-    """Answer at the headers where `is_early(flow)` says that its response does not wait for the body."""
+    """Answer where `is_early(flow)` says that its response waits for nothing. Installing again replaces it."""
     global _is_early
     _is_early = is_early
     if not hasattr(HttpStream.check_killed, "ungoverned"):
@@ -50,7 +51,7 @@ def _around(original: Any) -> Any:
     def check_killed(self: HttpStream, emit_error_hook: bool) -> CommandGenerator[bool]:
         if (yield from original(self, emit_error_hook)):
             return True
-        if _is_early is None or self.client_state != self.state_wait_for_request_headers or not _is_early(self.flow):
+        if _is_early is None or not _is_early(self.flow):
             return False
         yield from answer(self)
         return True

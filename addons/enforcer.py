@@ -41,6 +41,7 @@ from addons import (
     policy_store,
     request_bodies,
     settings,
+    socks5,
     trailers,
     websocket_layer,
 )
@@ -209,6 +210,7 @@ class _Running:
         http2_limits.install(hooks.protocol_broken)
         closing.install()
         websocket_layer.install(self._outcomes.watch)
+        socks5.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
@@ -250,7 +252,7 @@ class _Running:
         self._watchdog = Watchdog(self._loop, self.lane)
         self._watchdog.start()
         self._ready = True
-        banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
+        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder)
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()

@@ -43,11 +43,13 @@ class Extracted:
 def connect_target(request: http.Request) -> tuple[Host, int]:
     """Where a CONNECT wants to go. Raises `NonCanonical`."""
     data = request.data
-    found = normal.host(data.host), data.port
+    found = host, port = normal.host(data.host), data.port
+    if not 1 <= port <= 65535:
+        raise NonCanonical(Code.NON_CANONICAL, "the port is not a number from 1 to 65535")
     # mitmproxy reads "[example.org]:443" as a name, and digits of any script as a port.
-    if data.method == b"CONNECT" and data.authority and _read_authority(data.authority, data.port) != found:
+    if data.method == b"CONNECT" and data.authority and _read_authority(data.authority, port) != found:
         raise NonCanonical(Code.DESTINATION_MISMATCH, "the CONNECT can be read as another destination")
-    return found
+    return host, port
 
 
 def method_of(request: http.Request) -> str:

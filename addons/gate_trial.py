@@ -51,9 +51,6 @@ class CannotJudge:
     def size(self, _: object) -> int:
         return 0
 
-    def awaits(self, _: object) -> bool:
-        return False
-
     def waiting(self, _: object) -> list[object]:
         return []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from time import monotonic
@@ -11,9 +12,10 @@ from typing import Any
 from weakref import WeakSet
 
 from mitmproxy import http, tls
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import commands, events, layer, layers, server_hooks
 from mitmproxy.proxy.layers import modes
+from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server import ConnectionHandler
 
 from addons import (
@@ -24,6 +26,7 @@ from addons import (
     origin_failure,
     refusal,
     resolver,
+    socks5,
     websocket_handshake,
 )
 from addons.admission import Admission, Stall
@@ -54,9 +57,9 @@ _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Actio
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
 _GOVERNED_LAYERS = (layers.HttpLayer, layers.ClientTLSLayer, layers.ServerTLSLayer, modes.HttpProxy)
 _HTTP_1 = b"http/1.1"
-# A client may send this much of a refused body before it reads the answer on a connection that stays open; of a longer
-# one it is read for so long, and the connection ends.
+# A body of this size is read before it is refused.
 _SMALL_BODY_BYTES = 64 * 1024
+# How long a client may go on sending a body that was refused, before its connection ends.
 _LINGER_SECONDS = 5.0
 _BODILESS = (b"GET", b"HEAD")
 _REFUSED = "governor refused this connection"
@@ -86,6 +89,9 @@ class Hooks:
             "client_disconnected": Guard(self._despite(self._client_disconnected), before=_wake_holds,
                                          after=self._client_disconnected),
             "http_connected": Guard(self._refuse_tunnel),
+            "socks5_auth": Guard(self._refuse_socks5_auth, before=self._take_socks5_credentials,
+                                 after=self._socks5_auth),
+            "socks5_connect": Guard(self._refuse_socks5_connect, after=self._socks5_connect),
             "http_connect": Guard(self._refuse_flow, before=self._take_credentials, after=self._http_connect),
             "requestheaders": Guard(self._refuse_early, before=self._take_credentials, after=self._requestheaders),
             "governor_unreadable": Guard(self._refuse_unreadable, after=self._unreadable),
@@ -118,7 +124,8 @@ class Hooks:
         peer = str(client.peername[0])
         stall = self._admission.enter(peer)
         if stall is None or stall.admitted:
-            connection = ClientConnection(peer, handshake_failed=peer in self._distrusting)
+            connection = ClientConnection(
+                peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
             self._connections[handler] = self._by_client[client.id] = connection
         return None if stall is None else self._stall(handler, client, stall)
 
@@ -144,7 +151,10 @@ class Hooks:
         self._outcomes.client_gone(connection)
         for flow in tuple(connection.begun.values()):
             self._incomplete(connection, flow)
-        if connection.requests == 0:
+        refused = socks5.refused(handler.layer)
+        if refused is not None:
+            connection.end("refused", refused)
+        elif connection.requests == 0:
             connection.end("no_request")
         if connection.ending and not connection.recorded and not self._lane.stopped:
             self._judge.record_connection(connection, *connection.ending)
@@ -223,6 +233,31 @@ class Hooks:
         if connection is not None and connection.tunnel is None:
             connection.credentials = [value.decode("latin-1") for value in taken]
 
+    def _take_socks5_credentials(self, handler: ConnectionHandler, said: modes.Socks5AuthData) -> None:
+        # Without a password nobody has said who it is: some clients always offer the name of the user they run as.
+        login = b64encode(f"{said.username}:{said.password}".encode()).decode() if said.password else None
+        said.username = said.password = ""
+        said.valid = False
+        self._connections[handler].credentials = [f"Basic {login}"] if login else []
+
+    async def _socks5_auth(self, handler: ConnectionHandler, said: modes.Socks5AuthData) -> None:
+        connection = self._connections[handler]
+        judged = await self._judge.credentials(connection, socks5.connect_flow(handler.client))
+        said.valid = judged.verdict.lets_through
+        if not said.valid:
+            connection.requests += 1
+
+    async def _socks5_connect(self, handler: ConnectionHandler, wanted: socks5.Wanted) -> None:
+        connection = self._connections[handler]
+        connection.requests += 1
+        judged = await self._judge.connect(connection, wanted.flow)
+        if not judged.verdict.lets_through or judged.host is None or judged.port is None:
+            wanted.reply = socks5.Reply.NOT_ALLOWED
+            return
+        wanted.flow.request.data.host = judged.host.name
+        connection.tunnel = (judged.host, judged.port)
+        wanted.reply = socks5.Reply.SUCCEEDED
+
     async def _http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection = self._connections[handler]
         connection.requests += 1
@@ -284,7 +319,7 @@ class Hooks:
             # The rest of a body that has begun to pass.
             self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
             refused = self._cut_short(flow, opened, f"its body is larger than {opened.passed.most} bytes")
-            self._send_early(handler, flow, refusal.response(refused, flow.request))
+            self._send_now(handler, flow, refusal.response(refused, flow.request))
             return
         incoming = self._bodies.of(flow)
         assert incoming is not None
@@ -302,16 +337,15 @@ class Hooks:
             await transport.writer.drain()
 
     def _answer_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, judged: Judged) -> None:
-        self._send_early(handler, flow, refusal.response(
+        self._send_now(handler, flow, refusal.response(
             self._judge.refused(judged, flow), flow.request, self._judge.is_llm_host(judged.target)))
 
-    def _send_early(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response) -> None:
+    def _send_now(self, handler: ConnectionHandler, flow: http.HTTPFlow, response: http.Response, *,
+                  request_is_whole: bool = False) -> None:
+        """Have this answer sent at once, whatever is still to come of the request or from the origin."""
         flow.response = response
         self._early.add(flow)
-        if flow.request.is_http2:
-            return
-        length = declared_bytes(flow.request)
-        if length is None or length > _SMALL_BODY_BYTES or "expect" in flow.request.headers:
+        if not request_is_whole and not flow.request.is_http2:
             response.headers["connection"] = "close"
             # Closed at once, the answer could be lost with what the client is still sending.
             asyncio.get_running_loop().call_later(_LINGER_SECONDS, _close_client, handler)
@@ -357,7 +391,8 @@ class Hooks:
 
     def _responseheaders(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         # What Governor itself or another addon answers does not come from an origin.
-        if flow.response is None or not self._outcomes.awaits(flow):
+        opened = self._outcomes.opened(flow)
+        if flow.response is None or opened is None:
             return
         if flow.response.status_code == 101 and not self._becomes_websocket(flow, flow.response):
             # What follows has no layer, so there is no answer but the end.
@@ -368,7 +403,8 @@ class Hooks:
         too_large = self._outcomes.too_large(flow)
         if too_large is not None:
             reason = f"the answer is larger than {too_large.most} bytes"
-            self._refuse_answer(handler, flow, Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason))
+            verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason)
+            self._refuse_answer(handler, flow, opened, verdict)
             return
         flow.response.data.headers.fields = _not_ours(flow.response.data.headers.fields)
         self._outcomes.headers(flow)
@@ -398,20 +434,28 @@ class Hooks:
     def _cut_short(self, flow: http.HTTPFlow, opened: OpenFlow, why: str) -> refusal.Refused:
         """What is told of a flow that was let through and went over its cap."""
         cap = opened.passed
-        verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why)
+        return self._told(flow, opened, Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why))
+
+    def _told(self, flow: http.HTTPFlow, opened: OpenFlow, verdict: Verdict) -> refusal.Refused:
+        """What is told of a flow that was let through and does not go on."""
         return refusal.Refused(verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id,
                                opened.decision, self._judge.contact)
 
-    def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, verdict: Verdict) -> None:
+    def _refuse_answer(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow,
+                       verdict: Verdict) -> None:
         """Put a refusal in the place of the origin's answer, of which nothing has passed yet."""
-        cut(handler, flow.server_conn)
-        refused = refusal.Refused(verdict, method_of(flow.request), flow.request.host, None, flow.id, None, None)
-        response = flow.response = refusal.response(refused, flow.request)
         # What the origin has sent of a body would follow this head, and could be an answer of its own making.
-        response.content = b""
-        response.stream = _drop
+        self._send_now(handler, flow, self._taken_back(handler, flow, opened, verdict),
+                       request_is_whole=not opened.streams)
+
+    def _taken_back(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow,
+                    verdict: Verdict) -> http.Response:
+        """The refusal of a flow that was let through, which ends here."""
+        cut(handler, flow.server_conn)
         self._outcomes.refused(flow, verdict.code)
         answerable(flow)
+        return refusal.response(
+            self._told(flow, opened, verdict), flow.request, self._judge.is_llm_host(flow.request.host))
 
     def _response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         trailers = flow.response.trailers if flow.response else None
@@ -446,16 +490,20 @@ class Hooks:
         why = origin_failure.explain(flow.error.msg if flow.error else "")
         verdict = Verdict(Action.ALLOW, Code.ORIGIN_FAILED, reason=why)
         shown = flow.metadata
-        refused = refusal.Refused(verdict, method_of(flow.request), flow.request.host, shown.get("governor.agent"),
-                                  flow.id, shown.get("governor.entry"), None)
-        return refusal.response(refused, flow.request)
+        host = flow.request.host
+        refused = refusal.Refused(verdict, method_of(flow.request), host, shown.get("governor.agent"), flow.id,
+                                  shown.get("governor.entry"), None)
+        return refusal.response(refused, flow.request, self._judge.is_llm_host(host))
 
     def _next_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer) -> None:
         if chosen.layer is not None and not isinstance(chosen.layer, _GOVERNED_LAYERS):
             raise _Ungoverned(type(chosen.layer).__name__)
         connection = self._connections.get(handler)
-        if connection is not None:
-            self._look(connection, chosen)
+        if connection is None:
+            return
+        if connection.socks and connection.tunnel is None:
+            raise _Ungoverned("a SOCKS5 tunnel without a verdict")
+        self._look(connection, chosen)
 
     def _look(self, connection: ClientConnection, chosen: layer.NextLayer) -> None:
         """Wait for more where too little has come to tell what it is; refuse what a tunnel is not for."""
@@ -479,6 +527,9 @@ class Hooks:
         # Speak to the origin what the client speaks to us: a translation loses header case and the reason phrase.
         negotiated = handler.client.alpn
         start.conn.alpn_offers = list(dict.fromkeys((negotiated or _HTTP_1, _HTTP_1)))
+        # Not in the client's spelling: the origin is asked for the name that was judged.
+        if isinstance(start.conn, Server) and start.conn.address is not None:
+            start.conn.sni = start.conn.address[0]
 
     def _tls_established_client(self, handler: ConnectionHandler, established: tls.TlsData) -> None:
         connection = self._connections.get(handler)
@@ -551,7 +602,7 @@ class Hooks:
         """Answer a fault before the end of the request: this must not fail either."""
         self._refuse_flow(handler, flow, error)
         assert flow.response is not None
-        self._send_early(handler, flow, flow.response)
+        self._send_now(handler, flow, flow.response)
 
     def _refuse_started(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         backpressure.release(handler)
@@ -572,15 +623,17 @@ class Hooks:
         return Verdict(Action.DENY, Code.FAULT, reason="an internal fault")
 
     def _refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
-        if self._outcomes.awaits(flow):
-            self._refuse_answer(handler, flow, self._verdict_of(error))
+        opened = self._outcomes.opened(flow)
+        if opened is not None:
+            self._refuse_answer(handler, flow, opened, self._verdict_of(error))
         self._fault(handler, flow, error)
 
     def _refuse_whole(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
         """Take back a complete answer; where it has passed already, all that is left is not to end it well."""
-        if self._outcomes.awaits(flow):
+        opened = self._outcomes.opened(flow)
+        if opened is not None:
             if flow.response is not None and not flow.response.stream:
-                self._refuse_answer(handler, flow, self._verdict_of(error))
+                flow.response = self._taken_back(handler, flow, opened, self._verdict_of(error))
             else:
                 self._outcomes.refused(flow, self._verdict_of(error).code)
                 if flow.killable:
@@ -602,6 +655,15 @@ class Hooks:
     def _refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
         client.error = _REFUSED
         self._fault(handler, client, error)
+
+    def _refuse_socks5_auth(self, handler: ConnectionHandler, said: modes.Socks5AuthData, error: BaseException) -> None:
+        said.valid = False
+        said.username = said.password = ""
+        self._fault(handler, said, error)
+
+    def _refuse_socks5_connect(self, handler: ConnectionHandler, wanted: socks5.Wanted, error: BaseException) -> None:
+        wanted.reply = socks5.Reply.GENERAL_FAILURE
+        self._fault(handler, wanted, error)
 
     def _refuse_layer(self, handler: ConnectionHandler, chosen: layer.NextLayer, error: BaseException) -> None:
         chosen.layer = _Closing(chosen.context)
@@ -731,7 +793,3 @@ def _not_ours(fields: Fields) -> Fields:
     if any(name.lower().startswith(_OURS) for name, _ in fields):
         return tuple(pair for pair in fields if not pair[0].lower().startswith(_OURS))
     return fields
-
-
-def _drop(_: bytes) -> list[bytes]:
-    return []

@@ -38,6 +38,7 @@ _TUNNEL = Verdict(Action.ALLOW, Code.TUNNEL, reason="each request inside the tun
 _OVERRIDE = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
                     reason="the request asks the origin to read another method or path than the one judged")
 _EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed while it was judged")
+_REMOTE_DNS = "let the proxy look names up; write socks5h:// for socks5://, or set your client's option for remote DNS"
 _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _NOBODY = ClientConnection("replay")
 _TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
@@ -106,10 +107,23 @@ class Judge:
         judged = Judged(verdict, agent, "CONNECT", host, port)
         return await self._written("connect", governed, connection, flow, judged, started)
 
+    async def credentials(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
+        """Judge what a SOCKS5 client says of itself. Only a refusal is written: what is asked for comes next."""
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, "CONNECT", None)
+        governed, started = self._governed(), perf_counter()
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        if agent is not None or refused is Code.IDENTITY_REQUIRED:
+            return Judged(_TUNNEL, agent, "CONNECT", None)
+        judged = Judged(_unidentified(refused), None, "CONNECT", None)
+        return await self._written("connect", governed, connection, flow, judged, started)
+
     def _tunnel_verdict(self, governed: Governed, connection: ClientConnection, agent: Agent | None,
                         refused: Code | None, host: Host, port: int) -> Verdict:
         if agent is None:
-            return _unidentified(refused)
+            # SOCKS5 has no way to ask for credentials with words: the requests inside are answered 407.
+            inside = connection.socks and refused is Code.IDENTITY_REQUIRED and not connection.handshake_failed
+            return _TUNNEL if inside else _unidentified(refused)
         # A client that cannot finish a handshake with us never sees a refusal inside: it gets the status line.
         if connection.handshake_failed and not governed.index.connect_reaches(agent.id, host, port):
             return _refusal(Code.DEFAULT_DENY, "no request to this destination would pass")
@@ -137,7 +151,7 @@ class Judge:
         try:
             facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0).facts
         except NonCanonical as error:
-            judged = _non_canonical(error, agent, flow)
+            judged = _non_canonical(error, agent, flow, connection)
             return await self._written("request", governed, connection, flow, judged, started)
         own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
         if self._mirror.is_own(facts.host):
@@ -212,7 +226,7 @@ class Judge:
         try:
             found = extract(flow, agent, connection.tunnel is not None, body_bytes)
         except NonCanonical as error:
-            return _non_canonical(error, agent, flow)
+            return _non_canonical(error, agent, flow, connection)
         facts = found.facts
         _settle(flow.request, facts)
         if self._mirror.is_own(facts.host):
@@ -375,14 +389,21 @@ def _refusal(code: Code, reason: str) -> Verdict:
     return Verdict(Action.DENY, code, reason=reason)
 
 
-def _non_canonical(error: NonCanonical, agent: Agent, flow: http.HTTPFlow) -> Judged:
-    return Judged(_refusal(error.code, error.problem), agent, method_of(flow.request), _host_or_none(flow))
+def _non_canonical(error: NonCanonical, agent: Agent, flow: http.HTTPFlow, connection: ClientConnection) -> Judged:
+    verdict = replace(_refusal(error.code, error.problem), tell=_advice(error.code, connection))
+    return Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
 
 
 def _unidentified(code: Code | None) -> Verdict:
     if code is Code.IDENTITY_REFUSED:
         return _refusal(code, "the proxy credentials are unknown, revoked or another agent's")
     return _refusal(code or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
+
+
+def _advice(code: Code, connection: ClientConnection) -> str | None:
+    """What helps a client whose names disagree because it looked one up itself."""
+    by_address = connection.tunnel is not None and connection.tunnel[0].address is not None
+    return _REMOTE_DNS if code is Code.DESTINATION_MISMATCH and connection.socks and by_address else None
 
 
 def _host_or_none(flow: http.HTTPFlow) -> Host | None:

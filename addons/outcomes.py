@@ -130,10 +130,6 @@ class Outcomes:
         opened = [self._open[flow_id] for flow_id in connection.open_flows]
         return [(each.flow, each.judged.sent) for each in opened if each.flow.server_conn.timestamp_start is None]
 
-    def awaits(self, flow: http.HTTPFlow) -> bool:
-        """True while this flow may be answered by its origin."""
-        return flow.id in self._open
-
     def too_large(self, flow: http.HTTPFlow) -> Cap | None:
         """The cap over which the answer says that it will go."""
         opened, response = self._open.get(flow.id), flow.response

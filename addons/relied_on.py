@@ -39,6 +39,7 @@ _CALLS: dict[Any, dict[str, str]] = {
     _http1.Http1Client: {"read_headers": "self event", "send": "self event"},
     _http1.Http1Server: {"read_headers": "self event", "mark_done": "self request response", "wait": "self event"},
     layer.Layer: {"handle_event": "self event", "_handle_event": "self event"},
+    mode_servers.Socks5Instance: {"make_top_layer": "self context"},
     mode_servers.ProxyConnectionHandler: {"__init__": "self master r w options mode", "handle_hook": "self hook"},
     modes.Socks5Proxy: {"state_greet": "self", "state_auth": "self", "state_connect": "self"},
     server.ConnectionHandler: {

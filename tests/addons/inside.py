@@ -28,6 +28,7 @@ from addons import (
     origin_heads,
     policy_store,
     request_bodies,
+    socks5,
     trailers,
 )
 from addons.admission import Admission
@@ -177,7 +178,7 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 @contextlib.asynccontextmanager
 async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0,
-                 files: int = 4096) -> AsyncIterator[Inside]:
+                 mode: str = "regular", files: int = 4096) -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
@@ -191,7 +192,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
                   place.rate, bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
     place.hooks = Hooks(judge, outcomes, lane, metrics, bodies, Admission(place.rate, files))
     with _installed(place.hooks, bodies, deadline):
-        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
+        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
                 yield place
             finally:
@@ -232,6 +233,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     heads.install(hooks.head_begun, hooks.head_abandoned)
     http2_limits.install(hooks.protocol_broken)
     closing.install()
+    socks5.install()
     try:
         yield
     finally:
@@ -248,10 +250,11 @@ def uninstall() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(place: Inside, others: tuple[Any, ...]) -> AsyncIterator[None]:
+async def _listening(place: Inside, others: tuple[Any, ...], mode: str) -> AsyncIterator[None]:
     server = Proxyserver()
     with taddons.context(*others, server, NextLayer()) as context:
-        context.configure(server, listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy", rawtcp=False)
+        context.configure(server, mode=[mode], listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy",
+                          rawtcp=False)
         assert await server.setup_servers()
         server.running()
         place.port = server.listen_addrs()[0][1]

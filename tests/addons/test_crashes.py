@@ -6,7 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
+from mitmproxy import ctx
+from mitmproxy.addons.clientplayback import ReplayHandler
 from mitmproxy.proxy.layers.http import HttpStream
+from mitmproxy.test import tflow
 
 from addons.home import Home
 from tests.addons.inside import Inside, inside, raw_origin
@@ -46,6 +49,16 @@ async def test_a_crashed_layer_ends_its_connections_and_no_other(
         outcomes = await place.wait_for("outcome", 2)
         assert {entry["decision"] for entry in outcomes} == {
             f"main/{entry['seq']}" for entry in place.entries("decision")}
+
+
+async def test_a_replay_whose_layer_crashes_comes_to_an_end(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashing(monkeypatch, "send_response")
+    flow = tflow.tflow()
+    flow.request.path = "/crash"
+    async with inside(home) as place:
+        await asyncio.wait_for(ReplayHandler(flow, ctx.options).replay(), 5)
+
+        assert [entry["error"] for entry in await place.wait_for("fault")] == ["ZeroDivisionError"]
 
 
 async def assert_cleaned_up(place: Inside) -> None:

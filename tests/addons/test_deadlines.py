@@ -6,6 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from mitmproxy import ctx
+from mitmproxy.addons.clientplayback import ReplayHandler
+from mitmproxy.test import tflow
 
 from addons import gate
 from addons.deadlines import Deadlines
@@ -56,9 +59,23 @@ async def test_a_hook_that_swallows_its_cancellation_is_refused_and_not_judged(h
 async def test_a_hook_that_cannot_be_cancelled_costs_its_client_the_connection(home: Home) -> None:
     addon = Hanging("request", stubborn=float("inf"))
     async with raw_origin() as origin, inside(home, addon, deadline=SHORT) as place:
-        assert await place.get(origin.url) == b""
+        try:
+            answer = await place.get(origin.url)
+        finally:
+            addon.stubborn = 0
+
+        assert answer == b""
         assert origin.received == []
-        addon.stubborn = 0
+
+
+@pytest.mark.parametrize("hook", ["requestheaders", "request", "response"])
+async def test_a_replay_whose_hook_never_ends_comes_to_its_end(home: Home, hook: str) -> None:
+    flow = tflow.tflow()
+    async with inside(home, Hanging(hook), deadline=SHORT):
+        await asyncio.wait_for(ReplayHandler(flow, ctx.options).replay(), 5)
+
+        assert flow.response is not None
+        assert flow.response.status_code == 403
 
 
 async def test_a_flow_that_hangs_does_not_delay_another_one(home: Home) -> None:

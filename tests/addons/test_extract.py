@@ -189,6 +189,17 @@ def test_only_a_plain_type_gets_into_the_facts(said: bytes, kept: str) -> None:
     assert facts(flow).content_type == kept
 
 
+@pytest.mark.parametrize("authority", [
+    b"[api.example.org]:443", b"api.example.org:\xef\xbc\x94\xef\xbc\x94\xef\xbc\x93", b"api.example.org:0443",
+])
+def test_a_connect_that_mitmproxy_alone_can_read_is_refused(authority: bytes) -> None:
+    request = http.Request.make("CONNECT", "https://api.example.org/")
+    request.data.authority = authority
+
+    with pytest.raises(NonCanonical):
+        connect_target(request)
+
+
 @pytest.mark.parametrize(("host", "name"), [("API.Example.org.", "api.example.org"), ("2130706433", "127.0.0.1")])
 def test_a_connect_names_its_destination_canonically(host: str, name: str) -> None:
     request = http.Request.make("GET", "https://x.example.org:8443/")

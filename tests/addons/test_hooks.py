@@ -39,7 +39,7 @@ async def outcome(place: Inside) -> tuple[str, str | None]:
     return entry["result"], entry["code"]
 
 
-async def exchange(place: Inside, *requests: bytes, quiet: float = 0.3) -> bytes:
+async def exchange(place: Inside, *requests: bytes, quiet: float = 1.0) -> bytes:
     """What comes back on one connection for these requests, sent one after the other, until nothing more comes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     got = b""

@@ -298,3 +298,17 @@ def test_at_most_one_token_of_an_agent_holds_and_known_never_ends(steps):
         assert len(held) == len(set(held))
         assert agents.tokens().known or not known
         known = agents.tokens().known
+
+
+def test_a_change_that_could_not_be_read_is_read_again(path, monkeypatch):
+    change(path, Act.ADD)
+    registry = Registry(path)
+    change(path, Act.REMOVE)
+    with monkeypatch.context() as broken:
+        broken.setattr(agents_file, "load", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            registry.refresh()
+
+    registry.refresh()
+
+    assert registry.identify(NOBODY, bearer("gov_1")) == (None, Code.IDENTITY_REFUSED)

@@ -98,6 +98,7 @@ async def test_an_answer_that_says_it_is_too_large_is_refused_whole(home: Home) 
         answer = await place.get(raw.url)
 
         assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b'"detail":"Governor refused GET to localhost: the answer is larger than 100 bytes (local)"' in answer
         assert bytes(101) not in answer
         assert ((await outcome(place))["result"], (await outcome(place))["code"]) == ("cut", "BODY_TOO_LARGE")
 

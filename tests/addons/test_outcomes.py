@@ -166,7 +166,7 @@ def test_a_flow_that_was_not_let_through_has_no_outcome(outcomes: Outcomes, lane
     for end in (outcomes.headers, outcomes.completed, outcomes.failed, outcomes.not_sent):
         end(flow)
 
-    assert not outcomes.awaits(flow)
+    assert outcomes.opened(flow) is None
     assert written(lane, home) == []
 
 

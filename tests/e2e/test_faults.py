@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,14 +24,12 @@ from tests.e2e.tree import copy_of_the_tree
 
 pytestmark = pytest.mark.e2e
 
-UNLOADED = 70
-
 # Another script in the same mitmproxy. What it does to a flow, the request says in a header: `x-ahead` is for the one
 # loaded before Governor, `x-behind` for the one loaded after it.
 UNRULY = '''
 import asyncio
 
-from mitmproxy import ctx, exceptions, http
+from mitmproxy import exceptions, http
 from mitmproxy.proxy import layers
 
 class Unruly:
@@ -95,8 +92,6 @@ class Unruly:
                 flow.request.port = {elsewhere}
             case "move-silently":
                 flow.request.data.port = {elsewhere}
-            case "unload":
-                ctx.options.update(scripts=[])
             case "redirect":
                 self.clients[flow.client_conn.id] = "redirect@server_connect"
 
@@ -275,6 +270,58 @@ def test_on_a_full_disk_everything_is_refused_and_the_log_says_so(tmp_path: Path
         assert [entry["code"] for entry in governor.entries("fault")] == ["AUDIT_UNAVAILABLE"]
         assert governor.entries()[-1]["type"] == "close"
         assert governor.verify()["result"] == "verified"
+        (disk / "filler").unlink()
+        with started(disk) as again:
+            assert status(again, origin) == 200
+
+
+# A folder is lost, and comes back
+
+
+def moved_away(folder: Path) -> None:
+    (folder / "home" / "audit").rename(folder / "away")
+
+
+def moved_back(folder: Path) -> None:
+    (folder / "away").rename(folder / "home" / "audit")
+
+
+def locked(folder: Path) -> None:
+    (folder / "home" / "audit" / "lanes").chmod(0)
+
+
+def unlocked(folder: Path) -> None:
+    (folder / "home" / "audit" / "lanes").chmod(0o700)
+
+
+# Root without the power to pass by permissions: as subject to them as anyone.
+POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+
+
+@pytest.mark.parametrize(("damage", "repair"), [(moved_away, moved_back), (locked, unlocked)])
+def test_what_is_lost_stops_everything_says_so_and_a_restart_takes_it_up_again(
+        tmp_path: Path, damage: Callable[[Path], None], repair: Callable[[Path], None]) -> None:
+    """A file system cannot be made read-only under an open log; an error of its own stops the lane the same way."""
+    wrapper = POWERLESS if damage is locked and os.geteuid() == 0 else ()
+    if wrapper and subprocess.run([*wrapper, "true"], capture_output=True).returncode:
+        pytest.skip("the permissions of root can only be taken away by setpriv")
+    with serving() as origin:
+        with started(tmp_path, wrapper=wrapper) as governor:
+            before = status(governor, origin)
+            damage(tmp_path)
+            lost = [refusal(governor, origin) for _ in range(3)]
+            ready, told = readiness(governor), "\n".join(governor.output)
+            governor.stop()
+        repair(tmp_path)
+        seen = len(origin.seen.requests)
+        with started(tmp_path, wrapper=wrapper) as governor:
+            after, verified = status(governor, origin), governor.verify()["result"]
+
+        assert (before, after, verified) == (200, 200, "verified")
+        assert lost == [(403, "AUDIT_UNAVAILABLE")] * 3
+        assert (seen, ready) == (1, 503)
+        assert "governor: stopped: " in told
+        assert "restart" in told
 
 
 @contextlib.contextmanager
@@ -315,50 +362,8 @@ def readiness(governor: Governor) -> int:
         return refused.code
 
 
-# The script is unloaded
-
-
-def touched(script: Path) -> None:
-    os.utime(script, (time.time() + 5,) * 2)
-
-
-def broken(script: Path) -> None:
-    script.write_text("this is no Python")
-    touched(script)
-
-
-def deleted(script: Path) -> None:
-    script.unlink()
-
-
-@pytest.mark.parametrize("change", [touched, broken, deleted])
-def test_a_changed_script_ends_the_process_and_closes_the_log(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    tree = copy_of_the_tree(tmp_path)
-    with started(tmp_path, root=tree) as governor:
-        change(tree / "addons" / "governor.py")
-
-        assert_ended(governor)
-
-
-def test_unloading_all_scripts_ends_the_process_and_closes_the_log(tmp_path: Path) -> None:
-    with serving() as origin, started(tmp_path, options=["-s", str(unruly(tmp_path, "x-behind", 1))]) as governor:
-        answer = wire.ask(governor.port, wire.plain("GET", f"{origin.url}/allowed", ("x-behind", "unload@request")))
-
-        assert answer is None
-        assert origin.seen.connections == 0
-        assert_ended(governor)
-
-
-def assert_ended(governor: Governor) -> None:
-    assert governor.process.wait(10) == UNLOADED
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", governor.port)):
-        pass
-    assert governor.entries()[-1]["reason"] == "unloaded"
-    assert governor.verify()["result"] == "verified"
-
-
 def test_the_tree_that_was_copied_is_the_one_that_runs(tmp_path: Path) -> None:
-    """The tests above say nothing if the copy imports the original."""
+    """Tests with a copy say nothing if it imports the original."""
     tree = copy_of_the_tree(tmp_path)
     program = """import runpy, sys; runpy.run_path(sys.argv[1])
 import addons, kernel; print(addons.__file__, kernel.__file__)"""

@@ -32,6 +32,7 @@ from tests.e2e.mutations import PREFACE
 from tests.e2e.process import Governor, started
 from tests.e2e.readers import LENIENT, STRICT, Message, Reader
 from tests.e2e.recorders import OK, Recorder, recording
+from tests.e2e.watch import Held
 
 pytestmark = pytest.mark.e2e
 
@@ -40,6 +41,9 @@ ATTEMPTS = scaled(400)
 AT_ONCE = 24
 QUIET_SECONDS, HANG_SECONDS = 0.5, 20.0
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
+
+# A client that leaves between its verdict and the dial: the dial is refused, which is counted as a fault.
+LEFT = {("ServerConnectionHookData", "_Ungoverned")}
 
 # Method, host, port, path and content type of one request.
 type Key = tuple[str, str, int, str, str]
@@ -214,7 +218,7 @@ async def test_no_origin_reads_a_request_that_has_no_verdict(tmp_path: Path, cer
     async with recording() as clear, recording(chain) as tls, recording(chain, http2=True) as modern:
         with started(tmp_path, trust=trusted) as governor:
             before = descriptors(governor)
-            attempts = [plain(clear), tunnelled(clear), encrypted(tls), http2(tls), http2(modern)]
+            attempts = [plain(clear), tunnelled(clear), encrypted(tls), http2(tls), http2(tls), http2(modern)]
             client = await drive(governor, attempts, ATTEMPTS)
             healthy(governor, await client.say("good", _good(clear)), before)
             faults = Counter((entry["where"], entry["error"]) for entry in governor.entries("fault"))
@@ -226,7 +230,7 @@ async def test_no_origin_reads_a_request_that_has_no_verdict(tmp_path: Path, cer
     unjudged = {name: found - verdicts for name, found in seen.items() if found - verdicts}
     assert unjudged == {}, f"GOVERNOR_FUZZ_SEED={SEED}"
     assert client.hung == []
-    assert faults == {}
+    assert set(faults) <= LEFT
     assert all(found.total() > ATTEMPTS / 20 for found in seen.values())
 
 
@@ -247,7 +251,7 @@ def healthy(governor: Governor, answer: bytes, before: int, expected: bytes = OK
 
 
 def descriptors(governor: Governor) -> int:
-    return len(os.listdir(f"/proc/{governor.process.pid}/fd"))
+    return len(Held(governor.process.pid).descriptors)
 
 
 # Answers
@@ -291,11 +295,11 @@ async def test_no_client_reads_two_answers_to_one_request(tmp_path: Path) -> Non
             before = descriptors(governor)
             client = await drive(governor, [attempt], scaled(250))
             healthy(governor, await client.say("good", _good(origin)), before, SECOND)
-            faults = governor.entries("fault")
+            faults = {(entry["where"], entry["error"]) for entry in governor.entries("fault")}
 
     assert wrong == []
     assert client.hung == []
-    assert faults == []
+    assert faults <= LEFT
 
 
 def misled(got: bytes, method: bytes) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -21,8 +22,13 @@ class Held:
         return self._status("VmRSS")
 
     @property
-    def descriptors(self) -> int:
-        return len(os.listdir(self._folder / "fd"))
+    def descriptors(self) -> list[str]:
+        """What its open descriptors are: paths, and sockets and pipes by their kind."""
+        found = []
+        for descriptor in (self._folder / "fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(re.sub(r":\[\d+\]", "", os.readlink(descriptor)))
+        return sorted(found)
 
     def forget_peak(self) -> int:
         """Have `peak` begin anew; the bytes resident now."""

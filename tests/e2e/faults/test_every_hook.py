@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 # The deadline of five seconds, and what a busy machine takes.
 IN_TIME = 12.0
-CLIENTS = 24
+CLIENTS = 64
 
 # What a client gets from a fault at this hook, on this way: a status, or the end of its connection.
 EXPECTED: dict[str, tuple[Scenario, int | None]] = {
