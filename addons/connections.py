@@ -38,8 +38,8 @@ class ClientConnection:
     `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
 
     Times are monotonic. `since`: when it was opened, or had its last request or answer. `head_since` and
-    `handshake_since`: when the head or the handshake began that is not complete. `close_at`: when it ends, whatever its
-    client does.
+    `handshake_since`: when the head or the handshake began that is not complete; `head_parts`: in how many reads the
+    head has come. `close_at`: when it ends, whatever its client does.
     """
 
     peer: str
@@ -57,6 +57,7 @@ class ClientConnection:
     """How much of a body had come, and since when it is no more, by the id of its flow."""
     since: float = field(default_factory=monotonic)
     head_since: float | None = None
+    head_parts: int = 0
     handshake_since: float | None = None
     entered: bool = False
     """Something has come through its tunnel."""

@@ -76,7 +76,7 @@ class Hooks:
         self._early: WeakSet[http.HTTPFlow] = WeakSet()
         self._connections: dict[ConnectionHandler, ClientConnection] = {}
         # The same for mitmproxy's layers, which know their client and no handler.
-        self._by_client: dict[str, ClientConnection] = {}
+        self._by_client: dict[str, tuple[ConnectionHandler, ClientConnection]] = {}
         # Client addresses whose last handshake failed: they cannot be shown a refusal inside a tunnel.
         self._distrusting: dict[str, None] = {}
 
@@ -124,9 +124,9 @@ class Hooks:
         peer = str(client.peername[0])
         stall = self._admission.enter(peer)
         if stall is None or stall.admitted:
-            connection = ClientConnection(
+            connection = self._connections[handler] = ClientConnection(
                 peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
-            self._connections[handler] = self._by_client[client.id] = connection
+            self._by_client[client.id] = handler, connection
         return None if stall is None else self._stall(handler, client, stall)
 
     async def _stall(self, handler: ConnectionHandler, client: Client, stall: Stall) -> None:
@@ -177,21 +177,28 @@ class Hooks:
 
     def head_begun(self, client: Client) -> None:
         """A part of a request's head has come, and not its end."""
-        connection = self._by_client.get(client.id)
-        if connection is not None and connection.head_since is None:
-            connection.head_since = monotonic()
+        if client.id in self._by_client:
+            handler, connection = self._by_client[client.id]
+            if connection.head_since is None:
+                connection.head_since, connection.head_parts = monotonic(), 0
+            connection.head_parts += 1
+            if connection.head_parts > _HEAD_PARTS:
+                backpressure.pause(handler, _PART_SECONDS)
 
     def head_abandoned(self, client: Client) -> None:
         """A client has left in the midst of a head."""
-        connection = self._by_client.get(client.id)
-        if connection is not None:
-            connection.end("incomplete_request")
+        if client.id in self._by_client:
+            self._by_client[client.id][1].end("incomplete_request")
 
     def protocol_broken(self, client: Client) -> None:
         """An HTTP/2 connection ends by an error of its protocol."""
-        connection = self._by_client.get(client.id)
-        if connection is not None:
-            connection.end("protocol_error", Code.MALFORMED)
+        if client.id in self._by_client:
+            self._by_client[client.id][1].end("protocol_error", Code.MALFORMED)
+
+    def pause(self, client: Client, seconds: float) -> None:
+        """Read nothing more from a client for a while."""
+        if client.id in self._by_client:
+            backpressure.pause(self._by_client[client.id][0], seconds)
 
     async def _unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._connections[handler], request.flow
@@ -739,6 +746,9 @@ class _Closing(layer.Layer):
 
 
 _REMEMBERED_PEERS = 10_000
+# A head of 45 KiB in packets, all of which come alone. Each costs as much as a small request.
+_HEAD_PARTS = 32
+_PART_SECONDS = 0.1
 # How mitmproxy says that a client has seen our certificate and gone.
 _REJECTING = ("unknown ca", "bad certificate", "certificate unknown")
 _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")

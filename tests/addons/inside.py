@@ -16,6 +16,7 @@ from mitmproxy.test import taddons
 
 from addons import (
     backlog,
+    chunks,
     closing,
     crashes,
     cutting,
@@ -232,6 +233,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     backlog.install()
     heads.install(hooks.head_begun, hooks.head_abandoned)
     http2_limits.install(hooks.protocol_broken)
+    chunks.install(hooks.pause)
     closing.install()
     socks5.install()
     try:
