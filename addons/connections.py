@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from time import monotonic
@@ -26,6 +26,10 @@ class Pinned:
 
     addresses: tuple[Address, ...]
     used: float
+
+
+def _never_paused(_: float) -> None:
+    """A replay has nobody to read from."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,8 @@ class ClientConnection:
     entered: bool = False
     """Something has come through its tunnel."""
     close_at: float | None = None
+    pause: Callable[[float], None] = _never_paused
+    """Reads nothing from the client for so many seconds."""
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from ipaddress import ip_address
 from time import monotonic
 from typing import Any
@@ -76,7 +77,7 @@ class Hooks:
         self._early: WeakSet[http.HTTPFlow] = WeakSet()
         self._connections: dict[ConnectionHandler, ClientConnection] = {}
         # The same for mitmproxy's layers, which know their client and no handler.
-        self._by_client: dict[str, tuple[ConnectionHandler, ClientConnection]] = {}
+        self._by_client: dict[str, ClientConnection] = {}
         # Client addresses whose last handshake failed: they cannot be shown a refusal inside a tunnel.
         self._distrusting: dict[str, None] = {}
 
@@ -126,7 +127,8 @@ class Hooks:
         if stall is None or stall.admitted:
             connection = self._connections[handler] = ClientConnection(
                 peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
-            self._by_client[client.id] = handler, connection
+            connection.pause = partial(backpressure.pause, handler)
+            self._by_client[client.id] = connection
         return None if stall is None else self._stall(handler, client, stall)
 
     async def _stall(self, handler: ConnectionHandler, client: Client, stall: Stall) -> None:
@@ -177,28 +179,29 @@ class Hooks:
 
     def head_begun(self, client: Client) -> None:
         """A part of a request's head has come, and not its end."""
-        if client.id in self._by_client:
-            handler, connection = self._by_client[client.id]
-            if connection.head_since is None:
-                connection.head_since, connection.head_parts = monotonic(), 0
-            connection.head_parts += 1
-            if connection.head_parts > _HEAD_PARTS:
-                backpressure.pause(handler, _PART_SECONDS)
+        connection = self._by_client.get(client.id)
+        if connection is None:
+            return
+        if connection.head_since is None:
+            connection.head_since, connection.head_parts = monotonic(), 0
+        connection.head_parts += 1
+        if connection.head_parts > _HEAD_PARTS:
+            connection.pause(_PART_SECONDS)
 
     def head_abandoned(self, client: Client) -> None:
         """A client has left in the midst of a head."""
         if client.id in self._by_client:
-            self._by_client[client.id][1].end("incomplete_request")
+            self._by_client[client.id].end("incomplete_request")
 
     def protocol_broken(self, client: Client) -> None:
         """An HTTP/2 connection ends by an error of its protocol."""
         if client.id in self._by_client:
-            self._by_client[client.id][1].end("protocol_error", Code.MALFORMED)
+            self._by_client[client.id].end("protocol_error", Code.MALFORMED)
 
     def pause(self, client: Client, seconds: float) -> None:
         """Read nothing more from a client for a while."""
         if client.id in self._by_client:
-            backpressure.pause(self._by_client[client.id][0], seconds)
+            self._by_client[client.id].pause(seconds)
 
     async def _unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._connections[handler], request.flow
