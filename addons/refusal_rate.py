@@ -72,7 +72,7 @@ class RefusalRate:
         due = max(now, self._due.get(source, now)) + 1 / ANSWERS_PER_SECOND
         if due - now > most:
             # Not all at the same moment.
-            return most * uniform(0.75, 1.0)
+            return most * uniform(0.75, 1.0)  # noqa: S311
         if len(self._due) >= _REMEMBERED:
             self._due = {each: at for each, at in self._due.items() if at > now}
         self._due[source] = due
