@@ -128,6 +128,7 @@ class Hooks:
             connection = self._connections[handler] = ClientConnection(
                 peer, socks=isinstance(client.proxy_mode, Socks5Mode), handshake_failed=peer in self._distrusting)
             connection.pause = partial(backpressure.pause, handler)
+            backpressure.read_little(handler)
             self._by_client[client.id] = connection
         return None if stall is None else self._stall(handler, client, stall)
 
@@ -749,9 +750,9 @@ class _Closing(layer.Layer):
 
 
 _REMEMBERED_PEERS = 10_000
-# A head of 45 KiB in packets, all of which come alone. Each costs as much as a small request.
-_HEAD_PARTS = 32
-_PART_SECONDS = 0.1
+# A head of 20 KiB in packets, all of which come alone. Each costs as much as a small request.
+_HEAD_PARTS = 16
+_PART_SECONDS = 0.2
 # How mitmproxy says that a client has seen our certificate and gone.
 _REJECTING = ("unknown ca", "bad certificate", "certificate unknown")
 _UNGOVERNED = ("tcp_start", "tcp_message", "udp_start", "udp_message", "quic_start_client", "quic_start_server")
