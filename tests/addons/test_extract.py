@@ -208,3 +208,12 @@ def test_a_connect_names_its_destination_canonically(host: str, name: str) -> No
     found, port = connect_target(request)
 
     assert (found.name, port) == (name, 8443)
+
+
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_tunnel_leads_to_no_port_that_does_not_exist(port: int) -> None:
+    request = http.Request.make("CONNECT", "http://api.example.org/")
+    request.data.port = port
+
+    with pytest.raises(NonCanonical, match="port"):
+        connect_target(request)
