@@ -26,6 +26,8 @@ _OVERRIDING = frozenset(
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _BREAK = re.compile(rb"[\r\n\0]")
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
+# Fields that whoever stands before the origin must not take out because `Connection` names them.
+_NOMINATED = re.compile(rb"(?i)(?:^|[,\s])(?:host|content-length|transfer-encoding)(?:[,\s]|$)")
 _BODYLESS = frozenset({"GET", "HEAD"})
 _HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
 
@@ -64,6 +66,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
         _check_server_name(flow, host)
     path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
     body, method = data.content or b"", data.method.decode("ascii").upper()
+    _check_framing(headers.framing, len(body))
     facts = RequestFacts(agent, method, scheme, host, port, path, query, len(body), headers.content_type)
     return Extracted(facts, headers.overrides or bool(body and method in _BODYLESS))
 
@@ -71,10 +74,11 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
 class _Headers:
     """One pass over the header fields, keeping what the checks need. Raises `NonCanonical`."""
 
-    __slots__ = ("content_type", "hosts", "overrides")
+    __slots__ = ("content_type", "framing", "hosts", "overrides")
 
     def __init__(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
         self.hosts: list[bytes] = []
+        self.framing: list[tuple[bytes, bytes]] = []
         self.content_type, self.overrides = "", False
         # Some servers end a line at a bare CR, or begin another at a folded one: a field the verdict did not see.
         if _BREAK.search(b"".join([value for _, value in fields])):
@@ -87,10 +91,23 @@ class _Headers:
                     self.content_type = _content_type(value)
                 case b"upgrade":
                     raise NonCanonical(Code.UPGRADE_REFUSED, "this version lets no protocol upgrade through")
+                case b"content-length" | b"transfer-encoding" as lowered:
+                    self.framing.append((lowered, value))
+                case b"connection" if _NOMINATED.search(value):
+                    raise NonCanonical(Code.MALFORMED, "the Connection header names a field that must stay")
                 case lowered if lowered in _OVERRIDING:
                     self.overrides = True
         if len(self.hosts) > 1:
             raise NonCanonical(Code.DESTINATION_MISMATCH, "more than one Host header")
+
+
+def _check_framing(framing: list[tuple[bytes, bytes]], body_bytes: int) -> None:
+    # An origin that believes another length reads what comes next as the body, or the body as what comes next.
+    if len(framing) > 1:
+        raise NonCanonical(Code.MALFORMED, "the body's end can be read in two ways")
+    for name, value in framing:
+        if name == b"content-length" and value != str(body_bytes).encode():
+            raise NonCanonical(Code.MALFORMED, "the Content-Length is not that of the body")
 
 
 def _content_type(value: bytes) -> str:
