@@ -23,7 +23,8 @@ def parts(answer: bytes) -> tuple[str, dict[str, str], dict[str, Any]]:
     """The status line, the headers and the problem of one answer."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
-    return status, {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}, json.loads(body)
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return status, headers, json.loads(body)
 
 
 @asynccontextmanager

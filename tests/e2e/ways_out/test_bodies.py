@@ -133,3 +133,30 @@ def test_a_body_whose_end_can_be_read_in_two_ways_hides_no_request(yard: Yard, r
             assert b"hidden" not in sent.partition(b"\r\n\r\n")[0]
         assert b"GET /denied/hidden" not in sent or sent.partition(b"\r\n\r\n")[2].startswith(b"0")
     assert all(status >= 400 for status in statuses(got)) or sent
+
+
+@pytest.mark.case(64)
+@pytest.mark.parametrize(("body", "lengths"), [
+    (b"", ("10",)), *((b"0123456789", lengths) for lengths in (
+        ("4",), ("10", "10"), ("10", "4"), ("1_0",), ("+10",), ("0010",), ("10, 10",)))])
+def test_a_length_over_http2_that_is_not_the_bodys_is_not_sent(yard: Yard, body: bytes,
+                                                               lengths: tuple[str, ...]) -> None:
+    """An origin that believes it would take what comes next for the rest of the body."""
+    authority = f"localhost:{yard.https.port}"
+    with yard.nothing_leaves():
+        answer = yard.over_http2(authority, wire.fields("POST", authority, "/x", *(
+            ("content-length", length) for length in lengths)), body)
+
+    assert answer is None or answer.status == 400
+
+
+@pytest.mark.case(65)
+@pytest.mark.parametrize("value", ["Host", "close, content-length", "TRANSFER-ENCODING", "keep-alive,\tHost ,x"])
+def test_a_connection_header_that_has_servers_drop_what_was_judged_is_refused(yard: Yard, value: str) -> None:
+    """Whoever stands before the origin may take the named fields out: then the body is read as a request."""
+    with yard.nothing_leaves():
+        answer = yard.ask(wire.plain("POST", f"{yard.http.url}/x", ("Connection", value), ("Content-Length", "4"),
+                                     body=b"body"), "POST")
+
+    assert answer is not None
+    assert (answer.status, answer.code) == (400, "MALFORMED")
