@@ -43,7 +43,7 @@ QUIET_SECONDS, HANG_SECONDS = 0.5, 20.0
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
 
 # A client that leaves between its verdict and the dial: the dial is refused, which is counted as a fault.
-LEFT = {("ServerConnectionHookData", "_Ungoverned")}
+LEFT = {("ServerConnectionHookData", "Ungoverned")}
 
 # Method, host, port, path and content type of one request.
 type Key = tuple[str, str, int, str, str]
