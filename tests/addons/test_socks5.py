@@ -16,7 +16,7 @@ import pytest
 from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import modes
 
-from addons import agents_file, socks5
+from addons import agents_file, gate, socks5
 from addons.home import Home
 from kernel.identity import digest
 from tests.addons.inside import POLICY, Inside, inside, raw_origin, until_closed
@@ -548,6 +548,14 @@ async def test_mitmproxys_own_layer_would_pass_nothing(home: Home, monkeypatch: 
 
         assert got == b"\x05\x00" + GRANTED
         assert origin.received == []
+
+
+async def test_without_the_gate_nothing_is_granted(home: Home) -> None:
+    async with through(home) as place:
+        gate.install({})
+
+        assert await told(place, NO_AUTH + name("localhost", 80)) == b"\x05\x00" + FAILED
+        assert await told(place, USER_PASSWORD + login("a", "b")) == b"\x05\x02\x01\x01"
 
 
 async def test_installing_twice_wraps_once() -> None:
