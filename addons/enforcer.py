@@ -274,6 +274,7 @@ class _Running:
 
     def _stopped(self, reason: AuditUnavailable) -> None:
         """The log has failed: everything is refused from here on."""
+        self.metrics.fault("lane")
         _say(f"stopped: {reason}; every request is refused")
         if self._seconds_after_stop is not None:
             self._end = self._loop.call_later(self._seconds_after_stop, sys.exit, STOPPED)

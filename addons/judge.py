@@ -276,19 +276,22 @@ class Judge:
             return replace(judged, verdict=_TOO_MANY)
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
-        if stage == "request":
-            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
-                                   perf_counter() - started)
         try:
+            if stage == "request":
+                self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                       perf_counter() - started)
             await durable
-        except asyncio.CancelledError:
-            # The entry may be written yet: then what it allows must not stand open, for it is refused.
-            if verdict.lets_through and stage == "request":
-                with suppress(AuditUnavailable):
-                    decision = f"{self._lane.name}/{number}"
-                    self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.DEADLINE))
+        except BaseException as fault:
+            if stage == "request" and verdict.lets_through:
+                self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
+
+    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
+        """The entry may yet be written: then what it allows must not stand open, for it is refused."""
+        code = Code.DEADLINE if isinstance(fault, asyncio.CancelledError) else Code.FAULT
+        with suppress(AuditUnavailable):
+            self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
 
     async def _wait(self, connection: ClientConnection, source: str) -> None:
         """Let a source over its rate wait for its turn: its next request does not come before."""
