@@ -11,7 +11,7 @@ import click
 
 from addons.audit_view import Entry, agent_of
 from kernel.entry import commitment
-from kernel.normal import DEFAULT_PORTS
+from kernel.normal import OWN_PORTS
 
 _COLOURS = {"allow": "green", "throttle": "yellow", "ask": "yellow", "deny": "red", "halt": "magenta"}
 _COMMON = frozenset(("v", "type", "seq", "prev", "ts", "mono_us", "lane"))
@@ -73,7 +73,7 @@ def _decision(entry: Entry, vault: Vault) -> str:
 
 def _url(entry: Entry, facts: dict[str, Any], vault: Vault) -> str:
     port = (
-        "" if facts.get("port") in (None, DEFAULT_PORTS.get(str(facts.get("scheme")))) else facts["port"]
+        "" if facts.get("port") in (None, OWN_PORTS.get(str(facts.get("scheme")))) else facts["port"]
     )
     opened = _opened(entry, facts, vault, "host")
     host = opened if opened and not opened.startswith("[") else facts.get("host") or "?"

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+_WORDS = {"http": "proxy", "socks5h": "socks5"}
 
-def show(proxies: Sequence[tuple[str, int]], certificate: Path, metrics: tuple[str, int], home: Path) -> None:
-    """Print where everything is, and one line to try."""
-    host, port = _reachable(proxies)
+
+def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tuple[str, int], home: Path) -> None:
+    """Print where everything is, and one line to try. A proxy is its scheme, host and port."""
+    # One line for each kind: mitmproxy listens on a wildcard once for each family.
+    urls = {scheme: f"{scheme}://{_reachable(host)}:{port}" for scheme, host, port in reversed(proxies)}
+    shown = [f"{_WORDS[scheme]:<8} {url}" for scheme, url in sorted(urls.items())]
     lines = [
-        f"proxy    http://{host}:{port}",
+        *shown,
         f"trust    {certificate}",
         f"metrics  http://{_bracketed(metrics[0])}:{metrics[1]}/metrics",
         f"home     {home}",
-        f"try      curl --proxy http://{host}:{port} --cacert {certificate} https://example.org/",
+        f"try      curl --proxy {min(urls.values())} --cacert {certificate} https://example.org/",
     ]
     print("\n".join(lines), flush=True)
 
 
-def _reachable(proxies: Sequence[tuple[str, int]]) -> tuple[str, int]:
-    host, port = proxies[0]
-    return ("127.0.0.1" if host in ("0.0.0.0", "::", "") else _bracketed(host)), port
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else _bracketed(host)
 
 
 def _bracketed(host: str) -> str:

@@ -19,8 +19,8 @@ from kernel.verdict import Action, Code
 _FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
 _CASE = Keys(
     "a case",
-    now=frozenset({"name", "agent", "method", "url", "address", "expect", "rule", "code"}),
-    later=frozenset({"at", "headers", "content-type", "body"}),
+    now=frozenset({"name", "agent", "method", "url", "address", "body", "expect", "rule", "code"}),
+    later=frozenset({"at", "headers", "content-type"}),
     required=("name", "method", "url", "expect"),
 )
 _ANSWERS = {Action.ALLOW.value, Action.DENY.value}
@@ -57,7 +57,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A cases file after its cases were tried. `uncovered` are the rules that held in none of them."""
+    """A cases file after its cases were tried. `uncovered` are the rules and limits that held in none of them."""
 
     outcomes: tuple[Outcome, ...]
     uncovered: tuple[str, ...]
@@ -72,7 +72,7 @@ def tried(path: Path) -> Trial:
     index = Index(policy)
     outcomes = tuple(_outcome(index, case) for case in cases)
     held = {name for outcome in outcomes for name in outcome.held}
-    names = [rule.name for rule in (*policy.rules, *policy.nevers)]
+    names = [rule.name for rule in policy.items]
     return Trial(outcomes, tuple(name for name in names if name not in held))
 
 
@@ -122,7 +122,7 @@ def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None])
     if method is None or url is None:
         return None
     try:
-        return facts_of(texts.get("agent") or "local", method, url)
+        return facts_of(texts.get("agent") or "local", method, url, len((texts.get("body") or "").encode()))
     except NonCanonical as refused:
         reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
         return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from time import monotonic
 
-from mitmproxy import connection
+from mitmproxy import connection, http
 from mitmproxy.proxy.server import ConnectionHandler
 
 from kernel.facts import Address, Host
@@ -31,11 +32,18 @@ class Pinned:
 class ClientConnection:
     """One client's TCP connection.
 
-    `tunnel` is the destination of its CONNECT once that was answered 200. `handshake_failed` says that a client of this
-    address rejected our certificate last. `ending` is what the log has to say of a connection beyond its requests.
+    `tunnel` is the destination of its CONNECT once that was granted. `handshake_failed` says that a client of this
+    address rejected our certificate last. `ending` is what the log has to say of a connection beyond its requests,
+    `recorded` that it has said it. `begun` are the requests of which the headers have come, and no verdict yet.
+    `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
+
+    Times are monotonic. `since`: when it was opened, or had its last request or answer. `head_since` and
+    `handshake_since`: when the head or the handshake began that is not complete. `close_at`: when it ends, whatever its
+    client does.
     """
 
     peer: str
+    socks: bool = False
     requests: int = 0
     open_flows: set[str] = field(default_factory=set)
     tunnel: tuple[Host, int] | None = None
@@ -43,6 +51,24 @@ class ClientConnection:
     handshake_failed: bool = False
     ending: tuple[str, Code | None] | None = None
     pins: dict[tuple[str, int], Pinned] = field(default_factory=dict)
+    recorded: bool = False
+    begun: dict[str, http.HTTPFlow] = field(default_factory=dict)
+    progress: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """How much of a body had come, and since when it is no more, by the id of its flow."""
+    since: float = field(default_factory=monotonic)
+    head_since: float | None = None
+    handshake_since: float | None = None
+    entered: bool = False
+    """Something has come through its tunnel."""
+    close_at: float | None = None
+    agent: str | None = None
+    client: str | None = None
+    """The product that the client says it is."""
+
+    def end(self, result: str, code: Code | None = None) -> None:
+        """Say why the connection ends. What is said first stands."""
+        if self.ending is None:
+            self.ending = (result, code)
 
     def may_end_at(self, name: str, port: int, address: Address) -> bool:
         """True when the last verdict on this destination looked at this address; dialling may have taken long."""

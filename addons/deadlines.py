@@ -64,10 +64,11 @@ class Deadlines:
         # The time of the last sweep, less what the loop or the process stood still: nobody is overdue because of that.
         self._now = 0.0
 
-    def begin(self, handler: ConnectionHandler, data: Any) -> Running:
-        """A hook begins, in the task that is running."""
+    def begin(self, handler: ConnectionHandler, data: Any, *, patient: bool = False) -> Running:
+        """A hook begins, in the task that is running. One that is patient is never overdue."""
         running = Running(handler, data, self._now)
-        self._running.add(running)
+        if not patient:
+            self._running.add(running)
         return running
 
     def end(self, running: Running) -> None:

@@ -20,19 +20,32 @@ from mitmproxy.addonmanager import Loader
 
 from addons import (
     authority,
+    backlog,
     banner,
     build_info,
+    closing,
     crashes,
+    cutting,
     dispatch,
+    durable,
+    early_answer,
+    framing,
     gate,
     gate_trial,
+    heads,
+    http2_limits,
     listeners,
     origin_failure,
+    origin_heads,
     own_output,
     policy_store,
+    request_bodies,
     settings,
+    socks5,
     trailers,
+    websocket_layer,
 )
+from addons.admission import Admission, raise_file_limit
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
@@ -42,16 +55,20 @@ from addons.governed import Governed
 from addons.home import Home, home_folder
 from addons.hooks import Hooks
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.judge import MODE, Judge
 from addons.lane import Lane
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
+from addons.mirror import Mirror
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
 from addons.refusal_rate import RefusalRate
+from addons.request_bodies import RequestBodies
 from addons.resolver import Resolver
+from addons.spool import Room
 from addons.watchdog import Watchdog
 from kernel import entry
 from kernel.errors import PolicyError
@@ -170,15 +187,30 @@ class _Running:
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
-        self._outcomes = Outcomes(self.lane, self.metrics)
+        durable.make_folder(self.paths.spool)
+        in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
+        self._outcomes = Outcomes(self.lane, self.metrics, in_flight)
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
-                      self._listeners.ports, self._rate)
-        hooks = Hooks(judge, self._outcomes, self.lane, self.metrics)
+                      self._listeners.ports, self._rate, bodies, in_flight,
+                      Mirror(lambda: self._governed, MODE, time.time))
+        hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
+                                    Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
         gate.install(hooks.guards(), self._deadlines)
         crashes.install(hooks.crashed)
+        early_answer.install(hooks.is_early)
+        request_bodies.install(bodies, hooks.is_too_large)
+        cutting.install(hooks.ending_of)
         origin_failure.install(hooks.origin_failed)
         trailers.install()
+        framing.install()
+        origin_heads.install()
+        backlog.install()
+        heads.install(hooks.head_begun, hooks.head_abandoned)
+        http2_limits.install(hooks.protocol_broken)
+        closing.install()
+        websocket_layer.install(self._outcomes.watch)
+        socks5.install()
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
@@ -220,20 +252,25 @@ class _Running:
         self._watchdog = Watchdog(self._loop, self.lane)
         self._watchdog.start()
         self._ready = True
-        banner.show(self._listeners.addresses(), self._certificate, self._server.address, self.paths.folder)
+        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder)
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()
+        self._write_refusals()
+        self._hooks.sweep()
+        if self._turned >= self._next_flush:
+            self._next_flush = self._turned + _FLUSH_SECONDS
+            self._flushing = self._loop.run_in_executor(None, self._flush)
+        self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
+
+    def _write_refusals(self) -> None:
+        """Write down what was only counted since the last time."""
         now = datetime.now(UTC)
         for source, uncounted in self._rate.drain().items():
             with contextlib.suppress(AuditUnavailable):
                 start = datetime.fromtimestamp(uncounted.start, UTC)
                 self.lane.record("refusals", entry.refusals(source, uncounted.counts, entry.timestamp(start),
                                                             entry.timestamp(now)))
-        if self._turned >= self._next_flush:
-            self._next_flush = self._turned + _FLUSH_SECONDS
-            self._flushing = self._loop.run_in_executor(None, self._flush)
-        self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
 
     def _stopped(self, reason: AuditUnavailable) -> None:
         """The log has failed: everything is refused from here on."""
@@ -282,7 +319,7 @@ class _Running:
             "ready": all(checks.values()), "mode": MODE, "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self._registry.tokens.ids), "halted": [],
-            "hints": [f"{name} failed" for name, holds in checks.items() if not holds],
+            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._hooks.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
@@ -304,6 +341,7 @@ class _Running:
         gate.close()
         self._flush()
         self._outcomes.cut_all()
+        self._write_refusals()
         self.lane.close(reason)
         self._server.stop()
         self._locks.close()
@@ -314,7 +352,7 @@ class _Running:
 def _prove_gate() -> None:
     """Refuse to start on a mitmproxy on which the gate does not hold, with the dispatch that will be in use."""
     convert = dispatch.convert if dispatch.speed_up(ctx.master.addons) else None
-    let_through = gate_trial.failures(lambda stub: Hooks(stub, stub, stub, stub).guards(), convert)
+    let_through = gate_trial.failures(lambda stub: Hooks(stub, stub, stub, stub, stub, stub).guards(), convert)
     if let_through:
         raise StartRefused(StartCode.SELF_TEST, f"on this mitmproxy nothing holds back {'; '.join(let_through)}")
 

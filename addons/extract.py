@@ -8,6 +8,7 @@ from itertools import product
 
 from mitmproxy import http
 
+from addons import websocket_handshake
 from kernel import normal
 from kernel.errors import NonCanonical
 from kernel.facts import Agent, Host, RequestFacts
@@ -26,6 +27,9 @@ _OVERRIDING = frozenset(
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _BREAK = re.compile(rb"[\r\n\0]")
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
+_UPGRADED = {"http": "ws", "https": "wss"}
+# Fields that whoever stands before the origin must not take out because `Connection` names them.
+_NOMINATED = re.compile(rb"(?i)(?:^|[,\s])(?:host|content-length|transfer-encoding)(?:[,\s]|$)")
 _BODYLESS = frozenset({"GET", "HEAD"})
 _HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
 
@@ -40,7 +44,14 @@ class Extracted:
 
 def connect_target(request: http.Request) -> tuple[Host, int]:
     """Where a CONNECT wants to go. Raises `NonCanonical`."""
-    return normal.host(request.data.host), request.data.port
+    data = request.data
+    found = host, port = normal.host(data.host), data.port
+    if not 1 <= port <= 65535:
+        raise NonCanonical(Code.NON_CANONICAL, "the port is not a number from 1 to 65535")
+    # mitmproxy reads "[example.org]:443" as a name, and digits of any script as a port.
+    if data.method == b"CONNECT" and data.authority and _read_authority(data.authority, port) != found:
+        raise NonCanonical(Code.DESTINATION_MISMATCH, "the CONNECT can be read as another destination")
+    return host, port
 
 
 def method_of(request: http.Request) -> str:
@@ -49,8 +60,11 @@ def method_of(request: http.Request) -> str:
     return written.decode("ascii").upper() if _METHOD.fullmatch(written) else ""
 
 
-def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
-    """Read the request exactly as it would be sent. Raises `NonCanonical` with the code of the first disagreement."""
+def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int) -> Extracted:
+    """Read the request exactly as it would be sent, with a body of this size.
+
+    Raises `NonCanonical` with the code of the first disagreement.
+    """
     data = flow.request.data
     _check_protocol(flow)
     host = normal.host(data.host)
@@ -58,24 +72,28 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool) -> Extracted:
     headers = _Headers(data.headers.fields)
     if scheme not in normal.DEFAULT_PORTS:
         raise NonCanonical(Code.PROTOCOL_REFUSED, "only http and https are judged")
+    if headers.upgrades:
+        scheme = _upgraded(scheme, flow.request, body_bytes)
     for authority in _authorities(flow, headers):
         _agree(authority, host, scheme, port)
     if tunnelled:
         _check_server_name(flow, host)
     path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
-    body, method = data.content or b"", data.method.decode("ascii").upper()
-    facts = RequestFacts(agent, method, scheme, host, port, path, query, len(body), headers.content_type)
-    return Extracted(facts, headers.overrides or bool(body and method in _BODYLESS))
+    method = data.method.decode("ascii").upper()
+    _check_framing(headers.framing, body_bytes)
+    facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type)
+    return Extracted(facts, headers.overrides or bool(body_bytes and method in _BODYLESS))
 
 
 class _Headers:
     """One pass over the header fields, keeping what the checks need. Raises `NonCanonical`."""
 
-    __slots__ = ("content_type", "hosts", "overrides")
+    __slots__ = ("content_type", "framing", "hosts", "overrides", "upgrades")
 
     def __init__(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
         self.hosts: list[bytes] = []
-        self.content_type, self.overrides = "", False
+        self.framing: list[tuple[bytes, bytes]] = []
+        self.content_type, self.overrides, self.upgrades = "", False, False
         # Some servers end a line at a bare CR, or begin another at a folded one: a field the verdict did not see.
         if _BREAK.search(b"".join([value for _, value in fields])):
             raise NonCanonical(Code.MALFORMED, "a header has a line break or NUL in its value")
@@ -86,11 +104,24 @@ class _Headers:
                 case b"content-type":
                     self.content_type = _content_type(value)
                 case b"upgrade":
-                    raise NonCanonical(Code.UPGRADE_REFUSED, "this version lets no protocol upgrade through")
+                    self.upgrades = True
+                case b"content-length" | b"transfer-encoding" as lowered:
+                    self.framing.append((lowered, value))
+                case b"connection" if _NOMINATED.search(value):
+                    raise NonCanonical(Code.MALFORMED, "the Connection header names a field that must stay")
                 case lowered if lowered in _OVERRIDING:
                     self.overrides = True
         if len(self.hosts) > 1:
             raise NonCanonical(Code.DESTINATION_MISMATCH, "more than one Host header")
+
+
+def _check_framing(framing: list[tuple[bytes, bytes]], body_bytes: int) -> None:
+    # An origin that believes another length reads what comes next as the body, or the body as what comes next.
+    if len(framing) > 1:
+        raise NonCanonical(Code.MALFORMED, "the body's end can be read in two ways")
+    for name, value in framing:
+        if name == b"content-length" and value != str(body_bytes).encode():
+            raise NonCanonical(Code.MALFORMED, "the Content-Length is not that of the body")
 
 
 def _content_type(value: bytes) -> str:
@@ -110,6 +141,13 @@ def _check_protocol(flow: http.HTTPFlow) -> None:
         raise NonCanonical(Code.TRAILERS, "request trailers are refused")
 
 
+def _upgraded(scheme: str, request: http.Request, body_bytes: int) -> str:
+    """The scheme of a request that asks to become a WebSocket (RFC 6455 section 4.1), and asks for nothing else."""
+    if body_bytes or not websocket_handshake.asks(request):
+        raise NonCanonical(Code.UPGRADE_REFUSED, "only a WebSocket handshake may ask for another protocol")
+    return _UPGRADED[scheme]
+
+
 def _authorities(flow: http.HTTPFlow, headers: _Headers) -> list[bytes]:
     """Every place besides the dialled address in which the request names its destination."""
     authority = flow.request.data.authority
@@ -117,11 +155,15 @@ def _authorities(flow: http.HTTPFlow, headers: _Headers) -> list[bytes]:
 
 
 def _agree(authority: bytes, host: Host, scheme: str, port: int) -> None:
-    default = normal.DEFAULT_PORTS[scheme]
+    default = normal.OWN_PORTS[scheme]
     if authority == host.name.encode() and port == default:
         return
-    if normal.authority(authority.decode("latin-1"), default) != (host, port):
+    if _read_authority(authority, default) != (host, port):
         raise NonCanonical(Code.DESTINATION_MISMATCH, "the Host header names another destination than the connection")
+
+
+def _read_authority(authority: bytes, default_port: int) -> tuple[Host, int]:
+    return normal.authority(authority.decode("latin-1"), default_port)
 
 
 def _check_server_name(flow: http.HTTPFlow, host: Host) -> None:

@@ -32,11 +32,15 @@ type HandleHook = Callable[[ConnectionHandler, commands.StartHook], Awaitable[No
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What Governor does at one hook: before the addons, after them, and when either fails."""
+    """What Governor does at one hook: before the addons, after them, and when either fails.
+
+    `patient`: it waits for a peer, who has all the time of its connection.
+    """
 
     refuse: Refuse
     before: Prepare | None = None
     after: Act | None = None
+    patient: bool = False
 
 
 class Unguarded(Exception):
@@ -113,7 +117,7 @@ def _around(original: HandleHook, chain: HandleHook) -> HandleHook:
         guard = _guards.get(hook.name, _UNGUARDED)
         data = getattr(hook, _only_field(type(hook)))  # type: ignore[arg-type]
         deadlines = _deadlines
-        running = deadlines.begin(handler, data)
+        running = deadlines.begin(handler, data, patient=guard.patient)
         try:
             if guard.before is not None:
                 guard.before(handler, data)

@@ -36,7 +36,7 @@ _EDITED = "/edited-by-another-addon"
 
 
 class CannotJudge:
-    """Stands where the judge, the lane, the outcomes and the metrics stand, and can do none of their work."""
+    """Stands where judge, lane, outcomes, metrics, bodies and admission stand, and can do none of their work."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -44,8 +44,12 @@ class CannotJudge:
 
     def fault(self, _: str) -> None: ...
 
-    def awaits(self, _: object) -> bool:
-        return False
+    def enter(self, _: str) -> None: ...
+
+    def opened(self, _: object) -> None: ...
+
+    def size(self, _: object) -> int:
+        return 0
 
     def waiting(self, _: object) -> list[object]:
         return []

@@ -33,7 +33,7 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str]) -> Governed:
     suffixes = Suffixes(policy_files.public_suffixes())
     return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes),
                     frozenset(policy_files.llm_hosts()), tuple(files), tuple(compiled.findings),
-                    any(_constrains(rule) for rule in (*compiled.policy.rules, *compiled.policy.nevers)))
+                    any(_constrains(rule) for rule in compiled.policy.items))
 
 
 def _constrains(rule: Rule) -> bool:

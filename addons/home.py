@@ -103,6 +103,11 @@ class Paths:
         return self.folder / "vault.db"
 
     @property
+    def spool(self) -> Path:
+        """Where long request bodies wait for their verdict, in files without names."""
+        return self.folder / "spool"
+
+    @property
     def minimum(self) -> Path:
         return self.folder / "minimum.json"
 

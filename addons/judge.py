@@ -12,20 +12,25 @@ from time import monotonic, perf_counter
 from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
+from addons import websocket_handshake
 from addons.connections import ClientConnection, connected_peers
 from addons.errors import AuditUnavailable
 from addons.extract import connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
-from addons.refusal_rate import RefusalRate
+from addons.refusal_rate import MOST_WAIT_SECONDS, RefusalRate
+from addons.request_bodies import Incoming, RequestBodies
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
-from kernel.decide import Judgement, address_stage, name_stage
+from kernel.decide import Judgement, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
-from kernel.facts import Address, Agent, Host, RequestFacts
+from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
+from kernel.measures import DEFAULT, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Verdict
 
 MODE = "enforce"
@@ -33,14 +38,21 @@ _TUNNEL = Verdict(Action.ALLOW, Code.TUNNEL, reason="each request inside the tun
 _OVERRIDE = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
                     reason="the request asks the origin to read another method or path than the one judged")
 _EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed while it was judged")
+_REMOTE_DNS = "let the proxy look names up; write socks5h:// for socks5://, or set your client's option for remote DNS"
 _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _NOBODY = ClientConnection("replay")
+_TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
+_INCOMPLETE = Verdict(Action.DENY, Code.MALFORMED, reason="it did not arrive whole")
+_NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict with what the answer and the log need. `number` is the decision's entry, None where it has none."""
+    """A verdict with what the answer and the log need. `number` is the decision's entry, None where it has none.
+
+    `open_ended` says that it was given before the body, whose size nobody has told.
+    """
 
     verdict: Verdict
     agent: Agent | None
@@ -53,6 +65,16 @@ class Judged:
     number: int | None = None
     sent: tuple[object, ...] | None = None
     """The request as it was read for this verdict: another one may not be sent under it."""
+    open_ended: bool = False
+
+    @property
+    def measures(self) -> Measures:
+        return self.judgement.measures if self.judgement else DEFAULT
+
+    @property
+    def websocket(self) -> WebSocketMeasures | None:
+        """What the request may carry as the WebSocket that it asks to become; None where it asks for none."""
+        return self.measures.websocket if self.facts is not None and self.facts.scheme in UPGRADES else None
 
     @property
     def target(self) -> str:
@@ -63,9 +85,11 @@ class Judge:
     """Judges for one process: one lane, one registry, whatever policy is in force at the moment of the request."""
 
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
-                 metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate) -> None:
+                 metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
+                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror) -> None:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
+        self._bodies, self._in_flight, self._mirror = bodies, in_flight, mirror
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -83,10 +107,23 @@ class Judge:
         judged = Judged(verdict, agent, "CONNECT", host, port)
         return await self._written("connect", governed, connection, flow, judged, started)
 
+    async def credentials(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
+        """Judge what a SOCKS5 client says of itself. Only a refusal is written: what is asked for comes next."""
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, "CONNECT", None)
+        governed, started = self._governed(), perf_counter()
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        if agent is not None or refused is Code.IDENTITY_REQUIRED:
+            return Judged(_TUNNEL, agent, "CONNECT", None)
+        judged = Judged(_unidentified(refused), None, "CONNECT", None)
+        return await self._written("connect", governed, connection, flow, judged, started)
+
     def _tunnel_verdict(self, governed: Governed, connection: ClientConnection, agent: Agent | None,
                         refused: Code | None, host: Host, port: int) -> Verdict:
         if agent is None:
-            return _unidentified(refused)
+            # SOCKS5 has no way to ask for credentials with words: the requests inside are answered 407.
+            inside = connection.socks and refused is Code.IDENTITY_REQUIRED and not connection.handshake_failed
+            return _TUNNEL if inside else _unidentified(refused)
         # A client that cannot finish a handshake with us never sees a refusal inside: it gets the status line.
         if connection.handshake_failed and not governed.index.connect_reaches(agent.id, host, port):
             return _refusal(Code.DEFAULT_DENY, "no request to this destination would pass")
@@ -97,6 +134,52 @@ class Judge:
         judged = Judged(_REPLAY, None, method_of(flow.request), _host_or_none(flow))
         return await self._written("request", self._governed(), _NOBODY, flow, judged, perf_counter())
 
+    async def headers(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
+                      declared_bytes: int | None) -> Judged | None:
+        """Judge what is known before the body, of which the client has told the size or not.
+
+        A refusal that no body can change; or a grant of a rule that lets the body pass while it comes. None: the body
+        is to be read, as far as `RequestBodies` was told here, and judged with it.
+        """
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        governed, started = self._governed(), perf_counter()
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        if agent is None:
+            judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
+            return await self._written("request", governed, connection, flow, judged, started)
+        try:
+            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0).facts
+        except NonCanonical as error:
+            judged = _non_canonical(error, agent, flow, connection)
+            return await self._written("request", governed, connection, flow, judged, started)
+        own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
+        if self._mirror.is_own(facts.host):
+            return None
+        known = expected(governed.index, facts, own)
+        if known.refused is not None:
+            judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
+            return await self._written("request", governed, connection, flow, judged, started)
+        if known.may_stream:
+            judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
+            if judged.verdict.lets_through and judged.measures.stream_request:
+                judged = replace(judged, open_ended=declared_bytes is None)
+                return await self._concluded(governed, connection, flow, judged, started)
+        self._bodies.expect(flow, agent.id, known.max_request)
+        return None
+
+    async def body_refused(self, connection: ClientConnection, flow: http.HTTPFlow, incoming: Incoming) -> Judged:
+        """Refuse a request whose body is larger than it may be, or for whose body there is no room."""
+        governed, started = self._governed(), perf_counter()
+        agent, _ = self._registry.identify(governed.policy.identity, connection.credentials)
+        if incoming.refused is Code.BODY_TOO_LARGE:
+            verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, incoming.most.by,
+                              f"its body is larger than {incoming.most.most} bytes")
+        else:
+            verdict = _NO_ROOM
+        judged = Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
+        return await self._written("request", governed, connection, flow, judged, started)
+
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
         if self._lane.stopped:
@@ -106,25 +189,48 @@ class Judge:
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:
-            judged = await self._judged(handler, connection, flow, governed, agent)
-        judged = await self._written("request", governed, connection, flow, judged, started)
-        if judged.verdict.lets_through and fingerprint(flow.request) != judged.sent:
-            decision = f"{self._lane.name}/{judged.number}"
-            self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
-            edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
-            return await self._written("request", governed, connection, flow, edited, started)
-        if judged.verdict.lets_through and judged.host and judged.port is not None:
+            judged = await self._judged(handler, connection, flow, governed, agent, self._bodies.size(flow))
+        return await self._concluded(governed, connection, flow, judged, started)
+
+    async def _concluded(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
+                         started: float) -> Judged:
+        """The verdict on a request once it is durable; the flow then counts as in flight where it is let through."""
+        if not judged.verdict.lets_through or judged.agent is None:
+            return await self._written("request", governed, connection, flow, judged, started)
+        full = self._in_flight.enter(judged.agent.id, judged.measures.in_flight)
+        if full is not None:
+            busy = Verdict(Action.DENY, Code.BUSY, full.by, "as many flows are open as may be")
+            return await self._written("request", governed, connection, flow, replace(judged, verdict=busy), started)
+        goes_on = False
+        try:
+            judged = await self._written("request", governed, connection, flow, judged, started)
+            if fingerprint(flow.request) != judged.sent:
+                return await self._edited(governed, connection, flow, judged, started)
+            goes_on = True
+        finally:
+            if not goes_on:
+                self._in_flight.leave(judged.agent.id)  # type: ignore[union-attr]
+        if judged.host and judged.port is not None:
             connection.grant(judged.host.name, judged.port, judged.addresses, monotonic())
         return judged
 
+    async def _edited(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
+                      started: float) -> Judged:
+        decision = f"{self._lane.name}/{judged.number}"
+        self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
+        edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
+        return await self._written("request", governed, connection, flow, edited, started)
+
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
-                      governed: Governed, agent: Agent) -> Judged:
+                      governed: Governed, agent: Agent, body_bytes: int) -> Judged:
         try:
-            found = extract(flow, agent, connection.tunnel is not None)
+            found = extract(flow, agent, connection.tunnel is not None, body_bytes)
         except NonCanonical as error:
-            return Judged(_refusal(error.code, error.problem), agent, method_of(flow.request), _host_or_none(flow))
+            return _non_canonical(error, agent, flow, connection)
         facts = found.facts
         _settle(flow.request, facts)
+        if self._mirror.is_own(facts.host):
+            return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         judgement = name_stage(governed.index, facts)
@@ -163,10 +269,11 @@ class Judge:
         """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
         verdict, agent = judged.verdict, judged.agent
         self._metrics.step()
-        if not verdict.lets_through and self._rate.exceeded(agent.id if agent else connection.peer, verdict.code):
+        source = agent.id if agent else connection.peer
+        if not verdict.lets_through and self._rate.exceeded(source, verdict.code):
             self._metrics.rate_limited()
-            verdict = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
-            return replace(judged, verdict=verdict)
+            await self._wait(connection, source)
+            return replace(judged, verdict=_TOO_MANY)
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
         try:
@@ -186,19 +293,77 @@ class Judge:
         with suppress(AuditUnavailable):
             self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
 
-    def too_many_connections(self, peer: str) -> bool:
-        """Count one connection that brought nothing to judge; True when this second's others tell enough."""
-        return self._rate.exceeded(f"{peer} connections", Code.MALFORMED)
+    async def _wait(self, connection: ClientConnection, source: str) -> None:
+        """Let a source over its rate wait for its turn: its next request does not come before."""
+        seconds = self._rate.wait_seconds(source)
+        if seconds is None:
+            # More of them wait than will have a turn: this one has to dial again.
+            connection.close_at = 0.0
+        await asyncio.sleep(MOST_WAIT_SECONDS if seconds is None else seconds)
+
+    async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
+        """Refuse a request that has no single reading. Returns when the decision is durable."""
+        if self._lane.stopped:
+            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        judged = self._malformed(connection, flow, _refusal(Code.MALFORMED, reason))
+        return await self._written("request", self._governed(), connection, flow, judged, perf_counter())
+
+    def record_incomplete(self, connection: ClientConnection, flow: http.HTTPFlow) -> None:
+        """Write down a request that ended before its end had come: nobody waits for an answer."""
+        judged = self._malformed(connection, flow, _INCOMPLETE)
+        self._metrics.step()
+        source = judged.agent.id if judged.agent else connection.peer
+        if not self._rate.exceeded(source, Code.MALFORMED):
+            self._lane.record("decision", _decision("request", flow, self._governed(), judged))
+            self._metrics.decision(judged.verdict.action, Code.MALFORMED, judged.agent.id if judged.agent else "",
+                                   None, 0.0)
+
+    def _malformed(self, connection: ClientConnection, flow: http.HTTPFlow, verdict: Verdict) -> Judged:
+        agent, _ = self._registry.identify(self._governed().policy.identity, connection.credentials)
+        return Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
+
+    async def no_request(self, connection: ClientConnection, reason: str) -> Refused:
+        """What a client is told that sent what is no request, once that stands in the log."""
+        if self._lane.stopped:
+            return Refused(_UNWRITTEN, "", "", None, None, None, self.contact)
+        connection.recorded, source = True, f"{connection.peer} connections"
+        if self._rate.exceeded(source, Code.MALFORMED):
+            self._metrics.rate_limited()
+            await self._wait(connection, source)
+            return Refused(_TOO_MANY, "", "", None, None, None, self.contact)
+        fields = entry.connection(connection.peer, "malformed", Code.MALFORMED)
+        number, durable = self._lane.commit("connection", fields)
+        await durable
+        verdict = _refusal(Code.MALFORMED, reason)
+        return Refused(verdict, "", "", None, None, f"{self._lane.name}/{number}", self.contact)
+
+    def record_connection(self, connection: ClientConnection, result: str, code: Code | None) -> None:
+        """Write down how a connection ended; only count it where this second's others tell enough."""
+        if not self._rate.exceeded(f"{connection.peer} connections", code or Code.MALFORMED):
+            self._lane.record("connection", entry.connection(connection.peer, result, code))
+
+    def own_answer(self, judged: Judged, accept: str) -> http.Response | None:
+        """What Governor itself answers where the request is for its own name; None where it may go out."""
+        if judged.facts is None or not self._mirror.is_own(judged.facts.host):
+            return None
+        return self._mirror.answer(judged.facts, accept)
 
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
         number = judged.number
-        return Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
-                       flow.id, None if number is None else f"{self._lane.name}/{number}",
-                       self._governed().policy.contact)
+        refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
+                          flow.id, None if number is None else f"{self._lane.name}/{number}", self.contact)
+        self._mirror.note_refusal(refused)
+        return refused
 
-    def is_llm_host(self, host: Host | None) -> bool:
-        return host is not None and host.name in self._governed().llm_hosts
+    @property
+    def contact(self) -> str | None:
+        """Whom the agents' users ask, as the policy says."""
+        return self._governed().policy.contact
+
+    def is_llm_host(self, name: str) -> bool:
+        """True for the hosts whose clients show refusals in the form of model providers. `name` is canonical."""
+        return name in self._governed().llm_hosts
 
 
 def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judged) -> entry.Body:
@@ -207,7 +372,7 @@ def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judge
     shown = governed.disclosure.shown(judged.host) if judged.host else None
     seen = entry.request_facts(
         judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
-        None if address is None else str(address), facts.body_bytes if facts else None,
+        None if address is None else str(address), facts.body_bytes if facts and not judged.open_ended else None,
         facts.content_type if facts else None)
     return entry.decision(
         stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
@@ -227,10 +392,21 @@ def _refusal(code: Code, reason: str) -> Verdict:
     return Verdict(Action.DENY, code, reason=reason)
 
 
+def _non_canonical(error: NonCanonical, agent: Agent, flow: http.HTTPFlow, connection: ClientConnection) -> Judged:
+    verdict = replace(_refusal(error.code, error.problem), tell=_advice(error.code, connection))
+    return Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
+
+
 def _unidentified(code: Code | None) -> Verdict:
     if code is Code.IDENTITY_REFUSED:
         return _refusal(code, "the proxy credentials are unknown, revoked or another agent's")
     return _refusal(code or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
+
+
+def _advice(code: Code, connection: ClientConnection) -> str | None:
+    """What helps a client whose names disagree because it looked one up itself."""
+    by_address = connection.tunnel is not None and connection.tunnel[0].address is not None
+    return _REMOTE_DNS if code is Code.DESTINATION_MISMATCH and connection.socks and by_address else None
 
 
 def _host_or_none(flow: http.HTTPFlow) -> Host | None:
@@ -244,6 +420,8 @@ def _settle(request: http.Request, facts: RequestFacts) -> None:
     """Have the request sent in the spelling that is judged."""
     path = f"{facts.path.text}?{facts.query}" if facts.query else facts.path.text
     data = request.data
+    if facts.scheme in UPGRADES:
+        websocket_handshake.offer_no_extensions(request)
     data.host, data.path, data.method = facts.host.name, path.encode("latin-1"), facts.method.encode("ascii")
 
 

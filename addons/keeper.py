@@ -30,9 +30,10 @@ type _Task = str | list[Secret] | None
 class Keeper:
     """Takes notes and secrets from the lane's writer, in order, and never makes it wait."""
 
-    def __init__(self, home: Home, lane: str, vault: Vault | None,
-                 on_fault: Callable[[str, BaseException], None]) -> None:
-        """`on_fault` hears of what could not be written: `checkpoint` (the end of this keeper) or `vault`."""
+    def __init__(
+        self, home: Home, lane: str, vault: Vault | None, on_fault: Callable[[str, BaseException], None]
+    ) -> None:
+        """`on_fault` hears of what could not be written: a `checkpoint`, which ends this keeper, or the `vault`."""
         self._home, self._lane, self._vault, self._on_fault = home, lane, vault, on_fault
         path = home.paths.lane(lane) / CHECKPOINTS
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

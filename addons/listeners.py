@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from mitmproxy import ctx
+from mitmproxy.proxy.mode_specs import Socks5Mode
 
 from addons.errors import StartCode, StartRefused
 
@@ -52,6 +53,12 @@ class Listeners:
     def addresses(self) -> list[tuple[str, int]]:
         """Where clients connect."""
         return [(address[0], address[1]) for address in ctx.master.addons.get("proxyserver").listen_addrs()]
+
+    def proxies(self) -> list[tuple[str, str, int]]:
+        """Scheme, host and port by which clients are told of each of them."""
+        servers = ctx.master.addons.get("proxyserver").servers
+        return [("socks5h" if isinstance(server.mode, Socks5Mode) else "http", address[0], address[1])
+                for server in servers for address in server.listen_addrs]
 
     def ports(self) -> frozenset[int]:
         """Every port of ours."""

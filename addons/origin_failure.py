@@ -1,7 +1,7 @@
 """What a client gets when its request was allowed and the origin failed: the same body as a refusal, with status 502.
 
 mitmproxy answers with a page of its own and closes. This takes the place of that page wherever no byte of an answer has
-been sent and the request was read to its end; everything else keeps mitmproxy's behaviour.
+been sent and the request was read to its end, or streams; everything else keeps mitmproxy's behaviour.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
 )
 from mitmproxy.proxy.layers.http._hooks import HttpErrorHook
+
+from addons import early_answer
 
 type Answer = Callable[[http.HTTPFlow], http.Response]
 
@@ -57,6 +59,10 @@ def _around(original: Any) -> Any:
         if (yield from self.check_killed(emit_error_hook=False)):
             return
         self.flow.response = response = _answer(self.flow)
+        if self.client_state != self.state_done:
+            response.headers["connection"] = "close"
+            yield from early_answer.answer(self)
+            return
         yield SendHttp(ResponseHeaders(self.stream_id, response, end_stream=False), self.context.client)
         yield SendHttp(ResponseData(self.stream_id, response.content or b""), self.context.client)
         self.flow.live = False
@@ -72,6 +78,6 @@ def _answerable(stream: HttpStream, event: Any) -> bool:
         isinstance(event, ResponseProtocolError)
         and event.code is not ErrorCode.KILL
         and stream.flow.response is None
-        and stream.client_state == stream.state_done
+        and (stream.client_state == stream.state_done or bool(stream.flow.request.stream))
         and stream.server_state not in (stream.state_done, stream.state_errored)
     )

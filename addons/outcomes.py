@@ -2,64 +2,142 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from time import monotonic
 
 from mitmproxy import http
 
+from addons import ending_words, websocket_layer
 from addons.connections import ClientConnection
+from addons.in_flight import InFlight
+from addons.judge import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry
+from kernel.measures import Cap, Measures, WebSocketMeasures
 from kernel.verdict import Code
 
 # A body whose end is known and near is handed over whole, so that mitmweb can show it; all others pass as they come.
 _WHOLE_BYTES = 64 * 1024
+# What stands for the code of a WebSocket that ended without a close (RFC 6455, 7.1.5).
+_NO_CLOSE = 1006
 
 
 @dataclass(slots=True)
 class OpenFlow:
-    """A flow that may be on its way. `decision` is its entry as LANE/SEQ, `judged` what may be sent."""
+    """A flow that may be on its way. `decision` is its entry as LANE/SEQ.
+
+    `streams` says that its body passes while it comes. `passed` is the cap over which its request or its answer has
+    gone: it goes no further.
+    """
 
     flow: http.HTTPFlow
-    judged: object
+    judged: Judged
     decision: str
     connection: ClientConnection
     bytes_up: int
     sent: float
+    streams: bool
     bytes_down: int = 0
     status: int | None = None
+    passed: Cap | None = None
+
+    @property
+    def agent(self) -> str:
+        assert self.judged.agent is not None
+        return self.judged.agent.id
+
+    @property
+    def measures(self) -> Measures:
+        return self.judged.measures
+
+    def upload(self, chunk: bytes) -> bytes | list[bytes]:
+        """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
+        self.bytes_up += len(chunk)
+        if self.bytes_up > self.measures.max_request.most:
+            self.passed = self.measures.max_request
+            return []
+        return chunk or []
 
     def meter(self, chunk: bytes) -> bytes | list[bytes]:
+        """Meter a piece of an answer that has no cap."""
         self.bytes_down += len(chunk)
         # An empty chunk would be written as the end of a chunked body, wherever it stands.
         return chunk or []
+
+    def capped(self, chunk: bytes) -> bytes | list[bytes]:
+        """Meter a piece of an answer, as far as its cap goes."""
+        cap = self.measures.max_response
+        if cap is not None and self.bytes_down + len(chunk) > cap.most:
+            self.passed = cap
+            chunk = chunk[:cap.most - self.bytes_down]
+            if self.flow.response is not None and ending_words.takes_events(self.flow.response):
+                chunk = ending_words.whole_events(chunk)
+        return self.meter(chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketWatch:
+    """What a governed WebSocket asks and tells of its flow (`websocket_layer.Watch`)."""
+
+    outcomes: Outcomes
+    opened: OpenFlow
+    limits: WebSocketMeasures
+
+    def meter(self, bytes_up: int, bytes_down: int) -> None:
+        self.opened.bytes_up += bytes_up
+        self.opened.bytes_down += bytes_down
+        cap = self.opened.measures.max_response
+        if cap is not None and self.opened.bytes_down > cap.most and self.opened.passed is None:
+            self.opened.passed = cap
+            # Not here: the layer is in the midst of a message.
+            asyncio.get_running_loop().call_soon(websocket_layer.close, self.opened.flow, Code.BODY_TOO_LARGE)
+
+    def refused(self, code: Code) -> str:
+        self.outcomes.websocket_refused(self.opened.flow, code)
+        return f"{code} {self.opened.decision}"
 
 
 class Outcomes:
     """The open flows of this process."""
 
-    def __init__(self, lane: Lane, metrics: Metrics) -> None:
-        self._lane, self._metrics = lane, metrics
+    def __init__(self, lane: Lane, metrics: Metrics, in_flight: InFlight) -> None:
+        self._lane, self._metrics, self._in_flight = lane, metrics, in_flight
         self._open: dict[str, OpenFlow] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, flow: http.HTTPFlow, judged: object, connection: ClientConnection, decision: str) -> None:
-        """The flow goes on from here; until `end` its decision is open in the log."""
-        bytes_up = len(flow.request.data.content or b"")
-        self._open[flow.id] = OpenFlow(flow, judged, decision, connection, bytes_up, monotonic())
+    def begin(self, flow: http.HTTPFlow, judged: Judged, connection: ClientConnection, body_bytes: int, *,
+              streams: bool = False) -> OpenFlow:
+        """The flow goes on from here; until `end` its decision is open in the log.
+
+        `streams`: its body passes while it comes, and is counted then.
+        """
+        decision = f"{self._lane.name}/{judged.number}"
+        opened = self._open[flow.id] = OpenFlow(
+            flow, judged, decision, connection, body_bytes, monotonic(), streams)
         connection.open_flows.add(flow.id)
+        return opened
+
+    def opened(self, flow: http.HTTPFlow) -> OpenFlow | None:
+        """What is known of a flow that was let through and has not ended."""
+        return self._open.get(flow.id)
 
     def waiting(self, connection: ClientConnection) -> list[tuple[http.HTTPFlow, object]]:
         """The flows of this client whose origin is not connected yet, each with what was judged of it."""
         opened = [self._open[flow_id] for flow_id in connection.open_flows]
-        return [(each.flow, each.judged) for each in opened if each.flow.server_conn.timestamp_start is None]
+        return [(each.flow, each.judged.sent) for each in opened if each.flow.server_conn.timestamp_start is None]
 
-    def awaits(self, flow: http.HTTPFlow) -> bool:
-        """True while this flow may be answered by its origin."""
-        return flow.id in self._open
+    def too_large(self, flow: http.HTTPFlow) -> Cap | None:
+        """The cap over which the answer says that it will go."""
+        opened, response = self._open.get(flow.id), flow.response
+        cap = opened.measures.max_response if opened is not None else None
+        if cap is None or response is None or flow.request.method == "HEAD":
+            return None
+        length = declared_bytes(response)
+        return cap if length is not None and length > cap.most else None
 
     def headers(self, flow: http.HTTPFlow) -> None:
         """The origin's answer begins: meter it, and let it pass while it comes unless it is short."""
@@ -69,7 +147,7 @@ class Outcomes:
         opened.status = response.status_code
         self._metrics.outcome(monotonic() - opened.sent)
         if not _short(response):
-            response.stream = opened.meter
+            response.stream = opened.meter if opened.measures.max_response is None else opened.capped
 
     def completed(self, flow: http.HTTPFlow) -> None:
         """The answer has passed to its end."""
@@ -78,6 +156,28 @@ class Outcomes:
             if flow.response is not None and flow.response.data.content:
                 opened.bytes_down += len(flow.response.data.content)
             self._record(flow.id, opened, "completed")
+
+    def watch(self, flow: http.HTTPFlow) -> WebSocketWatch | None:
+        """What the flow's WebSocket asks and tells, None where the flow is not on its way to be one."""
+        opened = self._open.get(flow.id)
+        limits = opened.judged.websocket if opened is not None else None
+        return None if opened is None or limits is None else WebSocketWatch(self, opened, limits)
+
+    def websocket_refused(self, flow: http.HTTPFlow, code: Code) -> None:
+        """Governor ends the flow's WebSocket."""
+        if code is Code.FAULT:
+            self._metrics.fault("WebSocket")
+        self.refused(flow, code)
+
+    def websocket_ended(self, flow: http.HTTPFlow) -> None:
+        """The flow's WebSocket ended: with a close, or because one end just went."""
+        data = flow.websocket
+        if data is None or data.close_code != _NO_CLOSE:
+            self._end(flow.id, "completed")
+        elif data.closed_by_client:
+            self._end(flow.id, "aborted")
+        else:
+            self._end(flow.id, "failed", Code.ORIGIN_FAILED)
 
     def failed(self, flow: http.HTTPFlow) -> None:
         """The flow ended in an error of the client's or the origin's side."""
@@ -118,6 +218,7 @@ class Outcomes:
         opened = self._open.pop(flow_id, None)
         if opened is not None:
             opened.connection.open_flows.discard(flow_id)
+            self._in_flight.leave(opened.agent)
         return opened
 
     def _record(self, flow_id: str, opened: OpenFlow, result: str, code: Code | None = None) -> None:
@@ -126,7 +227,13 @@ class Outcomes:
 
 
 def _short(response: http.Response) -> bool:
-    length = response.headers.get("content-length", "")
-    return length.isascii() and length.isdigit() and len(length) < 8 and int(length) <= _WHOLE_BYTES
+    length = declared_bytes(response)
+    return length is not None and length <= _WHOLE_BYTES
+
+
+def declared_bytes(message: http.Message) -> int | None:
+    """The size that a Content-Length tells, None without one that can be read."""
+    length = message.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
 
 

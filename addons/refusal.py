@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from mitmproxy import http
 
+from addons import json_rpc, refusal_page
+from addons.media_types import prefers_html
 from kernel.verdict import Code, Verdict
 
 _CHALLENGE = 'Basic realm="Governor", charset="UTF-8"'
@@ -18,7 +21,10 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Everything a refusal tells. `target` is a host in canonical form or empty, `entry` is LANE/SEQ."""
+    """Everything a refusal tells. `target` is a host in canonical form or empty, `entry` is LANE/SEQ.
+
+    `cut` is True for the end of an answer that had begun.
+    """
 
     verdict: Verdict
     method: str
@@ -27,14 +33,21 @@ class Refused:
     flow: str | None
     entry: str | None
     contact: str | None
+    cut: bool = False
 
     @property
     def detail(self) -> str:
-        why = f"rule {self.verdict.rule}" if self.verdict.rule else self.verdict.reason or self.verdict.code.lower()
+        why = self._why()
         where = f"{self.method} to {self.target}" if self.target else self.method or "a connection"
         if self.verdict.code is Code.ORIGIN_FAILED:
             return f"Governor allowed {where}, but {why}"
-        return f"Governor refused {where}: {why}"
+        return f"Governor {'ended' if self.cut else 'refused'} {where}: {why}"
+
+    def _why(self) -> str:
+        rule, reason = self.verdict.rule, self.verdict.reason or self.verdict.code.lower()
+        if rule is None:
+            return reason
+        return f"{reason} ({rule})" if self.verdict.code in _MEASURED else f"rule {rule}"
 
     @property
     def next_step(self) -> str:
@@ -46,19 +59,19 @@ class Refused:
 def response(refused: Refused, request: http.Request | None = None, llm_host: bool = False) -> http.Response:
     """The refusal as an HTTP response to this request."""
     status = refused.verdict.code.status
-    if request is not None and _speaks_grpc(request):
+    if request is not None and speaks_grpc(request):
         return _grpc(refused)
     content_type, body = _body(refused, request, status, llm_host)
     if request is not None and request.method == "HEAD":
         body = b""
     answer = http.Response.make(status, body, _headers(refused, content_type, status))
-    # Fixed parts only: nothing that the agent chose may enter the status line.
-    answer.reason = f"{_phrase(status)} by Governor: {refused.verdict.code}" if status != 407 else _TITLES[status]
+    answer.reason = _phrase(refused, status)
     return answer
 
 
-def _phrase(status: int) -> str:
-    return "Forbidden" if status == 403 else _TITLES[status]
+def _phrase(refused: Refused, status: int) -> str:
+    # Fixed parts only: nothing that the agent chose may enter the status line.
+    return f"{_TITLES[status]} by Governor: {refused.verdict.code}" if status != 407 else _TITLES[status]
 
 
 def _advice(verdict: Verdict) -> str:
@@ -66,9 +79,14 @@ def _advice(verdict: Verdict) -> str:
     return _ADVICE.get(verdict.code, _STOP) + told
 
 
+# Where a rule's name alone would not tell what to change.
+_MEASURED = frozenset({Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.BUSY})
 _STOP = "Stop: another method, mirror or retry is refused too."
 _ADVICE = {
     Code.REFUSAL_RATE: "Wait before the next request: too many of yours were refused within a second.",
+    Code.BODY_TOO_LARGE: "Send, or ask for, less at a time.",
+    Code.URL_TOO_LONG: "Put less into the URL.",
+    Code.MALFORMED: "Send it as HTTP/1.1 or HTTP/2 says.",
     Code.BUSY: "Wait and try again: Governor serves as many flows as it may.",
     Code.IDENTITY_REQUIRED: "Send the proxy credentials of this agent.",
     Code.IDENTITY_REFUSED: "Send valid proxy credentials: these are unknown or revoked.",
@@ -80,8 +98,12 @@ _ADVICE = {
 }
 
 
+# Refusals that a later try may find gone.
+_PASSING = (429, 503)
+
+
 def _retryable(code: Code) -> str:
-    return "true" if code.status == 429 else "false"
+    return "true" if code.status in _PASSING else "false"
 
 
 def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]:
@@ -92,45 +114,82 @@ def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]
         "x-governor-verdict": refused.verdict.action,
         "x-governor-code": refused.verdict.code,
     }
+    if content_type.startswith("text/html"):
+        headers["content-security-policy"] = refusal_page.POLICY
     if refused.entry:
         headers["x-governor-entry"] = refused.entry
     if status == 407:
         headers["proxy-authenticate"] = _CHALLENGE
-    if status == 429:
+    if status in _PASSING:
         headers["retry-after"] = "1"
     return headers
 
 
 def _body(refused: Refused, request: http.Request | None, status: int, llm_host: bool) -> tuple[str, bytes]:
-    if request is not None and request.headers.get("user-agent", "").startswith("git/"):
+    """Content type and body. The client chooses how it reads, by what it sent; never what."""
+    if request is None:
+        return "application/problem+json", problem(refused, status, llm_host)
+    if request.headers.get("user-agent", "").startswith("git/"):
         return "text/plain; charset=utf-8", f"{refused.detail}\n{refused.next_step}\n".encode(errors="replace")
+    call = json_rpc.call_in(request)
+    if call is not None:
+        # Clients read the error at any status; what is not below -32000 is an application's own code.
+        told = json_rpc.error(call, status, f"{refused.detail}. {refused.next_step}", members(refused, status))
+        return "application/json", _json(told)
+    if prefers_html(request.headers.get("accept", "")):
+        return "text/html; charset=utf-8", _page(refused, status)
     return "application/problem+json", problem(refused, status, llm_host)
 
 
 def problem(refused: Refused, status: int, llm_host: bool) -> bytes:
     """The problem details (RFC 9457) with every member of Governor's, null where unknown."""
-    error: object = refused.detail
+    told = members(refused, status)
     if llm_host:
-        error = {"type": "permission_error",
-                 "message": f"{refused.detail}. Your login is fine. {refused.next_step}"}
-    return json.dumps({
+        told["error"] = llm_error(refused)
+    return _json(told)
+
+
+def members(refused: Refused, status: int) -> dict[str, Any]:
+    """The problem details as a value. `error` is for clients that show no other member."""
+    return {
         "type": "about:blank", "title": _TITLES[status], "status": status, "detail": refused.detail,
         "verdict": refused.verdict.action, "code": refused.verdict.code, "rule": refused.verdict.rule,
         "agent": refused.agent, "flow": refused.flow, "entry": refused.entry, "next_step": refused.next_step,
-        "error": error,
-    }, separators=(",", ":")).encode()
+        "error": refused.detail,
+    }
 
 
-def _speaks_grpc(request: http.Request) -> bool:
+def llm_error(refused: Refused) -> dict[str, str]:
+    """The member `error` as the clients of model providers read it."""
+    return {"type": "permission_error",
+            "message": f"{refused.detail}. Your login is fine. {refused.next_step}", "code": refused.verdict.code}
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    # Escaped to ASCII: no line break and nothing a terminal obeys comes out of it.
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _page(refused: Refused, status: int) -> bytes:
+    details = {"verdict": refused.verdict.action, "code": refused.verdict.code, "rule": refused.verdict.rule,
+               "agent": refused.agent, "entry": refused.entry}
+    return refusal_page.page(_phrase(refused, status), refused.detail, refused.next_step, details)
+
+
+def speaks_grpc(request: http.Request) -> bool:
+    """True for a request of a gRPC client, which reads headers and trailers alone."""
     return request.is_http2 and request.headers.get("content-type", "").startswith("application/grpc")
 
 
 def _grpc(refused: Refused) -> http.Response:
     """Trailers-only PERMISSION_DENIED or UNAVAILABLE: gRPC clients show nothing of an HTTP error's body."""
-    status = "14" if refused.verdict.code is Code.ORIGIN_FAILED else "7"
-    headers = _headers(refused, "application/grpc", 200)
+    return http.Response.make(200, b"", {**_headers(refused, "application/grpc", 200), **grpc_fields(refused)})
+
+
+def grpc_fields(refused: Refused) -> dict[str, str]:
+    """How a gRPC call ends, as trailers."""
     message = "".join(_grpc_percent(character) for character in refused.detail)
-    return http.Response.make(200, b"", {**headers, "grpc-status": status, "grpc-message": message})
+    return {"grpc-status": "14" if refused.verdict.code is Code.ORIGIN_FAILED else "7", "grpc-message": message}
 
 
 def _grpc_percent(character: str) -> str:

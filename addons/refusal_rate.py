@@ -1,12 +1,17 @@
-"""Fairness of the log: an agent whose refusals come too fast gets 429, and one entry a second counts them."""
+"""Fairness: an agent whose refusals come too fast gets 429 after a wait, and one entry a second counts them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 
 PER_SECOND = 20
+# Over the rate, so many answers a second go to one source. At a millisecond each they are a few hundredths of a core.
+ANSWERS_PER_SECOND = 40
+# Well within the deadline of a hook.
+MOST_WAIT_SECONDS = 2.0
 _REMEMBERED = 10_000
 
 
@@ -27,10 +32,12 @@ class Uncounted:
 class RefusalRate:
     """Counts refusals by source: an agent id, or the address of a client that has no identity."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float] = monotonic) -> None:
+        self._clock, self._monotonic = clock, monotonic
         self._seconds: dict[str, _Second] = {}
         self._uncounted: dict[str, Uncounted] = {}
+        # When the last answer is due that a source over its rate waits for.
+        self._due: dict[str, float] = {}
 
     def exceeded(self, source: str, code: str) -> bool:
         """Count one refusal; True when it is over the rate and must be answered 429 instead of being written."""
@@ -43,9 +50,29 @@ class RefusalRate:
         second.refused += 1
         if second.refused <= PER_SECOND:
             return False
-        # As plain text: the log's encoder takes no enum for a key.
-        self._uncounted.setdefault(source, Uncounted(now)).counts[str(code)] += 1
+        self.count(source, code)
         return True
+
+    def is_over(self, source: str) -> bool:
+        """True while this second's refusals of the source are more than are written."""
+        second = self._seconds.get(source)
+        return second is not None and second.refused > PER_SECOND and second.number == int(self._clock())
+
+    def count(self, source: str, code: str) -> None:
+        """Have one refusal stand in the next count, and nowhere else."""
+        # As plain text: the log's encoder takes no enum for a key.
+        self._uncounted.setdefault(source, Uncounted(self._clock())).counts[str(code)] += 1
+
+    def wait_seconds(self, source: str) -> float | None:
+        """How long the next answer to a source over its rate waits for its turn; None when too many wait already."""
+        now = self._monotonic()
+        due = max(now, self._due.get(source, now)) + 1 / ANSWERS_PER_SECOND
+        if due - now > MOST_WAIT_SECONDS:
+            return None
+        if len(self._due) >= _REMEMBERED:
+            self._due = {each: at for each, at in self._due.items() if at > now}
+        self._due[source] = due
+        return due - now
 
     def drain(self) -> dict[str, Uncounted]:
         """What was counted and not yet written, by source; forgotten here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 
 from mitmproxy import exceptions, optmanager
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
 
 from addons.errors import StartCode, StartRefused
 from kernel.canonical import Value
 
 METRICS_ADDRESS = "127.0.0.1:9464"
-_DEFAULT_PORT = 8080
+_GOVERNED_MODE = re.compile(r"(?:regular|socks5)(?:@(?:[^@]+:)?[0-9]+)?", re.ASCII)
 
 # An unlisted option must keep its default: mitmproxy has options that skip interception, rewrite requests after the
 # verdict or write secrets to disk, and a later version may add more.
@@ -69,15 +70,24 @@ def check_at_start(options: optmanager.OptManager) -> None:
             raise StartRefused(StartCode.OPTION_REFUSED,
                                f"{name} is not known to be harmless under Governor; leave it at its default")
     for mode in options.mode:
-        if mode != "regular" and not mode.startswith("regular@"):
-            raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular")
+        if not _is_governed(mode):
+            raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular or socks5")
+
+
+def _is_governed(mode: str) -> bool:
+    if not _GOVERNED_MODE.fullmatch(mode):
+        return False
+    try:
+        return isinstance(ProxyMode.parse(mode), (RegularMode, Socks5Mode))
+    except ValueError:
+        return False
 
 
 def listen_addresses(options: optmanager.OptManager) -> list[tuple[str, int]]:
-    """Where mitmproxy is going to listen. An empty host is every address."""
+    """Where mitmproxy is going to listen. An empty host is every address; a port that it may choose is left out."""
     modes = [ProxyMode.parse(text) for text in options.mode]
-    return [(mode.listen_host(options.listen_host), mode.listen_port(options.listen_port) or _DEFAULT_PORT)
-            for mode in modes]
+    places = [(mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)) for mode in modes]
+    return [(host, port) for host, port in places if port]
 
 
 def force(options: optmanager.OptManager, confdir: Path) -> None:

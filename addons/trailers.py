@@ -17,6 +17,9 @@ from mitmproxy.proxy.layers.http import _http1
 from mitmproxy.proxy.layers.http._base import ReceiveHttp
 from mitmproxy.proxy.layers.http._events import RequestTrailers, ResponseTrailers
 
+# What is kept of lines that are not complete; the pieces of a body itself are handed on as they come.
+_LONGEST_LINES_BYTES = 64 * 1024
+
 type ReadBody = Callable[[Any, Event], CommandGenerator[None]]
 
 
@@ -27,6 +30,8 @@ class TrailingReader(ChunkedReader):
 
     def __call__(self, buf: Any) -> Any:
         event = super().__call__(buf)
+        if event is None and len(buf) > _LONGEST_LINES_BYTES:
+            raise h11.RemoteProtocolError("a chunk's extension or the trailers do not end")
         if isinstance(event, h11.EndOfMessage) and event.headers:
             self.trailers = list(event.headers)
             return h11.EndOfMessage()

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from kernel.address import RangeSet
+from kernel.facts import UPGRADES
 from kernel.glob import PathSet
 from kernel.pattern import ANONYMOUS, agent_matches
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
@@ -36,13 +37,14 @@ class Gate(dict[Shape, bool]):
     """Whether agent, method, scheme and port of a request fit: `gate[shape]`, remembered.
 
     Without patterns an agent is anyone in a refusal and in an exception, and anyone but `anonymous` in a grant.
+    Without `upgrades` no request fits that asks to become a WebSocket.
     """
 
-    __slots__ = ("_agents", "_methods", "_ports", "_schemes", "_url", "everyone")
+    __slots__ = ("_agents", "_everyone", "_methods", "_ports", "_schemes", "_upgrades", "_url")
 
-    def __init__(self, where: Conditions, url: UrlPattern | None, *, everyone: bool) -> None:
+    def __init__(self, where: Conditions, url: UrlPattern | None, *, everyone: bool, upgrades: bool) -> None:
         super().__init__()
-        self._agents, self.everyone = where.agents, everyone
+        self._agents, self._everyone, self._upgrades = where.agents, everyone, upgrades
         self._methods, self._schemes = where.methods, where.schemes
         self._ports = None if where.ports is None else _port_set(where.ports)
         self._url = None if url is None else (url.scheme, url.port)
@@ -53,6 +55,7 @@ class Gate(dict[Shape, bool]):
             self.may(agent, port)
             and (self._methods is None or method in self._methods)
             and (self._schemes is None or scheme in self._schemes)
+            and (self._upgrades or scheme not in UPGRADES)
             and (self._url is None or self._url[0] == scheme)
         )
         if len(method) <= _LONGEST_METHOD:
@@ -75,7 +78,7 @@ class Gate(dict[Shape, bool]):
 
     def _covers(self, agent: str) -> bool:
         if self._agents is None:
-            return self.everyone or agent != ANONYMOUS
+            return self._everyone or agent != ANONYMOUS
         return any(agent_matches(pattern, agent) for pattern in self._agents)
 
 
@@ -92,14 +95,16 @@ class Shared:
         self._agents: dict[int, tuple[tuple[AgentPattern, ...], tuple[str, ...]]] = {}
         self._ranges: dict[int, tuple[AddressRange, RangeSet]] = {}
 
-    def gate(self, where: Conditions, url: UrlPattern | None = None, *, everyone: bool = False) -> Gate:
+    def gate(
+        self, where: Conditions, url: UrlPattern | None = None, *, everyone: bool = True, upgrades: bool = True
+    ) -> Gate:
         agents = None if where.agents is None else tuple([pattern.text for pattern in where.agents])
         ports = None if where.ports is None else tuple([(each.first, each.last) for each in where.ports])
         ends = None if url is None else (url.scheme, url.port)
-        key = (agents, where.methods, where.schemes, ports, ends, everyone)
+        key = (agents, where.methods, where.schemes, ports, ends, everyone, upgrades)
         gate = self._gates.get(key)
         if gate is None:
-            gate = self._gates[key] = Gate(where, url, everyone=everyone)
+            gate = self._gates[key] = Gate(where, url, everyone=everyone, upgrades=upgrades)
         return gate
 
     def ranges(self, spread: AddressRange) -> RangeSet:
@@ -144,7 +149,7 @@ class Hole:
     __slots__ = ("_address", "_gate", "_hosts", "_paths", "_ranges", "_to", "_urls")
 
     def __init__(self, where: Conditions, shared: Shared) -> None:
-        self._gate, self._paths = shared.gate(where, everyone=True), path_set(where.paths)
+        self._gate, self._paths = shared.gate(where), path_set(where.paths)
         self._address = shared.address(where)
         items = where.to or ()
         self._to = where.to is not None

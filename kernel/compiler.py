@@ -13,6 +13,7 @@ from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.errors import PolicyError
 from kernel.facts import Address
 from kernel.findings import Finding, Severity
+from kernel.measures import NOTHING_SAID
 from kernel.pattern import agent_pattern
 from kernel.policy import (
     AddressRange,
@@ -27,14 +28,18 @@ from kernel.policy import (
     Verb,
 )
 from kernel.question import judge_assertions
+from kernel.terms import check_upgrades, grant_terms, limit_terms
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
+    GRANT_TERMS,
     IDENTITY,
+    LIMIT,
     NEVER,
     POLICY,
     RESERVED_AGENTS,
     RULE,
+    TERMS_ELSEWHERE,
     VERBS,
 )
 
@@ -100,11 +105,13 @@ class _Compiler:
         names = Names(self._ranges, self._known, groups, destinations, identity.anonymous)
         self._conditions = ConditionReader(self.reader, names)
         rules = self._rules(found.get("rules"))
+        nevers = self._nevers(found.get("never"), len(rules))
         return Policy(
             digest=digest,
             files=(self._document.file,),
             rules=rules,
-            nevers=self._nevers(found.get("never"), len(rules)),
+            nevers=nevers,
+            limits=self._limits(found.get("limits"), len(rules) + len(nevers)),
             groups=groups,
             contact=self._line(found, "contact"),
             identity=identity,
@@ -190,15 +197,26 @@ class _Compiler:
         name = self._rule_name(found[verb])
         where = self._conditions.conditions(found, node if verb.grants else None)
         holes = self._conditions.holes(found)
+        terms = NOTHING_SAID
         if verb.grants:
             self._check_grant(node, found, where)
+            terms = grant_terms(self.reader, found)
+        else:
+            self._refuse_terms(verb, found)
         tell, why = self._line(found, "tell"), self._why(found)
-        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why)
+        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms)
+
+    def _refuse_terms(self, verb: Verb, found: Mapping[str, Node]) -> None:
+        """What a rule that refuses says of sizes would never be asked."""
+        for key in found.keys() & GRANT_TERMS:
+            message = f'"{key}:" means nothing in a {verb}: it is about what passes'
+            self.reader.error("E112", found[key], message, TERMS_ELSEWHERE[key])
 
     def _check_grant(self, node: Node, found: Mapping[str, Node], where: Conditions) -> None:
         if "methods" not in found:
             hint = "reads, writes, any or a list such as [GET, POST]"
             self.reader.error("E104", node, 'an allow needs "methods:"', hint)
+        check_upgrades(self.reader, found, where)
         if "to" in found and where.address is None:
             self._remark_ranges(found["to"], where)
 
@@ -249,6 +267,19 @@ class _Compiler:
             self.reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found))
+
+    def _limits(self, node: Node | None, first_number: int) -> tuple[Rule, ...]:
+        items = [] if node is None else self.reader.items(node, "limits")
+        limits = [self._limit(first_number + place, f"limits-{place + 1}", item) for place, item in enumerate(items)]
+        return tuple(limit for limit in limits if limit is not None)
+
+    def _limit(self, number: int, name: str, node: Node) -> Rule | None:
+        found = self.reader.mapping(node, LIMIT)
+        if found is None:
+            return None
+        where, holes = self._conditions.conditions(found), self._conditions.holes(found)
+        terms = limit_terms(self.reader, node, found)
+        return Rule(number, name, Verb.LIMIT, where, holes, self.reader.at(node), terms=terms)
 
     def _assertions(self, node: Node | None, groups: Mapping[str, tuple[AgentPattern, ...]]) -> tuple[Assertion, ...]:
         items = [] if node is None else self.reader.items(node, "assert")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from kernel.document import Node, Reader, Scalar, Sequence, did_you_mean, quote
+from kernel.normal import OWN_PORTS
 from kernel.pattern import (
     ANONYMOUS,
     address_range,
@@ -31,16 +32,22 @@ from kernel.policy import (
 )
 from kernel.vocabulary import (
     EXCEPT,
-    LATER_SCHEMES,
     METHOD_SETS,
-    OWN_PORTS,
     RESERVED_AGENTS,
     WELL_KNOWN_METHODS,
 )
 
 _EVERY_PATH = path_glob("/**")
 _HTTPS = frozenset({"https"})
-_OWN_PORT = {frozenset({scheme}): (PortRange(port, port),) for scheme, port in OWN_PORTS.items()}
+_WSS = frozenset({"wss"})
+# Which schemes have one port between them.
+_OWN_PORT = {
+    frozenset(schemes): (PortRange(port, port),)
+    for port, schemes in (
+        (80, {"http"}), (80, {"ws"}), (80, {"http", "ws"}),
+        (443, {"https"}), (443, {"wss"}), (443, {"https", "wss"}),
+    )
+}  # fmt: skip
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*")
 
@@ -67,6 +74,7 @@ class ConditionReader:
         self._methods = _Words(reader, "methods", "methods", self._method, frozenset)
         self._keys: dict[str, _Words[Any]] = {
             "from": _Words(reader, "from", "agents", self._agent, tuple),
+            "for": _Words(reader, "for", "agents", self._agent, tuple),
             "to": _Words(reader, "to", "to", self._destination, tuple),
             "address": _Words(reader, "address", "address", self._range, tuple),
             "methods": self._methods,
@@ -82,17 +90,18 @@ class ConditionReader:
             words = self._keys.get(key)
             if words is not None:
                 said[words.field] = words.meant(node)
+        usual = _WSS if "websocket" in found else _HTTPS
         if "to" in said and any(isinstance(target, UrlPattern) for target in said["to"]):
             self._refuse_beside_urls(found)
             if grant is not None:
-                said["to"] = tuple(_as_urls(said["to"], _HTTPS))
+                said["to"] = tuple(_as_urls(said["to"], usual))
         elif grant is not None:
-            self._complete(said, grant)
+            self._complete(said, usual, grant)
         return Conditions(**said)
 
-    def _complete(self, said: dict[str, Any], grant: Node) -> None:
-        """Add to an allow what it leaves unsaid: https, and the port that belongs to the scheme."""
-        schemes = said.setdefault("schemes", _HTTPS)
+    def _complete(self, said: dict[str, Any], usual: frozenset[str], grant: Node) -> None:
+        """Add to an allow what it leaves unsaid: the usual scheme, and the port that belongs to the scheme."""
+        schemes = said.setdefault("schemes", usual)
         if "ports" in said:
             return
         if schemes in _OWN_PORT:
@@ -101,7 +110,7 @@ class ConditionReader:
             # http with 80 and https with 443: as lists they would also pair http with 443.
             said["to"] = tuple(_as_urls(said["to"], schemes))
         else:
-            message = 'an allow for every host and two schemes needs "ports:"'
+            message = 'an allow for every host and schemes with different ports needs "ports:"'
             self._reader.error("E104", grant, message, "write ports: [80, 443]")
 
     def methods(self, node: Node) -> frozenset[str] | None:
@@ -163,10 +172,7 @@ class ConditionReader:
     def _scheme(self, word: Scalar) -> tuple[str, ...]:
         if word.text in OWN_PORTS:
             return (word.text,)
-        if word.text in LATER_SCHEMES:
-            self._reader.error("E180", word, f"this version cannot enforce the scheme {word.text}", "http or https")
-        else:
-            self._reader.error("E208", word, f"{quote(word.text)} is not a scheme", "http or https")
+        self._reader.error("E208", word, f"{quote(word.text)} is not a scheme", "http, https, ws or wss")
         return ()
 
     def _method(self, word: Scalar) -> Iterable[str]:

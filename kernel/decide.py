@@ -1,42 +1,78 @@
 """Verdicts, from the rules that hold. A name is judged first; what it resolves to is judged before anything is dialled.
 
 At one address the strictest of these wins: a never, a deny, an inside address that no grant was written for, a grant;
-where none is, nothing allows the request. A request is judged at each of its addresses, and the strictest verdict is
-its verdict.
+where none is, nothing allows the request. What a grant lets through can still be larger than it may be. A request is
+judged at each of its addresses, and the strictest verdict is its verdict.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kernel.address import is_global
-from kernel.match import opens, verdict_of
+from kernel.facts import UPGRADES
+from kernel.match import measures_of, opens, verdict_of
+from kernel.measures import Cap, Measures, tightest
+from kernel.policy import Verb
 from kernel.verdict import Action, Code, Judgement, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kernel.facts import Address, RequestFacts
     from kernel.match import Index
     from kernel.policy import Rule
 
 NOTHING_ALLOWS = Verdict(Action.DENY, Code.DEFAULT_DENY, None, "no rule allows this")
+NO_UPGRADE = Verdict(Action.DENY, Code.UPGRADE_REFUSED, None, "no rule allows a WebSocket here")
 INSIDE = Verdict(Action.DENY, Code.PRIVATE_ADDRESS, None, "the address is not on the public internet")
 OWN = Verdict(Action.DENY, Code.NEVER, None, "Governor itself listens there")
 NO_ADDRESS = Verdict(Action.DENY, Code.RESOLVE_FAILED, None, "the host has no address")
 
-__all__ = ["INSIDE", "NOTHING_ALLOWS", "NO_ADDRESS", "OWN", "Judgement", "address_stage", "from_groups", "name_stage"]
+__all__ = ["INSIDE", "NOTHING_ALLOWS", "NO_ADDRESS", "NO_UPGRADE", "OWN", "Expected", "Judgement", "address_stage",
+           "expected", "from_groups", "name_stage"]  # fmt: skip
 
 _STRICTNESS = {
-    Code.NEVER: 4,
-    Code.RULE_DENY: 3,
-    Code.PRIVATE_ADDRESS: 2,
-    Code.DEFAULT_DENY: 1,
+    Code.NEVER: 6,
+    Code.RULE_DENY: 5,
+    Code.PRIVATE_ADDRESS: 4,
+    Code.DEFAULT_DENY: 3,
+    Code.UPGRADE_REFUSED: 3,  # the same for a request that asks to become a WebSocket
+    Code.URL_TOO_LONG: 2,
+    Code.BODY_TOO_LARGE: 1,
     Code.ALLOW: 0,
     Code.RESOLVE_FAILED: -1,  # only where there is no address to judge
 }
 _REFUSING = (Code.NEVER, Code.RULE_DENY)
 _REMEMBERED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of a request from its headers alone.
+
+    `refused` is the refusal that neither body nor address can lift. `max_request` is the largest that may still apply:
+    no more of the body need be read. `may_stream` is True where a grant that says `stream-request` may hold.
+    """
+
+    refused: Judgement | None
+    max_request: Cap
+    may_stream: bool
+
+
+def expected(index: Index, facts: RequestFacts, own: frozenset[tuple[Address, int]] = frozenset()) -> Expected:
+    """What is known before the body is read and a name is resolved.
+
+    `facts.body_bytes` is the announced length, 0 where none is. Of a host that is an address all is known; `own` is
+    where Governor itself listens.
+    """
+    if facts.host.address is None:
+        refused, best = name_stage(index, facts), index.measures(index.at_best(index.by_name(facts)))
+    else:
+        judged = address_stage(index, facts, (facts.host.address,), own)
+        refused, best = None if judged.verdict.lets_through else judged, judged.measures
+    return Expected(refused, best.max_request, best.stream_request)
 
 
 def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
@@ -45,10 +81,17 @@ def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
         return None
     candidates = index.by_name(facts)
     held = index.certain(candidates)
-    verdict = _of_rules([index.verdicts[number] for number in held])
+    verdict = _of_rules(index.verdicts(held))
     if verdict.code in _REFUSING:
-        return Judgement(verdict, index.names(held), None)
-    return None if held or index.may_grant(candidates) else Judgement(NOTHING_ALLOWS, (), None)
+        return Judgement(verdict, index.names(held), None, index.measures(held))
+    if verdict.code is not Code.ALLOW and not index.may_grant(candidates):
+        return Judgement(_unallowed(facts.scheme), index.names(held), None, index.measures(held))
+    if not _may_exceed(index, facts):
+        return None
+    at_best = index.at_best(candidates)
+    measures = index.measures(at_best)
+    excess = _excess(measures, facts.body_bytes, facts.url_bytes, index.told)
+    return None if excess is None else Judgement(excess, index.names(at_best), None, measures)
 
 
 def address_stage(
@@ -57,26 +100,31 @@ def address_stage(
     """The verdict over all addresses that the host stands for. `own`: where Governor itself listens."""
     candidates = index.by_name(facts)
     literal = facts.host.address is not None
+    plain = facts.scheme not in UPGRADES and not _may_exceed(index, facts)
     decided = None
     for address in addresses:
         held = index.at(facts, candidates, address)
         if own and (address, facts.port) in own:
-            judged = Judgement(OWN, index.names(held), address)
+            judged = Judgement(OWN, index.names(held), address, index.measures(held))
         else:
             judged = index.place(address).judged.get(held) or _judged(index, held, address, literal)
+            if not plain:
+                judged = _of_request(index, facts, judged)
         if decided is None or _stricter(index, judged.verdict, decided.verdict):
             decided = judged
+        elif judged.measures is not decided.measures and judged.verdict.lets_through:
+            decided = replace(decided, measures=tightest(decided.measures, judged.measures))
     return decided or Judgement(NO_ADDRESS, (), None)
 
 
 def _judged(index: Index, held: tuple[int, ...], address: Address, literal: bool) -> Judgement:
     """The verdict where these rules hold; remembered where it cannot depend on how the host was written."""
     place = index.place(address)
-    verdict = _of_rules([index.verdicts[number] for number in held])
+    verdict = _of_rules(index.verdicts(held))
     refused = verdict.code in _REFUSING
     if not refused and not place.is_global:
         verdict = _inside(verdict, (index.rules[number] for number in held), address, literal)
-    judgement = Judgement(verdict, index.names(held), address)
+    judgement = Judgement(verdict, index.names(held), address, index.measures(held))
     if refused or place.is_global:
         if len(place.judged) >= _REMEMBERED:
             place.judged.clear()
@@ -84,19 +132,50 @@ def _judged(index: Index, held: tuple[int, ...], address: Address, literal: bool
     return judgement
 
 
+def _may_exceed(index: Index, facts: RequestFacts) -> bool:
+    """True when the request is larger than the smallest cap of the policy."""
+    return facts.body_bytes > index.least_request or (
+        index.least_url is not None and facts.url_bytes > index.least_url
+    )
+
+
+def _of_request(index: Index, facts: RequestFacts, judged: Judgement) -> Judgement:
+    """The judgement with what the rules that hold do not say alone: it wants an upgrade, and it has a size."""
+    verdict = judged.verdict
+    if verdict is NOTHING_ALLOWS:
+        verdict = _unallowed(facts.scheme)
+    elif verdict.lets_through:
+        verdict = _excess(judged.measures, facts.body_bytes, facts.url_bytes, index.told) or verdict
+    return judged if verdict is judged.verdict else replace(judged, verdict=verdict)
+
+
 def from_groups(
-    rules: Mapping[str, Rule], groups: Iterable[str], address: Address | None, literal: bool
+    rules: Mapping[str, Rule],
+    groups: Iterable[str],
+    address: Address | None,
+    literal: bool,
+    *,
+    scheme: str,
+    body_bytes: int,
+    url_bytes: int,
 ) -> Verdict:
     """The verdict at an address where exactly these rules hold; `address` is None for a verdict on the name alone.
 
-    This is what `address_stage` says at its deciding address, unless Governor itself listens there (`OWN`). Raises
-    KeyError for a group that is not a rule of the policy.
+    `rules` are the rules, nevers and limits of the policy by name; scheme and sizes are the request's. This is what
+    `address_stage` says at its deciding address, unless Governor itself listens there (`OWN`). Raises KeyError for a
+    group that is not a rule of the policy.
     """
     held = sorted((rules[name] for name in groups), key=lambda rule: rule.number)
-    verdict = _of_rules([verdict_of(rule) for rule in held])
-    if address is None or verdict.code in _REFUSING or is_global(address):
+    verdict = _of_rules([verdict_of(rule) for rule in held if rule.verb is not Verb.LIMIT])
+    if verdict.code in _REFUSING:
         return verdict
-    return _inside(verdict, held, address, literal)
+    if address is not None and not is_global(address):
+        verdict = _inside(verdict, held, address, literal)
+    if verdict is NOTHING_ALLOWS:
+        return _unallowed(scheme)
+    if verdict.lets_through:
+        return _excess(measures_of(held), body_bytes, url_bytes, lambda name: name and rules[name].tell) or verdict
+    return verdict
 
 
 def _of_rules(said: Sequence[Verdict]) -> Verdict:
@@ -104,6 +183,23 @@ def _of_rules(said: Sequence[Verdict]) -> Verdict:
     if len(said) == 1:
         return said[0]
     return max(said, key=lambda verdict: _STRICTNESS[verdict.code], default=NOTHING_ALLOWS)
+
+
+def _unallowed(scheme: str) -> Verdict:
+    return NO_UPGRADE if scheme in UPGRADES else NOTHING_ALLOWS
+
+
+def _excess(
+    measures: Measures, body_bytes: int, url_bytes: int, told: Callable[[str | None], str | None]
+) -> Verdict | None:
+    """The refusal of a request that is larger than it may be."""
+    for code, what, size, cap in (
+        (Code.URL_TOO_LONG, "URL", url_bytes, measures.max_url),
+        (Code.BODY_TOO_LARGE, "body", body_bytes, measures.max_request),
+    ):
+        if cap is not None and size > cap.most:
+            return Verdict(Action.DENY, code, cap.by, f"the {what} is larger than {cap.most} bytes", told(cap.by))
+    return None
 
 
 def _inside(verdict: Verdict, held: Iterable[Rule], address: Address, literal: bool) -> Verdict:

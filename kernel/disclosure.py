@@ -21,7 +21,7 @@ class Disclosure:
         self._suffixes = suffixes
         self._exact: set[str] = set()
         self._below: set[str] = set()
-        for pattern in _host_patterns((*policy.rules, *policy.nevers)):
+        for pattern in _host_patterns(policy.items):
             if pattern.reach is not HostReach.BELOW:
                 self._exact.add(pattern.name)
             if pattern.reach is not HostReach.EXACT:

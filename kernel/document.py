@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -62,12 +63,17 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a mapping may hold. `later` are keys of the language that this version cannot enforce."""
+    """What a mapping may hold.
+
+    `later` are keys of the language that this version cannot enforce; `elsewhere` are keys that mean nothing here, each
+    with where it belongs.
+    """
 
     what: str
     now: frozenset[str]
     later: frozenset[str] = frozenset()
     required: tuple[str, ...] = ()
+    elsewhere: Map[str, str] = field(default_factory=dict)
 
 
 _SHOWN_CHARACTERS = 60
@@ -153,10 +159,13 @@ class Reader:
         elif key.text in keys.later:
             message = f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}'
             self.error("E180", key, message, "take it out: a key that is not enforced promises what nothing keeps")
+        elif key.text in keys.elsewhere:
+            self.error("E112", key, f'"{key.text}:" means nothing in {keys.what}', keys.elsewhere[key.text])
         elif key.text == "<<":
             self.error("E103", key, "merge keys are not read", "write the keys out: a rule says in place what it does")
         else:
-            hint = did_you_mean(key.text, keys.now | keys.later) or f"known here: {', '.join(sorted(keys.now))}"
+            known = keys.now | keys.later | keys.elsewhere.keys()
+            hint = did_you_mean(key.text, known) or f"known here: {', '.join(sorted(keys.now))}"
             self.error("E103", key, f"unknown key {quote(key.text)} in {keys.what}", hint)
 
     def _refuse_twice(self, node: Mapping, key: Node, what: str) -> None:

@@ -10,10 +10,22 @@ from dataclasses import dataclass
 
 from kernel.address import range_contains
 from kernel.decide import Judgement
-from kernel.facts import Address, RequestFacts
+from kernel.facts import UPGRADES, Address, RequestFacts
+from kernel.measures import Measures
+from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS, agent_matches, host_matches, path_matches
-from kernel.policy import Conditions, Destination, HostPattern, PathGlob, Policy, PortRange, Rule, UrlPattern
-from kernel.verdict import Code
+from kernel.policy import (
+    Conditions,
+    Destination,
+    HostPattern,
+    PathGlob,
+    Policy,
+    PortRange,
+    Rule,
+    UrlPattern,
+    Verb,
+)
+from kernel.verdict import Code, Verdict
 
 _SHOWN_RULES = 5
 _SHOWN_ITEMS = 4
@@ -28,7 +40,7 @@ class Miss:
 
 
 def near_misses(policy: Policy, facts: RequestFacts, address: Address) -> list[Miss]:
-    """The rules that speak of the request's host and do not hold, the nearest first."""
+    """The rules that speak of the request's host and do not hold, the nearest first. Limits speak of no host."""
     found = []
     for rule in (*policy.rules, *policy.nevers):
         if _reaches(rule.where.to, facts, address, grants=rule.verb.grants):
@@ -43,15 +55,45 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
     verdict = judgement.verdict
     if verdict.lets_through:
         return []
-    held = [rule for rule in (*policy.rules, *policy.nevers) if rule.name in judgement.groups]
+    held = [rule for rule in policy.items if rule.name in judgement.groups]
     sentences = [f"Except this request from {_called(rule)} ({rule.position}): it refuses what others allow."
-                 for rule in held if not rule.verb.grants]
+                 for rule in held if rule.verb.refuses]
     if verdict.code is Code.PRIVATE_ADDRESS and judgement.address is not None:
         inside = f"{judgement.address} is an inside address"
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
+    if verdict.code in _EXCESS:
+        return [_smaller(verdict, facts, next((rule for rule in held if rule.name == verdict.rule), None))]
     if not any(rule.verb.grants for rule in held):
         sentences += _grants(facts, misses)
     return sentences
+
+
+_EXCESS = {Code.BODY_TOO_LARGE: ("body", "max-request"), Code.URL_TOO_LONG: ("URL", "max-url")}
+
+
+def _smaller(verdict: Verdict, facts: RequestFacts, rule: Rule | None) -> str:
+    """What a request that is too large may be, and who would have to allow more."""
+    what, key = _EXCESS[verdict.code]
+    size = facts.body_bytes if verdict.code is Code.BODY_TOO_LARGE else facts.url_bytes
+    if rule is None:
+        return f"The {what} has {size} bytes and no rule allows so many: the allow for it needs {key}: {size}."
+    held = f"The {what} has {size} bytes, and {key} of {_called(rule)} ({rule.position}) is smaller"
+    return f"{held}: raise it, or except this request." if rule.verb is Verb.LIMIT else f"{held}: raise it."
+
+
+def measured(measures: Measures) -> list[str]:
+    """What applies to a request that passes, a few words each; nothing of what has no bound."""
+    caps = (
+        ("request", "bytes", measures.max_request), ("response", "bytes", measures.max_response),
+        ("URL", "bytes", measures.max_url), ("in flight", "at a time", measures.in_flight),
+    )  # fmt: skip
+    found = [f"{what} at most {cap.most} {unit} ({cap.by or 'default'})" for what, unit, cap in caps if cap is not None]
+    websocket = measures.websocket
+    if websocket is not None and websocket.max_frame_bytes is not None:
+        found.append(f"a frame at most {websocket.max_frame_bytes} bytes")
+    if websocket is not None and websocket.max_rate is not None:
+        found.append(f"at most {websocket.max_rate.count} messages in {websocket.max_rate.seconds} s")
+    return [*found, "streamed as it comes"] if measures.stream_request else found
 
 
 def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:
@@ -60,20 +102,23 @@ def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:
         reasons = " and ".join(miss.reasons)
         yield f"Rule {miss.rule.name} ({miss.rule.position}) would allow it, but {reasons}."
     if not nearest:
-        port = "" if facts.port == {"http": 80, "https": 443}[facts.scheme] else f", ports: {facts.port}"
-        scheme = "" if facts.scheme == "https" else f", schemes: {facts.scheme}"
-        asked = f"to: {facts.host.name}, methods: [{facts.method}]{scheme}{port}"
+        port = "" if facts.port == OWN_PORTS[facts.scheme] else f", ports: {facts.port}"
+        scheme = "" if facts.scheme in ("https", "wss") else f", schemes: {facts.scheme}"
+        upgrade = ", websocket: {}" if facts.scheme in UPGRADES else ""
+        asked = f"to: {facts.host.name}, methods: [{facts.method}]{scheme}{port}{upgrade}"
         yield f"No rule allows anything to {facts.host.name}: it needs an allow with {asked}."
 
 
 def _called(rule: Rule) -> str:
-    return f"rule {rule.name}" if rule.verb.value != "never" else rule.name
+    return f"rule {rule.name}" if rule.verb in (Verb.ALLOW, Verb.DENY) else rule.name
 
 
 def _reasons(rule: Rule, facts: RequestFacts, address: Address) -> Iterator[str]:
     """Which keys of a rule do not fit the request, in words."""
     if rule.verb.grants and rule.where.agents is None and facts.agent.id == ANONYMOUS:
         yield "it does not name anonymous in from"
+    if rule.verb.grants and facts.scheme in UPGRADES and rule.terms.websocket is None:
+        yield "it does not say websocket"
     yield from _misfits(rule.where, facts, address, every_reading=rule.verb.grants)
     if any(_pierces(hole, rule, facts, address) for hole in rule.holes):
         yield "its except covers this request"

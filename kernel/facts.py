@@ -7,6 +7,9 @@ from ipaddress import IPv4Address, IPv6Address
 
 Address = IPv4Address | IPv6Address
 
+# The schemes of a request that asks to become a WebSocket.
+UPGRADES = frozenset({"ws", "wss"})
+
 
 @dataclass(frozen=True, slots=True)
 class Agent:
@@ -43,7 +46,10 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """One request as a policy can see it. `method` is upper-case, `scheme` is http or https, sizes are bytes."""
+    """One request as a policy can see it. `method` is upper-case, sizes are bytes.
+
+    `scheme` is http or https, and for a request that asks to become a WebSocket ws or wss.
+    """
 
     agent: Agent
     method: str
@@ -54,3 +60,12 @@ class RequestFacts:
     query: str = ""
     body_bytes: int = 0
     content_type: str = ""
+
+    @property
+    def url_bytes(self) -> int:
+        """The length of `scheme://host/path?query` in canonical form, as it is judged and sent.
+
+        The port and the brackets of an IPv6 address do not count, nor does a `?` without a query.
+        """
+        query = len(self.query) + 1 if self.query else 0
+        return len(self.scheme) + len("://") + len(self.host.name) + len(self.path.text) + query

@@ -16,6 +16,7 @@ from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
 from kernel.clause import CERTAIN, Hole, Shape, Shared, inside, parents, path_set
 from kernel.glob import joined
+from kernel.measures import DEFAULT, NOTHING_SAID, combined
 from kernel.places import Place, Places
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 from kernel.verdict import Action, Code, Verdict
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from kernel.bucket import Features
     from kernel.clause import Residue
     from kernel.facts import Address, Host, RequestFacts
+    from kernel.measures import Measures
     from kernel.policy import Destination, Policy, Rule
 
 _REMEMBERED_HOSTS = 32768
+_REMEMBERED_MEASURES = 4096
 
 
 class Pending(NamedTuple):
@@ -54,7 +57,9 @@ class Entry:
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
         self._made, self._item, self._holes = rule, item, holes
         url = item if isinstance(item, UrlPattern) else None
-        self._gate = shared.gate(rule.where, url, everyone=not rule.verb.grants)
+        # What leaves is let out by no more than was asked for: a grant covers a WebSocket where it says `websocket:`.
+        upgrades = not self.grants or rule.terms.websocket is not None
+        self._gate = shared.gate(rule.where, url, everyone=not self.grants, upgrades=upgrades)
         globs = (rule.where.paths, None if url is None else (url.path,))
         self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
         self._address = shared.address(rule.where)
@@ -82,6 +87,10 @@ class Entry:
             return None
         return Pending(self.rule, self.grants, self._address, holes) if self._address or holes else self.certain
 
+    @property
+    def refuses(self) -> bool:
+        return self._made.verb.refuses
+
     def may_hold(self, agent: str, host: Host, port: int) -> bool:
         """True when this entry can hold for a request of the agent to this host and port, at some address."""
         return (
@@ -102,11 +111,22 @@ Candidates = tuple[Reading, ...]
 
 
 class Index:
-    """A policy made ready for judging. `rules` are its rules and nevers in the order of the policy."""
+    """A policy made ready for judging. `rules` are its rules and nevers in the order of the policy, then its limits.
+
+    `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
+    """
 
     def __init__(self, policy: Policy) -> None:
-        self.rules = tuple(sorted((*policy.nevers, *policy.rules), key=lambda rule: rule.number))
-        self.verdicts = tuple(map(verdict_of, self.rules))
+        deciding = sorted((*policy.nevers, *policy.rules), key=_number)
+        self.rules = (*deciding, *sorted(policy.limits, key=_number))
+        self._verdicts = tuple(map(verdict_of, deciding))
+        self._limits_from = len(deciding)
+        terms = [rule.terms for rule in self.rules if rule.terms is not NOTHING_SAID]
+        self._has_terms = bool(terms)
+        sizes = [each.max_request for each in terms if each.max_request is not None]
+        self.least_request = min([DEFAULT.max_request.most, *sizes])
+        self.least_url = min([each.max_url for each in terms if each.max_url is not None], default=None)
+        self._measures: dict[tuple[int, ...], Measures] = {}
         self._names = tuple(rule.name for rule in self.rules)
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self._shared = Shared()
@@ -191,8 +211,36 @@ class Index:
 
     def may_grant(self, candidates: Candidates) -> bool:
         """True when some grant may hold at some address."""
-        grants = ({*certain, *(each.rule for each in pending)} for *_, certain, pending in candidates)
-        return any(self.rules[number].verb.grants for number in set.intersection(*grants))
+        return bool(self._possible_grants(candidates))
+
+    def _possible_grants(self, candidates: Candidates) -> list[int]:
+        held = ({*certain, *(each.rule for each in pending)} for *_, certain, pending in candidates)
+        return [number for number in set.intersection(*held) if self.rules[number].verb.grants]
+
+    def at_best(self, candidates: Candidates) -> tuple[int, ...]:
+        """The grants that may hold at some address, and the limits that hold at every address."""
+        limits = [number for number in self.certain(candidates) if number >= self._limits_from]
+        return (*sorted(self._possible_grants(candidates)), *limits)
+
+    def verdicts(self, numbers: Iterable[int]) -> list[Verdict]:
+        """What each of these rules says. Limits say nothing."""
+        return [self._verdicts[number] for number in numbers if number < self._limits_from]
+
+    def measures(self, numbers: tuple[int, ...]) -> Measures:
+        """What applies where these rules hold."""
+        if not self._has_terms:
+            return DEFAULT
+        found = self._measures.get(numbers)
+        if found is None:
+            found = measures_of([self.rules[number] for number in numbers])
+            if len(self._measures) >= _REMEMBERED_MEASURES:
+                self._measures.clear()
+            self._measures[numbers] = found
+        return found
+
+    def told(self, name: str | None) -> str | None:
+        """What the rule of this name tells the agent."""
+        return None if name is None else self.rules[self._numbers[name]].tell
 
     def join(self, first: Iterable[int], second: Iterable[int]) -> tuple[int, ...]:
         """What holds under two readings: a grant must hold under both, a refusal under either."""
@@ -213,7 +261,7 @@ class Index:
         if host.address is not None:
             buckets += self._places.at(host.address).buckets
         entries = [entry for each in buckets for entry in each.everything()]
-        if any(not entry.grants and entry.holds_always(agent_id, port) for entry in entries):
+        if any(entry.refuses and entry.holds_always(agent_id, port) for entry in entries):
             return False
         granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, host, port)}
         if host.address is None or self._places.at(host.address).is_global:
@@ -221,8 +269,19 @@ class Index:
         return any(opens(self.rules[number], host.address, literal=True) for number in granting)
 
 
+def _number(rule: Rule) -> int:
+    return rule.number
+
+
+def measures_of(held: Iterable[Rule]) -> Measures:
+    """What applies where exactly these rules hold, given in the order of the policy."""
+    known = tuple(held)
+    grants = [(rule.name, rule.terms) for rule in known if rule.verb.grants]
+    return combined(grants, [(rule.name, rule.terms) for rule in known if rule.verb is Verb.LIMIT])
+
+
 def verdict_of(rule: Rule) -> Verdict:
-    """What the rule says where it alone holds."""
+    """What a rule that is no limit says where it alone holds."""
     action, code = _SAID[rule.verb]
     return Verdict(action, code, rule.name, f"rule {rule.name}", rule.tell)
 

@@ -30,6 +30,9 @@ _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?#\\]*)([^?#]*)(?:\?([^#]*))
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", re.ASCII)
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+"""The schemes that a request is sent with."""
+OWN_PORTS = {**DEFAULT_PORTS, "ws": 80, "wss": 443}
+"""The schemes that a policy speaks of: those, and what a request is called that asks to become a WebSocket."""
 
 
 def _refuse(problem: str) -> NoReturn:
@@ -202,14 +205,14 @@ def _query(raw: str) -> str:
 
 
 def url(text: str) -> tuple[str, Host, int, Path, str]:
-    """Scheme, host, port, path and query of an absolute http or https URL."""
+    """Scheme, host, port, path and query of an absolute http, https, ws or wss URL."""
     parts = _URL.fullmatch(text)
-    if parts is None or parts[1].lower() not in DEFAULT_PORTS:
-        _refuse("this is not an http:// or https:// URL")
+    if parts is None or parts[1].lower() not in OWN_PORTS:
+        _refuse("this is not an http://, https://, ws:// or wss:// URL")
     if parts[5] is not None:
         _refuse("the URL has a fragment")
     scheme = parts[1].lower()
-    name, port = authority(parts[2], DEFAULT_PORTS[scheme])
+    name, port = authority(parts[2], OWN_PORTS[scheme])
     where, query = target(parts[3] + ("" if parts[4] is None else f"?{parts[4]}"))
     return scheme, name, port, where, query
 

@@ -37,7 +37,7 @@ _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _ADDRESS_LIKE = re.compile(r"\[.*|[^/]*:[^/]*:.*|[0-9][0-9.]*(?:/.*)?")
 _HOST_WITH_PORT = re.compile(r"([^:/]+):[0-9]*", re.ASCII)
 _HOST_WITH_PATH = re.compile(r"[^:/]+(?::[0-9]+)?/.*")
-_URL = re.compile(r"(https?)://([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_URL = re.compile(r"(https?|wss?)://([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 def destination(text: str, named: NamedRanges) -> Destination:
@@ -156,7 +156,8 @@ def url_pattern(text: str, named: NamedRanges) -> UrlPattern:
     """`https://host[:port]/path-glob`; the host is a host pattern, an address or the name of a range."""
     parts = _URL.fullmatch(text)
     if parts is None:
-        raise PatternError(f'"{text}" is not an http:// or https:// URL pattern', 'write "https://api.example.org/**"')
+        problem = f'"{text}" is not an http://, https://, ws:// or wss:// URL pattern'
+        raise PatternError(problem, 'write "https://api.example.org/**"')
     scheme, authority, path, rest = parts[1].lower(), parts[2], parts[3], parts[4]
     if rest:
         raise PatternError(f'"{text}" has a query or a fragment', "a URL pattern ends with its path")
@@ -166,7 +167,7 @@ def url_pattern(text: str, named: NamedRanges) -> UrlPattern:
         host, port = normal.split_authority(authority)
     except NonCanonical as fault:
         raise PatternError(f'"{text}": {fault.problem}', 'write "https://host:port/path"') from None
-    return UrlPattern(text, scheme, _url_host(host, named), port or normal.DEFAULT_PORTS[scheme], path_glob(path))
+    return UrlPattern(text, scheme, _url_host(host, named), port or normal.OWN_PORTS[scheme], path_glob(path))
 
 
 def _url_host(text: str, named: NamedRanges) -> HostPattern | AddressRange:

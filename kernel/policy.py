@@ -6,18 +6,28 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kernel.facts import Address
+from kernel.measures import NOTHING_SAID, Terms
 
 
 class Verb(StrEnum):
-    """What a rule does. NEVER is how a `never:` item is held: a refusal above every other."""
+    """What a rule does. NEVER is how a `never:` item is held: a refusal above every other.
+
+    LIMIT is how a `limits:` item is held: it neither grants nor refuses, and its conditions mean what they mean in a
+    refusal.
+    """
 
     ALLOW = "allow"
     DENY = "deny"
     NEVER = "never"
+    LIMIT = "limit"
 
     @property
     def grants(self) -> bool:
         return self is Verb.ALLOW
+
+    @property
+    def refuses(self) -> bool:
+        return self is Verb.DENY or self is Verb.NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,10 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One item of `rules:` or `never:` (named `never-1`, `never-2`, ...). `number` is its place in the policy."""
+    """One item of `rules:`, `never:` (named `never-1`, `never-2`, ...) or `limits:` (named `limits-1`, ...).
+
+    `number` is its place in the policy; limits come last.
+    """
 
     number: int
     name: str
@@ -127,6 +140,7 @@ class Rule:
     position: Position
     tell: str | None = None
     why: str | None = None
+    terms: Terms = NOTHING_SAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +178,9 @@ class Policy:
     contact: str | None = None
     identity: Identity = Identity()
     assertions: tuple[Assertion, ...] = ()
+    limits: tuple[Rule, ...] = ()
+
+    @property
+    def items(self) -> tuple[Rule, ...]:
+        """Everything that has conditions: rules, nevers and limits."""
+        return (*self.rules, *self.nevers, *self.limits)

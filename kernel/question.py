@@ -18,10 +18,10 @@ STAND_IN = IPv4Address("192.0.32.8")
 """Stands for "some address of the public internet" where a name's address is not given. It is IANA's own."""
 
 
-def facts_of(agent: str, method: str, url: str) -> RequestFacts:
+def facts_of(agent: str, method: str, url: str, body_bytes: int = 0) -> RequestFacts:
     """The request as the matcher sees it. Raises `NonCanonical` for a URL that is refused whatever a policy says."""
     scheme, host, port, path, query = normal.url(url)
-    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query)
+    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query, body_bytes)
 
 
 def answer(index: Index, facts: RequestFacts, address: Address | None = None) -> Judgement:

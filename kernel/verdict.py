@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kernel.facts import Address
+from kernel.measures import DEFAULT, Measures
 
 
 class Action(StrEnum):
@@ -96,11 +97,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict with its evidence: the rules that hold at the deciding address, None where no address was judged."""
+    """A verdict with its evidence: the rules that hold at the deciding address, and what they say of sizes.
+
+    `address` is None where no address was judged. Then a refusal for size names as `groups` what may hold at some
+    address: the refusal stands even where all of it does. Of a request that passes, `measures` are those under which
+    it may be sent to every address that was judged.
+    """
 
     verdict: Verdict
     groups: tuple[str, ...]
     address: Address | None
+    measures: Measures = DEFAULT
 
 
 _PASSING = frozenset({Code.ALLOW, Code.TUNNEL})

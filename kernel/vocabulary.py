@@ -8,36 +8,54 @@ VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
 _LATER_CONDITIONS = frozenset({
-    "query", "headers", "content-types", "json", "form", "websocket", "stream-request", "llm", "mcp", "git", "graphql",
-    "credentials", "max-request", "max-response", "max-url", "when", "expires", "contains",
+    "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "when",
+    "expires", "contains",
 })
 _LATER_EFFECTS = frozenset({
     "risk", "quiet", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
 })
 _CONDITIONS = frozenset({"from", "to", "address", "methods", "paths", "ports", "schemes"})
 
+SIZES = frozenset({"max-request", "max-response", "max-url"})
+# What only a grant says: in a refusal there is nothing to measure.
+GRANT_TERMS = SIZES | {"websocket", "stream-request"}
+_CAPS = SIZES | {"in-flight"}
+_OF_A_LIMIT = {"in-flight": 'it stands in an item of "limits:"'}
+_OF_A_GRANT = dict.fromkeys(SIZES, 'it stands in an allow, or in an item of "limits:" for whatever is allowed')
+_OF_AN_UPGRADE = dict.fromkeys(("websocket", "stream-request"), "it stands in an allow")
+TERMS_ELSEWHERE = {**_OF_A_GRANT, **_OF_AN_UPGRADE, **_OF_A_LIMIT}
+
 POLICY = Keys(
     "a policy",
-    now=frozenset({"version", "contact", "agents", "destinations", "rules", "never", "assert", "identity"}),
+    now=frozenset({"version", "contact", "agents", "destinations", "rules", "never", "limits", "assert", "identity"}),
     later=frozenset({
-        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "limits", "profile", "cascade", "counters",
-        "dns",
+        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "profile", "cascade", "counters", "dns",
     }),
     required=("version",),
 )
 RULE = Keys(
     "a rule",
-    now=VERBS | _CONDITIONS | {"except", "tell", "why"},
+    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "tell", "why"},
     later=LATER_VERBS | _LATER_CONDITIONS | _LATER_EFFECTS,
+    elsewhere=_OF_A_LIMIT,
 )
-NEVER = Keys("an item of never", now=_CONDITIONS | {"except", "why"}, later=_LATER_CONDITIONS)
-EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS)
+NEVER = Keys(
+    "an item of never", now=_CONDITIONS | {"except", "why"}, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
+EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
+LIMIT = Keys(
+    "an item of limits",
+    now=(_CONDITIONS - {"from"}) | _CAPS | {"for", "except"},
+    later=_LATER_CONDITIONS,
+    elsewhere={"from": 'say "for:" here: a limit is for agents, and grants them nothing', **_OF_AN_UPGRADE},
+)
+WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
     now=frozenset({"from", "to", "method", "address"}),
     later=(_CONDITIONS | _LATER_CONDITIONS) - {"from", "to", "address"},
     required=("from", "to", "method"),
+    elsewhere=TERMS_ELSEWHERE,
 )
 IDENTITY = Keys(
     "identity",
@@ -52,6 +70,4 @@ WELL_KNOWN_METHODS = READS | WRITES | {
     "TRACE", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "QUERY",
 }
 
-OWN_PORTS = {"http": 80, "https": 443}
-LATER_SCHEMES = frozenset({"ws", "wss"})
 RESERVED_AGENTS = frozenset({"local", "anonymous"})

@@ -9,7 +9,7 @@ import pytest
 
 from addons.cases import tried
 from addons.policy_files import llm_hosts, load_policy, shipped_policy
-from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, NEVER, POLICY, RULE
+from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled
 
 FOLDER = shipped_policy("default").parent
@@ -48,7 +48,7 @@ def test_every_example_of_the_page_on_policies_loads_without_a_finding(example):
 def test_the_page_on_policies_shows_every_key_of_this_version():
     whole = EXAMPLES[0]
 
-    for keys in (POLICY, RULE, NEVER, ASSERT, ASSERTED, IDENTITY):
+    for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
 
 

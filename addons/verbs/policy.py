@@ -23,7 +23,7 @@ from kernel.compiler import Compiled
 from kernel.decide import Judgement
 from kernel.document import printable
 from kernel.errors import NonCanonical, PolicyError
-from kernel.explanation import Miss, near_misses, would_allow
+from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
 from kernel.findings import Finding, Severity, Witness
 from kernel.match import Index
@@ -158,8 +158,10 @@ def _tell_check(out: Console, checked: Sequence[_Checked], findings: Sequence[Fi
     found = ", ".join(text for text in counted if not text.startswith("0 ")) or "nothing found"
     rules = _count(sum(len(each.rules) for each in policies), "rule")
     never = sum(len(each.nevers) for each in policies)
+    limits = sum(len(each.limits) for each in policies)
+    limited = f"{_count(limits, 'limit')}, " if limits else ""
     proved = _count(sum(len(each.assertions) for each in policies), "assertion")
-    out.print(f"{found}. {rules}, {never} never, {proved} held, {seconds:.2f} s")
+    out.print(f"{found}. {rules}, {never} never, {limited}{proved} held, {seconds:.2f} s")
     if len(policies) < len(checked):
         out.print("This does not load until the errors are gone." if len(checked) == 1 else
                   f"{len(checked) - len(policies)} of {len(checked)} files do not load until the errors are gone.")
@@ -232,26 +234,28 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--home", metavar="DIR", help="The home whose policy is asked. Before $GOVERNOR_HOME.")
 @click.option("--agent", default="local", show_default=True, metavar="A", help="Who asks.")
 @click.option("--address", metavar="IP", help="What the host resolves to. Without it: some address of the internet.")
+@click.option("--body", metavar="STRING|@FILE", help="The body of the request. Only its size matters yet.")
 @_json
 @click.argument("method")
 @click.argument("url")
 @click.pass_context
 def explain(
-    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, as_json: bool,
-    method: str, url: str,
+    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, body: str | None,
+    as_json: bool, method: str, url: str,
 ) -> None:
     """Say what would happen to a request, which rules hold for it, and what would let it through.
 
     \b
     governor policy explain --agent coder-1 POST https://api.example.org/v1/items
     governor policy explain GET https://billing.corp.example/ --address 10.1.2.3
+    governor policy explain GET wss://voice.example.org/
 
     Exit status: 0 granted, 1 refused, 2 a FILE, METHOD, URL or IP that cannot be meant.
     """
     compiled = _asked_policy(file, home)
     if not _METHOD.fullmatch(method):
         raise click.BadParameter(f"{method} is not a method", param_hint="METHOD")
-    explained = _explained(compiled.policy, agent, method.upper(), url, _address(address))
+    explained = _explained(compiled.policy, agent, method.upper(), url, _address(address), _body_bytes(body))
     if as_json:
         print_json(_explanation(explained))
     else:
@@ -273,6 +277,15 @@ def _address(text: str | None) -> Address | None:
         raise click.BadParameter(f"{text} is not an address", param_hint="--address") from None
 
 
+def _body_bytes(text: str | None) -> int:
+    if text is None or not text.startswith("@"):
+        return len((text or "").encode(errors="surrogateescape"))
+    file = Path(text[1:])
+    if not file.is_file():
+        raise click.BadParameter(f"there is no file {file}", param_hint="--body")
+    return file.stat().st_size
+
+
 @dataclass(frozen=True, slots=True)
 class _Explained:
     """A verdict with what is said about it. `assumed` is true where no address was given for a name."""
@@ -284,15 +297,17 @@ class _Explained:
     assumed: bool
 
 
-def _explained(asked: Policy, agent: str, method: str, url: str, address: Address | None) -> _Explained:
+def _explained(
+    asked: Policy, agent: str, method: str, url: str, address: Address | None, body_bytes: int
+) -> _Explained:
     try:
-        facts = facts_of(agent, method, url)
+        facts = facts_of(agent, method, url, body_bytes)
     except NonCanonical as refused:
         verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
         sentence = f"No policy can allow it: {refused.problem}."
         return _Explained(Judgement(verdict, (), None), (), (), (sentence,), assumed=False)
     judgement = answer(Index(asked), facts, address)
-    held = tuple(rule for rule in (*asked.rules, *asked.nevers) if rule.name in judgement.groups)
+    held = tuple(rule for rule in asked.items if rule.name in judgement.groups)
     misses = near_misses(asked, facts, facts.host.address or address or STAND_IN)
     sentences = tuple(would_allow(asked, facts, judgement, misses))
     return _Explained(judgement, held, tuple(misses), sentences, _assumed(facts, address))
@@ -317,13 +332,15 @@ def _tell_explanation(out: Console, explained: _Explained) -> None:
     because = f"by rule {deciding.name} ({_place(deciding)})" if deciding else verdict.reason
     style = "bold green" if verdict.lets_through else "bold red"
     out.print(Text.assemble((f"{verdict.action.value}", style), f"  {verdict.code.value}  {because}"))
-    if explained.matched or explained.misses:
+    if verdict.lets_through or explained.matched or explained.misses:
         out.print()
     for rule in explained.matched:
         out.print(f"  matched  {rule.verb.value:5} {rule.name}  {_place(rule)}")
     for miss in explained.misses:
         reasons = ", ".join(miss.reasons)
         out.print(f"  missed   {miss.rule.verb.value:5} {miss.rule.name}  {_place(miss.rule)}  {reasons}")
+    if verdict.lets_through:
+        out.print(f"  measured {'; '.join(measured(explained.judgement.measures))}")
     if explained.assumed:
         out.print("\nThe host is taken to be on the public internet; --address says where else it resolves to.")
     if explained.would_allow:

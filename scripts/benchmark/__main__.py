@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from scripts.benchmark import report
-from scripts.benchmark.contenders import ROOT, Contender, NotStarted, pin, start_contenders, stop
+from scripts.benchmark.contenders import ROOT, Contender, NotStarted, pin, start_contenders, start_streaming, stop
 from scripts.benchmark.measure import AXES, Bench, Plan, SliceFailed
 from scripts.benchmark.origin import NoOrigin, Origin, start_origin
 from scripts.benchmark.parts import measure_parts
@@ -50,17 +50,20 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
     client = subprocess.Popen([sys.executable, "-m", "scripts.benchmark.client"], cwd=ROOT, text=True,
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     contenders: list[Contender] = []
+    streaming: list[Contender] = []
     try:
         contenders = start_contenders(folder, origin)
-        pinned = _pin(contenders, origin, client)
+        streaming = [] if quick else start_streaming(folder, origin)
+        pinned = _pin([*contenders, *streaming], origin, client)
         bench = Bench(client, origin, plan)
         results = {}
         for number, axis in enumerate(axes):
             budget = (QUICK_SECONDS - (time.monotonic() - began)) / (len(axes) - number) if quick else None
-            results[axis] = bench.axis(axis, contenders, _tell, budget)
+            compared = [*streaming, *contenders[2:]] if axis == "events" else contenders
+            results[axis] = bench.axis(axis, compared, _tell, budget)
         memory = {contender.name: contender.memory_mib() for contender in contenders}
     finally:
-        stop(contenders)
+        stop([*contenders, *streaming])
         client.terminate()
         origin.process.terminate()
     if as_json:

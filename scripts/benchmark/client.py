@@ -7,9 +7,11 @@ import json
 import ssl
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from scripts.benchmark import events
 from scripts.benchmark.codecs import BadAnswer, Codec, Http1, Http2
 
 PATIENCE_SECONDS = 20.0
@@ -167,7 +169,13 @@ async def measure(run: Run) -> dict[str, Any]:
 def main() -> None:
     """Serve jobs from standard input until it ends."""
     for line in sys.stdin:
-        print(json.dumps(asyncio.run(measure(Run(**json.loads(line))))), flush=True)
+        print(json.dumps(asyncio.run(_measured(json.loads(line)))), flush=True)
+
+
+def _measured(job: dict[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
+    if job["axis"] == "events":
+        return events.measure(events.Run(job["proxy_port"], job["origin_port"], job["warm_seconds"], job["seconds"]))
+    return measure(Run(**job))
 
 
 if __name__ == "__main__":

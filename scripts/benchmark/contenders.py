@@ -62,7 +62,7 @@ def listens(pid: int, port: int) -> bool:
 def start_contenders(folder: Path, origin: Origin) -> list[Contender]:
     """All four, listening, in the order bare, control, addon, serve. Raises `NotStarted`."""
     rules = folder / "policy.yaml"
-    rules.write_text(policy(origin.addresses, (origin.http_port, origin.https_port)))
+    rules.write_text(policy(origin.addresses, (origin.http_port, origin.https_port, origin.events_port)))
     # The commands of the environment this runs in, wherever it is.
     programs = Path(sys.executable).parent
     mitmdump, governor = str(programs / "mitmdump"), str(programs / "governor")
@@ -73,6 +73,19 @@ def start_contenders(folder: Path, origin: Origin) -> list[Contender]:
         _start("addon", [mitmdump, "-s", script, *_governed(folder, "addon", rules)], folder, origin),
         _start("serve", [governor, "serve", *_governed(folder, "serve", rules)], folder, origin),
     ]
+    return _listening(started)
+
+
+def start_streaming(folder: Path, origin: Origin) -> list[Contender]:
+    """Bare mitmdump and its control once more, both passing bodies on as they come. Raises `NotStarted`."""
+    mitmdump = str(Path(sys.executable).parent / "mitmdump")
+    return _listening([
+        _start(name, [mitmdump, "-q", "--set", f"confdir={folder / name}", "--set", "stream_large_bodies=1"],
+               folder, origin, f"{name}-streaming")
+        for name in ("bare", "control")])
+
+
+def _listening(started: list[Contender]) -> list[Contender]:
     try:
         for contender in started:
             contender.await_listening()
@@ -87,8 +100,8 @@ def _governed(folder: Path, name: str, rules: Path) -> list[str]:
             "--set", f"governor_metrics=127.0.0.1:{free_port()}"]
 
 
-def _start(name: str, command: list[str], folder: Path, origin: Origin) -> Contender:
-    port, output = free_port(), folder / f"{name}.log"
+def _start(name: str, command: list[str], folder: Path, origin: Origin, log_name: str = "") -> Contender:
+    port, output = free_port(), folder / f"{log_name or name}.log"
     command += ["--listen-host", "127.0.0.1", "--listen-port", str(port),
                 "--set", f"ssl_verify_upstream_trusted_ca={origin.authority}"]
     # Pins go to the user's configuration; those of a measurement must not stay there.

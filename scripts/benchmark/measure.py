@@ -19,7 +19,10 @@ AXES = {
     "plain_new": "plain, new connections",
     "tls_new": "TLS, new connections",
     "h2": "HTTP/2",
+    "events": "event stream",
 }
+# What is compared on each axis: requests per second, or of an event stream the usual delay of an event.
+_FIGURES = {"events": "p50_ms"}
 
 
 class SliceFailed(Exception):
@@ -76,11 +79,10 @@ class Bench:
             tell(f"{AXES[axis]}: round {number + 1} of {self._plan.rounds}")
             for contender in _alternating(others, number):
                 one, after = self._slice(axis, contender), self._slice(axis, bare)
-                for name in ("requests_per_second", "cpu_ms"):
-                    ratio = one[name] / ((before[name] + after[name]) / 2 or 1)
-                    kept = samples[contender.name]
-                    (kept.ratios if name == "requests_per_second" else kept.cpu_ratios).append(ratio)
-                samples[contender.name].slices.append(one)
+                kept = samples[contender.name]
+                kept.ratios.append(_ratio(_FIGURES.get(axis, "requests_per_second"), one, before, after))
+                kept.cpu_ratios.append(_ratio("cpu_ms", one, before, after))
+                kept.slices.append(one)
                 samples[bare.name].slices.append(after)
                 before = after
         return samples
@@ -90,11 +92,15 @@ class Bench:
         each = (budget_seconds - first_seconds) / slices
         self._seconds = max(self._plan.seconds, each - (first_seconds - self._plan.seconds))
 
+    def _origin_port(self, axis: str) -> int:
+        if axis == "events":
+            return self._origin.events_port
+        return self._origin.http_port if axis.startswith("plain") else self._origin.https_port
+
     def _slice(self, axis: str, contender: Contender) -> dict[str, Any]:
-        encrypted = not axis.startswith("plain")
         job = {
             "axis": axis, "proxy_port": contender.port, "connections": self._plan.connections,
-            "origin_port": self._origin.https_port if encrypted else self._origin.http_port,
+            "origin_port": self._origin_port(axis),
             "warm_seconds": self._plan.warm_seconds, "seconds": self._seconds,
         }
         assert self._client.stdin
@@ -106,6 +112,10 @@ class Bench:
         if "error" in measured:
             raise SliceFailed(f"{AXES[axis]} through {contender.name}: {measured['error']}")
         return {**measured, "cpu_ms": (contender.busy_seconds() - busy) * 1000 / measured["requests"]}
+
+
+def _ratio(figure: str, one: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> float:
+    return float(one[figure] / ((before[figure] + after[figure]) / 2 or 1))
 
 
 def _alternating(contenders: list[Contender], number: int) -> Iterator[Contender]:

@@ -38,11 +38,13 @@ class NoOrigin(Exception):
 
 @dataclass(frozen=True)
 class Origin:
-    """A running nginx. `addresses` are all that the name localhost has here."""
+    """A running nginx. `addresses` are all that the name localhost has here; the load generator itself serves events at
+    `events_port`."""
 
     process: subprocess.Popen[bytes]
     http_port: int
     https_port: int
+    events_port: int
     authority: Path
     addresses: tuple[str, ...]
 
@@ -60,13 +62,13 @@ def start_origin(folder: Path) -> Origin:
         raise NoOrigin("nginx is not installed: apt-get install nginx-light")
     authority = _write_certificates(folder)
     addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)})
-    http_port, https_port = free_port(), free_port()
+    http_port, https_port, events_port = free_port(), free_port(), free_port()
     configuration = folder / "nginx.conf"
     http, https = _listen(addresses, http_port, ""), _listen(addresses, https_port, "ssl http2")
     configuration.write_text(CONFIGURATION.format(folder=folder, body=BODY, http=http, https=https))
     process = subprocess.Popen([nginx, "-e", str(folder / "nginx.log"), "-p", str(folder), "-c", str(configuration)],
                                stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return Origin(process, http_port, https_port, authority, tuple(addresses))
+    return Origin(process, http_port, https_port, events_port, authority, tuple(addresses))
 
 
 def _listen(addresses: list[str], port: int, options: str) -> str:

@@ -13,7 +13,8 @@ Results = dict[str, dict[str, Samples]]
 
 
 def as_json(results: Results) -> dict[str, dict[str, float]]:
-    """`addon.AXIS` and `serve.AXIS`: requests per second against bare mitmdump, beside what the control spread over."""
+    """`addon.AXIS` and `serve.AXIS`: requests per second (of events: delay) against bare mitmdump, beside what the
+    control spread over."""
     measured = {}
     for name in ("addon", "serve"):
         for axis, samples in results.items():
@@ -28,7 +29,8 @@ def as_json(results: Results) -> dict[str, dict[str, float]]:
 
 def print_table(results: Results, memory: dict[str, float], setting: str) -> None:
     """One row for each proxy on each axis."""
-    table = Table("axis", "proxy", title="requests per second against bare mitmdump", caption=setting)
+    title = "requests per second, of event streams the delay, against bare mitmdump"
+    table = Table("axis", "proxy", title=title, caption=setting)
     for title in ("ratio", "low", "high", "CPU ratio", "requests/s", "p50 ms", "p90 ms", "p99 ms", "MiB"):
         table.add_column(title, justify="right")
     for axis, samples in results.items():

@@ -14,21 +14,42 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
-from addons import crashes, gate, policy_store, trailers
+from addons import (
+    backlog,
+    closing,
+    crashes,
+    cutting,
+    early_answer,
+    framing,
+    gate,
+    heads,
+    http2_limits,
+    origin_failure,
+    origin_heads,
+    policy_store,
+    request_bodies,
+    socks5,
+    trailers,
+)
+from addons.admission import Admission
 from addons.deadlines import Deadlines
 from addons.governed import Governed
 from addons.home import Home
 from addons.hooks import Hooks
 from addons.identity import Registry
+from addons.in_flight import InFlight
 from addons.judge import Judge
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.mirror import Mirror
 from addons.outcomes import Outcomes
 from addons.refusal_rate import RefusalRate
+from addons.request_bodies import RequestBodies
 from addons.resolver import Resolver
+from addons.spool import Room
 from tests.addons.logs import entries, open_lane
 
-POLICY = """\
+HTTP_ALONE = """\
 version: 1
 contact: "#agent-platform"
 rules:
@@ -38,6 +59,16 @@ rules:
     schemes: [http, https]
     ports: 1-65535
     methods: any
+    except: {paths: ["/denied/**"]}
+"""
+POLICY = HTTP_ALONE + """\
+  - allow: local-websockets
+    to: localhost
+    address: 127.0.0.0/8
+    schemes: [ws, wss]
+    ports: 1-65535
+    methods: [GET]
+    websocket: {max-frame: 1MiB}
     except: {paths: ["/denied/**"]}
 """
 SECONDS = 8.0
@@ -55,8 +86,10 @@ class Inside:
     metrics: Metrics
     resolver: Resolver
     outcomes: Outcomes
+    bodies: RequestBodies
     hooks: Hooks
     port: int = 0
+    rate: RefusalRate = field(default_factory=lambda: RefusalRate(lambda: 0.0))
     answers: dict[str, list[str]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
@@ -144,20 +177,22 @@ async def raw_origin(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\
 
 
 @contextlib.asynccontextmanager
-async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0) -> AsyncIterator[Inside]:
+async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float = 5.0,
+                 mode: str = "regular", files: int = 4096) -> AsyncIterator[Inside]:
     """A proxy under Governor's hooks, with other addons in its chain. Every name resolves to 127.0.0.1 at first."""
     loop = asyncio.get_running_loop()
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
     registry = Registry(home.paths.agents)
-    resolver, outcomes = Resolver(loop), Outcomes(lane, metrics)
-    place = Inside(home, lane, _governed(home, policy, registry), registry, metrics, resolver, outcomes,
+    in_flight, bodies = InFlight(), RequestBodies(home.paths.folder, Room())
+    resolver, outcomes = Resolver(loop), Outcomes(lane, metrics, in_flight)
+    place = Inside(home, lane, _governed(home, policy, registry), registry, metrics, resolver, outcomes, bodies,
                    hooks=None)  # type: ignore[arg-type]
     resolver._ask = _answering(place)  # type: ignore[method-assign]
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  RefusalRate(lambda: 0.0))
-    place.hooks = Hooks(judge, outcomes, lane, metrics)
-    with _installed(place.hooks, deadline):
-        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others):
+                  place.rate, bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
+    place.hooks = Hooks(judge, outcomes, lane, metrics, bodies, Admission(place.rate, files))
+    with _installed(place.hooks, bodies, deadline):
+        async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
                 yield place
             finally:
@@ -182,12 +217,23 @@ def _answering(place: Inside) -> Any:
 
 
 @contextlib.contextmanager
-def _installed(hooks: Hooks, deadline: float) -> Any:
+def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     deadlines = Deadlines(gate.end, deadline)
     gate.install(hooks.guards(), deadlines)
     deadlines.start(asyncio.get_running_loop())
     crashes.install(hooks.crashed)
+    early_answer.install(hooks.is_early)
+    request_bodies.install(bodies, hooks.is_too_large)
+    cutting.install(hooks.ending_of)
+    origin_failure.install(hooks.origin_failed)
     trailers.install()
+    framing.install()
+    origin_heads.install()
+    backlog.install()
+    heads.install(hooks.head_begun, hooks.head_abandoned)
+    http2_limits.install(hooks.protocol_broken)
+    closing.install()
+    socks5.install()
     try:
         yield
     finally:
@@ -204,10 +250,11 @@ def uninstall() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _listening(place: Inside, others: tuple[Any, ...]) -> AsyncIterator[None]:
+async def _listening(place: Inside, others: tuple[Any, ...], mode: str) -> AsyncIterator[None]:
     server = Proxyserver()
     with taddons.context(*others, server, NextLayer()) as context:
-        context.configure(server, listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy", rawtcp=False)
+        context.configure(server, mode=[mode], listen_host="127.0.0.1", listen_port=0, connection_strategy="lazy",
+                          rawtcp=False)
         assert await server.setup_servers()
         server.running()
         place.port = server.listen_addrs()[0][1]

@@ -30,12 +30,12 @@ def made(url: str = "http://api.example.org/a", method: str = "GET", body: bytes
 
 
 def facts(flow: http.HTTPFlow, tunnelled: bool = False) -> RequestFacts:
-    return extract(flow, AGENT, tunnelled).facts
+    return extract(flow, AGENT, tunnelled, len(flow.request.data.content or b"")).facts
 
 
 def refusal(flow: http.HTTPFlow, tunnelled: bool = False) -> Code:
     with pytest.raises(NonCanonical) as refused:
-        extract(flow, AGENT, tunnelled)
+        extract(flow, AGENT, tunnelled, len(flow.request.data.content or b""))
     return refused.value.code
 
 
@@ -169,14 +169,14 @@ def test_a_scheme_that_is_not_governed_is_refused() -> None:
 def test_a_header_that_overrides_method_or_path_is_noticed(header: bytes, overrides: bool) -> None:
     flow = made(headers=((b"Host", b"api.example.org"), (header, b"DELETE")))
 
-    assert extract(flow, AGENT, False).overrides is overrides
+    assert extract(flow, AGENT, False, 0).overrides is overrides
 
 
 @pytest.mark.parametrize(("method", "body", "overrides"), [
     ("GET", b"x", True), ("HEAD", b"x", True), ("GET", b"", False), ("POST", b"x", False),
 ])
 def test_a_body_where_none_belongs_counts_as_an_override(method: str, body: bytes, overrides: bool) -> None:
-    assert extract(made(method=method, body=body), AGENT, False).overrides is overrides
+    assert extract(made(method=method, body=body), AGENT, False, len(body)).overrides is overrides
 
 
 @pytest.mark.parametrize(("said", "kept"), [
@@ -189,6 +189,17 @@ def test_only_a_plain_type_gets_into_the_facts(said: bytes, kept: str) -> None:
     assert facts(flow).content_type == kept
 
 
+@pytest.mark.parametrize("authority", [
+    b"[api.example.org]:443", b"api.example.org:\xef\xbc\x94\xef\xbc\x94\xef\xbc\x93", b"api.example.org:0443",
+])
+def test_a_connect_that_mitmproxy_alone_can_read_is_refused(authority: bytes) -> None:
+    request = http.Request.make("CONNECT", "https://api.example.org/")
+    request.data.authority = authority
+
+    with pytest.raises(NonCanonical):
+        connect_target(request)
+
+
 @pytest.mark.parametrize(("host", "name"), [("API.Example.org.", "api.example.org"), ("2130706433", "127.0.0.1")])
 def test_a_connect_names_its_destination_canonically(host: str, name: str) -> None:
     request = http.Request.make("GET", "https://x.example.org:8443/")
@@ -197,3 +208,32 @@ def test_a_connect_names_its_destination_canonically(host: str, name: str) -> No
     found, port = connect_target(request)
 
     assert (found.name, port) == (name, 8443)
+
+
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_tunnel_leads_to_no_port_that_does_not_exist(port: int) -> None:
+    request = http.Request.make("CONNECT", "http://api.example.org/")
+    request.data.port = port
+
+    with pytest.raises(NonCanonical, match="port"):
+        connect_target(request)
+
+
+@pytest.mark.parametrize(("body", "headers"), [
+    pytest.param(b"", [(b"content-length", b"10")], id="a length without a body"),
+    pytest.param(b"body and more", [(b"content-length", b"4")], id="a length shorter than the body"),
+    pytest.param(b"body", [(b"content-length", b"+4")], id="a length with a sign"),
+    pytest.param(b"body", [(b"content-length", b"4"), (b"Content-Length", b"4")], id="two lengths"),
+    pytest.param(b"body", [(b"content-length", b"4"), (b"transfer-encoding", b"chunked")], id="a length and chunks"),
+    pytest.param(b"", [(b"connection", b"close, Content-Length")], id="a length that may be taken out"),
+    pytest.param(b"", [(b"connection", b"host")], id="a Host header that may be taken out"),
+])
+def test_a_body_whose_end_is_not_certain_is_refused(body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    assert refusal(made(method="POST", body=body, headers=(*headers,))) is Code.MALFORMED
+
+
+@pytest.mark.parametrize("header", [
+    (b"content-length", b"4"), (b"transfer-encoding", b"chunked"), (b"connection", b"keep-alive, x-host, hostage"),
+])
+def test_a_body_whose_end_is_certain_passes(header: tuple[bytes, bytes]) -> None:
+    assert facts(made(method="POST", body=b"body", headers=(header,))).body_bytes == 4

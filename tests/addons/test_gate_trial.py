@@ -28,7 +28,7 @@ def installed() -> Iterator[None]:
 
 
 def guards(stub: Any) -> Any:
-    return Hooks(stub, stub, stub, stub).guards()
+    return Hooks(stub, stub, stub, stub, stub, stub).guards()
 
 
 def failures(but: dict[str, gate.Guard | None] | None = None) -> list[str]:

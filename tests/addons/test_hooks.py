@@ -39,7 +39,7 @@ async def outcome(place: Inside) -> tuple[str, str | None]:
     return entry["result"], entry["code"]
 
 
-async def exchange(place: Inside, *requests: bytes, quiet: float = 0.3) -> bytes:
+async def exchange(place: Inside, *requests: bytes, quiet: float = 1.0) -> bytes:
     """What comes back on one connection for these requests, sent one after the other, until nothing more comes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     got = b""
@@ -196,6 +196,25 @@ async def test_a_client_that_leaves_before_the_decision_is_durable_sends_nothing
         assert len(place.outcomes) == 0
 
 
+async def test_a_connection_that_is_closed_while_its_peers_end_is_handled_does_not_stay_open(home: Home) -> None:
+    async with raw_origin() as origin, inside(home) as place:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+        writer.write(kept(origin.url))
+        await reader.readuntil(b"\r\n\r\nok")
+        (handler,) = place.hooks._connections
+        await handler._server_event_lock.acquire()
+        writer.write_eof()
+        await asyncio.sleep(0.1)
+        task = handler.transports[handler.client].handler
+        assert task is not None
+        task.cancel("closed by command")
+        await asyncio.sleep(0.1)
+        handler._server_event_lock.release()
+
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+
 async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> None:
     async with raw_origin() as origin, inside(home) as place:
         flow = tflow.tflow(req=http.Request.make("GET", origin.url))
@@ -211,7 +230,7 @@ async def test_a_replay_is_refused_recorded_and_comes_to_an_end(home: Home) -> N
 # Protocols that are not governed
 
 
-@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "websocket_message", "quic_start_client"])
+@pytest.mark.parametrize("hook", ["tcp_start", "tcp_message", "udp_message", "quic_start_client"])
 async def test_traffic_without_a_verdict_loses_its_connections_on_both_sides(home: Home, hook: str) -> None:
     async with raw_origin() as origin, inside(home) as place:
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
@@ -293,3 +312,29 @@ async def test_a_body_does_not_leave_before_its_verdict_whatever_another_addon_s
 
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert origin.received == []
+
+
+# What Governor itself answers
+
+
+async def test_the_reserved_name_is_answered_here_recorded_and_asked_of_nobody(home: Home) -> None:
+    async with inside(home) as place:
+        await place.get("http://localhost/denied/x")
+        me = await place.get("http://governor.internal/me")
+        refusals = await place.get("http://governor.internal/refusals")
+
+        assert b'"agent":"local"' in me
+        assert b'"code":"DEFAULT_DENY"' in refusals
+        assert b"denied" not in refusals
+        assert place.asked == []
+        decisions, outcomes = place.entries("decision"), await place.wait_for("outcome", 2)
+        assert [(entry["verdict"], entry["rule"]) for entry in decisions] == [
+            ("deny", None), ("allow", None), ("allow", None)]
+        assert [entry["result"] for entry in outcomes] == ["not_sent", "not_sent"]
+
+
+async def test_the_reserved_name_asks_for_the_same_identity_as_any_other(home: Home) -> None:
+    register(home, one="gov_1")
+    async with inside(home) as place:
+        assert (await place.get("http://governor.internal/me")).startswith(b"HTTP/1.1 407 ")
+        assert b'"agent":"one"' in await place.get("http://governor.internal/me", bearer("gov_1"))

@@ -9,13 +9,18 @@ import pytest
 from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.test import tflow
+from mitmproxy.websocket import WebSocketData
 
 from addons.connections import ClientConnection
 from addons.home import Home
+from addons.in_flight import InFlight
+from addons.judge import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.outcomes import Outcomes
-from kernel.verdict import Code
+from kernel.facts import Agent, Host, Path, RequestFacts
+from kernel.measures import Cap, Measures, WebSocketMeasures
+from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.addons.inside import get, inside, raw_origin
 from tests.addons.logs import entries, open_lane
 
@@ -29,15 +34,23 @@ async def lane(home: Home) -> AsyncIterator[Lane]:
 
 @pytest.fixture
 def outcomes(lane: Lane) -> Outcomes:
-    return Outcomes(lane, Metrics("0", "0"))
+    return Outcomes(lane, Metrics("0", "0"), InFlight())
 
 
 @pytest.fixture
 def begun(outcomes: Outcomes) -> tuple[http.HTTPFlow, ClientConnection]:
     flow, connection = tflow.tflow(resp=True), ClientConnection("127.0.0.1")
     flow.client_conn.state = ConnectionState.OPEN
-    outcomes.begin(flow, "judged", connection, "main/7")
+    outcomes.begin(flow, granted(WebSocketMeasures()), connection, 7)
     return flow, connection
+
+
+def granted(websocket: WebSocketMeasures | None) -> Judged:
+    allowed = Verdict(Action.ALLOW, Code.ALLOW)
+    judgement = Judgement(allowed, (), None, Measures(Cap(100, None), websocket=websocket))
+    agent, scheme = Agent("local", "none"), "https" if websocket is None else "wss"
+    facts = RequestFacts(agent, "GET", scheme, Host("example.org"), 443, Path("/", ("",)))
+    return Judged(allowed, agent, "GET", None, facts=facts, judgement=judgement, number=7, sent=("judged",))
 
 
 def written(lane: Lane, home: Home) -> list[tuple[str, int | None, int, int, str | None]]:
@@ -83,6 +96,58 @@ ENDS: list[tuple[str, Callable[[Outcomes, http.HTTPFlow, ClientConnection], None
 ]
 
 
+@pytest.mark.parametrize(("close_code", "by_client", "told"), [
+    pytest.param(1000, False, ("completed", 101, 7 + 30, 5, None), id="with a close"),
+    pytest.param(1006, True, ("aborted", 101, 7 + 30, 5, None), id="the client left"),
+    pytest.param(1006, False, ("failed", 101, 7 + 30, 5, "ORIGIN_FAILED"), id="the origin broke off"),
+])
+def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Begun, lane: Lane, home: Home,
+                                                  close_code: int, by_client: bool, told: object) -> None:
+    flow, _ = begun
+    flow.response = http.Response.make(101)
+    outcomes.headers(flow)
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    watch.meter(30, 0)
+    watch.meter(0, 5)
+    flow.websocket = WebSocketData(closed_by_client=by_client, close_code=close_code)
+    outcomes.websocket_ended(flow)
+
+    assert written(lane, home) == [told]
+
+
+def test_a_fault_in_a_websocket_is_counted(lane: Lane) -> None:
+    metrics = Metrics("0", "0")
+    outcomes, flow = Outcomes(lane, metrics, InFlight()), tflow.tflow(resp=True)
+    outcomes.begin(flow, granted(WebSocketMeasures()), ClientConnection("127.0.0.1"), 0)
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    watch.refused(Code.FAULT)
+
+    assert b'governor_faults_total{where="WebSocket"} 1.0' in metrics.render()[0]
+
+
+def test_a_flow_that_was_not_judged_as_a_websocket_has_no_watch(outcomes: Outcomes) -> None:
+    flow = tflow.tflow(resp=True)
+    outcomes.begin(flow, granted(None), ClientConnection("127.0.0.1"), 0)
+
+    assert outcomes.watch(flow) is None
+
+
+def test_a_websocket_that_is_refused_is_cut_and_its_client_is_told_the_decision(
+        outcomes: Outcomes, begun: Begun, lane: Lane, home: Home) -> None:
+    flow, _ = begun
+    watch = outcomes.watch(flow)
+    assert watch is not None
+    reason = watch.refused(Code.RATE_LIMITED)
+    flow.websocket = WebSocketData(close_code=1008)
+    outcomes.websocket_ended(flow)
+
+    assert reason == "RATE_LIMITED main/7"
+    assert outcomes.watch(flow) is None
+    assert written(lane, home) == [("cut", None, 7, 0, "RATE_LIMITED")]
+
+
 @pytest.mark.parametrize(("end", "result", "code"), [pytest.param(*rest, id=name) for name, *rest in ENDS])
 def test_a_flow_ends_once(outcomes: Outcomes, begun: Begun, lane: Lane, home: Home,
                           end: Callable[..., None], result: str, code: str | None) -> None:
@@ -101,14 +166,14 @@ def test_a_flow_that_was_not_let_through_has_no_outcome(outcomes: Outcomes, lane
     for end in (outcomes.headers, outcomes.completed, outcomes.failed, outcomes.not_sent):
         end(flow)
 
-    assert not outcomes.awaits(flow)
+    assert outcomes.opened(flow) is None
     assert written(lane, home) == []
 
 
 def test_a_flow_waits_until_its_origin_is_connected(outcomes: Outcomes, begun: Begun) -> None:
     flow, connection = begun
     flow.server_conn.timestamp_start = None
-    assert outcomes.waiting(connection) == [(flow, "judged")]
+    assert outcomes.waiting(connection) == [(flow, ("judged",))]
 
     flow.server_conn.timestamp_start = 1.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_several_files_are_checked_each_for_itself(governor):
     pytest.param(["explain", "--address", "10.0.0.0/8", "GET", "https://x.example/"], id="explain at a range"),
     pytest.param(["explain", "--at", "now", "GET", "https://x.example/"], id="a time, which has no effect yet"),
     pytest.param(["explain", "--header", "a: b", "GET", "https://x.example/"], id="a header, which has no effect yet"),
-    pytest.param(["explain", "--body", "x", "POST", "https://x.example/"], id="a body, which has no effect yet"),
+    pytest.param(["explain", "--body", "@nowhere", "POST", "https://x.example/"], id="a body that is not there"),
 ])
 def test_wrong_usage_is_told_and_exits_2(governor, arguments):
     status, out, err = governor(*arguments)
@@ -245,6 +246,12 @@ def test_explain_names_the_rule_that_grants(governor):
     pytest.param(["GET", "https://billing.example/"], "DEFAULT_DENY",
                  "Rule billing (p.yaml:10:5) would allow it, but the address is 192.0.32.8 and it wants 10.1.0.0/16.",
                  id="an inside service on the internet"),
+    pytest.param(["GET", "wss://other.example/"], "UPGRADE_REFUSED",
+                 "No rule allows anything to other.example: it needs an allow with to: other.example, methods: [GET], "
+                 "websocket: {}.", id="an upgrade"),
+    pytest.param(["--agent", "claude-1", "GET", "wss://api.example.org/repos/x"], "UPGRADE_REFUSED",
+                 "Rule read (p.yaml:4:5) would allow it, but it does not say websocket and the scheme is wss and it "
+                 "wants https.", id="an upgrade where reading is allowed"),
     pytest.param(["GET", "https://x.example/a/../b"], "NON_CANONICAL",
                  "No policy can allow it: the path has a dot segment.", id="a URL with two readings"),
 ])
@@ -253,6 +260,99 @@ def test_explain_says_what_would_let_a_request_through(governor, arguments, code
 
     assert (status, said["verdict"], said["code"]) == (1, "deny", code)
     assert would_allow in said["would_allow"]
+
+
+SIZES = """\
+version: 1
+rules:
+  - allow: upload
+    to: upload.example
+    methods: any
+    max-request: 3
+    max-url: 30
+    stream-request: yes
+  - allow: talk
+    to: [talk.example, upload.example]
+    methods: any
+    websocket: {max-frame: 1KB, max-rate: 5/minute}
+limits:
+  - {for: claude-*, max-request: 2, in-flight: 4}
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code", "rule", "sentence"), [
+    pytest.param(["--body", "1234", "POST", "https://upload.example/"], "BODY_TOO_LARGE", "upload",
+                 "The body has 4 bytes, and max-request of rule upload (sizes.yaml:3:5) is smaller: raise it.",
+                 id="a body larger than the rule says"),
+    pytest.param(["--agent", "claude-1", "--body", "@three", "POST", "https://upload.example/"], "BODY_TOO_LARGE",
+                 "limits-1",
+                 "The body has 3 bytes, and max-request of limits-1 (sizes.yaml:14:5) is smaller: raise it, or except "
+                 "this request.", id="a body larger than a limit says"),
+    pytest.param(["--body", "@huge", "GET", "wss://talk.example/"], "BODY_TOO_LARGE", None,
+                 "The body has 20000000 bytes and no rule allows so many: the allow for it needs max-request: "
+                 "20000000.", id="a body larger than the default"),
+    pytest.param(["GET", "https://upload.example/12345678"], "URL_TOO_LONG", "upload",
+                 "The URL has 31 bytes, and max-url of rule upload (sizes.yaml:3:5) is smaller: raise it.",
+                 id="a URL longer than the rule says"),
+])  # fmt: skip
+def test_explain_says_how_large_a_request_may_be(governor, arguments, code, rule, sentence):
+    Path("sizes.yaml").write_text(SIZES)
+    Path("three").write_text("123")
+    Path("huge").write_bytes(b"")
+    os.truncate("huge", 20_000_000)
+
+    status, out, _ = governor("explain", "--policy", "sizes.yaml", "--json", *arguments)
+    said = json.loads(out)
+
+    assert (status, said["code"], said["rule"], said["would_allow"]) == (1, code, rule, [sentence])
+
+
+@pytest.mark.parametrize(("arguments", "measured"), [
+    pytest.param(["--agent", "claude-1", "GET", "https://upload.example/"],
+                 "request at most 2 bytes (limits-1); URL at most 30 bytes (upload); in flight at most 4 at a time "
+                 "(limits-1); streamed as it comes", id="a rule and a limit"),
+    pytest.param(["GET", "wss://talk.example/"],
+                 "request at most 16777216 bytes (default); a frame at most 1000 bytes; at most 5 messages in 60 s",
+                 id="an upgrade"),
+])  # fmt: skip
+def test_explain_shows_what_applies_to_a_request_that_passes(governor, arguments, measured):
+    Path("sizes.yaml").write_text(SIZES)
+
+    status, out, _ = governor("explain", "--policy", "sizes.yaml", *arguments)
+
+    assert status == 0
+    assert f"measured {measured}" in " ".join(out.split())
+
+
+def test_explain_names_a_limit_that_holds(governor):
+    Path("sizes.yaml").write_text(SIZES)
+
+    arguments = ["--policy", "sizes.yaml", "--json", "--agent", "claude-1", "GET", "https://upload.example/"]
+    _, out, _ = governor("explain", *arguments)
+
+    matched = [(each["rule"], each["verb"]) for each in json.loads(out)["matched"]]
+    assert matched == [("upload", "allow"), ("limits-1", "limit")]
+
+
+def test_check_counts_the_limits(governor):
+    Path("sizes.yaml").write_text(SIZES)
+
+    assert "2 rules, 0 never, 1 limit, 0 assertions held" in governor("check", "sizes.yaml")[1]
+
+
+def test_a_case_can_have_a_body(governor):
+    Path("sizes.yaml").write_text(SIZES)
+    Path("sizes.cases.yaml").write_text("""\
+policy: sizes.yaml
+cases:
+  - {name: small, method: POST, url: "https://upload.example/", body: "123", expect: allow, rule: upload}
+  - {name: large, method: POST, url: "https://upload.example/", body: "12ä", expect: deny, code: BODY_TOO_LARGE}
+""")
+
+    status, out, _ = governor("test", "sizes.cases.yaml", "--json")
+
+    assert status == 0
+    assert json.loads(out)["uncovered"] == ["talk", "limits-1"]
 
 
 def test_explain_reads_like_a_story(governor):

@@ -72,12 +72,34 @@ def test_an_option_of_a_later_mitmproxy_is_refused_without_being_known(opts: opt
     assert refused(opts).code is StartCode.OPTION_REFUSED
 
 
-@pytest.mark.parametrize("mode", [["transparent"], ["socks5"], ["upstream:http://proxy.example.org"], ["dns"],
-                                  ["reverse:http://example.org"], ["regular", "local"], ["wireguard"]])
+@pytest.mark.parametrize("mode", [
+    ["regular"], ["socks5"], ["socks5@1081"], ["socks5@127.0.0.1:1081"], ["regular@8081", "socks5@1081", "socks5@1082"],
+])
+def test_the_modes_that_are_governed_start_also_several_together(opts: options.Options, mode: list[str]) -> None:
+    opts._options["mode"].set(mode)
+
+    settings.check_at_start(opts)
+
+
+@pytest.mark.parametrize("mode", [
+    ["reverse:http://example.org"], ["reverse:https://example.org"], ["reverse:http3://example.org"],
+    ["reverse:quic://example.org"], ["reverse:tcp://example.org:22"], ["reverse:tls://example.org"],
+    ["reverse:dns://192.0.2.1"], ["reverse:udp://192.0.2.1:53"], ["upstream:http://proxy.example.org"],
+    ["transparent"], ["transparent@8081"], ["wireguard"], ["local"], ["local:curl"], ["dns"], ["tun"], ["osproxy"],
+    ["http3"], ["quic"], ["regular", "local"], ["socks5", "dns@5353"], ["socks5:example.org"], ["socks5:"], ["SOCKS5"],
+    ["socks5@"], ["socks5@1081@1082"], ["socks5@70000"], ["socks5@-1"], ["socks5 "], ["socks5@x"], ["socks4"],
+    ["socks5h"], ["socks5@\u0661"], [""], ["regular:x"], ["regularly"],
+], ids=" and ".join)
 def test_a_mode_that_is_not_governed_refuses_the_start(opts: options.Options, mode: list[str]) -> None:
     opts._options["mode"].set(mode)
 
     assert refused(opts).code is StartCode.MODE_REFUSED
+
+
+def test_a_port_that_mitmproxy_may_choose_is_nobodys(opts: options.Options) -> None:
+    opts._options["mode"].set(["regular", "socks5@0", "socks5"])
+
+    assert settings.listen_addresses(opts) == [("", 8080), ("", 1080)]
 
 
 def test_forced_options_have_their_values_whatever_was_asked(opts: options.Options, tmp_path: Path) -> None:

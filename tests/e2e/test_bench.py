@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
 
 import pytest
@@ -11,9 +12,10 @@ from kernel import normal
 from kernel.decide import address_stage
 from kernel.facts import Agent, RequestFacts
 from kernel.match import Index
-from scripts.benchmark import report
+from scripts.benchmark import events, report
 from scripts.benchmark.codecs import BadAnswer, Http1, Http2
 from scripts.benchmark.measure import AXES, Samples
+from scripts.benchmark.origin import free_port
 from scripts.benchmark.policies import RULES, policy
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
@@ -58,3 +60,23 @@ def test_http2_answers_are_read_to_their_end_and_settings_are_acknowledged():
 
     assert [codec.feed(part) for part in (settings, headers, data)] == [False, False, True]
     assert codec.replies() == b"\0\0\0\x04\x01\0\0\0\0"
+
+
+async def test_the_delay_of_every_event_is_measured_between_its_origin_and_its_client():
+    port = free_port()
+    measured = await events.measure(events.Run(port, port, warm_seconds=0.0, seconds=0.2))
+
+    assert 0 < measured["p50_ms"] <= measured["p99_ms"] < 1000
+    assert measured["requests"] >= events.STREAMS
+
+
+async def test_a_stream_that_the_proxy_refuses_ends_the_run():
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with proxy:
+        measured = await events.measure(events.Run(proxy.sockets[0].getsockname()[1], free_port(), 0.0, 0.2))
+
+    assert "403" in measured["error"]

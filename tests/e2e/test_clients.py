@@ -164,6 +164,52 @@ def test_urllib_gets_what_is_allowed_and_shows_the_reason_phrase_of_a_refusal(pl
         opener.open(denied(origin))
 
 
+# JSON-RPC and browsers
+
+CALL = {"jsonrpc": "2.0", "id": "call-7", "method": "tools/call", "params": {"name": "search"}}
+
+
+def test_a_json_rpc_call_is_answered_with_an_error_under_its_id(
+        place: Place, origin: Origin, untouched: None) -> None:
+    answer = requests_through(place.governor).post(denied(origin), json=CALL)
+
+    told = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (403, "application/json")
+    assert (told["jsonrpc"], told["id"], told["error"]["code"]) == ("2.0", "call-7", 403)
+    assert told["error"]["message"].startswith("Governor refused POST to localhost: no rule allows this. Stop: ")
+    assert told["error"]["data"]["entry"] == answer.headers["x-governor-entry"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "identity"])
+def test_a_compressed_json_rpc_call_is_one_too(place: Place, origin: Origin, encoding: str, untouched: None) -> None:
+    body = json.dumps(CALL).encode()
+    answer = requests_through(place.governor).post(
+        denied(origin), gzip.compress(body) if encoding == "gzip" else body, headers={"content-encoding": encoding})
+
+    assert answer.json()["id"] == "call-7"
+
+
+def test_a_json_rpc_batch_gets_the_problem(place: Place, origin: Origin, untouched: None) -> None:
+    answer = requests_through(place.governor).post(denied(origin), json=[CALL, CALL])
+
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_browser_shows_a_page(place: Place, origin: Origin, tmp_path: Path, untouched: None) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    # Of itself it asks localhost without a proxy; a CA of one's own it takes only from a store of the machine's user.
+    alone = ["--proxy-bypass-list=<-loopback>", "--ignore-certificate-errors", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path}"]
+    shown = place.governor.run(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                               *alone, f"--proxy-server={place.governor.proxy}", "--dump-dom", denied(origin),
+                               env={"HOME": str(tmp_path)})
+
+    assert f"<h1>{PHRASE}</h1>" in shown.stdout, shown.stderr
+    assert f"<p>{DETAIL}.</p>" in shown.stdout
+
+
 # Node: its built-in clients read no proxy variables, so programs tunnel by hand.
 
 NODE = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,14 +24,12 @@ from tests.e2e.tree import copy_of_the_tree
 
 pytestmark = pytest.mark.e2e
 
-UNLOADED = 70
-
 # Another script in the same mitmproxy. What it does to a flow, the request says in a header: `x-ahead` is for the one
 # loaded before Governor, `x-behind` for the one loaded after it.
 UNRULY = '''
 import asyncio
 
-from mitmproxy import ctx, exceptions, http
+from mitmproxy import exceptions, http
 from mitmproxy.proxy import layers
 
 class Unruly:
@@ -95,8 +92,6 @@ class Unruly:
                 flow.request.port = {elsewhere}
             case "move-silently":
                 flow.request.data.port = {elsewhere}
-            case "unload":
-                ctx.options.update(scripts=[])
             case "redirect":
                 self.clients[flow.client_conn.id] = "redirect@server_connect"
 
@@ -375,50 +370,8 @@ def lane_faults(governor: Governor) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith('governor_faults_total{where="lane"}'))
 
 
-# The script is unloaded
-
-
-def touched(script: Path) -> None:
-    os.utime(script, (time.time() + 5,) * 2)
-
-
-def broken(script: Path) -> None:
-    script.write_text("this is no Python")
-    touched(script)
-
-
-def deleted(script: Path) -> None:
-    script.unlink()
-
-
-@pytest.mark.parametrize("change", [touched, broken, deleted])
-def test_a_changed_script_ends_the_process_and_closes_the_log(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    tree = copy_of_the_tree(tmp_path)
-    with started(tmp_path, root=tree) as governor:
-        change(tree / "addons" / "governor.py")
-
-        assert_ended(governor)
-
-
-def test_unloading_all_scripts_ends_the_process_and_closes_the_log(tmp_path: Path) -> None:
-    with serving() as origin, started(tmp_path, options=["-s", str(unruly(tmp_path, "x-behind", 1))]) as governor:
-        answer = wire.ask(governor.port, wire.plain("GET", f"{origin.url}/allowed", ("x-behind", "unload@request")))
-
-        assert answer is None
-        assert origin.seen.connections == 0
-        assert_ended(governor)
-
-
-def assert_ended(governor: Governor) -> None:
-    assert governor.process.wait(10) == UNLOADED
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", governor.port)):
-        pass
-    assert governor.entries()[-1]["reason"] == "unloaded"
-    assert governor.verify()["result"] == "verified"
-
-
 def test_the_tree_that_was_copied_is_the_one_that_runs(tmp_path: Path) -> None:
-    """The tests above say nothing if the copy imports the original."""
+    """Tests with a copy say nothing if it imports the original."""
     tree = copy_of_the_tree(tmp_path)
     program = """import runpy, sys; runpy.run_path(sys.argv[1])
 import addons, kernel; print(addons.__file__, kernel.__file__)"""

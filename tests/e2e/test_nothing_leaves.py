@@ -177,7 +177,7 @@ KINDS: dict[str, tuple[str | None, Try]] = {
     "trailers over HTTP/2": ("TRAILERS", over_http2(
         AUTHORITY, lambda a: wire.fields("GET", a, "/allowed/x"), b"body", (("x-late", "1"),))),
     "trailers": ("TRAILERS", raw(
-        f"POST {ALLOWED} HTTP/1.1\r\nHost: {AUTHORITY}\r\nTransfer-Encoding: chunked\r\nTrailer: x-late\r\n\r\n"
+        f"GET {ALLOWED} HTTP/1.1\r\nHost: {AUTHORITY}\r\nTransfer-Encoding: chunked\r\nTrailer: x-late\r\n\r\n"
         "4\r\nbody\r\n0\r\nx-late: 1\r\n\r\n")),
     "method override": ("METHOD_OVERRIDE", plain("GET", ALLOWED, ("X-HTTP-Method-Override", "DELETE"))),
     "path override": ("METHOD_OVERRIDE", plain("GET", ALLOWED, ("X-Original-URL", "/denied"))),

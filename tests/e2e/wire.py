@@ -168,6 +168,20 @@ class Http2:
         stream = self.send(fields, body, trailers)
         return self.answers([stream])[stream]
 
+    def body(self, length: int | None) -> bytes:
+        """So many bytes of the body of the only stream; None: all up to its end."""
+        got = b""
+        while length is None or len(got) < length:
+            for event in self._events():
+                match event:
+                    case h2.events.DataReceived():
+                        got += event.data
+                        self._state.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    case h2.events.StreamEnded() | h2.events.StreamReset() | h2.events.ConnectionTerminated():
+                        length = 0
+            self._flush()
+        return got
+
     def _events(self) -> Sequence[h2.events.Event]:
         try:
             content = self._socket.recv(65536)

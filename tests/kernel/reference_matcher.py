@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from kernel.address import embedded, is_global, named_ranges
@@ -13,10 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kernel.facts import Address, RequestFacts
+    from kernel.measures import Rate
     from kernel.policy import AgentPattern, Conditions, Policy, Rule
 
 PUBLIC = named_ranges(())["public-internet"]
-SEVERITY = [Code.ALLOW, Code.DEFAULT_DENY, Code.PRIVATE_ADDRESS, Code.RULE_DENY, Code.NEVER]
+SEVERITY = [
+    Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.PRIVATE_ADDRESS,
+    Code.RULE_DENY, Code.NEVER,
+]  # fmt: skip
+UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf}
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ def judge(policy: Policy, facts: RequestFacts, addresses: Sequence[Address], own
 
 def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[tuple[Address, int]]) -> Answer:
     held = [rule for rule in rules_of(policy) if holds(rule, facts, address)]
-    groups = tuple(rule.name for rule in held)
+    limits = [limit for limit in policy.limits if holds(limit, facts, address)]
+    groups = tuple(rule.name for rule in (*held, *limits))
     if (address, facts.port) in own:
         return Answer(Code.NEVER, None, groups, address)
     for verb, code in ((Verb.NEVER, Code.NEVER), (Verb.DENY, Code.RULE_DENY)):
@@ -56,9 +63,53 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
                 return Answer(code, rule.name, groups, address)
     if not is_global(address) and not any(_was_written_for(rule, facts, address) for rule in held):
         return Answer(Code.PRIVATE_ADDRESS, None, groups, address)
-    if held:
-        return Answer(Code.ALLOW, held[0].name, groups, address)
-    return Answer(Code.DEFAULT_DENY, None, groups, address)
+    if not held:
+        code = Code.UPGRADE_REFUSED if facts.scheme in ("ws", "wss") else Code.DEFAULT_DENY
+        return Answer(code, None, groups, address)
+    for measure, size, code in (
+        ("max_url", len(url_of(facts)), Code.URL_TOO_LONG), ("max_request", facts.body_bytes, Code.BODY_TOO_LARGE),
+    ):  # fmt: skip
+        most, by = cap(measure, held, limits)
+        if size > most:
+            return Answer(code, by, groups, address)
+    return Answer(Code.ALLOW, held[0].name, groups, address)
+
+
+def url_of(facts: RequestFacts) -> str:
+    query = f"?{facts.query}" if facts.query else ""
+    return f"{facts.scheme}://{facts.host.name}{facts.path.text}{query}"
+
+
+def cap(measure: str, grants: Sequence[Rule], limits: Sequence[Rule]) -> tuple[float, str | None]:
+    """How much of a measure passes, and who says so; infinity where nobody does."""
+    granted = [_said(measure, rule) for rule in grants] or [(UNSAID[measure], None)]
+    if measure == "in_flight":
+        granted = [(inf, None)]
+    most = max(size for size, _ in granted)
+    by = next(name for size, name in granted if size == most)
+    for limit in limits:
+        said = getattr(limit.terms, measure)
+        if said is not None and said < most:
+            most, by = said, limit.name
+    return most, by
+
+
+def _said(measure: str, rule: Rule) -> tuple[float, str | None]:
+    said = getattr(rule.terms, measure)
+    return (UNSAID[measure], None) if said is None else (said, rule.name)
+
+
+def websocket(grants: Sequence[Rule]) -> tuple[float, float] | None:
+    """The longest frame and the most messages in a second that some grant with `websocket:` lets pass."""
+    said = [rule.terms.websocket for rule in grants if rule.terms.websocket is not None]
+    if not said:
+        return None
+    frames = [inf if each.max_frame_bytes is None else each.max_frame_bytes for each in said]
+    return max(frames), max(per_second(each.max_rate) for each in said)
+
+
+def per_second(rate: Rate | None) -> float:
+    return inf if rate is None else rate.count / rate.seconds
 
 
 def rules_of(policy: Policy) -> list[Rule]:
@@ -67,6 +118,9 @@ def rules_of(policy: Policy) -> list[Rule]:
 
 def holds(rule: Rule, facts: RequestFacts, address: Address) -> bool:
     """A grant holds when it holds under every reading of the path, a refusal when under any."""
+    # A limit means what it means in a refusal.
+    if rule.verb.grants and facts.scheme in ("ws", "wss") and rule.terms.websocket is None:
+        return False
     readings = [_holds_at(rule, Point(facts, segments, address)) for segments in facts.path.readings]
     return all(readings) if rule.verb.grants else any(readings)
 

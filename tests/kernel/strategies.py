@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kernel.address import named_ranges
 from kernel.facts import Agent, RequestFacts
+from kernel.measures import NOTHING_SAID, Rate, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
 from kernel.policy import Conditions, Policy, Position, Rule, Verb
@@ -21,6 +22,7 @@ ADDRESSES = [
         "::1", "::ffff:10.1.2.3", "64:ff9b::a9fe:a9fe", "2002:a01:203::1", "2a00::1", "2a00::2", "fd00::1",
     )
 ]  # fmt: skip
+PUBLIC_ADDRESSES = [ip_address(text) for text in ("8.8.8.8", "9.9.9.9", "2a00::1", "2a00::2")]
 HOSTS = ["x.com", "a.x.com", "b.a.x.com", "xx.com", "y.org", "com"]
 LITERALS = ["10.1.2.3", "8.8.8.8", "[::1]", "[2a00::1]", "169.254.169.254"]
 
@@ -45,7 +47,7 @@ ranges = st.sampled_from(
 ports = st.sampled_from(["443", "80", "8000-8999", "1-65535"]).map(port_range)
 urls = st.builds(
     lambda scheme, where, port, glob: url_pattern(f"{scheme}://{where}{port}{glob.text}", NAMED),
-    st.sampled_from(["https", "http"]),
+    st.sampled_from(["https", "https", "http", "wss"]),
     st.sampled_from(
         ["x.com", "*.x.com", ".a.x.com", "10.1.2.3", "8.8.8.8", "[2a00::1]", "loopback", "private-networks"]
     ),
@@ -59,7 +61,8 @@ def _some[T](items: st.SearchStrategy[T]) -> st.SearchStrategy[tuple[T, ...] | N
 
 
 _methods = st.none() | st.sets(st.sampled_from(["GET", "POST"]), min_size=1).map(frozenset)
-_schemes = st.none() | st.just(frozenset({"https"})) | st.just(frozenset({"http", "https"}))
+_schemes = st.none() | st.sampled_from(
+    [frozenset(schemes) for schemes in (["https"], ["http", "https"], ["wss"], ["https", "wss"])])
 _rarely = st.none() | st.none() | st.none()
 
 
@@ -79,49 +82,90 @@ def conditions(
     )
 
 
+_MIB = 2**20
+_body_caps = st.sampled_from([None, None, 0, 10, 100, 16 * _MIB, 32 * _MIB])
+_url_caps = st.sampled_from([None, None, None, 14, 18, 24])
+_more_caps = st.sampled_from([None, None, 1, 2, 1000])
+_websockets = st.builds(
+    WebSocketMeasures,
+    st.sampled_from([None, 10, 1000]),
+    st.sampled_from([None, Rate(1, 1), Rate(60, 60), Rate(100, 60), Rate(5000, 3600)]),
+)
+_terms = st.just(NOTHING_SAID) | st.builds(
+    Terms,
+    max_request=_body_caps,
+    max_response=_more_caps,
+    max_url=_url_caps,
+    websocket=st.none() | _websockets,
+    stream_request=st.booleans(),
+)
+_caps = st.builds(
+    Terms, max_request=_body_caps, max_response=_more_caps, max_url=_url_caps, in_flight=_more_caps)
 _verbs = st.sampled_from([Verb.ALLOW, Verb.ALLOW, Verb.ALLOW, Verb.DENY, Verb.NEVER])
-_bodies = st.tuples(_verbs, conditions(), st.lists(conditions(), max_size=2).map(tuple))
+_holes = st.lists(conditions(), max_size=2).map(tuple)
+_bodies = st.tuples(_verbs, conditions(), _holes, _terms)
+_limits = st.lists(st.tuples(conditions(), _holes, _caps), max_size=3)
 # All on one host, told apart by agent and path: what the buckets are for.
 _crowded = st.tuples(
     _verbs,
     conditions(st.just((host_pattern("x.com"),)), st.lists(globs, min_size=1, max_size=3).map(tuple)),
     st.lists(conditions(), max_size=1).map(tuple),
+    _terms,
 )
 
+# Most of it allowed: what the measures are for.
+_open = st.tuples(
+    st.sampled_from([Verb.ALLOW] * 7 + [Verb.DENY]),
+    conditions(st.none() | st.just((host_pattern(".x.com"),)), _rarely | _some(globs)),
+    st.lists(conditions(), max_size=1).map(tuple),
+    _terms,
+)
 
-def _policy(bodies: list[tuple[Verb, Conditions, tuple[Conditions, ...]]]) -> Policy:
+type _Body = tuple[Verb, Conditions, tuple[Conditions, ...], Terms]
+
+
+def _policy(bodies: list[_Body], caps: list[tuple[Conditions, tuple[Conditions, ...], Terms]]) -> Policy:
     rules = tuple(
-        Rule(number, f"{verb}-{number}", verb, where, holes, Position("p.yaml", number + 1, 1), tell=f"tell {number}")
-        for number, (verb, where, holes) in enumerate(bodies)
+        Rule(number, f"{verb}-{number}", verb, where, holes, Position("p.yaml", number + 1, 1), tell=f"tell {number}",
+             terms=terms if verb.grants else NOTHING_SAID)
+        for number, (verb, where, holes, terms) in enumerate(bodies)
+    )
+    limits = tuple(
+        Rule(len(rules) + place, f"limits-{place + 1}", Verb.LIMIT, where, holes, Position("p.yaml", 1, 1), terms=terms)
+        for place, (where, holes, terms) in enumerate(caps)
     )
     return Policy(
         digest="0" * 64,
         files=("p.yaml",),
         rules=tuple(rule for rule in rules if rule.verb is not Verb.NEVER),
         nevers=tuple(rule for rule in rules if rule.verb is Verb.NEVER),
+        limits=limits,
     )
 
 
-policies = st.lists(_bodies, max_size=10).map(_policy)
-crowded_policies = st.lists(_crowded, min_size=5, max_size=24).map(_policy)
+policies = st.builds(_policy, st.lists(_bodies, max_size=10), _limits)
+crowded_policies = st.builds(_policy, st.lists(_crowded, min_size=5, max_size=24), _limits)
+open_policies = st.builds(_policy, st.lists(_open, min_size=2, max_size=8), _limits)
 
 
 def requests(hosts: list[str] | None = None) -> st.SearchStrategy[RequestFacts]:
     return st.builds(
-        lambda agent, method, scheme, name, port, raw: RequestFacts(
-            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw)
+        lambda agent, method, scheme, name, port, raw, query, body_bytes: RequestFacts(
+            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw), query, body_bytes
         ),
         st.sampled_from(AGENTS),
         st.sampled_from(["GET", "POST"]),
-        st.sampled_from(["https", "https", "http"]),
+        st.sampled_from(["https", "https", "https", "http", "wss", "ws"]),
         st.sampled_from(hosts or [*HOSTS, "z.net", *LITERALS]),
         st.sampled_from([443, 443, 80, 8443]),
         raw_paths,
+        st.sampled_from(["", "", "q", "q=12345678"]),
+        st.sampled_from([0, 0, 0, 10, 11, 1000, 16 * _MIB, 16 * _MIB + 1, 40 * _MIB]),
     )
 
 
-def answers(facts: RequestFacts) -> st.SearchStrategy[list[object]]:
+def answers(facts: RequestFacts, addresses: list[object] | None = None) -> st.SearchStrategy[list[object]]:
     """The addresses a request may go to: its literal, or what a resolver might say."""
     if facts.host.address is not None:
         return st.just([facts.host.address])
-    return st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=3, unique=True)
+    return st.lists(st.sampled_from(addresses or ADDRESSES), min_size=1, max_size=3, unique=True)

@@ -14,6 +14,7 @@ from kernel.compiler import compile_policy
 from kernel.errors import PolicyError
 from kernel.findings import CATALOGUE, Severity
 from kernel.match import Index
+from kernel.measures import Rate, Terms, WebSocketMeasures
 from kernel.policy import (
     AgentPattern,
     HostPattern,
@@ -163,7 +164,6 @@ REFUSED = [
     ("any in a list", "rules:\n  - deny: x\n    methods: [any, GET]\n", "E207"),
     ("CONNECT as a method", "rules:\n  - deny: x\n    methods: [CONNECT]\n", "E207"),
     ("a scheme that is none", "rules:\n  - deny: x\n    schemes: [gopher]\n", "E208"),
-    ("a scheme of a later version", "rules:\n  - deny: x\n    schemes: [wss]\n", "E180"),
     ("an empty exception", f"{A_RULE}    except: {{}}\n", "E104"),
     ("an exception that is a word", f"{A_RULE}    except: /x\n", "E102"),
     ("an exception with a verb", f"{A_RULE}    except: {{allow: x}}\n", "E103"),
@@ -213,6 +213,43 @@ REFUSED = [
         'assert:\n  - denied: {from: a, to: "https://x.example/", method: GET, paths: [/x]}\n',
         "E180",
     ),
+    ("a limit without a cap", "limits: [{for: a, to: example.org}]\n", "E104"),
+    ("limits that are no list", "limits: {max-request: 1MB}\n", "E102"),
+    ("a limit with from", "limits: [{from: a, max-request: 1MB}]\n", "E112"),
+    ("a limit with websocket", "limits: [{max-url: 1KB, websocket: {}}]\n", "E112"),
+    ("a limit with stream-request", "limits: [{max-url: 1KB, stream-request: yes}]\n", "E112"),
+    ("a limit with a verb", "limits: [{allow: x, max-url: 1KB}]\n", "E103"),
+    ("a limit with a condition of a later version", "limits: [{max-url: 1KB, headers: x}]\n", "E180"),
+    ("a name like that of a limit", "rules:\n  - deny: limits-1\n", "E106"),
+    ("a size that is none", f"{A_RULE}    max-request: 10mb\n", "E209"),
+    ("a list of sizes", f"{A_RULE}    max-request: [1MB]\n", "E102"),
+    ("a response of nothing", f"{A_RULE}    max-response: 0\n", "E209"),
+    ("a URL of nothing", f"{A_RULE}    max-url: 0\n", "E209"),
+    ("no flow at a time", "limits: [{in-flight: 0}]\n", "E209"),
+    ("in-flight in a rule", f"{A_RULE}    in-flight: 4\n", "E112"),
+    ("stream-request switched off", f"{A_RULE}    stream-request: no\n", "E102"),
+    ("websocket in a word", f"{A_RULE}    schemes: wss\n    websocket: yes\n", "E102"),
+    ("a websocket key that is none", f"{A_RULE}    websocket: {{max-frames: 1KB}}\n", "E103"),
+    ("a frame of nothing", f"{A_RULE}    websocket: {{max-frame: 0}}\n", "E209"),
+    ("a rate that is none", f"{A_RULE}    websocket: {{max-rate: 100/s}}\n", "E209"),
+    ("wss without websocket", f"{A_RULE}    schemes: wss\n", "E104"),
+    ("ws beside https without websocket", f"{A_RULE}    schemes: [https, ws]\n", "E104"),
+    (
+        "a wss URL without websocket",
+        'rules:\n  - {allow: x, to: "wss://example.org/**", methods: any}\n',
+        "E104",
+    ),
+    ("websocket for https alone", f"{A_RULE}    schemes: https\n    websocket: {{}}\n", "E112"),
+    (
+        "websocket for https URLs alone",
+        'rules:\n  - {allow: x, to: "https://example.org/**", methods: any, websocket: {}}\n',
+        "E112",
+    ),
+    (
+        "websocket without GET",
+        "rules:\n  - {allow: x, to: example.org, methods: writes, websocket: {}}\n",
+        "E112",
+    ),
     ("an identity source of a later version", "identity: {cert: yes}\n", "E180"),
     ("an identity source switched off", "identity: {proxy-auth: no}\n", "E102"),
     ("anonymous said differently", "identity: {anonymous: yes}\n", "E102"),
@@ -236,7 +273,6 @@ LATER = {
         "until",
         "budgets",
         "rates",
-        "limits",
         "profile",
         "cascade",
         "counters",
@@ -251,16 +287,11 @@ LATER = {
         "content-types",
         "json",
         "form",
-        "websocket",
-        "stream-request",
         "llm",
         "mcp",
         "git",
         "graphql",
         "credentials",
-        "max-request",
-        "max-response",
-        "max-url",
         "when",
         "expires",
         "risk",
@@ -289,6 +320,30 @@ def test_a_key_or_verb_that_this_version_cannot_enforce_refuses_to_load(key):
     found = findings(f"{A_RULE}    {key}: x\n")
 
     assert [(finding.code, finding.position.line) for finding in found] == [("E180", 6)]
+
+
+TERMS = {
+    "max-request": "1MB", "max-response": "1MB", "max-url": "1KB", "stream-request": "yes", "websocket": "{}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", TERMS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rules:\n  - {{deny: x, {}}}\n",
+        "never:\n  - {{to: metadata, {}}}\n",
+        "rules:\n  - {{deny: x, except: {{to: example.org, {}}}}}\n",
+        "limits:\n  - {{max-url: 1KB, except: {{to: example.org, {}}}}}\n",
+        'assert:\n  - denied: {{from: a, to: "https://x.example/", method: GET, {}}}\n',
+    ],
+)
+def test_how_large_something_may_be_means_nothing_where_nothing_is_granted(key, text):
+    (finding,) = findings(text.format(f"{key}: {TERMS[key]}"))
+
+    assert (finding.code, finding.severity) == ("E112", Severity.ERROR)
+    assert f'"{key}:" means nothing in' in finding.message
+    assert "in an allow" in finding.hint
 
 
 def test_a_rule_that_has_only_a_verb_of_a_later_version_has_one_finding():
@@ -383,6 +438,89 @@ def test_with_two_schemes_each_has_its_own_port(url, code):
     text = "rules:\n  - {allow: x, to: [example.org, 203.0.113.7], methods: any, schemes: [http, https], paths: [/a]}\n"
 
     assert verdict(text, "GET", url) is code
+
+
+@pytest.mark.parametrize(
+    ("said", "allowed"),
+    [
+        pytest.param("websocket: {}", ["wss"], id="websocket means wss"),
+        pytest.param("websocket: {}, schemes: ws", ["ws"], id="ws"),
+        pytest.param("websocket: {}, schemes: [https, wss]", ["https", "wss"], id="two that share a port"),
+        pytest.param("websocket: {}, schemes: [http, https, wss]", ["http", "https", "wss"], id="ports of their own"),
+        pytest.param("schemes: [http, https]", ["http", "https"], id="no upgrade"),
+    ],
+)
+@pytest.mark.parametrize("to", ["to: example.org, ", "ports: [80, 443], "])
+def test_a_rule_that_speaks_of_websockets_covers_the_schemes_it_names(said, allowed, to):
+    text = f"rules:\n  - {{allow: x, {to}methods: [GET], {said}}}\n"
+
+    passing = [scheme for scheme in ("http", "https", "ws", "wss")
+               if verdict(text, "GET", f"{scheme}://example.org/") is Code.ALLOW]
+
+    assert passing == allowed
+
+
+def test_a_host_beside_a_url_in_a_rule_with_websocket_means_wss():
+    text = 'rules:\n  - {allow: x, to: [a.example, "https://b.example/**"], methods: any, websocket: {}}\n'
+
+    assert verdict(text, "GET", "wss://a.example/") is Code.ALLOW
+    assert verdict(text, "GET", "https://a.example/") is Code.DEFAULT_DENY
+    assert verdict(text, "GET", "https://b.example/") is Code.ALLOW
+    assert verdict(text, "GET", "wss://b.example/") is Code.UPGRADE_REFUSED
+
+
+def test_a_refusal_without_schemes_covers_upgrades_and_one_with_https_does_not():
+    allow = "rules:\n  - {allow: x, to: example.org, methods: any, websocket: {}}\n"
+
+    assert verdict(f"{allow}  - {{deny: y, to: example.org}}\n", "GET", "wss://example.org/") is Code.RULE_DENY
+    assert verdict(f"{allow}  - {{deny: y, schemes: https}}\n", "GET", "wss://example.org/") is Code.ALLOW
+    assert verdict(f"{allow}  - {{deny: y, schemes: wss}}\n", "GET", "wss://example.org/") is Code.RULE_DENY
+
+
+def test_an_assertion_can_speak_of_an_upgrade():
+    text = """
+        rules: [{allow: x, to: example.org, methods: [GET], websocket: {}}]
+        assert:
+          - allowed: {from: a, to: "wss://example.org/", method: GET}
+          - denied: {from: a, to: "https://example.org/", method: GET}
+          - denied: {from: a, to: "ws://example.org/", method: GET}
+    """
+
+    assert compiled(text).findings == ()
+
+
+def test_what_a_rule_says_of_sizes_is_read():
+    rule = only(
+        "{allow: x, to: example.org, methods: any, schemes: [https, wss], max-request: 0, max-response: 500MB, "
+        "max-url: 2KiB, stream-request: yes, websocket: {max-frame: 1MB, max-rate: 100/minute}}")
+
+    assert rule.terms == Terms(0, 500_000_000, 2048, None, WebSocketMeasures(1_000_000, Rate(100, 60)), True)
+    assert only("{allow: x, to: example.org, methods: any}").terms == Terms()
+
+
+def test_limits_are_read_with_what_they_are_for():
+    text = """
+        agents: {coders: [c-*]}
+        rules: [{deny: x}]
+        never: [{to: metadata}]
+        limits:
+          - {for: coders, to: [.example.org, 10.0.0.0/8], methods: writes, max-request: 10MB, in-flight: 8,
+             except: {to: artifacts.example.org}}
+          - {schemes: wss, ports: 443, paths: ["/x/**"], address: private-networks, max-url: 1KB, max-response: 1GB}
+    """
+    first, second = compiled(text).policy.limits
+
+    assert (first.name, first.number, first.verb, first.terms) == (
+        "limits-1", 2, Verb.LIMIT, Terms(max_request=10_000_000, in_flight=8))
+    assert first.where.agents == (AgentPattern("c-*"),)
+    assert (first.where.schemes, first.where.ports) == (None, None)
+    assert [hole.to for hole in first.holes] == [(HostPattern("artifacts.example.org", HostReach.EXACT),)]
+    assert (second.name, second.terms) == ("limits-2", Terms(max_url=1000, max_response=10**9))
+    assert (second.where.agents, second.where.schemes) == (None, {"wss"})
+
+
+def test_a_doubtful_word_in_for_is_told_as_in_from():
+    assert codes("limits: [{for: bob, max-url: 1KB}]\n") == ["W120"]
 
 
 def test_written_ports_are_for_every_written_scheme():

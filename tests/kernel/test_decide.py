@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
 from kernel.address import named_ranges
-from kernel.decide import address_stage, from_groups, name_stage
+from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Agent, RequestFacts
 from kernel.match import Index
+from kernel.measures import Cap, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, destination, path_glob
 from kernel.policy import Conditions, Policy, Position, Rule, Verb
@@ -21,9 +23,9 @@ METADATA = ip_address("169.254.169.254")
 NOBODY: frozenset = frozenset()
 
 
-def rule(verb, name, *, to=None, address=None, paths=None, agents=None, methods=None, holes=(), tell=None):
+def rule(verb, name, *, to=None, address=None, paths=None, agents=None, methods=None, holes=(), tell=None, **terms):
     where = conditions(to=to, address=address, paths=paths, agents=agents, methods=methods)
-    return Rule(0, name, Verb(verb), where, tuple(holes), Position("p.yaml", 1, 1), tell=tell)
+    return Rule(0, name, Verb(verb), where, tuple(holes), Position("p.yaml", 1, 1), tell=tell, terms=Terms(**terms))
 
 
 def conditions(*, to=None, address=None, paths=None, agents=None, methods=None):
@@ -40,21 +42,27 @@ def conditions(*, to=None, address=None, paths=None, agents=None, methods=None):
 
 
 def index(*rules):
-    numbered = [Rule(n, r.name, r.verb, r.where, r.holes, r.position, r.tell) for n, r in enumerate(rules)]
-    nevers = tuple(each for each in numbered if each.verb is Verb.NEVER)
-    return Index(Policy("", (), tuple(each for each in numbered if each.verb is not Verb.NEVER), nevers))
+    numbered = [replace(each, number=number) for number, each in enumerate(rules)]
+    plain, nevers, limits = (
+        tuple(each for each in numbered if each.verb in verbs)
+        for verbs in ((Verb.ALLOW, Verb.DENY), (Verb.NEVER,), (Verb.LIMIT,)))
+    return Index(Policy("", (), plain, nevers, limits=limits))
 
 
-def get(url, agent="claude-1", method="GET"):
+def get(url, agent="claude-1", method="GET", body_bytes=0):
     scheme, _, rest = url.partition("://")
     name, slash, raw = rest.partition("/")
-    return RequestFacts(Agent(agent, "proxy-auth"), method, scheme, host(name), 443, path(slash + raw))
+    where, _, query = (slash + raw).partition("?")
+    return RequestFacts(Agent(agent, "proxy-auth"), method, scheme, host(name), 443, path(where), query, body_bytes)
 
 
 def judge(policy, url, *addresses, agent="claude-1", own=NOBODY):
     facts = get(url, agent)
     found = address_stage(policy, facts, addresses or (facts.host.address,), own)
     return found.verdict.code, found.verdict.rule, found.groups, found.address
+
+
+PLAIN = {"scheme": "https", "body_bytes": 0, "url_bytes": 20}
 
 
 def test_without_a_rule_nothing_is_allowed():
@@ -265,12 +273,12 @@ def test_a_verdict_can_be_replayed_from_the_rules_that_held(groups, address, lit
     rules = {"a": rule("allow", "a"), "d": rule("deny", "d"), "n": rule("never", "n"),
              "i": rule("allow", "i", address=["10.0.0.0/8"]), "l": rule("allow", "l", to=["10.1.2.3"])}  # fmt: skip
 
-    assert from_groups(rules, groups, address, literal).code is code
+    assert from_groups(rules, groups, address, literal, **PLAIN).code is code
 
 
 def test_a_group_that_is_no_rule_is_told():
     with pytest.raises(KeyError):
-        from_groups({}, ("gone",), PUBLIC, False)
+        from_groups({}, ("gone",), PUBLIC, False, **PLAIN)
 
 
 def test_a_verdict_carries_what_the_agent_is_told_and_nothing_the_agent_wrote():
@@ -278,6 +286,189 @@ def test_a_verdict_carries_what_the_agent_is_told_and_nothing_the_agent_wrote():
     verdict = name_stage(policy, get("https://x.example/secret-path")).verdict
 
     assert (verdict.action, verdict.tell, verdict.reason) == (Action.DENY, "ask the platform team", "rule no-x")
+
+
+X = "https://x.example/"  # 18 bytes long
+WEBSOCKET = WebSocketMeasures()
+TEN = rule("limit", "limits-1", max_request=10)
+
+
+@pytest.mark.parametrize(
+    ("rules", "body_bytes", "code", "by"),
+    [
+        pytest.param([rule("allow", "a")], 16 * 2**20, Code.ALLOW, "a", id="the default"),
+        pytest.param([rule("allow", "a")], 16 * 2**20 + 1, Code.BODY_TOO_LARGE, None, id="more than the default"),
+        pytest.param([rule("allow", "a", max_request=10)], 10, Code.ALLOW, "a", id="as much as the rule says"),
+        pytest.param([rule("allow", "a", max_request=10)], 11, Code.BODY_TOO_LARGE, "a", id="more than the rule says"),
+        pytest.param([rule("allow", "a", max_request=0)], 1, Code.BODY_TOO_LARGE, "a", id="any body at all"),
+        pytest.param([rule("allow", "a", max_request=2**30)], 2**30, Code.ALLOW, "a", id="a rule that allows a lot"),
+        pytest.param([rule("allow", "a"), TEN], 11, Code.BODY_TOO_LARGE, "limits-1", id="more than a limit"),
+        pytest.param([rule("allow", "a"), rule("limit", "limits-1", to=["y.example"], max_request=10)], 11, Code.ALLOW,
+                     "a", id="a limit elsewhere"),
+        pytest.param([rule("allow", "a"), rule("deny", "d"), TEN], 11, Code.RULE_DENY, "d", id="a deny beats a size"),
+        pytest.param([rule("allow", "a"), rule("never", "n"), TEN], 11, Code.NEVER, "n", id="a never beats a size"),
+        pytest.param([TEN], 11, Code.DEFAULT_DENY, None, id="a limit alone"),
+        pytest.param([TEN], 5, Code.DEFAULT_DENY, None, id="a limit grants nothing"),
+    ],
+)  # fmt: skip
+def test_a_body_larger_than_what_holds_is_refused(rules, body_bytes, code, by):
+    policy = index(*rules)
+    facts = get(X, body_bytes=body_bytes)
+    found = address_stage(policy, facts, [PUBLIC], NOBODY)
+
+    assert (found.verdict.code, found.verdict.rule) == (code, by)
+    early = name_stage(policy, facts)
+    assert (early.verdict if early else Code.ALLOW) == (Code.ALLOW if code is Code.ALLOW else found.verdict)
+
+
+def test_a_url_longer_than_what_holds_is_refused_with_its_query():
+    policy = index(rule("allow", "a", max_url=20), rule("limit", "limits-1", agents=["codex"], max_url=18))
+
+    assert judge(policy, X + "ab", PUBLIC)[:2] == (Code.ALLOW, "a")
+    assert judge(policy, X + "abc", PUBLIC)[:2] == (Code.URL_TOO_LONG, "a")
+    assert judge(policy, X + "?ab", PUBLIC)[:2] == (Code.URL_TOO_LONG, "a")
+    assert judge(policy, X, PUBLIC, agent="codex")[:2] == (Code.ALLOW, "a")
+    assert judge(policy, X + "a", PUBLIC, agent="codex")[:3] == (Code.URL_TOO_LONG, "limits-1", ("a", "limits-1"))
+
+
+def test_a_limit_holds_for_anonymous_and_under_either_reading_of_a_path():
+    policy = index(
+        rule("allow", "a", agents=["anonymous"]), rule("limit", "limits-1", paths=["/a/b"], max_response=9))
+    facts = get("https://x.example/a%2Fb", "anonymous")
+
+    assert address_stage(policy, facts, [PUBLIC], NOBODY).measures.max_response == Cap(9, "limits-1")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_limit_on_one_of_several_addresses_holds_for_the_request(order):
+    limit = rule("limit", "limits-1", to=["9.9.9.9"], max_request=10, max_response=5, max_url=20, in_flight=2)
+    policy, both = index(rule("allow", "a"), limit), [PUBLIC, OTHER][::order]
+
+    found = address_stage(policy, get(X, body_bytes=10), both, NOBODY)
+    larger = address_stage(policy, get(X, body_bytes=11), both, NOBODY)
+    longer = address_stage(policy, get(X + "abc", body_bytes=11), both, NOBODY)
+
+    assert found.verdict.code is Code.ALLOW
+    assert (found.measures.max_response, found.measures.in_flight) == (Cap(5, "limits-1"), Cap(2, "limits-1"))
+    assert (larger.verdict.code, larger.address) == (Code.BODY_TOO_LARGE, OTHER)
+    assert (longer.verdict.code, longer.address) == (Code.URL_TOO_LONG, OTHER)
+
+
+def test_a_limit_sees_the_address_inside_another():
+    policy = index(
+        rule("allow", "a", address=["64:ff9b::/96"]), rule("limit", "limits-1", to=["metadata"], max_response=5))
+
+    found = address_stage(policy, get(X), [ip_address("64:ff9b::a9fe:a9fe")], NOBODY)
+
+    assert found.measures.max_response == Cap(5, "limits-1")
+
+
+def test_a_size_that_only_one_address_would_lift_waits_for_the_addresses():
+    policy = index(
+        rule("allow", "a", max_request=10), rule("allow", "big", address=["9.9.9.9"], max_request=100))
+
+    assert name_stage(policy, get(X, body_bytes=50)) is None
+    assert name_stage(policy, get(X, body_bytes=101)).verdict.rule == "big"
+    assert judge(policy, X, OTHER)[0] is Code.ALLOW
+    assert address_stage(policy, get(X, body_bytes=50), [PUBLIC], NOBODY).verdict.code is Code.BODY_TOO_LARGE
+    assert address_stage(policy, get(X, body_bytes=50), [OTHER], NOBODY).verdict.code is Code.ALLOW
+
+
+def test_a_refused_size_tells_what_the_rule_tells():
+    policy = index(rule("allow", "a", max_request=10, tell="send it in parts"))
+
+    assert name_stage(policy, get(X, body_bytes=11)).verdict.tell == "send it in parts"
+
+
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        pytest.param([], Code.UPGRADE_REFUSED, id="nothing"),
+        pytest.param([rule("allow", "a")], Code.UPGRADE_REFUSED, id="a rule without websocket"),
+        pytest.param([rule("allow", "a", websocket=WEBSOCKET)], Code.ALLOW, id="a rule with it"),
+        pytest.param([rule("allow", "a", address=["10.0.0.0/8"])], Code.UPGRADE_REFUSED, id="no rule at any address"),
+        pytest.param([rule("allow", "a"), rule("deny", "d")], Code.RULE_DENY, id="a deny"),
+        pytest.param([rule("never", "n")], Code.NEVER, id="a never"),
+        pytest.param([rule("allow", "a", to=["wss://x.example/**"], websocket=WEBSOCKET)], Code.ALLOW,
+                     id="a URL pattern"),
+        pytest.param([rule("allow", "a", to=["https://x.example/**"], websocket=WEBSOCKET)], Code.UPGRADE_REFUSED,
+                     id="a URL pattern for https"),
+    ],
+)  # fmt: skip
+def test_an_upgrade_passes_only_where_a_rule_speaks_of_it(rules, code):
+    facts = get("wss://x.example/")
+    early = name_stage(index(*rules), facts)
+
+    assert address_stage(index(*rules), facts, [PUBLIC], NOBODY).verdict.code is code
+    assert early is None if code is Code.ALLOW else early.verdict.code is code
+
+
+def test_an_upgrade_to_an_inside_address_is_refused_as_such():
+    assert judge(index(), "wss://10.1.2.3/")[0] is Code.PRIVATE_ADDRESS
+    assert judge(index(rule("allow", "a", websocket=WEBSOCKET)), "wss://x.example/", INSIDE)[0] is Code.PRIVATE_ADDRESS
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_upgrade_that_one_of_its_addresses_is_not_allowed_is_refused(order):
+    policy = index(rule("allow", "a", address=["8.8.8.8"], websocket=WEBSOCKET))
+
+    assert judge(policy, "wss://x.example/", PUBLIC)[0] is Code.ALLOW
+    assert judge(policy, "wss://x.example/", *[PUBLIC, OTHER][::order])[0] is Code.UPGRADE_REFUSED
+
+
+def test_the_remembered_refusal_of_a_request_is_not_that_of_an_upgrade():
+    policy = index(rule("allow", "a", to=["y.example"]))
+
+    assert judge(policy, X, PUBLIC)[0] is Code.DEFAULT_DENY
+    assert judge(policy, "wss://x.example/", PUBLIC)[0] is Code.UPGRADE_REFUSED
+    assert judge(policy, X, PUBLIC)[0] is Code.DEFAULT_DENY
+
+
+def test_the_headers_tell_the_most_that_any_address_would_allow():
+    policy = index(
+        rule("allow", "a", max_request=10),
+        rule("allow", "big", address=["9.9.9.9"], max_request=100, stream_request=True),
+        rule("limit", "limits-1", agents=["codex"], max_request=50),
+        rule("limit", "limits-2", to=["9.9.9.9"], max_request=5),
+    )
+
+    found, limited = expected(policy, get(X)), expected(policy, get(X, "codex"))
+
+    assert (found.refused, found.max_request, found.may_stream) == (None, Cap(100, "big"), True)
+    assert limited.max_request == Cap(50, "limits-1")
+    assert expected(policy, get(X, "codex", body_bytes=51)).refused.verdict.rule == "limits-1"
+    assert expected(policy, get(X, "codex", body_bytes=50)).refused is None
+
+
+def test_the_headers_tell_all_of_a_host_that_is_an_address():
+    policy = index(rule("allow", "a", to=["8.8.8.8"], max_request=10), rule("deny", "d", to=["9.9.9.9"]))
+    own = frozenset({(PUBLIC, 443)})
+
+    assert expected(policy, get("https://8.8.8.8/")).max_request == Cap(10, "a")
+    assert expected(policy, get("https://8.8.8.8/", body_bytes=11)).refused.verdict.code is Code.BODY_TOO_LARGE
+    assert expected(policy, get("https://9.9.9.9/")).refused.verdict.code is Code.RULE_DENY
+    assert expected(policy, get("https://8.8.8.8/"), own).refused.verdict.code is Code.NEVER
+
+
+@pytest.mark.parametrize(
+    ("groups", "scheme", "body_bytes", "url_bytes", "code", "by"),
+    [
+        (("a",), "https", 10, 20, Code.ALLOW, "a"),
+        (("a",), "https", 11, 20, Code.BODY_TOO_LARGE, "a"),
+        (("a",), "https", 11, 21, Code.URL_TOO_LONG, "a"),
+        (("a", "limits-1"), "https", 6, 0, Code.BODY_TOO_LARGE, "limits-1"),
+        (("a", "limits-1"), "https", 5, 0, Code.ALLOW, "a"),
+        (("limits-1",), "https", 6, 0, Code.DEFAULT_DENY, None),
+        (("limits-1",), "wss", 6, 0, Code.UPGRADE_REFUSED, None),
+        (("a", "d", "limits-1"), "https", 6, 0, Code.RULE_DENY, "d"),
+    ],
+)
+def test_a_verdict_on_sizes_can_be_replayed_from_what_held(groups, scheme, body_bytes, url_bytes, code, by):
+    held = rule("allow", "a", max_request=10, max_url=20), rule("deny", "d"), rule("limit", "limits-1", max_request=5)
+    rules = {each.name: each for each in index(*held).rules}
+    verdict = from_groups(rules, groups, PUBLIC, False, scheme=scheme, body_bytes=body_bytes, url_bytes=url_bytes)
+
+    assert (verdict.code, verdict.rule) == (code, by)
 
 
 ALL = rule("allow", "all")
@@ -296,6 +487,7 @@ TO_X, TO_INSIDE = rule("allow", "x", to=["x.example"]), rule("allow", "inside", 
         ),
         pytest.param([ALL, rule("deny", "d", to=["x.example"])], "https://x.example/", False, id="denied whole"),
         pytest.param([ALL, rule("deny", "d", methods=["POST"])], "https://x.example/", True, id="denied in part"),
+        pytest.param([ALL, rule("limit", "limits-1", max_request=0)], "https://x.example/", True, id="only limited"),
         pytest.param([rule("allow", "x", holes=[TO_X.where])], "https://x.example/", False, id="excepted"),
         pytest.param([TO_INSIDE], "https://10.1.2.3/", True, id="an inside literal, granted"),
         pytest.param([ALL], "https://10.1.2.3/", False, id="an inside literal, not granted"),

@@ -17,6 +17,8 @@ rules:
   - {allow: url, to: "https://url.example.org/a/**", methods: any, except: {to: hole.example.org}}
 never:
   - to: never.example.org
+limits:
+  - {to: limited.example.org, max-url: 1KB}
 """).policy
 SUFFIXES = Suffixes(["org", "com", "net", "co.uk", "*.ck"])
 
@@ -38,6 +40,7 @@ def disclosure() -> Disclosure:
     pytest.param("url.example.org", "url.example.org", id="the host of a URL pattern"),
     pytest.param("hole.example.org", "hole.example.org", id="a host in an exception"),
     pytest.param("never.example.org", "never.example.org", id="a host in a never"),
+    pytest.param("limited.example.org", "limited.example.org", id="a host in a limit"),
     pytest.param("secret.evil.test.com", "test.com", id="any other host: its registrable domain"),
     pytest.param("a.b.shop.co.uk", "shop.co.uk", id="under a suffix of two labels"),
     pytest.param("a.b.c.ck", "b.c.ck", id="under a wildcard suffix"),

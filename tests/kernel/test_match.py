@@ -2,49 +2,95 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.decide import address_stage, from_groups, name_stage
+from kernel.decide import address_stage, expected, from_groups, name_stage
+from kernel.facts import Address, RequestFacts
 from kernel.match import Index
-from kernel.policy import Policy, Rule
-from kernel.verdict import Code
+from kernel.measures import Measures, tightest
+from kernel.policy import Policy, Rule, Verb
+from kernel.verdict import Code, Judgement, Verdict
 from tests.conftest import scaled
 from tests.kernel import reference_matcher as reference
-from tests.kernel.strategies import ADDRESSES, answers, crowded_policies, policies, requests
+from tests.kernel.strategies import (
+    ADDRESSES,
+    PUBLIC_ADDRESSES,
+    answers,
+    crowded_policies,
+    open_policies,
+    policies,
+    requests,
+)
 
 PER_POLICY = 6
+PASSING = ["x.com", "a.x.com", "8.8.8.8"]
 
 
-def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy) -> None:
+def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_at: list[Address]) -> None:
     index = Index(policy)
     by_name = {rule.name: rule for rule in index.rules}
     for _ in range(PER_POLICY):
         facts = data.draw(aimed)
-        addresses = data.draw(answers(facts))
+        addresses = data.draw(answers(facts, found_at))
         own = data.draw(st.frozensets(st.tuples(st.sampled_from(ADDRESSES[:6]), st.just(8443)), max_size=1))
 
         judged = address_stage(index, facts, addresses, own)
-        expected = reference.judge(policy, facts, addresses, set(own))
+        wanted = reference.judge(policy, facts, addresses, set(own))
 
         found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address)
-        assert found == expected
-        assert judged.verdict.lets_through == (expected.code is Code.ALLOW)
+        assert found == wanted
+        assert judged.verdict.lets_through == (wanted.code is Code.ALLOW)
         if judged.verdict.rule or not own:
-            literal = facts.host.address is not None
-            assert from_groups(by_name, judged.groups, judged.address, literal) == judged.verdict
+            assert _again(by_name, facts, judged) == judged.verdict
+        if judged.verdict.lets_through:
+            _measures_agree(policy, facts, addresses, judged.measures)
+
+
+def _again(rules: dict[str, Rule], facts: RequestFacts, judged: Judgement) -> Verdict:
+    literal = facts.host.address is not None
+    return from_groups(rules, judged.groups, judged.address, literal,
+                       scheme=facts.scheme, body_bytes=facts.body_bytes, url_bytes=facts.url_bytes)
+
+
+def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address], found: Measures) -> None:
+    held = [[rule for rule in policy.items if reference.holds(rule, facts, address)] for address in addresses]
+    split = [([rule for rule in each if rule.verb.grants], [rule for rule in each if rule in policy.limits])
+             for each in held]
+    for measure in reference.UNSAID:
+        cap = getattr(found, measure)
+        wanted = min(reference.cap(measure, grants, limits)[0] for grants, limits in split)
+        assert (inf if cap is None else cap.most) == wanted
+        assert cap is None or (wanted, cap.by) in [reference.cap(measure, *each) for each in split]
+    assert found.stream_request == all(any(rule.terms.stream_request for rule in grants) for grants, _ in split)
+    websockets = [reference.websocket(grants) for grants, _ in split]
+    if None in websockets:
+        assert found.websocket is None
+    else:
+        frame, rate = found.websocket.max_frame_bytes, found.websocket.max_rate
+        assert (inf if frame is None else frame) == min(frame for frame, _ in websockets)
+        assert reference.per_second(rate) == min(rate for _, rate in websockets)
 
 
 @settings(max_examples=scaled(100))
 @given(policies, st.data())
 def test_the_index_says_what_the_reference_says(policy, data):
-    _agree(policy, data, requests())
+    _agree(policy, data, requests(), ADDRESSES)
 
 
 @settings(max_examples=scaled(40))
 @given(crowded_policies, st.data())
 def test_many_rules_on_one_host_are_told_apart_without_losing_one(policy, data):
-    _agree(policy, data, requests(["x.com"]))
+    _agree(policy, data, requests(["x.com"]), ADDRESSES)
+
+
+@settings(max_examples=scaled(60))
+@given(open_policies, st.data())
+def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
+    _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
 def _ignores_addresses(rule: Rule) -> bool:
@@ -68,35 +114,107 @@ def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy
         elif early is not None:
             assert early.address is None
             assert all(answer.code is not Code.ALLOW for answer in later)
-            assert all(early.verdict.rule in (None, *answer.groups) for answer in later)
+            assert _again({rule.name: rule for rule in policy.items}, facts, early) == early.verdict
+            # A size is refused under the most generous grant that any address could bring.
+            by_size = early.verdict.code in (Code.BODY_TOO_LARGE, Code.URL_TOO_LONG)
+            assert by_size or all(early.verdict.rule in (None, *answer.groups) for answer in later)
 
 
 @settings(max_examples=scaled(40))
 @given(policies, st.data())
 def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data):
-    plain = tuple(rule for rule in policy.rules if _ignores_addresses(rule))
-    nevers = tuple(rule for rule in policy.nevers if _ignores_addresses(rule))
-    index = Index(Policy("", (), plain, nevers))
+    rules, nevers, limits = (
+        tuple(filter(_ignores_addresses, each)) for each in (policy.rules, policy.nevers, policy.limits))
+    policy = replace(policy, rules=rules, nevers=nevers, limits=limits)
+    index = Index(policy)
     for _ in range(PER_POLICY):
         facts = data.draw(requests(["x.com", "a.x.com", "b.a.x.com", "z.net"]))
-        expected = reference.judge(Policy("", (), plain, nevers), facts, [ADDRESSES[2]], set())
+        wanted = reference.judge(policy, facts, [ADDRESSES[2]], set())
         early = name_stage(index, facts)
 
-        if expected.code is Code.ALLOW:
+        if wanted.code is Code.ALLOW:
             assert early is None
         else:
             assert early is not None
-            assert (early.verdict.code, early.verdict.rule) == (expected.code, expected.rule)
-            assert early.groups == expected.groups
-            assert from_groups({rule.name: rule for rule in index.rules}, early.groups, None, False) == early.verdict
+            assert (early.verdict.code, early.verdict.rule) == (wanted.code, wanted.rule)
+            assert early.groups == wanted.groups
+            assert _again({rule.name: rule for rule in index.rules}, facts, early) == early.verdict
 
 
 @settings(max_examples=scaled(40))
-@given(policies, st.data())
-def test_a_tunnel_is_given_up_only_when_nothing_inside_could_pass(policy, data):
+@given(policies | open_policies, st.data())
+def test_what_is_expected_at_the_headers_is_never_less_than_what_holds_at_an_address(policy, data):
     index = Index(policy)
     for _ in range(PER_POLICY):
         facts = data.draw(requests())
+        hoped = expected(index, facts)
+        for address in [facts.host.address] if facts.host.address else ADDRESSES:
+            judged = address_stage(index, facts, [address], frozenset())
+
+            assert not (hoped.refused and judged.verdict.lets_through)
+            if judged.verdict.lets_through or judged.verdict.code is Code.BODY_TOO_LARGE:
+                assert judged.measures.max_request.most <= hoped.max_request.most
+                assert hoped.may_stream or not judged.measures.stream_request
+        if facts.body_bytes > hoped.max_request.most:
+            assert hoped.refused
+
+
+def _renumbered(policy: Policy, order: list[Rule]) -> Policy:
+    placed = [replace(rule, number=number) for number, rule in enumerate(order)]
+    return replace(
+        policy,
+        rules=tuple(rule for rule in placed if rule.verb in (Verb.ALLOW, Verb.DENY)),
+        nevers=tuple(rule for rule in placed if rule.verb is Verb.NEVER),
+        limits=tuple(rule for rule in placed if rule.verb is Verb.LIMIT),
+    )
+
+
+def _sizes(measures: Measures) -> Measures:
+    """The measures without the name of who set them."""
+    caps = {name: cap and replace(cap, by=None) for name in reference.UNSAID if (cap := getattr(measures, name))}
+    return replace(measures, **caps)
+
+
+@settings(max_examples=scaled(40))
+@given(open_policies, st.data())
+def test_order_never_matters(policy, data):
+    index, shuffled = Index(policy), Index(_renumbered(policy, data.draw(st.permutations(policy.items))))
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        addresses = data.draw(answers(facts, PUBLIC_ADDRESSES))
+
+        one, other = (address_stage(each, facts, addresses, frozenset()) for each in (index, shuffled))
+
+        assert one.verdict.code is other.verdict.code
+        if one.verdict.lets_through:
+            assert set(one.groups) == set(other.groups)
+            assert _sizes(one.measures) == _sizes(other.measures)
+
+
+@settings(max_examples=scaled(40))
+@given(open_policies, st.data())
+def test_a_limit_never_widens(policy, data):
+    limited, free = Index(policy), Index(replace(policy, limits=()))
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        addresses = data.draw(answers(facts, PUBLIC_ADDRESSES))
+
+        judged, unlimited = (address_stage(each, facts, addresses, frozenset()) for each in (limited, free))
+
+        if judged.verdict.lets_through:
+            assert unlimited.verdict.lets_through
+            narrowed = _sizes(judged.measures)
+            assert _sizes(tightest(judged.measures, unlimited.measures)) == narrowed
+        elif judged.verdict.code not in (Code.BODY_TOO_LARGE, Code.URL_TOO_LONG):
+            assert judged.verdict == unlimited.verdict
+
+
+@settings(max_examples=scaled(40))
+@given(open_policies, st.data())
+def test_a_tunnel_is_given_up_only_when_nothing_inside_could_pass(policy, data):
+    index = Index(policy)
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
         if index.connect_reaches(facts.agent.id, facts.host, facts.port):
             continue
         for address in [facts.host.address] if facts.host.address else ADDRESSES:

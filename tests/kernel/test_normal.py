@@ -194,6 +194,8 @@ def test_a_target_that_could_end_the_request_line_is_refused(raw):
         ("https://Example.org", ("https", "example.org", 443, "/", "")),
         ("HTTP://example.org:8080/a?b=c", ("http", "example.org", 8080, "/a", "b=c")),
         ("https://[::1]:8443/", ("https", "::1", 8443, "/", "")),
+        ("WSS://example.org/a", ("wss", "example.org", 443, "/a", "")),
+        ("ws://example.org/", ("ws", "example.org", 80, "/", "")),
         ("http://0x7f.1/", ("http", "127.0.0.1", 80, "/", "")),
         ("https://example.org?x", ("https", "example.org", 443, "/", "x")),
     ],

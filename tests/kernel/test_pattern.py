@@ -232,6 +232,13 @@ def test_a_bad_agent_pattern_is_refused(text):
         agent_pattern(text)
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443), ("ws", 80), ("wss", 443)])
+def test_a_url_pattern_has_the_port_of_its_scheme(scheme, port):
+    pattern = url_pattern(f"{scheme}://x.example/**", NAMED)
+
+    assert (pattern.scheme, pattern.port) == (scheme, port)
+
+
 def test_a_url_pattern_is_one_box():
     pattern = url_pattern("HTTPS://*.X.example:8443/a//%7Eb/**", NAMED)
 

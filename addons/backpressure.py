@@ -1,0 +1,54 @@
+"""A client that goes on sending while a verdict or a connection is awaited: it has to wait, and nothing piles up.
+
+mitmproxy reads from a client whatever happens, and keeps what a layer that waits cannot take yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from mitmproxy.proxy.server import ConnectionHandler
+
+_holds: WeakKeyDictionary[ConnectionHandler, int] = WeakKeyDictionary()
+
+
+@contextmanager
+def held(handler: ConnectionHandler) -> Iterator[None]:
+    """Read nothing from the client meanwhile."""
+    hold(handler)
+    try:
+        yield
+    finally:
+        release(handler)
+
+
+def hold(handler: ConnectionHandler) -> None:
+    """Read nothing more from the client until everyone who holds it has released it."""
+    _holds[handler] = _holds.get(handler, 0) + 1
+    reading = _reading(handler)
+    if reading is not None:
+        reading.pause_reading()
+
+
+def release(handler: ConnectionHandler) -> None:
+    """End one hold."""
+    left = _holds.get(handler, 0) - 1
+    if left > 0:
+        _holds[handler] = left
+        return
+    _holds.pop(handler, None)
+    reading = _reading(handler)
+    if reading is not None and not reading.is_closing():
+        reading.resume_reading()
+
+
+def _reading(handler: ConnectionHandler) -> asyncio.ReadTransport | None:
+    transport = handler.transports.get(handler.client)
+    writer = transport.writer if transport is not None else None
+    if not isinstance(writer, asyncio.StreamWriter):
+        return None
+    reading = writer.transport
+    return reading if isinstance(reading, asyncio.ReadTransport) else None

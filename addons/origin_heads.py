@@ -1,0 +1,55 @@
+"""The head of an origin's HTTP/1 answer: bounded, and not the one that only says that an answer will follow.
+
+mitmproxy takes an informational answer (RFC 9110 section 15.2) for the answer itself and drops the real one as unasked
+for: the client waits for ever, or takes the answer to its next request for the one to this. They are dropped here, as
+mitmproxy drops those of HTTP/2. Of a head that never ends mitmproxy keeps every byte.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+from mitmproxy.proxy import commands
+from mitmproxy.proxy.events import ConnectionEvent, DataReceived
+from mitmproxy.proxy.layer import CommandGenerator
+from mitmproxy.proxy.layers.http._base import ReceiveHttp
+from mitmproxy.proxy.layers.http._events import ErrorCode, ResponseHeaders, ResponseProtocolError
+from mitmproxy.proxy.layers.http._http1 import Http1Client
+
+MOST_BYTES = 256 * 1024
+# The protocol changes after it: this one is an answer.
+_SWITCHING_PROTOCOLS = 101
+
+
+def install() -> None:
+    """Read heads so. Installing again changes nothing."""
+    if not hasattr(Http1Client.read_headers, "ungoverned"):
+        Http1Client.read_headers = _around(Http1Client.read_headers)  # type: ignore[method-assign]
+
+
+def _around(original: Any) -> Any:
+    @wraps(original)
+    def read_headers(self: Http1Client, event: ConnectionEvent) -> CommandGenerator[None]:
+        while True:
+            for command in original(self, event):
+                if _is_informational(command):
+                    break
+                yield command
+            else:
+                break
+            self.response, event = None, DataReceived(self.conn, b"")
+        if len(self.buf) > MOST_BYTES and self.state == self.read_headers and self.stream_id is not None:
+            yield commands.CloseConnection(self.conn)
+            yield ReceiveHttp(ResponseProtocolError(
+                self.stream_id, "the head of the answer does not end", ErrorCode.GENERIC_SERVER_ERROR))
+
+    read_headers.ungoverned = original  # type: ignore[attr-defined]
+    return read_headers
+
+
+def _is_informational(command: Any) -> bool:
+    if not isinstance(command, ReceiveHttp) or not isinstance(command.event, ResponseHeaders):
+        return False
+    status = command.event.response.status_code
+    return 100 <= status < 200 and status != _SWITCHING_PROTOCOLS

@@ -1,0 +1,80 @@
+"""What a rule or limits item says of sizes, rates and numbers, from text to `Terms`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from kernel.document import Node, Reader, Scalar
+from kernel.facts import UPGRADES
+from kernel.measures import NOTHING_SAID, Terms, WebSocketMeasures
+from kernel.policy import Conditions, UrlPattern
+from kernel.quantity import count, positive_size, rate, size
+from kernel.vocabulary import GRANT_TERMS, SIZES, WEBSOCKET
+
+_UPGRADE_METHOD = "GET"
+
+
+def grant_terms(reader: Reader, found: Mapping[str, Node]) -> Terms:
+    """What an allow with these keys says."""
+    if not found.keys() & GRANT_TERMS:
+        return NOTHING_SAID
+    return replace(
+        _sizes(reader, found),
+        websocket=_websocket(reader, found["websocket"]) if "websocket" in found else None,
+        stream_request="stream-request" in found and _is_yes(reader, found["stream-request"], "stream-request"),
+    )
+
+
+def limit_terms(reader: Reader, node: Node, found: Mapping[str, Node]) -> Terms:
+    """What an item of limits says: one cap at least."""
+    if not found.keys() & (SIZES | {"in-flight"}):
+        hint = "say max-request:, max-response:, max-url: or in-flight:"
+        reader.error("E104", node, "an item of limits without a cap limits nothing", hint)
+    return replace(_sizes(reader, found), in_flight=_quantity(reader, found, "in-flight", count))
+
+
+def check_upgrades(reader: Reader, found: Mapping[str, Node], where: Conditions) -> None:
+    """An allow speaks of WebSockets with its scheme and with `websocket:`, or not at all."""
+    covered = where.schemes or frozenset(item.scheme for item in where.to or () if isinstance(item, UrlPattern))
+    websocket = found.get("websocket")
+    if websocket is None:
+        if covered & UPGRADES:
+            node = found["schemes"] if "schemes" in found else found["to"]
+            message = f'an allow for {" and ".join(sorted(covered & UPGRADES))} needs "websocket:"'
+            hint = "add websocket: {max-frame: 1MB, max-rate: 100/second}, or websocket: {} for no cap"
+            reader.error("E104", node, message, hint)
+    elif not covered & UPGRADES:
+        hint = "take it out, or write schemes: wss; in a URL pattern wss:// is the scheme"
+        reader.error("E112", websocket, '"websocket:" means nothing in an allow for neither ws nor wss', hint)
+    elif where.methods is not None and _UPGRADE_METHOD not in where.methods:
+        message = f'"websocket:" means nothing in an allow without {_UPGRADE_METHOD}: a WebSocket is asked for with it'
+        reader.error("E112", websocket, message, f"add {_UPGRADE_METHOD} to methods")
+
+
+def _sizes(reader: Reader, found: Mapping[str, Node]) -> Terms:
+    return Terms(
+        max_request=_quantity(reader, found, "max-request", size),
+        max_response=_quantity(reader, found, "max-response", positive_size),
+        max_url=_quantity(reader, found, "max-url", positive_size),
+    )
+
+
+def _websocket(reader: Reader, node: Node) -> WebSocketMeasures:
+    found = reader.mapping(node, WEBSOCKET) or {}
+    frame = _quantity(reader, found, "max-frame", positive_size)
+    return WebSocketMeasures(frame, _quantity(reader, found, "max-rate", rate))
+
+
+def _quantity[T](reader: Reader, found: Mapping[str, Node], key: str, parse: Callable[[str], T]) -> T | None:
+    node = found.get(key)
+    if node is None or reader.text(node, key) is None or not isinstance(node, Scalar):
+        return None
+    return reader.parsed("E209", node, parse)
+
+
+def _is_yes(reader: Reader, node: Node, key: str) -> bool:
+    said = reader.text(node, key)
+    if said not in ("yes", None):
+        reader.error("E102", node, f"{key} is yes, or is left out")
+    return said == "yes"

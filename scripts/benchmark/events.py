@@ -1,0 +1,110 @@
+"""Event streams: how long an event takes from the origin, through a proxy, to the client.
+
+Origin and client live in one process, so that one clock stamps an event where it is sent and reads it where it arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+STREAMS = 8
+INTERVAL_SECONDS = 0.02
+PATIENCE_SECONDS = 20.0
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_EVENT = re.compile(rb"data: (\d+)\n\n")
+
+
+@dataclass
+class Run:
+    """One slice of events. What arrives during the warm-up is not counted."""
+
+    proxy_port: int
+    origin_port: int
+    warm_seconds: float
+    seconds: float
+    delays_ms: list[float] = field(default_factory=list)
+    counting: bool = False
+    arrived: int = 0
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, stamp: int) -> None:
+        self.arrived += 1
+        if self.arrived >= STREAMS:
+            self.begun.set()
+        if self.counting:
+            self.delays_ms.append((time.perf_counter_ns() - stamp) / 1e6)
+            if len(self.delays_ms) >= STREAMS:
+                self.enough.set()
+
+
+async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One stream of the origin: an event every `INTERVAL_SECONDS` until the client leaves."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(_HEAD)
+    try:
+        while not reader.at_eof():
+            event = b"data: %d\n\n" % time.perf_counter_ns()
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await asyncio.sleep(INTERVAL_SECONDS)
+    finally:
+        writer.close()
+
+
+async def _listen(run: Run, number: int) -> None:
+    """One stream of the client, begun so that the streams take turns."""
+    await asyncio.sleep(INTERVAL_SECONDS * number / STREAMS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", run.proxy_port)
+    authority = f"localhost:{run.origin_port}"
+    writer.write(f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    try:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
+        if b" 200 " not in head[:20]:
+            raise ConnectionError(f"the proxy answered {head[:80]!r}")
+        unread = b""
+        while content := await reader.read(65536):
+            unread += content
+            end = 0
+            for found in _EVENT.finditer(unread):
+                run.note(int(found[1]))
+                end = found.end()
+            unread = unread[end:]
+        raise ConnectionError("the proxy ended the stream")
+    finally:
+        writer.close()
+
+
+async def _clock(run: Run) -> None:
+    """Count for the run's seconds after the warm-up; on a busy machine until there were some events."""
+    await run.begun.wait()
+    await asyncio.sleep(run.warm_seconds)
+    run.counting = True
+    await asyncio.sleep(run.seconds)
+    await run.enough.wait()
+
+
+async def measure(run: Run) -> dict[str, Any]:
+    """Drive the run. The first problem of any stream ends it and is what it reports."""
+    server = await asyncio.start_server(_send, "127.0.0.1", run.origin_port)
+    busy = time.process_time()
+    listening = [asyncio.create_task(_listen(run, number)) for number in range(STREAMS)]
+    clock = asyncio.create_task(_clock(run))
+    try:
+        done, _ = await asyncio.wait([clock, *listening], timeout=run.warm_seconds + run.seconds + PATIENCE_SECONDS,
+                                     return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (clock, *listening):
+            task.cancel()
+        ended = await asyncio.gather(clock, *listening, return_exceptions=True)
+        server.close()
+    if clock not in done:
+        problems = [problem for problem in ended if isinstance(problem, Exception)]
+        return {"error": f"{problems[0]}" if problems else "too few events came"}
+    ordered = sorted(run.delays_ms)
+    at = {f"p{share:g}_ms": ordered[int(len(ordered) * share / 100)] for share in (50, 90, 99)}
+    return {"requests_per_second": len(ordered) / run.seconds, "requests": run.arrived,
+            "client_busy": time.process_time() - busy, **at}
