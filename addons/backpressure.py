@@ -33,6 +33,12 @@ def hold(handler: ConnectionHandler) -> None:
         reading.pause_reading()
 
 
+def pause(handler: ConnectionHandler, seconds: float) -> None:
+    """Read nothing from the client for a while."""
+    hold(handler)
+    asyncio.get_running_loop().call_later(seconds, release, handler)
+
+
 def release(handler: ConnectionHandler) -> None:
     """End one hold."""
     left = _holds.get(handler, 0) - 1

@@ -23,6 +23,9 @@ from addons.request_bodies import RequestBodies
 from addons.sweeps import LINGER_SECONDS, Overdue, overdue
 from kernel.verdict import Code
 
+# A head of 45 KiB in packets, all of which come alone. Each costs as much as a small request.
+_HEAD_PARTS = 32
+_PART_SECONDS = 0.1
 _REFUSED = "governor refused this connection"
 
 
@@ -90,21 +93,34 @@ class ClientHooks:
 
     def head_begun(self, client: Client) -> None:
         """A part of a request's head has come, and not its end."""
-        connection = self._clients.of(client)
-        if connection is not None and connection.head_since is None:
-            connection.head_since = monotonic()
+        found = self._clients.of(client)
+        if found is None:
+            return
+        handler, connection = found
+        if connection.head_since is None:
+            connection.head_since, connection.head_parts = monotonic(), 0
+        connection.head_parts += 1
+        if connection.head_parts > _HEAD_PARTS:
+            backpressure.pause(handler, _PART_SECONDS)
 
     def head_abandoned(self, client: Client) -> None:
         """A client has left in the midst of a head."""
-        connection = self._clients.of(client)
-        if connection is not None:
-            connection.end("incomplete_request")
+        self._end(client, "incomplete_request")
 
     def protocol_broken(self, client: Client) -> None:
         """An HTTP/2 connection ends by an error of its protocol."""
-        connection = self._clients.of(client)
-        if connection is not None:
-            connection.end("protocol_error", Code.MALFORMED)
+        self._end(client, "protocol_error", Code.MALFORMED)
+
+    def _end(self, client: Client, result: str, code: Code | None = None) -> None:
+        found = self._clients.of(client)
+        if found is not None:
+            found[1].end(result, code)
+
+    def pause(self, client: Client, seconds: float) -> None:
+        """Read nothing more from a client for a while."""
+        found = self._clients.of(client)
+        if found is not None:
+            backpressure.pause(found[0], seconds)
 
     async def unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._clients.known(handler), request.flow

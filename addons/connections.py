@@ -38,8 +38,8 @@ class ClientConnection:
     `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
 
     Times are monotonic. `since`: when it was opened, or had its last request or answer. `head_since` and
-    `handshake_since`: when the head or the handshake began that is not complete. `close_at`: when it ends, whatever its
-    client does.
+    `handshake_since`: when the head or the handshake began that is not complete; `head_parts`: in how many reads the
+    head has come. `close_at`: when it ends, whatever its client does.
     """
 
     peer: str
@@ -57,6 +57,7 @@ class ClientConnection:
     """How much of a body had come, and since when it is no more, by the id of its flow."""
     since: float = field(default_factory=monotonic)
     head_since: float | None = None
+    head_parts: int = 0
     handshake_since: float | None = None
     entered: bool = False
     """Something has come through its tunnel."""
@@ -101,13 +102,14 @@ class Clients:
     def __init__(self) -> None:
         self._of_handlers: dict[ConnectionHandler, ClientConnection] = {}
         # mitmproxy's layers know their client and no handler.
-        self._of_clients: dict[str, ClientConnection] = {}
+        self._of_clients: dict[str, tuple[ConnectionHandler, ClientConnection]] = {}
 
     def __len__(self) -> int:
         return len(self._of_handlers)
 
     def add(self, handler: ConnectionHandler, opened: ClientConnection) -> None:
-        self._of_handlers[handler] = self._of_clients[handler.client.id] = opened
+        self._of_handlers[handler] = opened
+        self._of_clients[handler.client.id] = handler, opened
 
     def remove(self, handler: ConnectionHandler) -> ClientConnection | None:
         """Forget a connection that has ended, and return it."""
@@ -122,7 +124,7 @@ class Clients:
         """The connection of a handler that must have one. Raises `KeyError`."""
         return self._of_handlers[handler]
 
-    def of(self, client: connection.Client) -> ClientConnection | None:
+    def of(self, client: connection.Client) -> tuple[ConnectionHandler, ClientConnection] | None:
         return self._of_clients.get(client.id)
 
     def items(self) -> tuple[tuple[ConnectionHandler, ClientConnection], ...]:

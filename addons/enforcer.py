@@ -23,6 +23,7 @@ from addons import (
     backlog,
     banner,
     build_info,
+    chunks,
     closing,
     crashes,
     cutting,
@@ -208,6 +209,7 @@ class _Running:
         backlog.install()
         heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
         http2_limits.install(hooks.connections.protocol_broken)
+        chunks.install(hooks.connections.pause)
         closing.install()
         websocket_layer.install(self._outcomes.watch)
         socks5.install()

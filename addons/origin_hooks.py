@@ -30,6 +30,10 @@ class OriginHooks:
 
     def server_connect(self, handler: ConnectionHandler, data: server_hooks.ServerConnectionHookData) -> None:
         connection, address = self._clients.get(handler), data.server.address
+        if connection is None and not handler.client.connected:
+            # The client has left between its verdict and this.
+            data.server.error = _REFUSED
+            return
         if connection is None or address is None or data.server.transport_protocol != "tcp" or data.server.via:
             raise Ungoverned("server_connect")
         addresses = connection.judged(address[0], address[1], monotonic())

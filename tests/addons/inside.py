@@ -16,6 +16,7 @@ from mitmproxy.test import taddons
 
 from addons import (
     backlog,
+    chunks,
     closing,
     crashes,
     cutting,
@@ -236,6 +237,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     backlog.install()
     heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
     http2_limits.install(hooks.connections.protocol_broken)
+    chunks.install(hooks.connections.pause)
     closing.install()
     socks5.install()
     try:
