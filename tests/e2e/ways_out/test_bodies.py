@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 
@@ -160,3 +161,31 @@ def test_a_connection_header_that_has_servers_drop_what_was_judged_is_refused(ya
 
     assert answer is not None
     assert (answer.status, answer.code) == (400, "MALFORMED")
+
+
+@pytest.mark.case(67)
+def test_what_is_poured_in_behind_an_unanswered_request_is_not_kept(yard: Yard) -> None:
+    """mitmproxy would keep all of it for the time after the answer."""
+    forget_memory(yard.governor)
+    before = memory(yard.governor)
+    with recording(b"") as silent, wire.dial(yard.port, 2) as connection:
+        connection.sendall(wire.plain("GET", f"{silent.url}/x"))
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                connection.sendall(bytes(MIB))
+
+    assert most_memory(yard.governor) - before < 32 * MIB
+
+
+@pytest.mark.case(68)
+def test_a_body_in_tiny_chunks_does_not_keep_others_waiting(yard: Yard) -> None:
+    """To read a million of them takes so long that all other agents would wait for this one."""
+    with wire.dial(yard.port, 1) as connection:
+        connection.sendall(wire.plain("POST", f"{yard.http.url}/x", ("Transfer-Encoding", "chunked")))
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"1\r\na\r\n" * 10_000)
+        answer = wire.ask(yard.port, wire.plain("GET", f"{yard.http.url}/x"), seconds=5)
+
+    assert answer is not None
+    assert answer.status == 200

@@ -162,7 +162,6 @@ def test_each_of_a_thousand_connections_with_a_malformed_request_is_accounted_fo
 
 
 @pytest.mark.case(57)
-@pytest.mark.xfail(strict=True, reason="limits on headers are made on branch connections")
 def test_headers_that_never_end_are_cut_off_and_leave_memory_as_it_was(yard: Yard) -> None:
     count, line = scaled(100), b"X-Padding: " + b"x" * 1000 + b"\r\n"
     forget_memory(yard.governor)

@@ -20,7 +20,7 @@ from tests.e2e.process import BIN, Governor, command_line, scratch_environment, 
 from tests.e2e.tree import copy_of_the_tree
 from tests.e2e.ways_out.conftest import mitmweb
 from tests.e2e.ways_out.scripts import unruly
-from tests.e2e.ways_out.ways import POLICY, Web, Yard, patiently
+from tests.e2e.ways_out.ways import POLICY, Web, Yard, everything, get, patiently, recording
 
 pytestmark = pytest.mark.e2e
 
@@ -189,6 +189,32 @@ def test_a_script_that_leads_the_connection_elsewhere_leads_it_nowhere(beside: Y
 
     assert answer is not None
     assert (answer.status, beside.trap.seen.connections) == (502, before)
+
+
+BEHIND_THE_BACK = """
+import re
+from mitmproxy import ctx
+
+def running():
+    ctx.options._options["ignore_hosts"].value = [".*"]
+    ctx.options._options["rawtcp"].value = True
+    ctx.options._options["connection_strategy"].value = "eager"
+    ctx.master.addons.get("nextlayer").ignore_hosts = [re.compile(".*")]
+"""
+
+
+@pytest.mark.case(66)
+def test_options_set_behind_everyones_back_let_nothing_out(tmp_path: Path) -> None:
+    """The options are only the first line: what they would let through is closed where it begins."""
+    script = tmp_path / "behind.py"
+    script.write_text(BEHIND_THE_BACK)
+    with recording() as origin, started(tmp_path, POLICY, ["-s", str(script)]) as governor:
+        for content in (b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x05hello", get("/denied/x", ("Host", "x"))):
+            with contextlib.suppress(wire.Refused), wire.connected(governor.port, origin.authority) as connection:
+                connection.sendall(content)
+                everything(connection, 0.5)
+
+        assert origin.everything == b""
 
 
 # The operator in mitmweb
