@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from mitmproxy.proxy.server import ConnectionHandler
 
@@ -36,7 +36,14 @@ def hold(handler: ConnectionHandler) -> None:
 def pause(handler: ConnectionHandler, seconds: float) -> None:
     """Read nothing from the client for a while."""
     hold(handler)
-    asyncio.get_running_loop().call_later(seconds, release, handler)
+    # Nobody is kept for that who is gone meanwhile.
+    asyncio.get_running_loop().call_later(seconds, _release_if_there, ref(handler))
+
+
+def _release_if_there(handler: ref[ConnectionHandler]) -> None:
+    there = handler()
+    if there is not None:
+        release(there)
 
 
 def release(handler: ConnectionHandler) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from time import monotonic
 
 from mitmproxy.connection import Client
@@ -43,7 +44,9 @@ class ClientHooks:
         if stall is None or stall.admitted:
             speaks_socks = isinstance(client.proxy_mode, Socks5Mode)
             distrusts = self._rejections.distrusts(peer)
-            self._clients.add(handler, ClientConnection(peer, socks=speaks_socks, handshake_failed=distrusts))
+            connection = ClientConnection(peer, socks=speaks_socks, handshake_failed=distrusts)
+            connection.pause = partial(backpressure.pause, handler)
+            self._clients.add(handler, connection)
         return None if stall is None else self._stall(handler, client, stall)
 
     def refuse_client(self, handler: ConnectionHandler, client: Client, error: BaseException) -> None:
@@ -93,34 +96,32 @@ class ClientHooks:
 
     def head_begun(self, client: Client) -> None:
         """A part of a request's head has come, and not its end."""
-        found = self._clients.of(client)
-        if found is None:
+        connection = self._clients.of(client)
+        if connection is None:
             return
-        handler, connection = found
         if connection.head_since is None:
             connection.head_since, connection.head_parts = monotonic(), 0
         connection.head_parts += 1
         if connection.head_parts > _HEAD_PARTS:
-            backpressure.pause(handler, _PART_SECONDS)
+            connection.pause(_PART_SECONDS)
 
     def head_abandoned(self, client: Client) -> None:
         """A client has left in the midst of a head."""
-        self._end(client, "incomplete_request")
+        connection = self._clients.of(client)
+        if connection is not None:
+            connection.end("incomplete_request")
 
     def protocol_broken(self, client: Client) -> None:
         """An HTTP/2 connection ends by an error of its protocol."""
-        self._end(client, "protocol_error", Code.MALFORMED)
-
-    def _end(self, client: Client, result: str, code: Code | None = None) -> None:
-        found = self._clients.of(client)
-        if found is not None:
-            found[1].end(result, code)
+        connection = self._clients.of(client)
+        if connection is not None:
+            connection.end("protocol_error", Code.MALFORMED)
 
     def pause(self, client: Client, seconds: float) -> None:
         """Read nothing more from a client for a while."""
-        found = self._clients.of(client)
-        if found is not None:
-            backpressure.pause(found[0], seconds)
+        connection = self._clients.of(client)
+        if connection is not None:
+            connection.pause(seconds)
 
     async def unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._clients.known(handler), request.flow

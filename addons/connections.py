@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from time import monotonic
@@ -26,6 +26,10 @@ class Pinned:
 
     addresses: tuple[Address, ...]
     used: float
+
+
+def _never_paused(_: float) -> None:
+    """A replay has nobody to read from."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,8 @@ class ClientConnection:
     entered: bool = False
     """Something has come through its tunnel."""
     close_at: float | None = None
+    pause: Callable[[float], None] = _never_paused
+    """Reads nothing from the client for so many seconds."""
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""
@@ -102,14 +108,13 @@ class Clients:
     def __init__(self) -> None:
         self._of_handlers: dict[ConnectionHandler, ClientConnection] = {}
         # mitmproxy's layers know their client and no handler.
-        self._of_clients: dict[str, tuple[ConnectionHandler, ClientConnection]] = {}
+        self._of_clients: dict[str, ClientConnection] = {}
 
     def __len__(self) -> int:
         return len(self._of_handlers)
 
     def add(self, handler: ConnectionHandler, opened: ClientConnection) -> None:
-        self._of_handlers[handler] = opened
-        self._of_clients[handler.client.id] = handler, opened
+        self._of_handlers[handler] = self._of_clients[handler.client.id] = opened
 
     def remove(self, handler: ConnectionHandler) -> ClientConnection | None:
         """Forget a connection that has ended, and return it."""
@@ -124,7 +129,7 @@ class Clients:
         """The connection of a handler that must have one. Raises `KeyError`."""
         return self._of_handlers[handler]
 
-    def of(self, client: connection.Client) -> tuple[ConnectionHandler, ClientConnection] | None:
+    def of(self, client: connection.Client) -> ClientConnection | None:
         return self._of_clients.get(client.id)
 
     def items(self) -> tuple[tuple[ConnectionHandler, ClientConnection], ...]:

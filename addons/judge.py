@@ -23,7 +23,7 @@ from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
-from addons.refusal_rate import MOST_WAIT_SECONDS, RefusalRate
+from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
@@ -294,12 +294,11 @@ class Judge:
             self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
 
     async def _wait(self, connection: ClientConnection, source: str) -> None:
-        """Let a source over its rate wait for its turn: its next request does not come before."""
-        seconds = self._rate.wait_seconds(source)
-        if seconds is None:
-            # More of them wait than will have a turn: this one has to dial again.
-            connection.close_at = 0.0
-        await asyncio.sleep(MOST_WAIT_SECONDS if seconds is None else seconds)
+        """Let a source over its rate wait for its turn, and where that is far off, with its next request, too."""
+        seconds = self._rate.wait_seconds(source, MOST_WAIT_SECONDS + MOST_PAUSE_SECONDS)
+        if seconds > MOST_WAIT_SECONDS:
+            connection.pause(seconds)
+        await asyncio.sleep(min(seconds, MOST_WAIT_SECONDS))
 
     async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
         """Refuse a request that has no single reading. Returns when the decision is durable."""
