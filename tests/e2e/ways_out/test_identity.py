@@ -138,8 +138,8 @@ MALFORMED = (b"GET\r\n\r\n", b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
 
 
 @pytest.mark.case(54)
-def test_each_of_a_thousand_connections_with_a_malformed_request_is_accounted_for(yard: Yard) -> None:
-    count = scaled(1000)
+def test_each_connection_with_a_malformed_request_is_accounted_for(yard: Yard) -> None:
+    count = scaled(400)
     time.sleep(1.2)
     first = len(yard.governor.entries())
 
