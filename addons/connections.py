@@ -77,6 +77,12 @@ class ClientConnection:
         if self.ending is None:
             self.ending = (result, code)
 
+    def forget(self, flow: http.HTTPFlow) -> None:
+        """A request that has begun has its verdict, or will never have one."""
+        self.begun.pop(flow.id, None)
+        if self.progress:
+            self.progress.pop(flow.id, None)
+
     def may_end_at(self, name: str, port: int, address: Address) -> bool:
         """True when the last verdict on this destination looked at this address; dialling may have taken long."""
         pinned = self.pins.get((name, port))
@@ -94,6 +100,40 @@ class ClientConnection:
         if len(self.pins) >= _REMEMBERED:
             self.pins = {place: pinned for place, pinned in self.pins.items() if now - pinned.used <= PIN_SECONDS}
         self.pins[name, port] = Pinned(addresses, now)
+
+
+class Clients:
+    """The open client connections of this process, by mitmproxy's handler and by its client."""
+
+    def __init__(self) -> None:
+        self._of_handlers: dict[ConnectionHandler, ClientConnection] = {}
+        # mitmproxy's layers know their client and no handler.
+        self._of_clients: dict[str, ClientConnection] = {}
+
+    def __len__(self) -> int:
+        return len(self._of_handlers)
+
+    def add(self, handler: ConnectionHandler, opened: ClientConnection) -> None:
+        self._of_handlers[handler] = self._of_clients[handler.client.id] = opened
+
+    def remove(self, handler: ConnectionHandler) -> ClientConnection | None:
+        """Forget a connection that has ended, and return it."""
+        self._of_clients.pop(handler.client.id, None)
+        return self._of_handlers.pop(handler, None)
+
+    def get(self, handler: ConnectionHandler) -> ClientConnection | None:
+        """The connection of this handler; None for replays, which have no client."""
+        return self._of_handlers.get(handler)
+
+    def known(self, handler: ConnectionHandler) -> ClientConnection:
+        """The connection of a handler that must have one. Raises `KeyError`."""
+        return self._of_handlers[handler]
+
+    def of(self, client: connection.Client) -> ClientConnection | None:
+        return self._of_clients.get(client.id)
+
+    def items(self) -> tuple[tuple[ConnectionHandler, ClientConnection], ...]:
+        return tuple(self._of_handlers.items())
 
 
 def connected_peers(handler: ConnectionHandler, name: str, port: int) -> tuple[Address, ...]:

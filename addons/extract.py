@@ -28,6 +28,8 @@ _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _BREAK = re.compile(rb"[\r\n\0]")
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
 _UPGRADED = {"http": "ws", "https": "wss"}
+# Fields that whoever stands before the origin must not take out because `Connection` names them.
+_NOMINATED = re.compile(rb"(?i)(?:^|[,\s])(?:host|content-length|transfer-encoding)(?:[,\s]|$)")
 _BODYLESS = frozenset({"GET", "HEAD"})
 _HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
 
@@ -78,6 +80,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int)
         _check_server_name(flow, host)
     path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
     method = data.method.decode("ascii").upper()
+    _check_framing(headers.framing, body_bytes)
     facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type)
     return Extracted(facts, headers.overrides or bool(body_bytes and method in _BODYLESS))
 
@@ -85,10 +88,11 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int)
 class _Headers:
     """One pass over the header fields, keeping what the checks need. Raises `NonCanonical`."""
 
-    __slots__ = ("content_type", "hosts", "overrides", "upgrades")
+    __slots__ = ("content_type", "framing", "hosts", "overrides", "upgrades")
 
     def __init__(self, fields: tuple[tuple[bytes, bytes], ...]) -> None:
         self.hosts: list[bytes] = []
+        self.framing: list[tuple[bytes, bytes]] = []
         self.content_type, self.overrides, self.upgrades = "", False, False
         # Some servers end a line at a bare CR, or begin another at a folded one: a field the verdict did not see.
         if _BREAK.search(b"".join([value for _, value in fields])):
@@ -101,10 +105,23 @@ class _Headers:
                     self.content_type = _content_type(value)
                 case b"upgrade":
                     self.upgrades = True
+                case b"content-length" | b"transfer-encoding" as lowered:
+                    self.framing.append((lowered, value))
+                case b"connection" if _NOMINATED.search(value):
+                    raise NonCanonical(Code.MALFORMED, "the Connection header names a field that must stay")
                 case lowered if lowered in _OVERRIDING:
                     self.overrides = True
         if len(self.hosts) > 1:
             raise NonCanonical(Code.DESTINATION_MISMATCH, "more than one Host header")
+
+
+def _check_framing(framing: list[tuple[bytes, bytes]], body_bytes: int) -> None:
+    # An origin that believes another length reads what comes next as the body, or the body as what comes next.
+    if len(framing) > 1:
+        raise NonCanonical(Code.MALFORMED, "the body's end can be read in two ways")
+    for name, value in framing:
+        if name == b"content-length" and value != str(body_bytes).encode():
+            raise NonCanonical(Code.MALFORMED, "the Content-Length is not that of the body")
 
 
 def _content_type(value: bytes) -> str:

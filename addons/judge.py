@@ -276,19 +276,22 @@ class Judge:
             return replace(judged, verdict=_TOO_MANY)
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
-        if stage == "request":
-            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
-                                   perf_counter() - started)
         try:
+            if stage == "request":
+                self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                       perf_counter() - started)
             await durable
-        except asyncio.CancelledError:
-            # The entry may be written yet: then what it allows must not stand open, for it is refused.
-            if verdict.lets_through and stage == "request":
-                with suppress(AuditUnavailable):
-                    decision = f"{self._lane.name}/{number}"
-                    self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.DEADLINE))
+        except BaseException as fault:
+            if stage == "request" and verdict.lets_through:
+                self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
+
+    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
+        """The entry may yet be written: then what it allows must not stand open, for it is refused."""
+        code = Code.DEADLINE if isinstance(fault, asyncio.CancelledError) else Code.FAULT
+        with suppress(AuditUnavailable):
+            self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
 
     async def _wait(self, connection: ClientConnection, source: str) -> None:
         """Let a source over its rate wait for its turn, and where that is far off, with its next request, too."""
@@ -305,7 +308,11 @@ class Judge:
         return await self._written("request", self._governed(), connection, flow, judged, perf_counter())
 
     def record_incomplete(self, connection: ClientConnection, flow: http.HTTPFlow) -> None:
-        """Write down a request that ended before its end had come: nobody waits for an answer."""
+        """Write down a request that ended before it could be judged: nobody waits for an answer."""
+        connection.forget(flow)
+        connection.requests += 1
+        if self._lane.stopped:
+            return
         judged = self._malformed(connection, flow, _INCOMPLETE)
         self._metrics.step()
         source = judged.agent.id if judged.agent else connection.peer
@@ -335,7 +342,7 @@ class Judge:
 
     def record_connection(self, connection: ClientConnection, result: str, code: Code | None) -> None:
         """Write down how a connection ended; only count it where this second's others tell enough."""
-        if not self._rate.exceeded(f"{connection.peer} connections", code or Code.MALFORMED):
+        if not self._lane.stopped and not self._rate.exceeded(f"{connection.peer} connections", code or Code.MALFORMED):
             self._lane.record("connection", entry.connection(connection.peer, result, code))
 
     def own_answer(self, judged: Judged, accept: str) -> http.Response | None:
@@ -344,11 +351,14 @@ class Judge:
             return None
         return self._mirror.answer(judged.facts, accept)
 
+    def entry_of(self, judged: Judged) -> str | None:
+        """The name of the decision's entry, LANE/SEQ."""
+        return None if judged.number is None else f"{self._lane.name}/{judged.number}"
+
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
-        number = judged.number
         refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
-                          flow.id, None if number is None else f"{self._lane.name}/{number}", self.contact)
+                          flow.id, self.entry_of(judged), self.contact)
         self._mirror.note_refusal(refused)
         return refused
 

@@ -109,7 +109,7 @@ async def test_a_connection_too_many_is_dropped_unread_after_a_while(home: Home)
         assert place.entries("decision") == []
         assert counted(place.rate) == {"127.0.0.1 connections": {"BUSY": 1}}
         assert b"403 Forbidden" in await place.get("http://localhost/denied/x")
-        assert place.hooks._admission._stalled == 0
+        assert place.admission._stalled == 0
 
 
 async def test_refusals_over_the_rate_are_answered_one_after_the_other(home: Home) -> None:

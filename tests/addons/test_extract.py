@@ -208,3 +208,32 @@ def test_a_connect_names_its_destination_canonically(host: str, name: str) -> No
     found, port = connect_target(request)
 
     assert (found.name, port) == (name, 8443)
+
+
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_tunnel_leads_to_no_port_that_does_not_exist(port: int) -> None:
+    request = http.Request.make("CONNECT", "http://api.example.org/")
+    request.data.port = port
+
+    with pytest.raises(NonCanonical, match="port"):
+        connect_target(request)
+
+
+@pytest.mark.parametrize(("body", "headers"), [
+    pytest.param(b"", [(b"content-length", b"10")], id="a length without a body"),
+    pytest.param(b"body and more", [(b"content-length", b"4")], id="a length shorter than the body"),
+    pytest.param(b"body", [(b"content-length", b"+4")], id="a length with a sign"),
+    pytest.param(b"body", [(b"content-length", b"4"), (b"Content-Length", b"4")], id="two lengths"),
+    pytest.param(b"body", [(b"content-length", b"4"), (b"transfer-encoding", b"chunked")], id="a length and chunks"),
+    pytest.param(b"", [(b"connection", b"close, Content-Length")], id="a length that may be taken out"),
+    pytest.param(b"", [(b"connection", b"host")], id="a Host header that may be taken out"),
+])
+def test_a_body_whose_end_is_not_certain_is_refused(body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    assert refusal(made(method="POST", body=body, headers=(*headers,))) is Code.MALFORMED
+
+
+@pytest.mark.parametrize("header", [
+    (b"content-length", b"4"), (b"transfer-encoding", b"chunked"), (b"connection", b"keep-alive, x-host, hostage"),
+])
+def test_a_body_whose_end_is_certain_passes(header: tuple[bytes, bytes]) -> None:
+    assert facts(made(method="POST", body=b"body", headers=(header,))).body_bytes == 4

@@ -23,8 +23,8 @@ def parts(answer: bytes) -> tuple[str, dict[str, str], dict[str, Any]]:
     """The status line, the headers and the problem of one answer."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
-    fields = [line.partition(": ") for line in lines]
-    return status, {name.lower(): value for name, _, value in fields}, json.loads(body)
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return status, headers, json.loads(body)
 
 
 @asynccontextmanager

@@ -272,7 +272,7 @@ async def test_an_upload_to_an_origin_that_cannot_be_reached_gets_the_502_that_e
         answer = await place.ask(post("http://localhost:1/", CHUNKED) + SECRET)
 
         assert answer.startswith(b"HTTP/1.1 502 Bad Gateway by Governor: ORIGIN_FAILED\r\n")
-        assert ((await outcome(place))["result"], place.hooks._bodies._room.held_bytes) == ("not_sent", 0)
+        assert ((await outcome(place))["result"], place.bodies._room.held_bytes) == ("not_sent", 0)
 
 
 async def test_trailers_of_a_body_that_streams_do_not_reach_the_origin(home: Home) -> None:

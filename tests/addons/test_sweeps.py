@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mitmproxy.test import tflow
 
-from addons import hooks, sweeps
+from addons import answer_hooks, client_hooks, request_hooks, sweeps, tunnel_hooks
 from addons.connections import ClientConnection
 from addons.home import Home
 from addons.request_bodies import RequestBodies
@@ -96,13 +96,14 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(hooks, "monotonic", made)
+    for module in (answer_hooks, client_hooks, request_hooks, tunnel_hooks):
+        monkeypatch.setattr(module, "monotonic", made)
     return made
 
 
 async def settled(place: Inside) -> None:
     async with asyncio.timeout(SECONDS):
-        while not place.hooks._connections:
+        while len(place.hooks.clients) == 0:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
 
@@ -120,16 +121,16 @@ async def test_a_client_that_never_goes_on_is_cut_off_and_leaves_an_entry(
         writer.write(content)
         await settled(place)
         clock.ahead = seconds - 5
-        place.hooks.sweep()
-        assert place.hooks._connections
+        place.hooks.connections.sweep()
+        assert len(place.hooks.clients) > 0
         clock.ahead = seconds + 5
-        place.hooks.sweep()
+        place.hooks.connections.sweep()
         with contextlib.suppress(ConnectionError):
             await until_closed(reader)
 
         (entry,) = await place.wait_for("connection")
         assert (entry["result"], entry["code"]) == ("timed_out", None)
-        assert place.hooks.hints() == []
+        assert place.hooks.rejections.hints() == []
 
 
 async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_any_other(home: Home, clock: Clock) -> None:
@@ -137,7 +138,7 @@ async def test_a_head_that_comes_byte_by_byte_has_no_more_time_than_any_other(ho
         for _ in range(7):
             writer.write(b"G")
             await settled(place)
-            place.hooks.sweep()
+            place.hooks.connections.sweep()
             clock.ahead += 5
         with contextlib.suppress(ConnectionError):
             await until_closed(reader)
@@ -149,9 +150,9 @@ async def test_a_body_that_stops_coming_ends_its_connection_and_leaves_a_decisio
     async with raw_origin() as origin, inside(home) as place, connection(place) as (reader, writer):
         writer.write(post(origin.url, "Content-Length: 10") + b"hello")
         await settled(place)
-        place.hooks.sweep()
+        place.hooks.connections.sweep()
         clock.ahead = sweeps.BODY_SECONDS + 1
-        place.hooks.sweep()
+        place.hooks.connections.sweep()
         with contextlib.suppress(ConnectionError):
             await until_closed(reader)
 
@@ -168,10 +169,10 @@ async def test_an_idle_connection_is_closed_without_a_word_after_five_minutes(ho
         await reader.readuntil(b"\r\n\r\nok")
         await asyncio.sleep(0.1)
         clock.ahead = sweeps.IDLE_SECONDS - 5
-        place.hooks.sweep()
-        assert place.hooks._connections
+        place.hooks.connections.sweep()
+        assert len(place.hooks.clients) > 0
         clock.ahead = sweeps.IDLE_SECONDS + 5
-        place.hooks.sweep()
+        place.hooks.connections.sweep()
 
         assert await until_closed(reader) == b""
         await place.wait_for("outcome")
@@ -184,7 +185,7 @@ async def test_a_stream_that_says_nothing_for_an_hour_goes_on(home: Home, clock:
         writer.write(get(origin.url))
         await reader.readuntil(b"\r\n\r\n")
         clock.ahead = 3600.0
-        place.hooks.sweep()
+        place.hooks.connections.sweep()
         await asyncio.sleep(0.1)
 
         assert not reader.at_eof()
@@ -196,9 +197,9 @@ async def test_a_refused_client_that_goes_on_sending_is_cut_off(home: Home, cloc
         writer.write(b"GARBAGE\r\n\r\n")
         await place.wait_for("connection")
         clock.ahead = sweeps.LINGER_SECONDS + 1
-        place.hooks.sweep()
+        place.hooks.connections.sweep()
         async with asyncio.timeout(SECONDS):
-            while place.hooks._connections:
+            while len(place.hooks.clients):
                 await asyncio.sleep(0.01)
 
         assert len(place.entries("connection")) == 1

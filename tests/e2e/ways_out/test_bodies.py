@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 
@@ -133,3 +134,58 @@ def test_a_body_whose_end_can_be_read_in_two_ways_hides_no_request(yard: Yard, r
             assert b"hidden" not in sent.partition(b"\r\n\r\n")[0]
         assert b"GET /denied/hidden" not in sent or sent.partition(b"\r\n\r\n")[2].startswith(b"0")
     assert all(status >= 400 for status in statuses(got)) or sent
+
+
+@pytest.mark.case(64)
+@pytest.mark.parametrize(("body", "lengths"), [
+    (b"", ("10",)), *((b"0123456789", lengths) for lengths in (
+        ("4",), ("10", "10"), ("10", "4"), ("1_0",), ("+10",), ("0010",), ("10, 10",)))])
+def test_a_length_over_http2_that_is_not_the_bodys_is_not_sent(yard: Yard, body: bytes,
+                                                               lengths: tuple[str, ...]) -> None:
+    """An origin that believes it would take what comes next for the rest of the body."""
+    authority = f"localhost:{yard.https.port}"
+    with yard.nothing_leaves():
+        answer = yard.over_http2(authority, wire.fields("POST", authority, "/x", *(
+            ("content-length", length) for length in lengths)), body)
+
+    assert answer is None or answer.status == 400
+
+
+@pytest.mark.case(65)
+@pytest.mark.parametrize("value", ["Host", "close, content-length", "TRANSFER-ENCODING", "keep-alive,\tHost ,x"])
+def test_a_connection_header_that_has_servers_drop_what_was_judged_is_refused(yard: Yard, value: str) -> None:
+    """Whoever stands before the origin may take the named fields out: then the body is read as a request."""
+    with yard.nothing_leaves():
+        answer = yard.ask(wire.plain("POST", f"{yard.http.url}/x", ("Connection", value), ("Content-Length", "4"),
+                                     body=b"body"), "POST")
+
+    assert answer is not None
+    assert (answer.status, answer.code) == (400, "MALFORMED")
+
+
+@pytest.mark.case(67)
+def test_what_is_poured_in_behind_an_unanswered_request_is_not_kept(yard: Yard) -> None:
+    """mitmproxy would keep all of it for the time after the answer."""
+    forget_memory(yard.governor)
+    before = memory(yard.governor)
+    with recording(b"") as silent, wire.dial(yard.port, 2) as connection:
+        connection.sendall(wire.plain("GET", f"{silent.url}/x"))
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                connection.sendall(bytes(MIB))
+
+    assert most_memory(yard.governor) - before < 32 * MIB
+
+
+@pytest.mark.case(68)
+def test_a_body_in_tiny_chunks_does_not_keep_others_waiting(yard: Yard) -> None:
+    """To read a million of them takes so long that all other agents would wait for this one."""
+    with wire.dial(yard.port, 1) as connection:
+        connection.sendall(wire.plain("POST", f"{yard.http.url}/x", ("Transfer-Encoding", "chunked")))
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"1\r\na\r\n" * 10_000)
+        answer = wire.ask(yard.port, wire.plain("GET", f"{yard.http.url}/x"), seconds=5)
+
+    assert answer is not None
+    assert answer.status == 200

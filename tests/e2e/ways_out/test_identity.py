@@ -138,8 +138,8 @@ MALFORMED = (b"GET\r\n\r\n", b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
 
 
 @pytest.mark.case(54)
-def test_each_of_a_thousand_connections_with_a_malformed_request_is_accounted_for(yard: Yard) -> None:
-    count = scaled(1000)
+def test_each_connection_with_a_malformed_request_is_accounted_for(yard: Yard) -> None:
+    count = scaled(400)
     time.sleep(1.2)
     first = len(yard.governor.entries())
 
@@ -162,7 +162,6 @@ def test_each_of_a_thousand_connections_with_a_malformed_request_is_accounted_fo
 
 
 @pytest.mark.case(57)
-@pytest.mark.xfail(strict=True, reason="limits on headers are made on branch connections")
 def test_headers_that_never_end_are_cut_off_and_leave_memory_as_it_was(yard: Yard) -> None:
     count, line = scaled(100), b"X-Padding: " + b"x" * 1000 + b"\r\n"
     forget_memory(yard.governor)

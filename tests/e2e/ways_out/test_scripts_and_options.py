@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import SCALE
 from tests.e2e import wire
 from tests.e2e.origins import serving
 from tests.e2e.process import BIN, Governor, command_line, scratch_environment, started
 from tests.e2e.tree import copy_of_the_tree
 from tests.e2e.ways_out.conftest import mitmweb
 from tests.e2e.ways_out.scripts import unruly
-from tests.e2e.ways_out.ways import POLICY, Web, Yard, patiently
+from tests.e2e.ways_out.ways import POLICY, Web, Yard, everything, get, patiently, recording
 
 pytestmark = pytest.mark.e2e
 
@@ -60,7 +61,7 @@ def misses_a_module(script: Path) -> None:
 
 
 @pytest.mark.case(7, 8, 9)
-@pytest.mark.parametrize("change", [touches, breaks, deletes, misses_a_module])
+@pytest.mark.parametrize("change", [breaks, deletes, misses_a_module, *([touches] if SCALE >= 10 else [])])
 def test_a_changed_script_governs_until_the_process_ends(tmp_path: Path, change: Callable[[Path], None]) -> None:
     tree = copy_of_the_tree(tmp_path)
     with serving() as origin, started(tmp_path, POLICY, root=tree) as governor:
@@ -107,7 +108,7 @@ def test_an_operator_who_empties_the_scripts_in_mitmweb_ends_the_process(tmp_pat
 
 
 @pytest.mark.case(12, 19)
-@pytest.mark.parametrize("act", ["set-command", "remove", "unload-and-replay"])
+@pytest.mark.parametrize("act", ["set-command", "unload-and-replay", *(["remove"] if SCALE >= 10 else [])])
 def test_a_script_that_takes_governor_out_ends_the_process(tmp_path: Path, act: str) -> None:
     script = unruly(tmp_path, "x-behind", 1)
     with serving() as origin, started(tmp_path, POLICY, ["-s", str(script)]) as governor:
@@ -189,6 +190,32 @@ def test_a_script_that_leads_the_connection_elsewhere_leads_it_nowhere(beside: Y
 
     assert answer is not None
     assert (answer.status, beside.trap.seen.connections) == (502, before)
+
+
+BEHIND_THE_BACK = """
+import re
+from mitmproxy import ctx
+
+def running():
+    ctx.options._options["ignore_hosts"].value = [".*"]
+    ctx.options._options["rawtcp"].value = True
+    ctx.options._options["connection_strategy"].value = "eager"
+    ctx.master.addons.get("nextlayer").ignore_hosts = [re.compile(".*")]
+"""
+
+
+@pytest.mark.case(66)
+def test_options_set_behind_everyones_back_let_nothing_out(tmp_path: Path) -> None:
+    """The options are only the first line: what they would let through is closed where it begins."""
+    script = tmp_path / "behind.py"
+    script.write_text(BEHIND_THE_BACK)
+    with recording() as origin, started(tmp_path, POLICY, ["-s", str(script)]) as governor:
+        for content in (b"SSH-2.0-OpenSSH_9.2\r\n", b"\x16\x03\x01\x00\x05hello", get("/denied/x", ("Host", "x"))):
+            with contextlib.suppress(wire.Refused), wire.connected(governor.port, origin.authority) as connection:
+                connection.sendall(content)
+                everything(connection, 0.5)
+
+        assert origin.everything == b""
 
 
 # The operator in mitmweb
@@ -280,21 +307,21 @@ VETOED: dict[str, Any] = {
 
 
 @pytest.mark.case(20)
-@pytest.mark.parametrize("name", VETOED)
-def test_an_option_changed_in_mitmweb_is_refused_and_put_back(web: Web, name: str) -> None:
-    before = web.options()[name]["value"]
-    status, told = web.call("PUT", "/options", {name: VETOED[name]})
+def test_options_changed_in_mitmweb_are_refused_and_put_back(web: Web) -> None:
+    before = web.options()
+    answers = {name: web.call("PUT", "/options", {name: value}) for name, value in VETOED.items()}
 
-    assert status == 400
-    assert "fixed while Governor runs" in told
-    assert web.options()[name]["value"] == before
+    assert {name: status for name, (status, _) in answers.items()} == dict.fromkeys(VETOED, 400)
+    assert all("fixed while Governor runs" in told for _, told in answers.values())
+    assert web.options() == before
 
 
 @pytest.mark.case(20)
 def test_no_option_at_all_can_be_changed_in_mitmweb(web: Web) -> None:
-    """Also those that a later mitmproxy may add: whatever its interface lists is tried."""
-    taken = {}
-    for name, option in web.options().items():
+    """Also those that a later mitmproxy may add: whatever its interface lists is tried, in turn over several runs."""
+    taken, every = {}, 1 if SCALE >= 10 else 8
+    options = list(web.options().items())
+    for name, option in options[int(time.time()) % every::every]:
         # An empty list of scripts ends the process, and any change of the password, even one that is put back, has
         # mitmweb make itself another one.
         if name not in ("scripts", "web_password"):
