@@ -10,7 +10,7 @@ from time import monotonic
 
 PER_SECOND = 20
 # Over the rate, so many answers a second go to one source. At a millisecond each they are a few hundredths of a core.
-ANSWERS_PER_SECOND = 40
+ANSWERS_PER_SECOND = 25
 # Well within the deadline of a hook.
 MOST_WAIT_SECONDS = 2.0
 # Behind its answer a client is not read from for so much longer. Meanwhile nobody would see it leave.
