@@ -24,9 +24,9 @@ from addons.request_bodies import RequestBodies
 from addons.sweeps import LINGER_SECONDS, Overdue, overdue
 from kernel.verdict import Code
 
-# A head of 45 KiB in packets, all of which come alone. Each costs as much as a small request.
-_HEAD_PARTS = 32
-_PART_SECONDS = 0.1
+# A head of 20 KiB in packets, all of which come alone. Each costs as much as a small request.
+_HEAD_PARTS = 16
+_PART_SECONDS = 0.2
 _REFUSED = "governor refused this connection"
 
 
@@ -46,6 +46,7 @@ class ClientHooks:
             distrusts = self._rejections.distrusts(peer)
             connection = ClientConnection(peer, socks=speaks_socks, handshake_failed=distrusts)
             connection.pause = partial(backpressure.pause, handler)
+            backpressure.read_little(handler)
             self._clients.add(handler, connection)
         return None if stall is None else self._stall(handler, client, stall)
 

@@ -17,11 +17,17 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAUSE_SECONDS = 0.1
+_DIALLING = 40
+# Time for the answers that are on their way.
+_ENDING_SECONDS = 1.0
 
 
 @dataclass
 class Job:
-    """What is sent, by how many at once, from which address. `seconds`: None is until it is stopped."""
+    """What is sent, by how many at once, from which address. `seconds`: None is until it is stopped.
+
+    `padding`: so many bytes follow the content.
+    """
 
     kind: str
     port: int
@@ -29,6 +35,7 @@ class Job:
     at_once: int
     address: str = "127.0.0.1"
     seconds: float | None = None
+    padding: int = 0
 
 
 @dataclass
@@ -41,9 +48,9 @@ class Count:
 
 class _Client:
     def __init__(self, job: Job) -> None:
-        self._job, self._content = job, job.content.encode("latin-1")
+        self._job, self._content = job, job.content.encode("latin-1") + b"y" * job.padding
         self.count, self.stopping = Count(), False
-        self.stopped = asyncio.Event()
+        self.stopped, self._dialling = asyncio.Event(), asyncio.Semaphore(_DIALLING)
 
     async def run(self) -> None:
         kinds: dict[str, Callable[[], Awaitable[None]]] = {
@@ -59,8 +66,10 @@ class _Client:
 
     @contextlib.asynccontextmanager
     async def _connection(self):  # type: ignore[no-untyped-def]
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self._job.port, local_addr=(self._job.address, 0))
+        # More at once than a listener's queue holds would be tried again only after seconds.
+        async with self._dialling:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", self._job.port, local_addr=(self._job.address, 0))
         self.count.connections += 1
         try:
             yield reader, writer
@@ -126,7 +135,7 @@ async def _main(job: Job) -> None:
     client.stopping = True
     client.stopped.set()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, _ENDING_SECONDS)
     print(json.dumps(asdict(client.count)), flush=True)
 
 
