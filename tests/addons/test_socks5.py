@@ -550,12 +550,14 @@ async def test_mitmproxys_own_layer_would_pass_nothing(home: Home, monkeypatch: 
         assert origin.received == []
 
 
-async def test_without_the_gate_nothing_is_granted(home: Home) -> None:
+@pytest.mark.parametrize("kept", [frozenset(), frozenset({"client_connected", "client_disconnected"})])
+async def test_without_the_gate_nothing_is_granted(home: Home, kept: frozenset[str]) -> None:
     async with through(home) as place:
-        gate.install({})
+        guards, deadlines = gate.installation()
+        gate.install({name: guard for name, guard in guards.items() if name in kept}, deadlines)
 
-        assert await told(place, NO_AUTH + name("localhost", 80)) == b"\x05\x00" + FAILED
-        assert await told(place, USER_PASSWORD + login("a", "b")) == b"\x05\x02\x01\x01"
+        assert await told(place, NO_AUTH + name("localhost", 80)) in {b"", b"\x05\x00", b"\x05\x00" + FAILED}
+        assert await told(place, USER_PASSWORD + login("a", "b")) in {b"", b"\x05\x02", b"\x05\x02\x01\x01"}
 
 
 async def test_installing_twice_wraps_once() -> None:
