@@ -20,6 +20,8 @@ _RESERVED_FILES = 256
 _FILES_EACH = 2
 # A connection that is turned away is open as long as it has to wait for that.
 _MOST_STALLED = 256
+# Longer than anybody waits: who would have to is dropped.
+_LONGEST_SECONDS = 2 * MOST_WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ class Admission:
             return self._dropped(source)
         stall = None
         if self._rate.is_over(source):
-            wait = self._rate.wait_seconds(source)
-            if wait is None:
+            wait = self._rate.wait_seconds(source, _LONGEST_SECONDS)
+            if wait > MOST_WAIT_SECONDS:
                 return self._dropped(source)
             stall = Stall(wait, admitted=True)
         self._open[address] += 1

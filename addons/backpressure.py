@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from mitmproxy.proxy.server import ConnectionHandler
+
+_READ_BYTES = 64 * 1024
 
 _holds: WeakKeyDictionary[ConnectionHandler, int] = WeakKeyDictionary()
 
@@ -31,6 +33,27 @@ def hold(handler: ConnectionHandler) -> None:
     reading = _reading(handler)
     if reading is not None:
         reading.pause_reading()
+
+
+def read_little(handler: ConnectionHandler) -> None:
+    """Take no more from the client at once than mitmproxy does: what is read ahead of it is kept for each client."""
+    reading = _reading(handler)
+    if reading is not None:
+        # 256 KiB in asyncio's selector transports, a private name in others.
+        reading.max_size = _READ_BYTES  # type: ignore[attr-defined]
+
+
+def pause(handler: ConnectionHandler, seconds: float) -> None:
+    """Read nothing from the client for a while."""
+    hold(handler)
+    # Nobody is kept for that who is gone meanwhile.
+    asyncio.get_running_loop().call_later(seconds, _release_if_there, ref(handler))
+
+
+def _release_if_there(handler: ref[ConnectionHandler]) -> None:
+    there = handler()
+    if there is not None:
+        release(there)
 
 
 def release(handler: ConnectionHandler) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from time import monotonic
@@ -28,6 +28,10 @@ class Pinned:
     used: float
 
 
+def _never_paused(_: float) -> None:
+    """A replay has nobody to read from."""
+
+
 @dataclass(slots=True)
 class ClientConnection:
     """One client's TCP connection.
@@ -38,8 +42,8 @@ class ClientConnection:
     `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
 
     Times are monotonic. `since`: when it was opened, or had its last request or answer. `head_since` and
-    `handshake_since`: when the head or the handshake began that is not complete. `close_at`: when it ends, whatever its
-    client does.
+    `handshake_since`: when the head or the handshake began that is not complete; `head_parts`: in how many reads the
+    head has come. `close_at`: when it ends, whatever its client does.
     """
 
     peer: str
@@ -57,10 +61,13 @@ class ClientConnection:
     """How much of a body had come, and since when it is no more, by the id of its flow."""
     since: float = field(default_factory=monotonic)
     head_since: float | None = None
+    head_parts: int = 0
     handshake_since: float | None = None
     entered: bool = False
     """Something has come through its tunnel."""
     close_at: float | None = None
+    pause: Callable[[float], None] = _never_paused
+    """Reads nothing from the client for so many seconds."""
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""
@@ -69,6 +76,12 @@ class ClientConnection:
         """Say why the connection ends. What is said first stands."""
         if self.ending is None:
             self.ending = (result, code)
+
+    def forget(self, flow: http.HTTPFlow) -> None:
+        """A request that has begun has its verdict, or will never have one."""
+        self.begun.pop(flow.id, None)
+        if self.progress:
+            self.progress.pop(flow.id, None)
 
     def may_end_at(self, name: str, port: int, address: Address) -> bool:
         """True when the last verdict on this destination looked at this address; dialling may have taken long."""
@@ -87,6 +100,40 @@ class ClientConnection:
         if len(self.pins) >= _REMEMBERED:
             self.pins = {place: pinned for place, pinned in self.pins.items() if now - pinned.used <= PIN_SECONDS}
         self.pins[name, port] = Pinned(addresses, now)
+
+
+class Clients:
+    """The open client connections of this process, by mitmproxy's handler and by its client."""
+
+    def __init__(self) -> None:
+        self._of_handlers: dict[ConnectionHandler, ClientConnection] = {}
+        # mitmproxy's layers know their client and no handler.
+        self._of_clients: dict[str, ClientConnection] = {}
+
+    def __len__(self) -> int:
+        return len(self._of_handlers)
+
+    def add(self, handler: ConnectionHandler, opened: ClientConnection) -> None:
+        self._of_handlers[handler] = self._of_clients[handler.client.id] = opened
+
+    def remove(self, handler: ConnectionHandler) -> ClientConnection | None:
+        """Forget a connection that has ended, and return it."""
+        self._of_clients.pop(handler.client.id, None)
+        return self._of_handlers.pop(handler, None)
+
+    def get(self, handler: ConnectionHandler) -> ClientConnection | None:
+        """The connection of this handler; None for replays, which have no client."""
+        return self._of_handlers.get(handler)
+
+    def known(self, handler: ConnectionHandler) -> ClientConnection:
+        """The connection of a handler that must have one. Raises `KeyError`."""
+        return self._of_handlers[handler]
+
+    def of(self, client: connection.Client) -> ClientConnection | None:
+        return self._of_clients.get(client.id)
+
+    def items(self) -> tuple[tuple[ConnectionHandler, ClientConnection], ...]:
+        return tuple(self._of_handlers.items())
 
 
 def connected_peers(handler: ConnectionHandler, name: str, port: int) -> tuple[Address, ...]:

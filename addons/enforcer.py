@@ -23,6 +23,7 @@ from addons import (
     backlog,
     banner,
     build_info,
+    chunks,
     closing,
     crashes,
     cutting,
@@ -198,16 +199,17 @@ class _Running:
         self._deadlines = Deadlines(gate.end)
         gate.install(hooks.guards(), self._deadlines)
         crashes.install(hooks.crashed)
-        early_answer.install(hooks.is_early)
-        request_bodies.install(bodies, hooks.is_too_large)
-        cutting.install(hooks.ending_of)
-        origin_failure.install(hooks.origin_failed)
+        early_answer.install(hooks.replies.is_early)
+        request_bodies.install(bodies, hooks.answers.is_too_large)
+        cutting.install(hooks.answers.ending_of)
+        origin_failure.install(hooks.answers.origin_failed)
         trailers.install()
         framing.install()
         origin_heads.install()
         backlog.install()
-        heads.install(hooks.head_begun, hooks.head_abandoned)
-        http2_limits.install(hooks.protocol_broken)
+        heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
+        http2_limits.install(hooks.connections.protocol_broken)
+        chunks.install(hooks.connections.pause)
         closing.install()
         websocket_layer.install(self._outcomes.watch)
         socks5.install()
@@ -257,7 +259,7 @@ class _Running:
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()
         self._write_refusals()
-        self._hooks.sweep()
+        self._hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
             self._flushing = self._loop.run_in_executor(None, self._flush)
@@ -274,6 +276,7 @@ class _Running:
 
     def _stopped(self, reason: AuditUnavailable) -> None:
         """The log has failed: everything is refused from here on."""
+        self.metrics.fault("lane")
         _say(f"stopped: {reason}; every request is refused")
         if self._seconds_after_stop is not None:
             self._end = self._loop.call_later(self._seconds_after_stop, sys.exit, STOPPED)
@@ -318,7 +321,8 @@ class _Running:
             "ready": all(checks.values()), "mode": MODE, "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self._registry.tokens.ids), "halted": [],
-            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._hooks.hints()],
+            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
+                      *self._hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:

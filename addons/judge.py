@@ -15,7 +15,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from addons import websocket_handshake
 from addons.connections import ClientConnection, connected_peers
 from addons.errors import AuditUnavailable
-from addons.extract import connect_target, extract, method_of
+from addons.extract import BODYLESS, connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
 from addons.in_flight import InFlight
@@ -23,7 +23,7 @@ from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
-from addons.refusal_rate import MOST_WAIT_SECONDS, RefusalRate
+from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
@@ -160,7 +160,8 @@ class Judge:
         if known.refused is not None:
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
             return await self._written("request", governed, connection, flow, judged, started)
-        if known.may_stream:
+        # Whether such a method brings a body at all is a part of its verdict.
+        if known.may_stream and facts.method not in BODYLESS:
             judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
             if judged.verdict.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)
@@ -276,27 +277,29 @@ class Judge:
             return replace(judged, verdict=_TOO_MANY)
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
-        if stage == "request":
-            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
-                                   perf_counter() - started)
         try:
+            if stage == "request":
+                self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                       perf_counter() - started)
             await durable
-        except asyncio.CancelledError:
-            # The entry may be written yet: then what it allows must not stand open, for it is refused.
-            if verdict.lets_through and stage == "request":
-                with suppress(AuditUnavailable):
-                    decision = f"{self._lane.name}/{number}"
-                    self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.DEADLINE))
+        except BaseException as fault:
+            if stage == "request" and verdict.lets_through:
+                self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
 
+    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
+        """The entry may yet be written: then what it allows must not stand open, for it is refused."""
+        code = Code.DEADLINE if isinstance(fault, asyncio.CancelledError) else Code.FAULT
+        with suppress(AuditUnavailable):
+            self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
+
     async def _wait(self, connection: ClientConnection, source: str) -> None:
-        """Let a source over its rate wait for its turn: its next request does not come before."""
-        seconds = self._rate.wait_seconds(source)
-        if seconds is None:
-            # More of them wait than will have a turn: this one has to dial again.
-            connection.close_at = 0.0
-        await asyncio.sleep(MOST_WAIT_SECONDS if seconds is None else seconds)
+        """Let a source over its rate wait for its turn, and where that is far off, with its next request, too."""
+        seconds = self._rate.wait_seconds(source, MOST_WAIT_SECONDS + MOST_PAUSE_SECONDS)
+        if seconds > MOST_WAIT_SECONDS:
+            connection.pause(seconds)
+        await asyncio.sleep(min(seconds, MOST_WAIT_SECONDS))
 
     async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
         """Refuse a request that has no single reading. Returns when the decision is durable."""
@@ -306,7 +309,11 @@ class Judge:
         return await self._written("request", self._governed(), connection, flow, judged, perf_counter())
 
     def record_incomplete(self, connection: ClientConnection, flow: http.HTTPFlow) -> None:
-        """Write down a request that ended before its end had come: nobody waits for an answer."""
+        """Write down a request that ended before it could be judged: nobody waits for an answer."""
+        connection.forget(flow)
+        connection.requests += 1
+        if self._lane.stopped:
+            return
         judged = self._malformed(connection, flow, _INCOMPLETE)
         self._metrics.step()
         source = judged.agent.id if judged.agent else connection.peer
@@ -336,7 +343,7 @@ class Judge:
 
     def record_connection(self, connection: ClientConnection, result: str, code: Code | None) -> None:
         """Write down how a connection ended; only count it where this second's others tell enough."""
-        if not self._rate.exceeded(f"{connection.peer} connections", code or Code.MALFORMED):
+        if not self._lane.stopped and not self._rate.exceeded(f"{connection.peer} connections", code or Code.MALFORMED):
             self._lane.record("connection", entry.connection(connection.peer, result, code))
 
     def own_answer(self, judged: Judged, accept: str) -> http.Response | None:
@@ -345,11 +352,14 @@ class Judge:
             return None
         return self._mirror.answer(judged.facts, accept)
 
+    def entry_of(self, judged: Judged) -> str | None:
+        """The name of the decision's entry, LANE/SEQ."""
+        return None if judged.number is None else f"{self._lane.name}/{judged.number}"
+
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
-        number = judged.number
         refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
-                          flow.id, None if number is None else f"{self._lane.name}/{number}", self.contact)
+                          flow.id, self.entry_of(judged), self.contact)
         self._mirror.note_refusal(refused)
         return refused
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import uniform
 from time import monotonic
 
 PER_SECOND = 20
@@ -12,6 +13,8 @@ PER_SECOND = 20
 ANSWERS_PER_SECOND = 40
 # Well within the deadline of a hook.
 MOST_WAIT_SECONDS = 2.0
+# Behind its answer a client is not read from for so much longer. Meanwhile nobody would see it leave.
+MOST_PAUSE_SECONDS = 5.0
 _REMEMBERED = 10_000
 
 
@@ -63,12 +66,13 @@ class RefusalRate:
         # As plain text: the log's encoder takes no enum for a key.
         self._uncounted.setdefault(source, Uncounted(self._clock())).counts[str(code)] += 1
 
-    def wait_seconds(self, source: str) -> float | None:
-        """How long the next answer to a source over its rate waits for its turn; None when too many wait already."""
+    def wait_seconds(self, source: str, most: float) -> float:
+        """How long the next answer to a source over its rate waits for its turn; about `most` where too many wait."""
         now = self._monotonic()
         due = max(now, self._due.get(source, now)) + 1 / ANSWERS_PER_SECOND
-        if due - now > MOST_WAIT_SECONDS:
-            return None
+        if due - now > most:
+            # Not all at the same moment.
+            return most * uniform(0.75, 1.0)  # noqa: S311
         if len(self._due) >= _REMEMBERED:
             self._due = {each: at for each, at in self._due.items() if at > now}
         self._due[source] = due

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 # A client chooses its name, and its agent may choose many.
 _REMEMBERED = 100
+_REMEMBERED_ADDRESSES = 10_000
 _SHOWN = 5
 _PRODUCT = re.compile(r"[A-Za-z0-9._-]{1,32}")
 
@@ -41,6 +42,17 @@ class Rejections:
 
     def __init__(self) -> None:
         self._seen: dict[Refuser, _Times] = {}
+        # Addresses whose last handshake failed: they cannot be shown a refusal inside a tunnel.
+        self._distrusting: dict[str, None] = {}
+
+    def distrusts(self, address: str) -> bool:
+        """True when a client of this address did not finish its last handshake."""
+        return address in self._distrusting
+
+    def failed(self, address: str) -> None:
+        """A client of this address has not finished its handshake."""
+        if len(self._distrusting) < _REMEMBERED_ADDRESSES:
+            self._distrusting[address] = None
 
     def note(self, client: Refuser, now: float) -> None:
         """Count one handshake in which the client did not take our certificate."""
@@ -54,6 +66,7 @@ class Rejections:
 
     def forget(self, client: Refuser) -> None:
         """The client has taken it."""
+        self._distrusting.pop(client.address, None)
         if self._seen:
             self._seen.pop(client, None)
 

@@ -17,7 +17,7 @@ from mitmproxy.addons import clientplayback
 from mitmproxy.proxy import commands, layer, mode_servers, server, server_hooks
 from mitmproxy.proxy.layers import http as http_layer
 from mitmproxy.proxy.layers import modes, websocket
-from mitmproxy.proxy.layers.http import _http1
+from mitmproxy.proxy.layers.http import _http1, _http2, _http_h2
 
 _CALLS: dict[Any, dict[str, str]] = {
     addonmanager.AddonManager: {
@@ -29,7 +29,7 @@ _CALLS: dict[Any, dict[str, str]] = {
     flow.Flow: {"intercept": "self", "kill": "self", "resume": "self", "wait_for_resume": "self"},
     http.MessageData: {"__post_init__": "self"},
     http_layer.HttpStream: {
-        "check_body_size": "self request", "check_killed": "self emit_error_hook",
+        "check_body_size": "self request", "check_invalid": "self request", "check_killed": "self emit_error_hook",
         "handle_protocol_error": "self event", "send_response": "self already_streamed",
         "start_request_stream": "self", "state_consume_request_body": "self event", "state_done": "self _",
         "state_errored": "self _", "state_stream_request_body": "self event",
@@ -38,6 +38,8 @@ _CALLS: dict[Any, dict[str, str]] = {
     _http1.Http1Connection: {"read_body": "self event", "read_headers": "self event"},
     _http1.Http1Client: {"read_headers": "self event", "send": "self event"},
     _http1.Http1Server: {"read_headers": "self event", "mark_done": "self request response", "wait": "self event"},
+    _http2.Http2Server: {"protocol_error": "self message error_code"},
+    _http_h2.BufferedH2Connection: {"__init__": "self config", "receive_data": "self data"},
     layer.Layer: {"handle_event": "self event", "_handle_event": "self event"},
     mode_servers.Socks5Instance: {"make_top_layer": "self context"},
     mode_servers.ProxyConnectionHandler: {"__init__": "self master r w options mode", "handle_hook": "self hook"},
@@ -72,6 +74,8 @@ _MENTIONED: dict[tuple[type, str], tuple[str, ...]] = {
     (mode_servers.ProxyConnectionHandler, "handle_hook"): ("disarm", "handle_lifecycle", "wait_for_resume"),
     (clientplayback.ReplayHandler, "handle_hook"): ("handle_lifecycle", "wait_for_resume", "done"),
     (http_layer.HttpStream, "check_killed"): ("KILLED_MESSAGE",),
+    (_http1.Http1Server, "read_headers"): ("maybe_extract_lines", "make_error_response"),
+    (_http2.Http2Connection, "__init__"): ("BufferedH2Connection",),
     (flow.Flow, "kill"): ("KILLED_MESSAGE", "error", "intercepted", "live"),
 }
 _LIFECYCLE = frozenset({"configure", "done", "running", "update"})

@@ -16,6 +16,7 @@ from mitmproxy.test import taddons
 
 from addons import (
     backlog,
+    chunks,
     closing,
     crashes,
     cutting,
@@ -87,6 +88,8 @@ class Inside:
     resolver: Resolver
     outcomes: Outcomes
     bodies: RequestBodies
+    judge: Judge
+    admission: Admission
     hooks: Hooks
     port: int = 0
     rate: RefusalRate = field(default_factory=lambda: RefusalRate(lambda: 0.0))
@@ -185,12 +188,14 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
     registry = Registry(home.paths.agents)
     in_flight, bodies = InFlight(), RequestBodies(home.paths.folder, Room())
     resolver, outcomes = Resolver(loop), Outcomes(lane, metrics, in_flight)
-    place = Inside(home, lane, _governed(home, policy, registry), registry, metrics, resolver, outcomes, bodies,
-                   hooks=None)  # type: ignore[arg-type]
-    resolver._ask = _answering(place)  # type: ignore[method-assign]
+    rate, governed = RefusalRate(lambda: 0.0), _governed(home, policy, registry)
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  place.rate, bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
-    place.hooks = Hooks(judge, outcomes, lane, metrics, bodies, Admission(place.rate, files))
+                  rate, bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
+    admission = Admission(rate, files)
+    hooks = Hooks(judge, outcomes, lane, metrics, bodies, admission)
+    place = Inside(home, lane, governed, registry, metrics, resolver, outcomes, bodies, judge, admission, hooks,
+                   rate=rate)
+    resolver._ask = _answering(place)  # type: ignore[method-assign]
     with _installed(place.hooks, bodies, deadline):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
@@ -222,16 +227,17 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     gate.install(hooks.guards(), deadlines)
     deadlines.start(asyncio.get_running_loop())
     crashes.install(hooks.crashed)
-    early_answer.install(hooks.is_early)
-    request_bodies.install(bodies, hooks.is_too_large)
-    cutting.install(hooks.ending_of)
-    origin_failure.install(hooks.origin_failed)
+    early_answer.install(hooks.replies.is_early)
+    request_bodies.install(bodies, hooks.answers.is_too_large)
+    cutting.install(hooks.answers.ending_of)
+    origin_failure.install(hooks.answers.origin_failed)
     trailers.install()
     framing.install()
     origin_heads.install()
     backlog.install()
-    heads.install(hooks.head_begun, hooks.head_abandoned)
-    http2_limits.install(hooks.protocol_broken)
+    heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
+    http2_limits.install(hooks.connections.protocol_broken)
+    chunks.install(hooks.connections.pause)
     closing.install()
     socks5.install()
     try:

@@ -63,5 +63,5 @@ async def test_a_replay_whose_layer_crashes_comes_to_an_end(home: Home, monkeypa
 
 async def assert_cleaned_up(place: Inside) -> None:
     async with asyncio.timeout(5):
-        while place.hooks._connections:
+        while len(place.hooks.clients):
             await asyncio.sleep(0.01)

@@ -399,7 +399,7 @@ def address_of(name: str) -> str:
 @contextlib.contextmanager
 def watching(place: Inside, watched: Watched) -> Iterator[None]:
     """Note every verdict and every dial; nothing is really dialled."""
-    loop, judge = asyncio.get_running_loop(), place.hooks._judge
+    loop, judge = asyncio.get_running_loop(), place.judge
     real_connect, real_request = loop.sock_connect, judge.request
     judge._rate = RefusalRate(count().__next__)
 
@@ -421,7 +421,7 @@ def watching(place: Inside, watched: Watched) -> Iterator[None]:
     place.resolver._ask = look_up  # type: ignore[method-assign]
     judge.request = request  # type: ignore[method-assign]
     loop.sock_connect = connect  # type: ignore[method-assign]
-    origin_failure.install(place.hooks.origin_failed)
+    origin_failure.install(place.hooks.answers.origin_failed)
     try:
         yield
     finally:

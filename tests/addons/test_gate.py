@@ -100,7 +100,7 @@ async def test_an_origin_at_an_address_that_was_not_judged_gets_no_byte(home: Ho
     class Moving:
         def server_connected(self, data: Any) -> None:
             """The last verdict on this name looked at another address while this one was dialled."""
-            (connection,) = place.hooks._connections.values()
+            ((_, connection),) = place.hooks.clients.items()
             connection.grant("localhost", origin.port, (IPv4Address("127.0.0.9"),), monotonic())
 
     async with raw_origin() as origin, inside(home, Moving()) as place:
@@ -152,4 +152,4 @@ async def test_a_request_that_is_edited_while_its_origin_is_dialled_does_not_lea
     async with raw_origin() as origin, inside(home, Editing()) as place:
         assert (await place.get(origin.url)).startswith(b"HTTP/1.1 502 ")
         assert origin.received == [b""]
-        assert (await place.wait_for("fault"))[0]["error"] == "_Edited"
+        assert (await place.wait_for("fault"))[0]["error"] == "Edited"

@@ -201,7 +201,7 @@ async def test_a_connection_that_is_closed_while_its_peers_end_is_handled_does_n
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
         writer.write(kept(origin.url))
         await reader.readuntil(b"\r\n\r\nok")
-        (handler,) = place.hooks._connections
+        ((handler, _),) = place.hooks.clients.items()
         await handler._server_event_lock.acquire()
         writer.write_eof()
         await asyncio.sleep(0.1)
@@ -236,7 +236,7 @@ async def test_traffic_without_a_verdict_loses_its_connections_on_both_sides(hom
         reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
         writer.write(kept(origin.url))
         await reader.readuntil(b"\r\n\r\nok")
-        (handler,) = place.hooks._connections
+        ((handler, _),) = place.hooks.clients.items()
         sides = [transport.writer for transport in handler.transports.values()]
         guard, flow = place.hooks.guards()[hook], tflow.ttcpflow()
         assert guard.before is not None

@@ -272,7 +272,7 @@ async def test_an_upload_to_an_origin_that_cannot_be_reached_gets_the_502_that_e
         answer = await place.ask(post("http://localhost:1/", CHUNKED) + SECRET)
 
         assert answer.startswith(b"HTTP/1.1 502 Bad Gateway by Governor: ORIGIN_FAILED\r\n")
-        assert ((await outcome(place))["result"], place.hooks._bodies._room.held_bytes) == ("not_sent", 0)
+        assert ((await outcome(place))["result"], place.bodies._room.held_bytes) == ("not_sent", 0)
 
 
 async def test_trailers_of_a_body_that_streams_do_not_reach_the_origin(home: Home) -> None:
@@ -300,3 +300,41 @@ async def test_another_addon_cannot_make_a_body_stream(home: Home) -> None:
 
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert raw.received == []
+
+
+async def test_a_body_that_streams_is_invited(home: Home) -> None:
+    async with (raw_origin() as raw, inside(home, policy=policy(STREAMS)) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(raw.url, CHUNKED, "Expect: 100-continue"))
+        async with asyncio.timeout(SECONDS):
+            invited = await reader.readuntil(b"\r\n\r\n")
+        writer.write(SECRET)
+
+        assert invited.startswith(b"HTTP/1.1 100 ")
+        assert await first_line(reader) == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_a_get_with_a_body_is_judged_whole_where_bodies_stream(home: Home) -> None:
+    async with (raw_origin() as raw, inside(home, policy=policy(STREAMS).replace("any", "[GET]")) as place,
+                connection(place) as (reader, writer)):
+        writer.write(get(raw.url, CHUNKED) + SECRET)
+
+        assert (await first_line(reader)).startswith(b"HTTP/1.1 403 ")
+        assert await decided(place) == ("deny", "METHOD_OVERRIDE", None)
+        assert raw.received == []
+
+
+async def test_a_whole_answer_ends_the_body_that_still_streams(home: Home) -> None:
+    """An origin may answer at once and go on reading: its flow is over in the log and no longer counted as open."""
+    async with (raw_origin() as raw, inside(home, policy=policy(STREAMS)) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(raw.url, CHUNKED))
+        async with asyncio.timeout(SECONDS):
+            await reader.readuntil(b"\r\n\r\nok")
+        await place.wait_for("outcome")
+        writer.write(b"6\r\nsecret\r\n0\r\nX-Late: secret\r\n\r\n" + post(raw.url, "Content-Length: 0"))
+
+        assert await first_line(reader) == b"HTTP/1.1 200 OK\r\n"
+        assert [entry["code"] for entry in await place.wait_for("decision", 2)] == ["ALLOW", "ALLOW"]
+        assert [b"secret" in got for got in raw.received] == [False, False]
+        assert place.entries("fault") == []

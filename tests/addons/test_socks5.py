@@ -16,7 +16,7 @@ import pytest
 from mitmproxy.proxy import mode_servers
 from mitmproxy.proxy.layers import modes
 
-from addons import agents_file, socks5
+from addons import agents_file, gate, socks5
 from addons.home import Home
 from kernel.identity import digest
 from tests.addons.inside import POLICY, Inside, inside, raw_origin, until_closed
@@ -214,7 +214,7 @@ async def test_a_destination_with_no_single_reading_is_refused_and_logged(home: 
 
 async def test_a_client_that_rejected_our_certificate_is_refused_where_nothing_could_pass(home: Home) -> None:
     async with through(home) as place:
-        place.hooks._distrusting["127.0.0.1"] = None
+        place.hooks.rejections.failed("127.0.0.1")
         refused = await told(place, NO_AUTH, name("evil.example.net", 443))
 
         assert refused == b"\x05\x00" + NOT_ALLOWED
@@ -407,7 +407,7 @@ async def test_wrong_credentials_are_booked_on_the_address_that_sends_them(home:
     async with through(home) as place:
         for _ in range(25):
             await told(place, USER_PASSWORD + login("coder", "gov_wrong"))
-        counted = place.hooks._judge._rate.drain()
+        counted = place.rate.drain()
 
         assert len(place.entries("decision")) == 20
         assert {source: dict(each.counts) for source, each in counted.items()} == {
@@ -457,7 +457,7 @@ async def test_credentials_inside_a_tunnel_are_none_and_go_nowhere(home: Home) -
 
 async def test_a_client_that_cannot_read_the_407_is_refused_at_once(home: Home) -> None:
     async with through(home, policy=IDENTITY) as place:
-        place.hooks._distrusting["127.0.0.1"] = None
+        place.hooks.rejections.failed("127.0.0.1")
 
         assert await told(place, NO_AUTH, name("localhost", 443)) == b"\x05\x00" + NOT_ALLOWED
         assert decisions(place) == [("connect", "deny", "IDENTITY_REQUIRED")]
@@ -521,7 +521,7 @@ async def test_a_fault_refuses(home: Home, method: str, answer: bytes, error: ty
         raise error
 
     async with raw_origin() as origin, through(home) as place:
-        monkeypatch.setattr(place.hooks._judge, method, fail)
+        monkeypatch.setattr(place.judge, method, fail)
         got = await told(place, USER_PASSWORD + login("a", "b") + name("localhost", origin.port)
                          + closing(f"localhost:{origin.port}"))
 
@@ -548,6 +548,14 @@ async def test_mitmproxys_own_layer_would_pass_nothing(home: Home, monkeypatch: 
 
         assert got == b"\x05\x00" + GRANTED
         assert origin.received == []
+
+
+async def test_without_the_gate_nothing_is_granted(home: Home) -> None:
+    async with through(home) as place:
+        gate.install({})
+
+        assert await told(place, NO_AUTH + name("localhost", 80)) == b"\x05\x00" + FAILED
+        assert await told(place, USER_PASSWORD + login("a", "b")) == b"\x05\x02\x01\x01"
 
 
 async def test_installing_twice_wraps_once() -> None:

@@ -311,6 +311,7 @@ def test_what_is_lost_stops_everything_says_so_and_a_restart_takes_it_up_again(
             damage(tmp_path)
             lost = [refusal(governor, origin) for _ in range(3)]
             ready, told = readiness(governor), "\n".join(governor.output)
+            faults = lane_faults(governor)
             governor.stop()
         repair(tmp_path)
         seen = len(origin.seen.requests)
@@ -319,7 +320,7 @@ def test_what_is_lost_stops_everything_says_so_and_a_restart_takes_it_up_again(
 
         assert (before, after, verified) == (200, 200, "verified")
         assert lost == [(403, "AUDIT_UNAVAILABLE")] * 3
-        assert (seen, ready) == (1, 503)
+        assert (seen, ready, faults) == (1, 503, 1)
         assert "governor: stopped: " in told
         assert "restart" in told
 
@@ -360,6 +361,13 @@ def readiness(governor: Governor) -> int:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         return refused.code
+
+
+def lane_faults(governor: Governor) -> float:
+    """How often the metrics say that the log has failed."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(governor.metrics, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith('governor_faults_total{where="lane"}'))
 
 
 def test_the_tree_that_was_copied_is_the_one_that_runs(tmp_path: Path) -> None:

@@ -69,14 +69,13 @@ class Watched:
         self._held = Held(governor.process.pid)
 
     def look(self) -> Look:
-        """What it holds once it no longer lets go of anything."""
-        before, until = self._once(), time.monotonic() + SECONDS
-        while time.monotonic() < until:
-            time.sleep(0.3)
+        """What it holds once it has let go of nothing for a while."""
+        least, quiet = self._once(), 0
+        while quiet < 5:
+            time.sleep(0.2)
             now = self._once()
-            if len(now.descriptors) >= len(before.descriptors) and now.tasks >= before.tasks:
-                break
-            before = now
+            letting_go = len(now.descriptors) < len(least.descriptors) or now.tasks < least.tasks
+            least, quiet = (now, 0) if letting_go else (least, quiet + 1)
         return now
 
     def _once(self) -> Look:

@@ -166,13 +166,13 @@ def test_every_decision_is_on_disk_before_anything_leaves(tmp_path: Path, origin
     assert not any(mark.endswith("-1") for mark in trace.sent)
 
 
-@pytest.mark.parametrize(("file", "call"), [
-    pytest.param("addons/segment.py", " os.fdatasync(self._descriptor)\n", id="syncs nothing"),
-    pytest.param("addons/judge.py", " await durable\n", id="does not wait for the sync"),
+@pytest.mark.parametrize(("file", "call", "instead"), [
+    pytest.param("addons/segment.py", " os.fdatasync(self._descriptor)\n", " pass\n", id="syncs nothing"),
+    pytest.param("addons/judge.py", "            await durable\n", "", id="does not wait for the sync"),
 ])
 def test_the_trace_of_a_governor_gives_it_away_that(tmp_path: Path, origins: list[Origin], file: str, call: str,
-                                                    certificate: tuple[Path, Path]) -> None:
+                                                    instead: str, certificate: tuple[Path, Path]) -> None:
     """The check above is one that can fail: with the promise broken in one line it does."""
-    trace = traced(tmp_path, origins, certificate[1], REQUESTS, mutant(tmp_path, file, call, " pass\n"))
+    trace = traced(tmp_path, origins, certificate[1], REQUESTS, mutant(tmp_path, file, call, instead))
 
     assert trace.violations != []

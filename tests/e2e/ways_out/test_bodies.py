@@ -178,14 +178,14 @@ def test_what_is_poured_in_behind_an_unanswered_request_is_not_kept(yard: Yard) 
 
 
 @pytest.mark.case(68)
-def test_a_body_in_a_million_chunks_is_not_read_to_its_end(yard: Yard) -> None:
-    """To read each of them takes so long that all other agents would wait for this one."""
-    with wire.dial(yard.port) as connection, yard.nothing_leaves():
+def test_a_body_in_tiny_chunks_does_not_keep_others_waiting(yard: Yard) -> None:
+    """To read a million of them takes so long that all other agents would wait for this one."""
+    with wire.dial(yard.port, 1) as connection:
         connection.sendall(wire.plain("POST", f"{yard.http.url}/x", ("Transfer-Encoding", "chunked")))
         with contextlib.suppress(OSError):
             for _ in range(100):
                 connection.sendall(b"1\r\na\r\n" * 10_000)
-            connection.sendall(b"0\r\n\r\n")
-        answer = wire.read(connection, "POST")
+        answer = wire.ask(yard.port, wire.plain("GET", f"{yard.http.url}/x"), seconds=5)
 
-    assert answer is None or answer.status == 400
+    assert answer is not None
+    assert answer.status == 200
