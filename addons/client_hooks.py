@@ -73,6 +73,15 @@ class ClientHooks:
             return
         self._admission.leave(connection.peer)
         self._outcomes.client_gone(connection)
+        self._record(handler, connection)
+
+    def close(self) -> None:
+        """The process ends: write down what there is to say of the connections that end with it."""
+        for handler, connection in self._clients.items():
+            self._record(handler, connection)
+            connection.recorded = True
+
+    def _record(self, handler: ConnectionHandler, connection: ClientConnection) -> None:
         for flow in tuple(connection.begun.values()):
             self._judge.record_incomplete(connection, flow)
         refused = socks5.refused(handler.layer)

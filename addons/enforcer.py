@@ -344,6 +344,7 @@ class _Running:
         gate.close()
         self._flush()
         self._outcomes.cut_all()
+        self._hooks.connections.close()
         self._write_refusals()
         self.lane.close(reason)
         self._server.stop()

@@ -10,6 +10,7 @@ import resource
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from addons.admission import Admission
 from addons.refusal_rate import PER_SECOND, RefusalRate
 from tests.conftest import SCALE
-from tests.e2e import load
+from tests.e2e import load, wire
 from tests.e2e.load import Job
 from tests.e2e.process import POLICY, Governor, started
 from tests.e2e.watch import MIB, Held
@@ -170,3 +171,21 @@ def test_memory_stays_bounded_under(flooded: Flooded, name: str, jobs: list[tupl
 
     assert name != "idle" or descriptors > IDLE
     assert grown < most
+
+
+def test_connections_that_the_end_meets_are_written_or_counted(tmp_path: Path) -> None:
+    count = 2 * PER_SECOND
+    with started(tmp_path, POLICY) as governor:
+        opened = [wire.dial(governor.port) for _ in range(count)]
+        opened[0].sendall(b"GET http://localhost/ HTTP/1.1\r\n")
+        # Once this one is answered, those before it have been taken in.
+        assert governor.curl("http://gist.example.org/")[0] == 403
+        governor.stop()
+        for connection in opened:
+            connection.close()
+
+        written = governor.entries("connection")
+        counted = sum(sum(entry["counts"].values()) for entry in governor.entries("refusals"))
+        assert len(written) + counted == count
+        assert {entry["result"] for entry in written} == {"no_request"}
+        assert governor.verify()["result"] == "verified"
