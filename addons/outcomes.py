@@ -52,6 +52,11 @@ class OpenFlow:
     def measures(self) -> Measures:
         return self.judged.measures
 
+    @property
+    def larger(self) -> str:
+        """What it is that has gone over its cap."""
+        return "its body" if self.streams and self.passed is self.measures.max_request else "the answer"
+
     def upload(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
         self.bytes_up += len(chunk)

@@ -162,6 +162,9 @@ def _metered(original: Any) -> Any:
         yield from original(self, event)
         if isinstance(event, RequestData) and _is_too_large is not None and _is_too_large(self.flow):
             yield SendHttp(RequestProtocolError(self.stream_id, "cut", ErrorCode.CANCEL), self.context.server)
+            if self.server_state == self.state_stream_response_body:
+                yield from cutting.end(self, cutting.ending(self.flow))
+                return
             answering = self.server_state == self.state_wait_for_response_headers
             yield BodyRefusedHook(self.flow)
             yield from early_answer.answer(self) if answering else cutting.end(self, cutting.Ending())

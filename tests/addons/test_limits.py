@@ -211,6 +211,22 @@ async def test_a_body_passes_while_it_comes_where_a_rule_says_so(home: Home) -> 
         assert (decision["verdict"], decision["in"]["body_bytes"]) == ("allow", None)
 
 
+async def test_a_body_that_waits_for_its_invitation_streams_too(home: Home) -> None:
+    async with (origin(echo) as url, inside(home, policy=policy(STREAMS)) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(url, f"{CHUNKED}\r\nExpect: 100-Continue"))
+        async with asyncio.timeout(SECONDS):
+            invitation = await reader.readuntil(b"\r\n\r\n")
+            writer.write(SECRET)
+            answer = await reader.readuntil(b"0\r\n\r\n")
+
+        assert invitation == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"secret" in answer
+        assert (await outcome(place))["result"] == "completed"
+        assert place.entries("fault") == []
+
+
 async def test_a_body_that_streams_waits_for_its_durable_decision(home: Home) -> None:
     async with raw_origin() as raw, inside(home, policy=policy(STREAMS)) as place, connection(place) as (_, writer):
         commit, durable = place.lane.commit, asyncio.Event()
@@ -256,6 +272,26 @@ async def test_a_body_that_streams_is_cut_where_it_grows_too_large(home: Home) -
         assert (told["result"], told["code"]) == ("cut", "BODY_TOO_LARGE")
         assert got.count(b"0123456789") <= 10
         assert not got.endswith(b"0\r\n\r\n")
+
+
+async def test_an_event_stream_says_that_the_body_it_answers_has_grown_too_large(home: Home) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n")
+        await reader.read()
+
+    async with (origin(answer) as url, inside(home, policy=policy(STREAMS, "max-request: 10")) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(url, CHUNKED))
+        async with asyncio.timeout(SECONDS):
+            await reader.readuntil(b"data: first\n\n")
+            writer.write(b"b\r\n01234567890\r\n")
+            got = await reader.read()
+
+        name, _, data = got.strip().partition(b"\ndata: ")
+        assert (name, json.loads(data)["detail"]) == (
+            b"event: error", "Governor ended POST to localhost: its body is larger than 10 bytes (local)")
+        assert ((await outcome(place))["result"], (await outcome(place))["code"]) == ("cut", "BODY_TOO_LARGE")
 
 
 async def test_a_request_that_streams_and_is_refused_brings_no_byte_to_its_origin(home: Home) -> None:
