@@ -165,8 +165,7 @@ class Judge:
             judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
             if judged.verdict.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)
-                judged = await self._concluded(governed, connection, flow, judged, started)
-                return replace(judged, sent=_invited_fingerprint(flow.request))
+                return await self._concluded(governed, connection, flow, judged, started)
         self._bodies.expect(flow, agent.id, known.max_request)
         return None
 
@@ -438,15 +437,6 @@ def fingerprint(request: http.Request) -> tuple[object, ...]:
     data = request.data
     return (data.host, data.port, data.scheme, data.method, data.authority, data.path, data.headers.fields,
             data.content, data.trailers)
-
-
-def _invited_fingerprint(request: http.Request) -> tuple[object, ...]:
-    """The fingerprint once mitmproxy has invited the body, which it does behind the hook at the headers."""
-    if request.headers.get("expect", "").lower() != "100-continue":
-        return fingerprint(request)
-    invited = request.copy()
-    del invited.headers["expect"]
-    return fingerprint(invited)
 
 
 def _is_local(address: Address) -> bool:
