@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from time import monotonic
 
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server import ConnectionHandler
 
@@ -116,11 +116,11 @@ class ClientHooks:
         if found is not None:
             found[1].end(result, code)
 
-    def pause(self, client: Client, seconds: float) -> None:
-        """Read nothing more from a client for a while."""
+    def pause(self, client: Client, end: Connection, seconds: float) -> None:
+        """Read nothing more from this end of a client's connections for a while."""
         found = self._clients.of(client)
         if found is not None:
-            backpressure.pause(found[0], seconds)
+            backpressure.pause(found[0], seconds, end)
 
     async def unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._clients.known(handler), request.flow

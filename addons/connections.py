@@ -62,6 +62,8 @@ class ClientConnection:
     entered: bool = False
     """Something has come through its tunnel."""
     close_at: float | None = None
+    gone: bool = False
+    """Its client has left, or was made to leave."""
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""
