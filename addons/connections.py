@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from time import monotonic
+from typing import Protocol
 
 from mitmproxy import connection, http
 from mitmproxy.proxy.server import ConnectionHandler
@@ -28,8 +29,14 @@ class Pinned:
     used: float
 
 
-def _never_paused(_: float) -> None:
+def _never_paused(_: float, __: connection.Connection | None = None) -> None:
     """A replay has nobody to read from."""
+
+
+class Pause(Protocol):
+    """Reads nothing from one end, or the client, for so many seconds."""
+
+    def __call__(self, seconds: float, end: connection.Connection | None = None, /) -> None: ...
 
 
 @dataclass(slots=True)
@@ -66,8 +73,9 @@ class ClientConnection:
     entered: bool = False
     """Something has come through its tunnel."""
     close_at: float | None = None
-    pause: Callable[[float], None] = _never_paused
-    """Reads nothing from the client for so many seconds."""
+    pause: Pause = _never_paused
+    gone: bool = False
+    """Its client has left, or was made to leave."""
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""

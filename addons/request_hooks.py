@@ -112,7 +112,8 @@ class RequestHooks:
             raise incoming.fault
         connection.forget(flow)
         connection.requests += 1
-        judged = await self._judge.body_refused(connection, flow, incoming)
+        with backpressure.held(handler):
+            judged = await self._judge.body_refused(connection, flow, incoming)
         self._replies.send_now(handler, flow, self._replies.refusal_of(judged, flow))
         self._replies.show(flow, judged)
 

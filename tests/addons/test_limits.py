@@ -6,10 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from addons.crashes import CrashedLayer
+from addons.gate import end
 from addons.home import Home
 from tests.addons.inside import SECONDS, Inside, get, inside, raw_origin
 from tests.addons.test_request_bodies import connection, first_line, post
@@ -374,3 +377,29 @@ async def test_a_whole_answer_ends_the_body_that_still_streams(home: Home) -> No
         assert [entry["code"] for entry in await place.wait_for("decision", 2)] == ["ALLOW", "ALLOW"]
         assert [b"secret" in got for got in raw.received] == [False, False]
         assert place.entries("fault") == []
+
+
+async def test_a_verdict_that_comes_after_its_client_was_ended_leaves_nothing_open(home: Home) -> None:
+    """A crash ends a connection while another of its requests is judged: no count may stay behind."""
+    async with raw_origin() as raw, inside(home) as place, connection(place) as (_, writer):
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def resolve(_: str) -> Any:
+            asked.set()
+            await answered.wait()
+            return (ip_address("127.0.0.1"),)
+
+        place.resolver.resolve = resolve  # type: ignore[method-assign]
+        writer.write(get(raw.url))
+        await asyncio.wait_for(asked.wait(), SECONDS)
+        ((handler, _),) = place.hooks.clients.items()
+        handler.layer = CrashedLayer(handler.layer.context)
+        end(handler)
+        async with asyncio.timeout(SECONDS):
+            while len(place.hooks.clients):
+                await asyncio.sleep(0.01)
+        answered.set()
+
+        assert (await outcome(place))["result"] == "aborted"
+        assert (len(place.outcomes), place.judge._in_flight._together) == (0, 0)
+        assert raw.received == []
