@@ -35,6 +35,10 @@ def hold(handler: ConnectionHandler, end: Connection | None = None) -> None:
     reading = _reading(handler, end)
     if reading is not None:
         reading.pause_reading()
+        reader = handler.transports[end].reader
+        if isinstance(reader, asyncio.StreamReader):
+            # It would resume what it has paused itself, as soon as its buffer is read.
+            reader._paused = False  # type: ignore[attr-defined]
 
 
 def read_little(handler: ConnectionHandler) -> None:

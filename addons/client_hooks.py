@@ -133,6 +133,18 @@ class ClientHooks:
         if connection is not None:
             connection.pause(seconds, end)
 
+    def hold(self, client: Client, end: Connection) -> None:
+        """Read nothing from this end of a client's connections until it is released."""
+        found = self._clients.of(client)
+        if found is not None:
+            backpressure.hold(found[0], end)
+
+    def release(self, client: Client, end: Connection) -> None:
+        """Go on reading from this end, where nobody else holds it."""
+        found = self._clients.of(client)
+        if found is not None:
+            backpressure.release(found[0], end)
+
     async def unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._clients.known(handler), request.flow
         connection.head_since, connection.close_at = None, monotonic() + LINGER_SECONDS

@@ -7,15 +7,22 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
+from mitmproxy.addons.tlsconfig import TlsConfig
 
 from addons.crashes import CrashedLayer
 from addons.gate import end
 from addons.home import Home
 from tests.addons.inside import SECONDS, Inside, get, inside, raw_origin
+from tests.addons.test_connection_log import fields, http2
 from tests.addons.test_request_bodies import connection, first_line, post
+from tests.addons.test_websocket_tls import contexts, trust_anybody
 
 RULE = """\
 version: 1
@@ -403,3 +410,40 @@ async def test_a_verdict_that_comes_after_its_client_was_ended_leaves_nothing_op
         assert (await outcome(place))["result"] == "aborted"
         assert (len(place.outcomes), place.judge._in_flight._together) == (0, 0)
         assert raw.received == []
+
+
+async def test_nothing_of_a_stream_reaches_an_origin_that_has_answered_whole(home: Home, tmp_path: Path) -> None:
+    """Over HTTP/2 trailers would follow even though they are refused."""
+    got: list[h2.events.Event] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        while data := await reader.read(65536):
+            for event in state.receive_data(data):
+                got.append(event)
+                if isinstance(event, h2.events.RequestReceived):
+                    state.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+            writer.write(state.data_to_send())
+
+    _, tls = contexts(tmp_path)
+    tls.set_alpn_protocols(["h2"])
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+    async with server, inside(home, TlsConfig(), policy=policy(STREAMS)) as place:
+        trust_anybody(tmp_path)
+        authority = f"localhost:{server.sockets[0].getsockname()[1]}"
+        client = await http2(place, authority)
+        client.state.send_headers(1, fields(**{":method": "POST", ":authority": authority}))
+        client.flush()
+        await outcome(place)
+        client.state.send_data(1, b"more")
+        client.state.send_headers(1, [("x-late", "secret")], end_stream=True)
+        client.flush()
+        async with asyncio.timeout(SECONDS):
+            while not any(isinstance(event, h2.events.StreamReset | h2.events.StreamEnded) for event in got):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+
+        assert not any(isinstance(event, h2.events.DataReceived | h2.events.TrailersReceived) for event in got)
+        assert [entry["code"] for entry in place.entries("decision")] == ["TUNNEL", "ALLOW"]
+        client.writer.close()
