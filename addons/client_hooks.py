@@ -129,21 +129,21 @@ class ClientHooks:
 
     def pause(self, client: Client, end: Connection, seconds: float) -> None:
         """Read nothing more from this end of a client's connections for a while."""
-        connection = self._clients.of(client)
-        if connection is not None:
-            connection.pause(seconds, end)
+        handler = self._clients.handler_of(client)
+        if handler is not None:
+            backpressure.pause(handler, seconds, end)
 
     def hold(self, client: Client, end: Connection) -> None:
         """Read nothing from this end of a client's connections until it is released."""
-        found = self._clients.of(client)
-        if found is not None:
-            backpressure.hold(found[0], end)
+        handler = self._clients.handler_of(client)
+        if handler is not None:
+            backpressure.hold(handler, end)
 
     def release(self, client: Client, end: Connection) -> None:
         """Go on reading from this end, where nobody else holds it."""
-        found = self._clients.of(client)
-        if found is not None:
-            backpressure.release(found[0], end)
+        handler = self._clients.handler_of(client)
+        if handler is not None:
+            backpressure.release(handler, end)
 
     async def unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._clients.known(handler), request.flow

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import groupby
 from time import monotonic
 from typing import Any
 
@@ -93,7 +94,7 @@ class BoundedConnection(BufferedH2Connection):
             raise TooMuch("a head that does not end")
         if self.relieved:
             self._relieve()
-        return events
+        return _gathered(events)
 
     def reset_stream(self, stream_id: int, error_code: int = 0) -> None:
         super().reset_stream(stream_id, error_code)
@@ -111,6 +112,24 @@ class BoundedConnection(BufferedH2Connection):
     def _waiting_bytes(self, stream_id: int) -> int:
         waiting = self.stream_buffers.get(stream_id, ())
         return sum(len(piece.data) + _PIECE_BYTES for piece in waiting)
+
+
+def _gathered(events: list[h2.events.Event]) -> list[h2.events.Event]:
+    """The events, with one for all pieces of a body that follow each other: each costs what a large one costs."""
+    gathered: list[h2.events.Event] = []
+    for stream_id, run in groupby(events, _stream_of_data):
+        pieces: list[Any] = list(run)
+        if stream_id is not None and len(pieces) > 1:
+            whole = pieces[-1]
+            whole.data = b"".join(piece.data for piece in pieces)
+            whole.flow_controlled_length = sum(piece.flow_controlled_length for piece in pieces)
+            pieces = [whole]
+        gathered += pieces
+    return gathered
+
+
+def _stream_of_data(event: h2.events.Event) -> int | None:
+    return event.stream_id if isinstance(event, h2.events.DataReceived) else None
 
 
 def _asks_nothing(event: h2.events.Event) -> bool:
