@@ -112,12 +112,12 @@ class AnswerHooks:
         return opened is not None and opened.streams and opened.passed is not None
 
     def ending_of(self, flow: http.HTTPFlow) -> Ending | None:
-        """How the answer ends that has gone over its cap; None where it goes on."""
+        """How an answer ends that has begun, once it or its request's body has gone over its cap; None: it goes on."""
         opened = self._outcomes.opened(flow)
         if opened is None or opened.passed is None or flow.response is None:
             return None
         self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
-        refused = self._replies.cut_short(flow, opened, f"the answer is larger than {opened.passed.most} bytes")
+        refused = self._replies.cut_short(flow, opened, f"{opened.larger} is larger than {opened.passed.most} bytes")
         if ending_words.takes_events(flow.response):
             return Ending(ending_words.sse(refused, self._judge.is_llm_host(flow.request.host)))
         if refusal.speaks_grpc(flow.request):

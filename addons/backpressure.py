@@ -1,6 +1,6 @@
-"""A client that goes on sending while a verdict or a connection is awaited: it has to wait, and nothing piles up.
+"""A peer that goes on sending while something is awaited: it has to wait, and nothing piles up.
 
-mitmproxy reads from a client whatever happens, and keeps what a layer that waits cannot take yet.
+mitmproxy reads from everyone whatever happens, and keeps what a layer that waits cannot take yet.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary, ref
 
+from mitmproxy.connection import Connection
 from mitmproxy.proxy.server import ConnectionHandler
 
 _READ_BYTES = 64 * 1024
 
-_holds: WeakKeyDictionary[ConnectionHandler, int] = WeakKeyDictionary()
+_holds: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -27,49 +28,55 @@ def held(handler: ConnectionHandler) -> Iterator[None]:
         release(handler)
 
 
-def hold(handler: ConnectionHandler) -> None:
-    """Read nothing more from the client until everyone who holds it has released it."""
-    _holds[handler] = _holds.get(handler, 0) + 1
-    reading = _reading(handler)
+def hold(handler: ConnectionHandler, end: Connection | None = None) -> None:
+    """Read nothing more from this end, or the client, until everyone who holds it has released it."""
+    end = end or handler.client
+    _holds[end] = _holds.get(end, 0) + 1
+    reading = _reading(handler, end)
     if reading is not None:
         reading.pause_reading()
+        reader = handler.transports[end].reader
+        if isinstance(reader, asyncio.StreamReader):
+            # It would resume what it has paused itself, as soon as its buffer is read.
+            reader._paused = False  # type: ignore[attr-defined]
 
 
 def read_little(handler: ConnectionHandler) -> None:
     """Take no more from the client at once than mitmproxy does: what is read ahead of it is kept for each client."""
-    reading = _reading(handler)
+    reading = _reading(handler, handler.client)
     if reading is not None:
         # 256 KiB in asyncio's selector transports, a private name in others.
         reading.max_size = _READ_BYTES  # type: ignore[attr-defined]
 
 
-def pause(handler: ConnectionHandler, seconds: float) -> None:
-    """Read nothing from the client for a while."""
-    hold(handler)
+def pause(handler: ConnectionHandler, seconds: float, end: Connection | None = None) -> None:
+    """Read nothing from this end, or the client, for a while."""
+    hold(handler, end)
     # Nobody is kept for that who is gone meanwhile.
-    asyncio.get_running_loop().call_later(seconds, _release_if_there, ref(handler))
+    asyncio.get_running_loop().call_later(seconds, _release_if_there, ref(handler), end)
 
 
-def _release_if_there(handler: ref[ConnectionHandler]) -> None:
+def _release_if_there(handler: ref[ConnectionHandler], end: Connection | None) -> None:
     there = handler()
     if there is not None:
-        release(there)
+        release(there, end)
 
 
-def release(handler: ConnectionHandler) -> None:
+def release(handler: ConnectionHandler, end: Connection | None = None) -> None:
     """End one hold."""
-    left = _holds.get(handler, 0) - 1
+    end = end or handler.client
+    left = _holds.get(end, 0) - 1
     if left > 0:
-        _holds[handler] = left
+        _holds[end] = left
         return
-    _holds.pop(handler, None)
-    reading = _reading(handler)
+    _holds.pop(end, None)
+    reading = _reading(handler, end)
     if reading is not None and not reading.is_closing():
         reading.resume_reading()
 
 
-def _reading(handler: ConnectionHandler) -> asyncio.ReadTransport | None:
-    transport = handler.transports.get(handler.client)
+def _reading(handler: ConnectionHandler, end: Connection) -> asyncio.ReadTransport | None:
+    transport = handler.transports.get(end)
     writer = transport.writer if transport is not None else None
     if not isinstance(writer, asyncio.StreamWriter):
         return None

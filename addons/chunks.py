@@ -1,7 +1,7 @@
-"""A request's chunked body in tiny chunks: read in turns, so that other clients have theirs.
+"""A chunked body in tiny chunks: read in turns, so that other clients have theirs.
 
 A chunk costs as much as a small request and can be one byte long, and mitmproxy works off all that lie in one read
-before it looks at anybody else.
+before it looks at anybody else. Requests and answers: an agent may have an origin of its own.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from typing import Any
 
 import h11
 from h11._readers import ChunkedReader
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.events import ConnectionClosed, DataReceived, Event, Wakeup
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http._http1 import Http1Connection, Http1Server
+from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 
 # In what is read at once, more than these fit only where they have less than 64 bytes each.
 IN_A_TURN = 1000
 PAUSE_SECONDS = 0.25
 
-type Pause = Callable[[Client, float], None]
+type Pause = Callable[[Client, Connection, float], None]
 
 _pause: Pause | None = None
 
 
 def install(pause: Pause) -> None:
-    """Read in turns; between them `pause` has nothing more read from the client. Installing again replaces it."""
+    """Read in turns; between them `pause` has nothing more read from that end. Installing again replaces it."""
     global _pause
     _pause = pause
     if not hasattr(Http1Server.read_body, "in_turns"):
         Http1Server.read_body = _around(Http1Connection.read_body)  # type: ignore[method-assign]
+        Http1Client.read_body = _around(Http1Connection.read_body)  # type: ignore[method-assign]
 
 
 class Gathering:
@@ -68,7 +69,7 @@ class Gathering:
 
 def _around(original: Any) -> Any:
     @wraps(original)
-    def read_body(self: Http1Server, event: Event) -> CommandGenerator[None]:
+    def read_body(self: Http1Connection, event: Event) -> CommandGenerator[None]:
         if isinstance(self.body_reader, ChunkedReader):
             self.body_reader = Gathering(self.body_reader)  # type: ignore[assignment]
         reader: Any = self.body_reader
@@ -84,15 +85,15 @@ def _around(original: Any) -> Any:
     return read_body
 
 
-def _turn(server: Http1Server, reader: Gathering, event: Event) -> CommandGenerator[None]:
+def _turn(side: Http1Connection, reader: Gathering, event: Event) -> CommandGenerator[None]:
     reader.left = IN_A_TURN
     if isinstance(event, Wakeup):
-        event = DataReceived(server.conn, b"")
-    yield from Http1Connection.read_body(server, event)
+        event = DataReceived(side.conn, b"")
+    yield from Http1Connection.read_body(side, event)
     if reader.left == 0:
         if _pause is not None:
-            _pause(server.context.client, PAUSE_SECONDS)
+            _pause(side.context.client, side.conn, PAUSE_SECONDS)
         yield commands.RequestWakeup(PAUSE_SECONDS)
     elif reader.closed is not None:
         closed, reader.closed = reader.closed, None
-        yield from server.state(closed)
+        yield from side.state(closed)

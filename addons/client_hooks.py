@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from functools import partial
 from time import monotonic
 
-from mitmproxy.connection import Client
+from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server import ConnectionHandler
 
@@ -127,11 +127,23 @@ class ClientHooks:
         if connection is not None:
             connection.end("protocol_error", Code.MALFORMED)
 
-    def pause(self, client: Client, seconds: float) -> None:
-        """Read nothing more from a client for a while."""
-        connection = self._clients.of(client)
-        if connection is not None:
-            connection.pause(seconds)
+    def pause(self, client: Client, end: Connection, seconds: float) -> None:
+        """Read nothing more from this end of a client's connections for a while."""
+        handler = self._clients.handler_of(client)
+        if handler is not None:
+            backpressure.pause(handler, seconds, end)
+
+    def hold(self, client: Client, end: Connection) -> None:
+        """Read nothing from this end of a client's connections until it is released."""
+        handler = self._clients.handler_of(client)
+        if handler is not None:
+            backpressure.hold(handler, end)
+
+    def release(self, client: Client, end: Connection) -> None:
+        """Go on reading from this end, where nobody else holds it."""
+        handler = self._clients.handler_of(client)
+        if handler is not None:
+            backpressure.release(handler, end)
 
     async def unreadable(self, handler: ConnectionHandler, request: Unreadable) -> None:
         connection, flow = self._clients.known(handler), request.flow

@@ -68,6 +68,8 @@ class ClientConnection:
     close_at: float | None = None
     pause: Callable[[float], None] = _never_paused
     """Reads nothing from the client for so many seconds."""
+    gone: bool = False
+    """Its client has left, or was made to leave."""
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""
@@ -108,13 +110,13 @@ class Clients:
     def __init__(self) -> None:
         self._of_handlers: dict[ConnectionHandler, ClientConnection] = {}
         # mitmproxy's layers know their client and no handler.
-        self._of_clients: dict[str, ClientConnection] = {}
+        self._of_clients: dict[str, ConnectionHandler] = {}
 
     def __len__(self) -> int:
         return len(self._of_handlers)
 
     def add(self, handler: ConnectionHandler, opened: ClientConnection) -> None:
-        self._of_handlers[handler] = self._of_clients[handler.client.id] = opened
+        self._of_handlers[handler], self._of_clients[handler.client.id] = opened, handler
 
     def remove(self, handler: ConnectionHandler) -> ClientConnection | None:
         """Forget a connection that has ended, and return it."""
@@ -129,8 +131,12 @@ class Clients:
         """The connection of a handler that must have one. Raises `KeyError`."""
         return self._of_handlers[handler]
 
-    def of(self, client: connection.Client) -> ClientConnection | None:
+    def handler_of(self, client: connection.Client) -> ConnectionHandler | None:
         return self._of_clients.get(client.id)
+
+    def of(self, client: connection.Client) -> ClientConnection | None:
+        handler = self.handler_of(client)
+        return None if handler is None else self._of_handlers[handler]
 
     def items(self) -> tuple[tuple[ConnectionHandler, ClientConnection], ...]:
         return tuple(self._of_handlers.items())

@@ -60,6 +60,11 @@ def _around(original: Any) -> Any:
     return state_stream_response_body
 
 
+def ending(flow: http.HTTPFlow) -> Ending:
+    """How the flow's answer ends now, of which a part has passed."""
+    return (_ending_of(flow) if _ending_of is not None else None) or Ending()
+
+
 def end(stream: HttpStream, ending: Ending) -> CommandGenerator[None]:
     """End the stream's answer, of which a part has passed."""
     client, server, number = stream.context.client, stream.context.server, stream.stream_id

@@ -42,6 +42,7 @@ from addons import (
     policy_store,
     request_bodies,
     settings,
+    slow_readers,
     socks5,
     trailers,
     websocket_layer,
@@ -210,6 +211,7 @@ class _Running:
         heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
         http2_limits.install(hooks.connections.protocol_broken)
         chunks.install(hooks.connections.pause)
+        slow_readers.install(hooks.connections.hold, hooks.connections.release)
         closing.install()
         websocket_layer.install(self._outcomes.watch)
         socks5.install()

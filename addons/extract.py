@@ -24,13 +24,14 @@ _OVERRIDING = frozenset(
     b"".join(parts)
     for name in _OVERRIDES
     for parts in product(*((b"-", b"_") if letter == ord("-") else (bytes((letter,)),) for letter in name)))
+BODYLESS = frozenset({"GET", "HEAD"})
+"""Methods whose bodies mean nothing: a server that reads one acts on more than its method and path."""
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _BREAK = re.compile(rb"[\r\n\0]")
 _CONTENT_TYPE = re.compile(rb"[\x21-\x7e]{0,127}")
 _UPGRADED = {"http": "ws", "https": "wss"}
 # Fields that whoever stands before the origin must not take out because `Connection` names them.
 _NOMINATED = re.compile(rb"(?i)(?:^|[,\s])(?:host|content-length|transfer-encoding)(?:[,\s]|$)")
-_BODYLESS = frozenset({"GET", "HEAD"})
 _HTTP_1, _HTTP_2 = (b"HTTP/1.1", b"HTTP/1.0"), (b"HTTP/2.0",)
 
 
@@ -82,7 +83,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int)
     method = data.method.decode("ascii").upper()
     _check_framing(headers.framing, body_bytes)
     facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type)
-    return Extracted(facts, headers.overrides or bool(body_bytes and method in _BODYLESS))
+    return Extracted(facts, headers.overrides or bool(body_bytes and method in BODYLESS))
 
 
 class _Headers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import groupby
 from time import monotonic
 from typing import Any
 
@@ -24,6 +25,9 @@ HEAD_BYTES = 64 * 1024
 RESETS, RESETS_PER_SECOND = 200, 20.0
 # gRPC measures its line with pings, a few for each round trip while much is read.
 IDLE_FRAMES, IDLE_FRAMES_PER_SECOND = 1000, 100.0
+RELIEVED_BYTES = 256 * 1024
+# What a piece costs beside its bytes.
+_PIECE_BYTES = 256
 _IDLE = (h2.events.PingReceived, h2.events.PingAckReceived, h2.events.PriorityUpdated, h2.events.RemoteSettingsChanged,
          h2.events.SettingsAcknowledged, h2.events.UnknownFrameReceived)
 
@@ -72,6 +76,8 @@ class BoundedConnection(BufferedH2Connection):
         now = monotonic()
         self._resets = Allowance(RESETS, RESETS_PER_SECOND, now)
         self._idle = Allowance(IDLE_FRAMES, IDLE_FRAMES_PER_SECOND, now)
+        self.relieved: dict[int, Callable[[], None]] = {}
+        """Whom to tell that little of a stream waits for its window any more, by the stream; each is told once."""
 
     def receive_data(self, data: bytes) -> Any:
         events = super().receive_data(data)
@@ -86,7 +92,44 @@ class BoundedConnection(BufferedH2Connection):
         unfinished = self.incoming_buffer._headers_buffer
         if unfinished and sum(len(frame.data) for frame in unfinished) > HEAD_BYTES:
             raise TooMuch("a head that does not end")
-        return events
+        if self.relieved:
+            self._relieve()
+        return _gathered(events)
+
+    def reset_stream(self, stream_id: int, error_code: int = 0) -> None:
+        super().reset_stream(stream_id, error_code)
+        self._relieve()
+
+    def waits(self, stream_id: int, most: int) -> bool:
+        """True when more than so many bytes of this stream wait for its window, and nobody is to be told yet."""
+        return stream_id not in self.relieved and self._waiting_bytes(stream_id) > most
+
+    def _relieve(self) -> None:
+        for stream_id in tuple(self.relieved):
+            if self._waiting_bytes(stream_id) < RELIEVED_BYTES:
+                self.relieved.pop(stream_id)()
+
+    def _waiting_bytes(self, stream_id: int) -> int:
+        waiting = self.stream_buffers.get(stream_id, ())
+        return sum(len(piece.data) + _PIECE_BYTES for piece in waiting)
+
+
+def _gathered(events: list[h2.events.Event]) -> list[h2.events.Event]:
+    """The events, with one for all pieces of a body that follow each other: each costs what a large one costs."""
+    gathered: list[h2.events.Event] = []
+    for stream_id, run in groupby(events, _stream_of_data):
+        pieces: list[Any] = list(run)
+        if stream_id is not None and len(pieces) > 1:
+            whole = pieces[-1]
+            whole.data = b"".join(piece.data for piece in pieces)
+            whole.flow_controlled_length = sum(piece.flow_controlled_length for piece in pieces)
+            pieces = [whole]
+        gathered += pieces
+    return gathered
+
+
+def _stream_of_data(event: h2.events.Event) -> int | None:
+    return event.stream_id if isinstance(event, h2.events.DataReceived) else None
 
 
 def _asks_nothing(event: h2.events.Event) -> bool:

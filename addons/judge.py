@@ -15,7 +15,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from addons import websocket_handshake
 from addons.connections import ClientConnection, connected_peers
 from addons.errors import AuditUnavailable
-from addons.extract import connect_target, extract, method_of
+from addons.extract import BODYLESS, connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
 from addons.in_flight import InFlight
@@ -160,7 +160,8 @@ class Judge:
         if known.refused is not None:
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
             return await self._written("request", governed, connection, flow, judged, started)
-        if known.may_stream:
+        # Whether such a method brings a body at all is a part of its verdict.
+        if known.may_stream and facts.method not in BODYLESS:
             judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
             if judged.verdict.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)

@@ -52,6 +52,11 @@ class OpenFlow:
     def measures(self) -> Measures:
         return self.judged.measures
 
+    @property
+    def larger(self) -> str:
+        """What it is that has gone over its cap."""
+        return "its body" if self.streams and self.passed is self.measures.max_request else "the answer"
+
     def upload(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
         self.bytes_up += len(chunk)
@@ -119,6 +124,9 @@ class Outcomes:
         opened = self._open[flow.id] = OpenFlow(
             flow, judged, decision, connection, body_bytes, monotonic(), streams)
         connection.open_flows.add(flow.id)
+        if connection.gone:
+            # Its layer may have crashed meanwhile, and nobody would tell of this flow's end.
+            self._end(flow.id, "aborted")
         return opened
 
     def opened(self, flow: http.HTTPFlow) -> OpenFlow | None:
@@ -200,7 +208,8 @@ class Outcomes:
         self._end(flow.id, "cut", code)
 
     def client_gone(self, connection: ClientConnection) -> None:
-        """Close whatever this client left open."""
+        """Close whatever this client left open, or opens yet by a verdict that is still awaited."""
+        connection.gone = True
         for flow_id in tuple(connection.open_flows):
             self._end(flow_id, "aborted")
 

@@ -134,6 +134,7 @@ def install(bodies: RequestBodies, is_too_large: IsTooLarge) -> None:
         HttpStream.state_stream_request_body = _metered(  # type: ignore[method-assign]
             HttpStream.state_stream_request_body)
         HttpStream.start_request_stream = _announced(HttpStream.start_request_stream)  # type: ignore[method-assign]
+        HttpStream.send_response = _final(HttpStream.send_response)  # type: ignore[method-assign]
 
 
 def _around(original: Any) -> Any:
@@ -161,6 +162,9 @@ def _metered(original: Any) -> Any:
         yield from original(self, event)
         if isinstance(event, RequestData) and _is_too_large is not None and _is_too_large(self.flow):
             yield SendHttp(RequestProtocolError(self.stream_id, "cut", ErrorCode.CANCEL), self.context.server)
+            if self.server_state == self.state_stream_response_body:
+                yield from cutting.end(self, cutting.ending(self.flow))
+                return
             answering = self.server_state == self.state_wait_for_response_headers
             yield BodyRefusedHook(self.flow)
             yield from early_answer.answer(self) if answering else cutting.end(self, cutting.Ending())
@@ -175,6 +179,19 @@ def _announced(original: Any) -> Any:
         yield StreamStartedHook(self.flow)
 
     return start_request_stream
+
+
+def _final(original: Any) -> Any:
+    """Have a whole answer end a request that still streams: its flow is over, and nothing may leave behind that."""
+    @wraps(original)
+    def send_response(self: HttpStream, already_streamed: bool = False) -> CommandGenerator[None]:
+        yield from original(self, already_streamed)
+        if self.client_state == self.state_stream_request_body and self.server_state == self.state_done:
+            self.client_state = self.state_errored
+            yield SendHttp(RequestProtocolError(self.stream_id, "answered", ErrorCode.CANCEL), self.context.server)
+            yield from self.flow_done()
+
+    return send_response
 
 
 def _complete(bodies: RequestBodies, original: Any, stream: HttpStream, event: Event) -> CommandGenerator[None]:

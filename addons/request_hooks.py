@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from time import monotonic
 
 from mitmproxy import http
@@ -16,7 +17,7 @@ from addons.faults import Faults, verdict_of
 from addons.gate import cut
 from addons.header_fields import not_ours
 from addons.holds import answerable
-from addons.judge import Judge
+from addons.judge import Judge, Judged, fingerprint
 from addons.outcomes import Outcomes, declared_bytes
 from addons.replies import Replies
 from addons.request_bodies import RequestBodies
@@ -58,7 +59,7 @@ class RequestHooks:
         connection.forget(flow)
         connection.requests += 1
         if judged.verdict.lets_through:
-            opened = self._outcomes.begin(flow, judged, connection, 0, streams=True)
+            opened = self._outcomes.begin(flow, _invited(judged, flow.request), connection, 0, streams=True)
             flow.request.stream = opened.upload
             # Until its connection stands, what comes of the body would pile up.
             backpressure.hold(handler)
@@ -111,7 +112,8 @@ class RequestHooks:
             raise incoming.fault
         connection.forget(flow)
         connection.requests += 1
-        judged = await self._judge.body_refused(connection, flow, incoming)
+        with backpressure.held(handler):
+            judged = await self._judge.body_refused(connection, flow, incoming)
         self._replies.send_now(handler, flow, self._replies.refusal_of(judged, flow))
         self._replies.show(flow, judged)
 
@@ -161,6 +163,15 @@ def _is_worth_judging_early(request: http.Request) -> bool:
     if length is not None:
         return length != "0" and ("expect" in headers or not length.isdecimal() or int(length) > _SMALL_BODY_BYTES)
     return "transfer-encoding" in headers or (request.is_http2 and request.data.method not in _BODILESS)
+
+
+def _invited(judged: Judged, request: http.Request) -> Judged:
+    """The verdict on a body that mitmproxy invites from here on; it takes that wish out of what it sends."""
+    if request.headers.get("expect", "").lower() != "100-continue":
+        return judged
+    sent = request.copy()
+    del sent.headers["expect"]
+    return replace(judged, sent=fingerprint(sent))
 
 
 def _make_sendable(request: http.Request, body_bytes: int) -> None:

@@ -47,10 +47,12 @@ def install() -> None:
 
 def _around(original: ReadBody) -> ReadBody:
     def read_body(self: Any, event: Event) -> CommandGenerator[None]:
-        reader, kind = self.body_reader, _trailers_of(self)
+        reader: Any = self.body_reader
+        kind = _trailers_of(self)
         for command in original(self, event):
             if isinstance(command, ReceiveHttp) and isinstance(command.event, self.ReceiveEndOfMessage):
-                trailers = getattr(reader, "trailers", None)
+                # The body of the next request can lie in the same read, and end within this one.
+                trailers, reader = getattr(reader, "trailers", None), None
                 if trailers:
                     yield ReceiveHttp(kind(command.event.stream_id, http.Headers(trailers)))
             yield command

@@ -11,7 +11,7 @@ from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import first_bytes, refusal, socks5
+from addons import backpressure, first_bytes, refusal, socks5
 from addons.connections import ClientConnection, Clients
 from addons.faults import Faults, Ungoverned
 from addons.judge import Judge
@@ -70,7 +70,8 @@ class TunnelHooks:
 
     async def socks5_auth(self, handler: ConnectionHandler, said: modes.Socks5AuthData) -> None:
         connection = self._clients.known(handler)
-        judged = await self._judge.credentials(connection, socks5.connect_flow(handler.client))
+        with backpressure.held(handler):
+            judged = await self._judge.credentials(connection, socks5.connect_flow(handler.client))
         said.valid = judged.verdict.lets_through
         if not said.valid:
             connection.requests += 1
@@ -83,7 +84,8 @@ class TunnelHooks:
     async def socks5_connect(self, handler: ConnectionHandler, wanted: socks5.Wanted) -> None:
         connection = self._clients.known(handler)
         connection.requests += 1
-        judged = await self._judge.connect(connection, wanted.flow)
+        with backpressure.held(handler):
+            judged = await self._judge.connect(connection, wanted.flow)
         if not judged.verdict.lets_through or judged.host is None or judged.port is None:
             wanted.reply = socks5.Reply.NOT_ALLOWED
             return

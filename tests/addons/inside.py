@@ -29,6 +29,7 @@ from addons import (
     origin_heads,
     policy_store,
     request_bodies,
+    slow_readers,
     socks5,
     trailers,
 )
@@ -238,6 +239,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
     http2_limits.install(hooks.connections.protocol_broken)
     chunks.install(hooks.connections.pause)
+    slow_readers.install(hooks.connections.hold, hooks.connections.release)
     closing.install()
     socks5.install()
     try:

@@ -57,3 +57,35 @@ async def test_trailers_behind_tiny_chunks_are_seen(home: Home) -> None:
         answer = await place.ask(get(origin.url, "Transfer-Encoding: chunked", method="POST") + body)
 
         assert answer.startswith(b"HTTP/1.1 403 Forbidden by Governor: TRAILERS\r\n")
+
+
+# Answers
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 11, 95])
+async def test_an_answer_in_tiny_chunks_arrives_whole_and_in_turns(home: Home, count: int) -> None:
+    async with (raw_origin(ANSWER + chunked(b"x" * count, 1)) as origin, inside(home) as place,
+                connection(place) as (reader, writer)):
+        for _ in range(2):
+            began = time.monotonic()
+            writer.write(post(origin.url, "Content-Length: 0"))
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), SECONDS)
+
+            assert answer.count(b"x") == count
+            assert time.monotonic() - began > (count - 1) // 10 * 0.02
+        assert len(origin.received) == 1
+
+
+async def test_an_answer_in_tiny_chunks_that_breaks_off_does_not_look_complete(home: Home) -> None:
+    async def leave(writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with raw_origin(ANSWER + b"1\r\nx\r\n" * 35, leave) as origin, inside(home) as place:
+        answer = await place.get(origin.url)
+
+        assert answer.partition(b"\r\n\r\n")[2].count(b"x") == 35
+        assert not answer.endswith(b"0\r\n\r\n")
+        assert (await place.wait_for("outcome"))[0]["result"] == "failed"

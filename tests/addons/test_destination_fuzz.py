@@ -464,9 +464,10 @@ async def test_a_grant_dials_what_was_judged_and_what_every_reader_of_urls_sees(
     kinds = Counter(cases[grant.case].kind for grant in watched.grants)
     assert wrong_dials(watched) == []
     assert wrong_readings(watched, cases) == []
-    # The case has shown something only where much was granted and much refused.
-    assert all(kinds[kind] > CASES * weight / 1000 for kind, (weight, _) in _KINDS.items())
-    assert watched.codes["DESTINATION_MISMATCH"] + watched.codes["NON_CANONICAL"] > CASES / 20
+    # Much was granted and much refused, or nothing was shown. A handful of cases can be all of a kind.
+    if CASES >= 1_000:
+        assert all(kinds[kind] > CASES * weight / 1000 for kind, (weight, _) in _KINDS.items())
+        assert watched.codes["DESTINATION_MISMATCH"] + watched.codes["NON_CANONICAL"] > CASES / 20
 
 
 def wrong_dials(watched: Watched) -> list[str]:

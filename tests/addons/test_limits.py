@@ -6,13 +6,23 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
+from mitmproxy.addons.tlsconfig import TlsConfig
 
+from addons.crashes import CrashedLayer
+from addons.gate import end
 from addons.home import Home
 from tests.addons.inside import SECONDS, Inside, get, inside, raw_origin
+from tests.addons.test_connection_log import fields, http2
 from tests.addons.test_request_bodies import connection, first_line, post
+from tests.addons.test_websocket_tls import contexts, trust_anybody
 
 RULE = """\
 version: 1
@@ -211,6 +221,22 @@ async def test_a_body_passes_while_it_comes_where_a_rule_says_so(home: Home) -> 
         assert (decision["verdict"], decision["in"]["body_bytes"]) == ("allow", None)
 
 
+async def test_a_body_that_waits_for_its_invitation_streams_too(home: Home) -> None:
+    async with (origin(echo) as url, inside(home, policy=policy(STREAMS)) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(url, f"{CHUNKED}\r\nExpect: 100-Continue"))
+        async with asyncio.timeout(SECONDS):
+            invitation = await reader.readuntil(b"\r\n\r\n")
+            writer.write(SECRET)
+            answer = await reader.readuntil(b"0\r\n\r\n")
+
+        assert invitation == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"secret" in answer
+        assert (await outcome(place))["result"] == "completed"
+        assert place.entries("fault") == []
+
+
 async def test_a_body_that_streams_waits_for_its_durable_decision(home: Home) -> None:
     async with raw_origin() as raw, inside(home, policy=policy(STREAMS)) as place, connection(place) as (_, writer):
         commit, durable = place.lane.commit, asyncio.Event()
@@ -258,6 +284,26 @@ async def test_a_body_that_streams_is_cut_where_it_grows_too_large(home: Home) -
         assert not got.endswith(b"0\r\n\r\n")
 
 
+async def test_an_event_stream_says_that_the_body_it_answers_has_grown_too_large(home: Home) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: first\n\n")
+        await reader.read()
+
+    async with (origin(answer) as url, inside(home, policy=policy(STREAMS, "max-request: 10")) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(url, CHUNKED))
+        async with asyncio.timeout(SECONDS):
+            await reader.readuntil(b"data: first\n\n")
+            writer.write(b"b\r\n01234567890\r\n")
+            got = await reader.read()
+
+        name, _, data = got.strip().partition(b"\ndata: ")
+        assert (name, json.loads(data)["detail"]) == (
+            b"event: error", "Governor ended POST to localhost: its body is larger than 10 bytes (local)")
+        assert ((await outcome(place))["result"], (await outcome(place))["code"]) == ("cut", "BODY_TOO_LARGE")
+
+
 async def test_a_request_that_streams_and_is_refused_brings_no_byte_to_its_origin(home: Home) -> None:
     async with (raw_origin() as raw, inside(home, policy=policy(STREAMS, "paths: [/ok]")) as place,
                 connection(place) as (reader, writer)):
@@ -300,3 +346,104 @@ async def test_another_addon_cannot_make_a_body_stream(home: Home) -> None:
 
         assert answer.startswith(b"HTTP/1.1 403 ")
         assert raw.received == []
+
+
+async def test_a_body_that_streams_is_invited(home: Home) -> None:
+    async with (raw_origin() as raw, inside(home, policy=policy(STREAMS)) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(raw.url, CHUNKED, "Expect: 100-continue"))
+        async with asyncio.timeout(SECONDS):
+            invited = await reader.readuntil(b"\r\n\r\n")
+        writer.write(SECRET)
+
+        assert invited.startswith(b"HTTP/1.1 100 ")
+        assert await first_line(reader) == b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_a_get_with_a_body_is_judged_whole_where_bodies_stream(home: Home) -> None:
+    async with (raw_origin() as raw, inside(home, policy=policy(STREAMS).replace("any", "[GET]")) as place,
+                connection(place) as (reader, writer)):
+        writer.write(get(raw.url, CHUNKED) + SECRET)
+
+        assert (await first_line(reader)).startswith(b"HTTP/1.1 403 ")
+        assert await decided(place) == ("deny", "METHOD_OVERRIDE", None)
+        assert raw.received == []
+
+
+async def test_a_whole_answer_ends_the_body_that_still_streams(home: Home) -> None:
+    """An origin may answer at once and go on reading: its flow is over in the log and no longer counted as open."""
+    async with (raw_origin() as raw, inside(home, policy=policy(STREAMS)) as place,
+                connection(place) as (reader, writer)):
+        writer.write(post(raw.url, CHUNKED))
+        async with asyncio.timeout(SECONDS):
+            await reader.readuntil(b"\r\n\r\nok")
+        await place.wait_for("outcome")
+        writer.write(b"6\r\nsecret\r\n0\r\nX-Late: secret\r\n\r\n" + post(raw.url, "Content-Length: 0"))
+
+        assert await first_line(reader) == b"HTTP/1.1 200 OK\r\n"
+        assert [entry["code"] for entry in await place.wait_for("decision", 2)] == ["ALLOW", "ALLOW"]
+        assert [b"secret" in got for got in raw.received] == [False, False]
+        assert place.entries("fault") == []
+
+
+async def test_a_verdict_that_comes_after_its_client_was_ended_leaves_nothing_open(home: Home) -> None:
+    """A crash ends a connection while another of its requests is judged: no count may stay behind."""
+    async with raw_origin() as raw, inside(home) as place, connection(place) as (_, writer):
+        asked, answered = asyncio.Event(), asyncio.Event()
+
+        async def resolve(_: str) -> Any:
+            asked.set()
+            await answered.wait()
+            return (ip_address("127.0.0.1"),)
+
+        place.resolver.resolve = resolve  # type: ignore[method-assign]
+        writer.write(get(raw.url))
+        await asyncio.wait_for(asked.wait(), SECONDS)
+        ((handler, _),) = place.hooks.clients.items()
+        handler.layer = CrashedLayer(handler.layer.context)
+        end(handler)
+        async with asyncio.timeout(SECONDS):
+            while len(place.hooks.clients):
+                await asyncio.sleep(0.01)
+        answered.set()
+
+        assert (await outcome(place))["result"] == "aborted"
+        assert (len(place.outcomes), place.judge._in_flight._together) == (0, 0)
+        assert raw.received == []
+
+
+async def test_nothing_of_a_stream_reaches_an_origin_that_has_answered_whole(home: Home, tmp_path: Path) -> None:
+    """Over HTTP/2 trailers would follow even though they are refused."""
+    got: list[h2.events.Event] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        while data := await reader.read(65536):
+            for event in state.receive_data(data):
+                got.append(event)
+                if isinstance(event, h2.events.RequestReceived):
+                    state.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+            writer.write(state.data_to_send())
+
+    _, tls = contexts(tmp_path)
+    tls.set_alpn_protocols(["h2"])
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+    async with server, inside(home, TlsConfig(), policy=policy(STREAMS)) as place:
+        trust_anybody(tmp_path)
+        authority = f"localhost:{server.sockets[0].getsockname()[1]}"
+        client = await http2(place, authority)
+        client.state.send_headers(1, fields(**{":method": "POST", ":authority": authority}))
+        client.flush()
+        await outcome(place)
+        client.state.send_data(1, b"more")
+        client.state.send_headers(1, [("x-late", "secret")], end_stream=True)
+        client.flush()
+        async with asyncio.timeout(SECONDS):
+            while not any(isinstance(event, h2.events.StreamReset | h2.events.StreamEnded) for event in got):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+
+        assert not any(isinstance(event, h2.events.DataReceived | h2.events.TrailersReceived) for event in got)
+        assert [entry["code"] for entry in place.entries("decision")] == ["TUNNEL", "ALLOW"]
+        client.writer.close()

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.e2e
 
 EVERYDAY = SCALE < 10
 SLICE_SECONDS = 0.7 if EVERYDAY else 3.0
-# In the everyday run one good slice of a few is enough; the full run looks at the median of all.
-PAIRS = 4 if EVERYDAY else 7
+# What the neighbour keeps is shown each time and judged in the full run alone: nothing timed gates a change.
+PAIRS = 1 if EVERYDAY else 7
 KEPT = 0.6
 OTHER_ADDRESS, THIRD_ADDRESS = "127.0.0.2", "127.0.0.3"
 # What a connection that only stands there costs, mitmproxy's part and ours.
@@ -129,7 +129,7 @@ MORE_FLOODS = ["denied requests on many connections", "idle connections", "heads
 @pytest.mark.parametrize("flood", FLOODS if EVERYDAY else FLOODS + MORE_FLOODS)
 def test_a_flood_costs_the_neighbour_little_and_the_log_less(flooded: Flooded, flood: str) -> None:
     kept: list[float] = []
-    while len(kept) < PAIRS and not (EVERYDAY and kept and kept[-1] > KEPT):
+    while len(kept) < PAIRS:
         alone, began = flooded.alone(), time.monotonic()
         with load.running(floods(flooded)[flood]) as counted:
             time.sleep(1.5 if "many" in flood else 0.5)
@@ -145,7 +145,7 @@ def test_a_flood_costs_the_neighbour_little_and_the_log_less(flooded: Flooded, f
         assert others <= (seconds + 1) * (2 * PER_SECOND + 5)
     print(f"{flood}: median {median(kept):.0%}")
 
-    assert (max(kept) if EVERYDAY else median(kept)) > KEPT
+    assert EVERYDAY or median(kept) > KEPT
 
 
 @pytest.mark.parametrize(("name", "jobs", "most"), [

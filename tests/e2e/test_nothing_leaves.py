@@ -142,8 +142,7 @@ WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version
 AUTHORITY = f"{ORIGIN}:{{trap}}"
 ALLOWED = f"http://{AUTHORITY}/allowed/x"
 
-# Each kind with the code it gets; None where no request comes of it and the connection ends or is answered by
-# mitmproxy itself.
+# Each kind with the code it gets; None where no request comes of it and the connection ends.
 KINDS: dict[str, tuple[str | None, Try]] = {
     "rule": ("RULE_DENY", plain("GET", "http://gist.example.org:{trap}/")),
     "rule in a tunnel": ("RULE_DENY", tunnelled("gist.example.org:{trap}", get("/", "gist.example.org:{trap}"))),
@@ -185,11 +184,12 @@ KINDS: dict[str, tuple[str | None, Try]] = {
     "a tunnel and nothing in it": (None, in_tunnel_bytes("secret-{n}.example.org:443", "")),
     "SSH in a tunnel": (None, in_tunnel_bytes(AUTHORITY, "SSH-2.0-OpenSSH_9.2\r\n")),
     "clear text in a tunnel": ("DEFAULT_DENY", in_tunnel_bytes(AUTHORITY, get("/denied"))),
-    "garbage": (None, raw("\x00\x01\x02 secret-{n}\r\n\r\n", HANG_SECONDS)),
-    "no Host": (None, raw("GET /allowed/x HTTP/1.1\r\n\r\n")),
-    "another scheme": (None, raw(f"GET ftp://{AUTHORITY}/ HTTP/1.1\r\nHost: {AUTHORITY}\r\n\r\n")),
-    "user information": (None, raw(f"GET http://secret-{{n}}@{AUTHORITY}/ HTTP/1.1\r\nHost: {AUTHORITY}\r\n\r\n")),
-    "two lengths": (None, raw(
+    "garbage": ("MALFORMED", raw("\x00\x01\x02 secret-{n}\r\n\r\n", HANG_SECONDS)),
+    "no Host": ("MALFORMED", raw("GET /allowed/x HTTP/1.1\r\n\r\n")),
+    "another scheme": ("MALFORMED", raw(f"GET ftp://{AUTHORITY}/ HTTP/1.1\r\nHost: {AUTHORITY}\r\n\r\n")),
+    "user information": ("MALFORMED", raw(
+        f"GET http://secret-{{n}}@{AUTHORITY}/ HTTP/1.1\r\nHost: {AUTHORITY}\r\n\r\n")),
+    "two lengths": ("MALFORMED", raw(
         f"POST {ALLOWED} HTTP/1.1\r\nHost: {AUTHORITY}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
         "0\r\n\r\n")),
     **{f"literal {literal}": ("PRIVATE_ADDRESS", plain("GET", f"http://{literal}:{{trap}}/allowed/x"))
@@ -256,7 +256,9 @@ def assert_accounted(sealed: Sealed, first: int, told: Counter[str | None]) -> N
     time.sleep(1.5)
     entries = [entry for entry in sealed.governor.entries() if entry["seq"] >= first]
     assert not [entry for entry in entries if entry["type"] == "fault"]
-    alone = Counter(entry["code"] for entry in entries if entry["type"] == "decision" and entry["verdict"] != "allow")
+    # A head of which no request can be made is its connection's.
+    alone = Counter(entry["code"] for entry in entries if entry.get("verdict", "allow") != "allow"
+                    or (entry["type"], entry.get("result")) == ("connection", "malformed"))
     counted = sum(count for entry in entries if entry["type"] == "refusals" for count in entry["counts"].values())
 
     assert counted == told.pop("REFUSAL_RATE")

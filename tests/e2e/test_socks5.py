@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -83,25 +82,12 @@ def origin(request: pytest.FixtureRequest, place: Place) -> Origin:
 
 
 @contextlib.contextmanager
-def tunnel(place: Place, host: str, port: int) -> Iterator[socket.socket]:
-    """A granted tunnel by name."""
-    with wire.dial(place.socks) as connection:
-        name = host.encode()
-        connection.sendall(b"\x05\x01\x00\x05\x01\x00\x03" + bytes((len(name),)) + name + struct.pack("!H", port))
-        answer = b""
-        while len(answer) < 12 and (more := connection.recv(12 - len(answer))):
-            answer += more
-        assert answer == b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
-        yield connection
-
-
-@contextlib.contextmanager
 def tls_tunnel(place: Place, host: str, port: int, server_name: str,
                alpn: str = "http/1.1") -> Iterator[ssl.SSLSocket]:
     context = wire.trusting(place.governor.ca)
     context.check_hostname = False
     context.set_alpn_protocols([alpn])
-    with (tunnel(place, host, port) as connection,
+    with (wire.socks5_connected(place.socks, host, port) as connection,
           context.wrap_socket(connection, server_hostname=server_name) as inside):
         yield inside
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import ssl
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,19 @@ def connected(port: int, authority: str, *headers: tuple[str, str]) -> Iterator[
         answer = send(connection, request("CONNECT", authority, (("Host", authority), *headers)), "CONNECT")
         if answer is None or answer.status != 200:
             raise Refused(answer)
+        yield connection
+
+
+@contextlib.contextmanager
+def socks5_connected(socks: int, host: str, port: int) -> Iterator[socket.socket]:
+    """A tunnel through the SOCKS5 proxy, by name and without credentials."""
+    with dial(socks) as connection:
+        name = host.encode()
+        connection.sendall(b"\x05\x01\x00\x05\x01\x00\x03" + bytes((len(name),)) + name + struct.pack("!H", port))
+        answer = b""
+        while len(answer) < 12 and (more := connection.recv(12 - len(answer))):
+            answer += more
+        assert answer == b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
         yield connection
 
 

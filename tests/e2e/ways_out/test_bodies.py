@@ -128,12 +128,12 @@ def test_a_body_whose_end_can_be_read_in_two_ways_hides_no_request(yard: Yard, r
         got = everything(connection, 0.5)
 
         sent = origin.everything
+        assert b"hidden" not in sent
         if sent:
-            assert sent.count(b"HTTP/1.1\r\n") == 1
+            assert sent.count(b" HTTP/1.1\r\n") == 1
             assert sent.lower().count(b"content-length:") + sent.lower().count(b"transfer-encoding:") == 1
-            assert b"hidden" not in sent.partition(b"\r\n\r\n")[0]
-        assert b"GET /denied/hidden" not in sent or sent.partition(b"\r\n\r\n")[2].startswith(b"0")
-    assert all(status >= 400 for status in statuses(got)) or sent
+        else:
+            assert all(status >= 400 for status in statuses(got))
 
 
 @pytest.mark.case(64)

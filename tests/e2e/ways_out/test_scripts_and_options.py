@@ -66,8 +66,8 @@ def test_a_changed_script_governs_until_the_process_ends(tmp_path: Path, change:
     tree = copy_of_the_tree(tmp_path)
     with serving() as origin, started(tmp_path, POLICY, root=tree) as governor:
         change(tree / "addons" / "governor.py")
-        statuses = set()
-        while governor.process.poll() is None:
+        statuses, deadline = set(), time.monotonic() + 15
+        while governor.process.poll() is None and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 answer = wire.ask(governor.port, wire.plain("GET", f"{origin.url}/denied/x"))
                 statuses.add(answer and answer.status)
