@@ -22,6 +22,9 @@ _FILES_EACH = 2
 _MOST_STALLED = 256
 # Longer than anybody waits: who would have to is dropped.
 _LONGEST_SECONDS = 2 * MOST_WAIT_SECONDS
+_TURN_SECONDS = 0.25
+# Half of what a body has that makes no progress.
+_LONGEST_TURN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,13 @@ class Admission:
     def turned_away(self) -> None:
         """A connection that had to wait for being dropped is."""
         self._stalled -= 1
+
+    def turn_seconds(self, address: str) -> float:
+        """When the next piece of work is due that one of an address's connections brings more of than it should.
+
+        One that has been given up still has megabytes waiting in the kernel, so that many short ones are as bad as one.
+        """
+        return max(_TURN_SECONDS, self._rate.wait_seconds(f"{address} turns", _LONGEST_TURN_SECONDS))
 
     def _dropped(self, source: str) -> Stall:
         self._rate.count(source, Code.BUSY)

@@ -20,15 +20,17 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Htt
 
 # In what is read at once, more than these fit only where they have less than 64 bytes each.
 IN_A_TURN = 1000
-PAUSE_SECONDS = 0.25
 
-type Pause = Callable[[Client, Connection, float], None]
+type Pause = Callable[[Client, Connection], float]
 
 _pause: Pause | None = None
 
 
 def install(pause: Pause) -> None:
-    """Read in turns; between them `pause` has nothing more read from that end. Installing again replaces it."""
+    """Read in turns; between them `pause` has nothing more read from that end, for as many seconds as it says.
+
+    Installing again replaces it.
+    """
     global _pause
     _pause = pause
     if not hasattr(Http1Server.read_body, "in_turns"):
@@ -91,9 +93,7 @@ def _turn(side: Http1Connection, reader: Gathering, event: Event) -> CommandGene
         event = DataReceived(side.conn, b"")
     yield from Http1Connection.read_body(side, event)
     if reader.left == 0:
-        if _pause is not None:
-            _pause(side.context.client, side.conn, PAUSE_SECONDS)
-        yield commands.RequestWakeup(PAUSE_SECONDS)
+        yield commands.RequestWakeup(0.0 if _pause is None else _pause(side.context.client, side.conn))
     elif reader.closed is not None:
         closed, reader.closed = reader.closed, None
         yield from side.state(closed)

@@ -127,6 +127,13 @@ class ClientHooks:
         if connection is not None:
             connection.end("protocol_error", Code.MALFORMED)
 
+    def next_turn(self, client: Client, end: Connection) -> float:
+        """Read nothing more from this end of a client's connections before its next turn, in so many seconds."""
+        connection = self._clients.of(client)
+        seconds = self._admission.turn_seconds("" if connection is None else connection.peer)
+        self.pause(client, end, seconds)
+        return seconds
+
     def pause(self, client: Client, end: Connection, seconds: float) -> None:
         """Read nothing more from this end of a client's connections for a while."""
         handler = self._clients.handler_of(client)

@@ -210,7 +210,7 @@ class _Running:
         backlog.install()
         heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
         http2_limits.install(hooks.connections.protocol_broken)
-        chunks.install(hooks.connections.pause)
+        chunks.install(hooks.connections.next_turn)
         slow_readers.install(hooks.connections.hold, hooks.connections.release)
         closing.install()
         websocket_layer.install(self._outcomes.watch)

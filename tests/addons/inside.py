@@ -238,7 +238,7 @@ def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
     backlog.install()
     heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
     http2_limits.install(hooks.connections.protocol_broken)
-    chunks.install(hooks.connections.pause)
+    chunks.install(hooks.connections.next_turn)
     slow_readers.install(hooks.connections.hold, hooks.connections.release)
     closing.install()
     socks5.install()

@@ -83,6 +83,15 @@ def test_a_source_of_garbage_waits_for_its_turn_until_too_many_wait(rate: Refusa
     assert doors.enter("127.0.0.2") is None
 
 
+def test_all_connections_of_an_address_share_its_turns(rate: RefusalRate) -> None:
+    doors = Admission(rate, 100_000)
+    turns = [doors.turn_seconds("127.0.0.2") for _ in range(10 * ANSWERS_PER_SECOND)]
+
+    assert turns[0] == turns[1] == admission._TURN_SECONDS
+    assert turns[-1] == pytest.approx(10)
+    assert doors.turn_seconds("127.0.0.3") == admission._TURN_SECONDS
+
+
 def test_the_soft_limit_on_files_is_raised_to_the_hard_one() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from addons import chunks
+from addons import admission, chunks
 from addons.home import Home
 from tests.addons.inside import SECONDS, get, inside, raw_origin
 from tests.addons.test_heads import connection
@@ -17,7 +17,7 @@ from tests.addons.test_request_bodies import chunked, post
 @pytest.fixture(autouse=True)
 def small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "IN_A_TURN", 10)
-    monkeypatch.setattr(chunks, "PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(admission, "_TURN_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 20, 95])
