@@ -129,16 +129,11 @@ class ClientHooks:
 
     def next_turn(self, client: Client, end: Connection) -> float:
         """Read nothing more from this end of a client's connections before its next turn, in so many seconds."""
-        connection = self._clients.of(client)
+        connection, handler = self._clients.of(client), self._clients.handler_of(client)
         seconds = self._admission.turn_seconds("" if connection is None else connection.peer)
-        self.pause(client, end, seconds)
-        return seconds
-
-    def pause(self, client: Client, end: Connection, seconds: float) -> None:
-        """Read nothing more from this end of a client's connections for a while."""
-        handler = self._clients.handler_of(client)
         if handler is not None:
             backpressure.pause(handler, seconds, end)
+        return seconds
 
     def hold(self, client: Client, end: Connection) -> None:
         """Read nothing from this end of a client's connections until it is released."""

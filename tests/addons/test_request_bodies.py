@@ -197,7 +197,7 @@ async def test_a_client_that_leaves_during_its_body_leaves_no_room_taken(home: H
             while place.bodies._room.held_bytes:
                 await asyncio.sleep(0.01)
 
-        assert place.entries("decision") == []
+        assert [entry["code"] for entry in await place.wait_for("decision")] == ["MALFORMED"]
 
 
 # The spool
