@@ -32,8 +32,8 @@ CONNECTIONS = 8
 # other 18,000). At the full count a leak of 350 bytes a request is more than this; objects are counted one by one.
 STAYS_WITHIN = 32 * MIB
 SECONDS = 20.0
-# Other clients' garbage, so that what limits one address leaves the other alone.
-GARBAGE_ADDRESS = "127.0.0.2"
+# Other clients' garbage, so that what limits one address leaves the others alone.
+GARBAGE_ADDRESSES = tuple(f"127.0.0.{number}" for number in range(2, 22))
 
 # Loaded into Governor's process: says what lives there, after a collection, when it is asked by a signal.
 LIVING = """
@@ -150,7 +150,8 @@ async def garbage(port: int, origin: int, numbers: Iterator[int]) -> None:
     for number in numbers:
         chance = Random(number)
         with contextlib.suppress(OSError):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(GARBAGE_ADDRESS, 0))
+            own = (GARBAGE_ADDRESSES[number % len(GARBAGE_ADDRESSES)], 0)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=own)
             writer.write(chance.choice(GARBAGES)(chance, origin))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(reader.read(65536), chance.choice((0.001, 0.02)))
