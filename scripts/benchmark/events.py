@@ -43,24 +43,30 @@ class Run:
 
 
 async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One stream of the origin: an event every `INTERVAL_SECONDS` until the client leaves."""
-    await reader.readuntil(b"\r\n\r\n")
+    """One stream of the origin: an event every `INTERVAL_SECONDS` until the client leaves.
+
+    The streams take turns, by the clock: where they fall together, an event waits for those before it.
+    """
+    head = await reader.readuntil(b"\r\n\r\n")
+    number = int(head.split(b" ", 2)[1].rpartition(b"/")[2])
     writer.write(_HEAD)
+    loop = asyncio.get_running_loop()
     try:
         while not reader.at_eof():
+            turn = loop.time() / INTERVAL_SECONDS - number / STREAMS
+            await asyncio.sleep((1 - turn % 1) * INTERVAL_SECONDS)
             event = b"data: %d\n\n" % time.perf_counter_ns()
             writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-            await asyncio.sleep(INTERVAL_SECONDS)
     finally:
         writer.close()
 
 
 async def _listen(run: Run, number: int) -> None:
-    """One stream of the client, begun so that the streams take turns."""
-    await asyncio.sleep(INTERVAL_SECONDS * number / STREAMS)
+    """One stream of the client."""
     reader, writer = await asyncio.open_connection("127.0.0.1", run.proxy_port)
     authority = f"localhost:{run.origin_port}"
-    writer.write(f"GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    writer.write(f"GET http://{authority}/{number} HTTP/1.1\r\nHost: {authority}\r\n"
+                 "Accept: text/event-stream\r\n\r\n".encode())
     try:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
         if b" 200 " not in head[:20]:
