@@ -82,7 +82,8 @@ def run_tests(python: Path, folder: Path) -> int:
     if str(ROOT) in origin:
         print(f"the sources are within reach: {origin}")
         return 1
-    pytest = [str(python), "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "-p", "no:cacheprovider"]
+    workers = str((os.cpu_count() or 1) + 1)
+    pytest = [str(python), "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", "-p", "no:cacheprovider"]
     chosen = ["-m", "not e2e and not wheel and not checkout", "tests/kernel", "tests/addons"]
     return subprocess.run([*pytest, *chosen], cwd=folder, env=environment, check=False).returncode
 
