@@ -156,13 +156,13 @@ def _is_worth_judging_early(request: http.Request) -> bool:
     A short one is read first: the form of a refusal can depend on it. What asks for another protocol is judged whole,
     because mitmproxy takes some of these wishes out on the way.
     """
-    headers = request.headers
-    if "upgrade" in headers:
+    present = {name.lower() for name, _ in request.data.headers.fields}
+    if b"upgrade" in present:
         return False
-    length = headers.get("content-length")
-    if length is not None:
-        return length != "0" and ("expect" in headers or not length.isdecimal() or int(length) > _SMALL_BODY_BYTES)
-    return "transfer-encoding" in headers or (request.is_http2 and request.data.method not in _BODILESS)
+    if b"content-length" in present:
+        length = request.headers["content-length"]
+        return length != "0" and (b"expect" in present or not length.isdecimal() or int(length) > _SMALL_BODY_BYTES)
+    return b"transfer-encoding" in present or (request.is_http2 and request.data.method not in _BODILESS)
 
 
 def _invited(judged: Judged, request: http.Request) -> Judged:
