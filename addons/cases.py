@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from addons.policy_files import load_policy, read
 from addons.yaml_nodes import compose
-from kernel.document import Keys, Node, Reader, quote
+from kernel import times
+from kernel.document import Keys, Node, Reader, Scalar, quote
 from kernel.errors import NonCanonical, PolicyError
 from kernel.facts import Address, RequestFacts
 from kernel.match import Index
@@ -19,8 +21,8 @@ from kernel.verdict import Action, Code
 _FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
 _CASE = Keys(
     "a case",
-    now=frozenset({"name", "agent", "method", "url", "address", "body", "expect", "rule", "code"}),
-    later=frozenset({"at", "headers", "content-type"}),
+    now=frozenset({"name", "agent", "method", "url", "address", "at", "body", "expect", "rule", "code"}),
+    later=frozenset({"headers", "content-type"}),
     required=("name", "method", "url", "expect"),
 )
 _ANSWERS = {Action.ALLOW.value, Action.DENY.value}
@@ -121,8 +123,10 @@ def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None])
     method, url = texts.get("method"), texts.get("url")
     if method is None or url is None:
         return None
+    at, body = found.get("at"), (texts.get("body") or "").encode()
+    moment = reader.parsed("E212", at, times.moment) if isinstance(at, Scalar) and at.text else None
     try:
-        return facts_of(texts.get("agent") or "local", method, url, len((texts.get("body") or "").encode()))
+        return facts_of(texts.get("agent") or "local", method, url, len(body), at=moment or int(time.time()))
     except NonCanonical as refused:
         reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
         return None

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 
 from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
@@ -86,10 +86,11 @@ class Judge:
 
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
-                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror) -> None:
+                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror,
+                 clock: Callable[[], float] = time) -> None:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
-        self._bodies, self._in_flight, self._mirror = bodies, in_flight, mirror
+        self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -149,7 +150,8 @@ class Judge:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
             return await self._written("request", governed, connection, flow, judged, started)
         try:
-            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0).facts
+            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0,
+                            int(self._clock())).facts
         except NonCanonical as error:
             judged = _non_canonical(error, agent, flow, connection)
             return await self._written("request", governed, connection, flow, judged, started)
@@ -225,7 +227,7 @@ class Judge:
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
                       governed: Governed, agent: Agent, body_bytes: int) -> Judged:
         try:
-            found = extract(flow, agent, connection.tunnel is not None, body_bytes)
+            found = extract(flow, agent, connection.tunnel is not None, body_bytes, int(self._clock()))
         except NonCanonical as error:
             return _non_canonical(error, agent, flow, connection)
         facts = found.facts

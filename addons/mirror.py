@@ -120,7 +120,7 @@ class Mirror:
         method, url = asked
         governed = self._governed()
         try:
-            question = facts_of(facts.agent.id, method, url)
+            question = facts_of(facts.agent.id, method, url, at=facts.at)
         except NonCanonical as error:
             verdict = Verdict(Action.DENY, error.code, reason=error.problem)
             return _told(_verdict(verdict, method, "", governed.policy.contact))

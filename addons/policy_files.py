@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from addons.errors import GovernorError
+from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
 from kernel.compiler import Compiled, compile_policy
@@ -32,7 +34,7 @@ def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset(
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
-        return compile_policy(documents, ranges, digest, known_agents)
+        return compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kernel.address import RangeSet
 from kernel.facts import UPGRADES
 from kernel.glob import PathSet
+from kernel.hours import HORIZON_SECONDS
 from kernel.pattern import ANONYMOUS, agent_matches
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from kernel.facts import Address, Host
+    from kernel.hours import Window
     from kernel.policy import AgentPattern, Conditions, PathGlob, PortRange
 
 # What a request is, but for its destination and path: agent id, method, scheme, port.
@@ -87,10 +89,32 @@ def _port_set(ranges: tuple[PortRange, ...]) -> Container[int]:
     return spans[0] if len(spans) == 1 else frozenset(chain(*spans))
 
 
+class Phase:
+    """Whether the hours of some conditions have come and their end has not: as it is at the moment asked last."""
+
+    __slots__ = ("_where", "now", "waits")
+
+    def __init__(self, where: Conditions) -> None:
+        self._where = where
+        self.now = self.waits = False
+
+    def turn(self, at: int) -> int:
+        """Go to a moment. Tells the next one at which the answer may be another."""
+        expires, window = self._where.expires, self._where.when
+        if expires is not None and at >= expires:
+            self.now = self.waits = False
+            return at + HORIZON_SECONDS
+        self.now = window is None or window.contains(at)
+        self.waits = not self.now
+        changes = at + HORIZON_SECONDS if window is None else window.changes(at)
+        return changes if expires is None else min(changes, expires)
+
+
 class Shared:
     """Gates and sets made once for all rules of a policy that say the same."""
 
     def __init__(self) -> None:
+        self.phases: dict[tuple[Window | None, int | None, bool], Phase] = {}
         self._gates: dict[object, Gate] = {}
         self._agents: dict[int, tuple[tuple[AgentPattern, ...], tuple[str, ...]]] = {}
         self._ranges: dict[int, tuple[AddressRange, RangeSet]] = {}
@@ -106,6 +130,16 @@ class Shared:
         if gate is None:
             gate = self._gates[key] = Gate(where, url, everyone=everyone, upgrades=upgrades)
         return gate
+
+    def phase(self, where: Conditions, *, of_grant: bool = False) -> Phase | None:
+        """The times of some conditions; None where they say none. Those of grants are kept apart from all others."""
+        if not where.has_time:
+            return None
+        key = (where.when, where.expires, of_grant)
+        phase = self.phases.get(key)
+        if phase is None:
+            phase = self.phases[key] = Phase(where)
+        return phase
 
     def ranges(self, spread: AddressRange) -> RangeSet:
         """The set of one range. Named ranges come as one object; it is kept, so that no other can have its id."""
@@ -146,11 +180,11 @@ def parents(name: str) -> list[str]:
 class Hole:
     """An `except:`. A range in its `to` judges the address of the point, for names as well as for literals."""
 
-    __slots__ = ("_address", "_gate", "_hosts", "_paths", "_ranges", "_to", "_urls")
+    __slots__ = ("_address", "_gate", "_hosts", "_paths", "_phase", "_ranges", "_to", "_urls")
 
     def __init__(self, where: Conditions, shared: Shared) -> None:
         self._gate, self._paths = shared.gate(where), path_set(where.paths)
-        self._address = shared.address(where)
+        self._address, self._phase = shared.address(where), shared.phase(where)
         items = where.to or ()
         self._to = where.to is not None
         self._hosts = HostSet(item for item in items if isinstance(item, HostPattern))
@@ -160,6 +194,8 @@ class Hole:
     def residue(self, shape: Shape, host: Host, text: str, segments: tuple[str, ...]) -> Residue | None:
         """What is left to ask of the address."""
         if not self._gate[shape] or (self._paths is not None and not self._paths.has(text, segments)):
+            return None
+        if self._phase is not None and not self._phase.now:
             return None
         if not self._to or host in self._hosts:
             return self._address
@@ -171,6 +207,8 @@ class Hole:
 
     def swallows(self, agent: str, host: Host, port: int) -> bool:
         """True when no request of the agent to this host and port escapes the hole."""
+        if self._phase is not None:
+            return False
         anywhere = not self._to or host in self._hosts
         return anywhere and self._gate.whole(agent, port) and self._paths is None and not self._address
 

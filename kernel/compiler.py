@@ -13,6 +13,7 @@ from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.errors import PolicyError
 from kernel.facts import Address
 from kernel.findings import Finding, Severity
+from kernel.hours import ONLY_UTC, Zones
 from kernel.measures import NOTHING_SAID
 from kernel.pattern import agent_pattern
 from kernel.policy import (
@@ -29,6 +30,7 @@ from kernel.policy import (
 )
 from kernel.question import judge_assertions
 from kernel.terms import check_upgrades, grant_terms, limit_terms
+from kernel.times import TimeReader
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
@@ -63,11 +65,16 @@ def compile_policy(
     named_ranges: Mapping[str, AddressRange],
     digest: str,
     known_agents: frozenset[str] = frozenset(),
+    zones: Zones = ONLY_UTC,
+    now: int = 0,
 ) -> Compiled:
-    """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding."""
+    """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding.
+
+    `now` only tells what has expired: whether a policy loads never hangs on the time.
+    """
     if len(files) != 1:
         raise PolicyError([_several(files)])
-    compiler = _Compiler(files[0], named_ranges, known_agents)
+    compiler = _Compiler(files[0], named_ranges, known_agents, zones, now)
     policy = compiler.policy(digest)
     _raise_errors(compiler.reader.findings)
     findings = [*compiler.reader.findings, *judge_assertions(policy)]
@@ -91,8 +98,11 @@ def _raise_errors(findings: Iterable[Finding]) -> None:
 class _Compiler:
     """Compiles one document. Its reader holds the findings."""
 
-    def __init__(self, document: Document, ranges: Mapping[str, AddressRange], known: frozenset[str]) -> None:
+    def __init__(
+        self, document: Document, ranges: Mapping[str, AddressRange], known: frozenset[str], zones: Zones, now: int
+    ) -> None:
         self.reader = Reader(document.file)
+        self._times = TimeReader(self.reader, zones, now)
         self._document, self._ranges, self._known = document, ranges, known
         self._names: dict[str, Node] = {}
 
@@ -103,7 +113,7 @@ class _Compiler:
         groups = self._groups(found.get("agents"))
         destinations = self._destinations(found.get("destinations"))
         names = Names(self._ranges, self._known, groups, destinations, identity.anonymous)
-        self._conditions = ConditionReader(self.reader, names)
+        self._conditions = ConditionReader(self.reader, names, self._times)
         rules = self._rules(found.get("rules"))
         nevers = self._nevers(found.get("never"), len(rules))
         return Policy(

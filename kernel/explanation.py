@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kernel.address import range_contains
 from kernel.decide import Judgement
 from kernel.facts import UPGRADES, Address, RequestFacts
+from kernel.hours import told
 from kernel.measures import Measures
 from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS, agent_matches, host_matches, path_matches
@@ -58,6 +59,8 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
     held = [rule for rule in policy.items if rule.name in judgement.groups]
     sentences = [f"Except this request from {_called(rule)} ({rule.position}): it refuses what others allow."
                  for rule in held if rule.verb.refuses]
+    if verdict.code is Code.OUT_OF_HOURS:
+        return [f"Ask again when its hours have come: {verdict.reason}."]
     if verdict.code is Code.PRIVATE_ADDRESS and judgement.address is not None:
         inside = f"{judgement.address} is an inside address"
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
@@ -144,9 +147,17 @@ def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_
         yield f"the path is {facts.path.text} and it wants {_listed([glob.text for glob in where.paths])}"
     if where.address is not None and not any(range_contains(each, address) for each in where.address):
         yield f"the address is {address} and it wants {_listed([each.text for each in where.address])}"
+    yield from _untimely(where, facts.at)
     urls = [item for item in where.to or () if isinstance(item, UrlPattern)]
     if urls and len(urls) == len(where.to or ()) and not any(_fits_url(url, facts) for url in urls):
         yield f"the URL is another than {_listed([url.text for url in urls])}"
+
+
+def _untimely(where: Conditions, at: int) -> Iterator[str]:
+    if where.when is not None and not where.when.contains(at):
+        yield f"the time is {told(at)} and it wants {where.when}"
+    if where.expires is not None and at >= where.expires:
+        yield f"it ended at {told(where.expires)}"
 
 
 def _fits_url(url: UrlPattern, facts: RequestFacts) -> bool:

@@ -49,6 +49,7 @@ class RequestFacts:
     """One request as a policy can see it. `method` is upper-case, sizes are bytes.
 
     `scheme` is http or https, and for a request that asks to become a WebSocket ws or wss.
+    `at` is when it is judged, in seconds since 1970.
     """
 
     agent: Agent
@@ -60,6 +61,7 @@ class RequestFacts:
     query: str = ""
     body_bytes: int = 0
     content_type: str = ""
+    at: int = 0
 
     @property
     def url_bytes(self) -> int:

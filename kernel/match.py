@@ -51,7 +51,9 @@ class Pending(NamedTuple):
 class Entry:
     """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
 
-    __slots__ = ("_address", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "certain", "grants", "rule")
+    __slots__ = (
+        "_address", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "_phase", "certain", "grants", "rule",
+    )
 
     def __init__(self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared):
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
@@ -63,6 +65,7 @@ class Entry:
         globs = (rule.where.paths, None if url is None else (url.path,))
         self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
         self._address = shared.address(rule.where)
+        self._phase = shared.phase(rule.where, of_grant=self.grants)
         self._literal = self.grants and item is not None and isinstance(hosts_of(item), AddressRange)
 
     def features(self) -> Features:
@@ -79,6 +82,8 @@ class Entry:
         for paths in self._paths:
             if not paths.has(text, segments):
                 return None
+        if self._phase is not None and not self._phase.now:
+            return None
         if not self._holes:
             return Pending(self.rule, self.grants, self._address, ()) if self._address else self.certain
         left = [hole.residue(shape, host, text, segments) for hole in self._holes]
@@ -101,6 +106,8 @@ class Entry:
 
     def holds_always(self, agent: str, port: int) -> bool:
         """True when this entry holds for every request of the agent to this port, whatever the address."""
+        if self._phase is not None:
+            return False
         return self._gate.whole(agent, port) and not self._paths and not self._address and not self._holes
 
 
@@ -147,6 +154,11 @@ class Index:
                     if host.reach is not HostReach.EXACT:
                         below[host.name].append(entry)
         self._places.close()
+        self._phases = tuple(self._shared.phases.values())
+        self._of_grants = tuple([phase for (*_, of_grant), phase in self._shared.phases.items() if of_grant])
+        self.timed = bool(self._phases)
+        # Within [since, until) no time of the policy begins or ends.
+        self._since = self._until = 0
         self._exact = {name: bucket(entries) for name, entries in exact.items()}
         self._below = {name: bucket(entries) for name, entries in below.items()}
         self._everywhere = (bucket(everywhere),) if everywhere else ()
@@ -162,16 +174,50 @@ class Index:
 
     def by_name(self, facts: RequestFacts) -> Candidates:
         """What the request's own words say, before any address is known."""
+        if self.timed:
+            self._turn(facts.at)
         last = self._last
         if last is not None and last[0] is facts:
             return last[1]
+        found = self._candidates(facts)
+        self._last = (facts, found)
+        return found
+
+    def _turn(self, at: int) -> None:
+        """Have everything that has a time hold or not as it does at a moment."""
+        if not self._since <= at < self._until:
+            self._until = min([phase.turn(at) for phase in self._phases])
+            self._since = at
+
+    def _candidates(self, facts: RequestFacts) -> Candidates:
         buckets = self._named(facts.host)
         path = facts.path
         found: Candidates = (_reading(buckets, facts, path.text, path.segments),)
         if path.split is not None:
             found += (_reading(buckets, facts, joined(path.split), path.split),)
-        self._last = (facts, found)
         return found
+
+    def changes(self, at: int) -> int:
+        """The next moment at which something of this policy may begin or end to hold."""
+        self._turn(at)
+        return self._until
+
+    def out_of_hours(self, facts: RequestFacts, address: Address | None) -> list[Rule]:
+        """The grants that would hold if all hours of grants had come; at some address, where none is given."""
+        self._turn(facts.at)
+        waiting = [phase for phase in self._of_grants if phase.waits]
+        if not waiting:
+            return []
+        for phase in waiting:
+            phase.now = True
+        try:
+            candidates = self._candidates(facts)
+            held = self._possible_grants(candidates) if address is None else self.at(facts, candidates, address)
+        finally:
+            for phase in waiting:
+                phase.now = False
+        rules = [self.rules[number] for number in sorted(held)]
+        return [rule for rule in rules if rule.verb.grants and not rule.where.in_effect(facts.at)]
 
     def _named(self, host: Host) -> tuple[Bucket[Entry], ...]:
         """The buckets of the host's name and of what lies above it, and the one for every host."""

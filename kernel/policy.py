@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kernel.facts import Address
+from kernel.hours import Window
 from kernel.measures import NOTHING_SAID, Terms
 
 
@@ -114,7 +115,10 @@ class PortRange:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The keys of a rule, AND-ed; each list is an OR. None means the key says nothing (any)."""
+    """The keys of a rule, AND-ed; each list is an OR. None means the key says nothing (any).
+
+    `expires` is the first moment at which they no longer hold, in seconds since 1970.
+    """
 
     agents: tuple[AgentPattern, ...] | None = None
     to: tuple[Destination, ...] | None = None
@@ -123,6 +127,16 @@ class Conditions:
     schemes: frozenset[str] | None = None
     ports: tuple[PortRange, ...] | None = None
     paths: tuple[PathGlob, ...] | None = None
+    when: Window | None = None
+    expires: int | None = None
+
+    @property
+    def has_time(self) -> bool:
+        return self.when is not None or self.expires is not None
+
+    def in_effect(self, at: int) -> bool:
+        """True when neither its hours nor its end keep this from holding at a moment."""
+        return (self.expires is None or at < self.expires) and (self.when is None or self.when.contains(at))
 
 
 @dataclass(frozen=True, slots=True)

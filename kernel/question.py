@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from kernel import normal
@@ -12,16 +13,16 @@ from kernel.errors import NonCanonical
 from kernel.facts import Address, Agent, RequestFacts
 from kernel.findings import Finding, Severity, Witness
 from kernel.match import Index
-from kernel.policy import Assertion, Policy
+from kernel.policy import Assertion, Conditions, Policy, Rule
 
 STAND_IN = IPv4Address("192.0.32.8")
 """Stands for "some address of the public internet" where a name's address is not given. It is IANA's own."""
 
 
-def facts_of(agent: str, method: str, url: str, body_bytes: int = 0) -> RequestFacts:
+def facts_of(agent: str, method: str, url: str, body_bytes: int = 0, *, at: int = 0) -> RequestFacts:
     """The request as the matcher sees it. Raises `NonCanonical` for a URL that is refused whatever a policy says."""
     scheme, host, port, path, query = normal.url(url)
-    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query, body_bytes)
+    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query, body_bytes, at=at)
 
 
 def answer(index: Index, facts: RequestFacts, address: Address | None = None) -> Judgement:
@@ -33,11 +34,36 @@ def answer(index: Index, facts: RequestFacts, address: Address | None = None) ->
 
 
 def judge_assertions(policy: Policy) -> Iterator[Finding]:
-    """A finding for each assertion that does not hold, with the request that shows it."""
+    """A finding for each assertion that does not hold, with the request that shows it.
+
+    Whatever has a time is taken as it lets most through, so that a policy that loads today loads tomorrow: a grant as
+    if its hours had come and its end had not, a refusal as if it were over.
+    """
     if policy.assertions:
-        index = Index(policy)
+        index = Index(_most_generous(policy))
         for assertion in policy.assertions:
             yield from _judged(index, assertion)
+
+
+def _most_generous(policy: Policy) -> Policy:
+    if not any(where.has_time for rule in policy.items for where in (rule.where, *rule.holes)):
+        return policy
+    return replace(
+        policy,
+        rules=tuple(_timeless(rule) for rule in policy.rules if rule.verb.grants or not rule.where.has_time),
+        nevers=tuple(_timeless(never) for never in policy.nevers if not never.where.has_time),
+        limits=tuple(_timeless(limit) for limit in policy.limits if not limit.where.has_time),
+    )
+
+
+def _timeless(rule: Rule) -> Rule:
+    """A rule at its most generous: the holes of a grant are over, those of a refusal have come."""
+    holes = [hole for hole in rule.holes if not (rule.verb.grants and hole.has_time)]
+    return replace(rule, where=_at_any_time(rule.where), holes=tuple(map(_at_any_time, holes)))
+
+
+def _at_any_time(where: Conditions) -> Conditions:
+    return replace(where, when=None, expires=None)
 
 
 def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:

@@ -8,13 +8,13 @@ VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
 _LATER_CONDITIONS = frozenset({
-    "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "when",
-    "expires", "contains",
+    "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "contains",
 })
 _LATER_EFFECTS = frozenset({
     "risk", "quiet", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
 })
-_CONDITIONS = frozenset({"from", "to", "address", "methods", "paths", "ports", "schemes"})
+_TIMES = frozenset({"when", "expires"})
+_CONDITIONS = _TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
 
 SIZES = frozenset({"max-request", "max-response", "max-url"})
 # What only a grant says: in a refusal there is nothing to measure.
@@ -49,6 +49,7 @@ LIMIT = Keys(
     elsewhere={"from": 'say "for:" here: a limit is for agents, and grants them nothing', **_OF_AN_UPGRADE},
 )
 WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
+WHEN = Keys("when", now=frozenset({"days", "hours", "timezone", "not-on"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",

@@ -19,10 +19,11 @@ from addons.cases import Trial, tried
 from addons.home import Paths, home_folder
 from addons.policy_files import load_policy, shipped_policy
 from addons.verbs.output import console, print_json
+from kernel import times
 from kernel.compiler import Compiled
 from kernel.decide import Judgement
 from kernel.document import printable
-from kernel.errors import NonCanonical, PolicyError
+from kernel.errors import NonCanonical, PatternError, PolicyError
 from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
 from kernel.findings import Finding, Severity, Witness
@@ -234,14 +235,15 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--home", metavar="DIR", help="The home whose policy is asked. Before $GOVERNOR_HOME.")
 @click.option("--agent", default="local", show_default=True, metavar="A", help="Who asks.")
 @click.option("--address", metavar="IP", help="What the host resolves to. Without it: some address of the internet.")
+@click.option("--at", metavar="TIME", help="When it is asked, as 2026-12-31T18:00:00Z. Without it: now.")
 @click.option("--body", metavar="STRING|@FILE", help="The body of the request. Only its size matters yet.")
 @_json
 @click.argument("method")
 @click.argument("url")
 @click.pass_context
 def explain(
-    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, body: str | None,
-    as_json: bool, method: str, url: str,
+    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, at: str | None,
+    body: str | None, as_json: bool, method: str, url: str,
 ) -> None:
     """Say what would happen to a request, which rules hold for it, and what would let it through.
 
@@ -255,7 +257,8 @@ def explain(
     compiled = _asked_policy(file, home)
     if not _METHOD.fullmatch(method):
         raise click.BadParameter(f"{method} is not a method", param_hint="METHOD")
-    explained = _explained(compiled.policy, agent, method.upper(), url, _address(address), _body_bytes(body))
+    explained = _explained(
+        compiled.policy, agent, method.upper(), url, _address(address), _body_bytes(body), _moment(at))
     if as_json:
         print_json(_explanation(explained))
     else:
@@ -275,6 +278,13 @@ def _address(text: str | None) -> Address | None:
         return None if text is None else ip_address(text)
     except ValueError:
         raise click.BadParameter(f"{text} is not an address", param_hint="--address") from None
+
+
+def _moment(text: str | None) -> int:
+    try:
+        return int(time.time()) if text is None else times.moment(text)
+    except PatternError as refused:
+        raise click.BadParameter(str(refused), param_hint="--at") from None
 
 
 def _body_bytes(text: str | None) -> int:
@@ -298,10 +308,10 @@ class _Explained:
 
 
 def _explained(
-    asked: Policy, agent: str, method: str, url: str, address: Address | None, body_bytes: int
+    asked: Policy, agent: str, method: str, url: str, address: Address | None, body_bytes: int, at: int
 ) -> _Explained:
     try:
-        facts = facts_of(agent, method, url, body_bytes)
+        facts = facts_of(agent, method, url, body_bytes, at=at)
     except NonCanonical as refused:
         verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
         sentence = f"No policy can allow it: {refused.problem}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 PUBLIC = named_ranges(())["public-internet"]
 SEVERITY = [
-    Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.PRIVATE_ADDRESS,
-    Code.RULE_DENY, Code.NEVER,
+    {Code.ALLOW}, {Code.BODY_TOO_LARGE}, {Code.URL_TOO_LONG},
+    {Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.OUT_OF_HOURS}, {Code.PRIVATE_ADDRESS}, {Code.RULE_DENY}, {Code.NEVER},
 ]  # fmt: skip
 UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf}
 
@@ -43,12 +43,16 @@ class Point:
 def judge(policy: Policy, facts: RequestFacts, addresses: Sequence[Address], own: set[tuple[Address, int]]) -> Answer:
     """The strictest answer over all addresses; of equally strict refusals the one whose rule comes first."""
     answers = [_at_address(policy, facts, address, own) for address in addresses]
-    strictest = max(SEVERITY.index(answer.code) for answer in answers)
-    left = [answer for answer in answers if SEVERITY.index(answer.code) == strictest]
+    strictest = max(map(_severity, answers))
+    left = [answer for answer in answers if _severity(answer) == strictest]
     if left[0].code not in (Code.NEVER, Code.RULE_DENY):
         return left[0]
     order = [None, *(rule.name for rule in rules_of(policy))]
     return min(left, key=lambda answer: order.index(answer.rule))
+
+
+def _severity(answer: Answer) -> int:
+    return next(place for place, codes in enumerate(SEVERITY) if answer.code in codes)
 
 
 def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[tuple[Address, int]]) -> Answer:
@@ -61,7 +65,11 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
         for rule in held:
             if rule.verb is verb:
                 return Answer(code, rule.name, groups, address)
-    if not is_global(address) and not any(_was_written_for(rule, facts, address) for rule in held):
+    passes = [rule for rule in held if is_global(address) or _was_written_for(rule, facts, address)]
+    early = early_at(policy, facts, address)
+    if not passes and early:
+        return Answer(Code.OUT_OF_HOURS, early[0].name, groups, address)
+    if not is_global(address) and not passes:
         return Answer(Code.PRIVATE_ADDRESS, None, groups, address)
     if not held:
         code = Code.UPGRADE_REFUSED if facts.scheme in ("ws", "wss") else Code.DEFAULT_DENY
@@ -73,6 +81,21 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
         if size > most:
             return Answer(code, by, groups, address)
     return Answer(Code.ALLOW, held[0].name, groups, address)
+
+
+def early_at(policy: Policy, facts: RequestFacts, address: Address) -> list[Rule]:
+    """The grants that would hold here once their hours come, in the order in which they come."""
+    coming = []
+    for rule in rules_of(policy):
+        begins = rule.where.when.opens(facts.at) if rule.where.when is not None else None
+        if not rule.verb.grants or begins in (None, facts.at):
+            continue
+        if rule.where.expires is not None and rule.where.expires <= begins:
+            continue
+        timeless = replace(rule, where=replace(rule.where, when=None))
+        if holds(timeless, facts, address) and (is_global(address) or _was_written_for(rule, facts, address)):
+            coming.append((begins, rule.number, rule))
+    return [rule for *_, rule in sorted(coming)]
 
 
 def url_of(facts: RequestFacts) -> str:
@@ -136,6 +159,10 @@ def _holds_at(rule: Rule, point: Point) -> bool:
 
 def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> bool:
     facts = point.facts
+    if where.expires is not None and facts.at >= where.expires:
+        return False
+    if where.when is not None and not where.when.contains(facts.at):
+        return False
     if where.agents is not None and not any(_agent(pattern, facts.agent.id) for pattern in where.agents):
         return False
     if where.methods is not None and facts.method not in where.methods:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import date
 from ipaddress import ip_address
 
 from hypothesis import strategies as st
 
 from kernel.address import named_ranges
 from kernel.facts import Agent, RequestFacts
+from kernel.hours import UTC_ZONE, Window, Zone
 from kernel.measures import NOTHING_SAID, Rate, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
@@ -66,6 +68,22 @@ _schemes = st.none() | st.sampled_from(
 _rarely = st.none() | st.none() | st.none()
 
 
+# Around the turn of a Friday: a few hours in which everything below begins or ends once.
+FRIDAY = 1_767_913_200  # 2026-01-08T23:00:00Z, midnight in Berlin
+MOMENTS = [FRIDAY + 3600 * hour + second for hour in (-3, -1, 0, 1, 7, 12, 24) for second in (-1, 0)]
+ZONES = [UTC_ZONE, Zone("Berlin", (0,), (3600,)), Zone("put back", (0, FRIDAY + 3600), (7200, 3600))]
+windows = st.builds(
+    Window,
+    st.sampled_from([frozenset(range(7)), frozenset({4}), frozenset({3, 4}), frozenset({5, 6})]),
+    st.sampled_from([0, 60, 480, 1320]),
+    st.sampled_from([120, 360, 780, 1440]),
+    st.sampled_from(ZONES),
+    st.sampled_from([frozenset(), frozenset(), frozenset({date(2026, 1, 9).toordinal()})]),
+)
+_whens = st.none() | st.none() | st.none() | windows
+_ends = st.none() | st.none() | st.none() | st.none() | st.sampled_from(MOMENTS)
+
+
 def conditions(
     to: st.SearchStrategy[tuple[object, ...] | None] | None = None, paths: st.SearchStrategy[object] | None = None
 ) -> st.SearchStrategy[Conditions]:
@@ -79,6 +97,8 @@ def conditions(
         schemes=_rarely | _schemes,
         ports=_rarely | _some(ports),
         paths=_some(globs) if paths is None else paths,
+        when=_whens,
+        expires=_ends,
     )
 
 
@@ -150,8 +170,8 @@ open_policies = st.builds(_policy, st.lists(_open, min_size=2, max_size=8), _lim
 
 def requests(hosts: list[str] | None = None) -> st.SearchStrategy[RequestFacts]:
     return st.builds(
-        lambda agent, method, scheme, name, port, raw, query, body_bytes: RequestFacts(
-            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw), query, body_bytes
+        lambda agent, method, scheme, name, port, raw, query, body_bytes, at: RequestFacts(
+            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw), query, body_bytes, at=at
         ),
         st.sampled_from(AGENTS),
         st.sampled_from(["GET", "POST"]),
@@ -161,6 +181,7 @@ def requests(hosts: list[str] | None = None) -> st.SearchStrategy[RequestFacts]:
         raw_paths,
         st.sampled_from(["", "", "q", "q=12345678"]),
         st.sampled_from([0, 0, 0, 10, 11, 1000, 16 * _MIB, 16 * _MIB + 1, 40 * _MIB]),
+        st.sampled_from(MOMENTS),
     )
 
 

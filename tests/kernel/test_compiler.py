@@ -250,6 +250,19 @@ REFUSED = [
         "rules:\n  - {allow: x, to: example.org, methods: writes, websocket: {}}\n",
         "E112",
     ),
+    ("hours without a time zone", 'rules: [{deny: x, when: {hours: "08:00-18:00"}}]\n', "E104"),
+    ("a time zone alone", "rules: [{deny: x, when: {timezone: UTC}}]\n", "E104"),
+    ("a time zone that is none", "rules: [{deny: x, when: {days: mon, timezone: Europe/Berln}}]\n", "E213"),
+    ("a time zone with dots", "rules: [{deny: x, when: {days: mon, timezone: ../UTC}}]\n", "E213"),
+    ("a day that is none", "rules: [{deny: x, when: {days: monday, timezone: UTC}}]\n", "E214"),
+    ("days to nowhere", "rules: [{deny: x, when: {days: mon-, timezone: UTC}}]\n", "E214"),
+    ("an hour that is none", 'rules: [{deny: x, when: {hours: "08:00-24:01", timezone: UTC}}]\n', "E215"),
+    ("an hour of no length", 'rules: [{deny: x, when: {hours: "08:00-08:00", timezone: UTC}}]\n', "E215"),
+    ("an hour in words", "rules: [{deny: x, when: {hours: 8-18, timezone: UTC}}]\n", "E215"),
+    ("a day of no month", "rules: [{deny: x, when: {not-on: [2026-02-30], timezone: UTC}}]\n", "E212"),
+    ("an end in words", "rules: [{deny: x, expires: tomorrow}]\n", "E212"),
+    ("an end without a zone", 'rules: [{deny: x, expires: "2026-12-31T18:00:00"}]\n', "E212"),
+    ("an end in another age", "rules: [{deny: x, expires: 2400-01-01}]\n", "E212"),
     ("an identity source of a later version", "identity: {cert: yes}\n", "E180"),
     ("an identity source switched off", "identity: {proxy-auth: no}\n", "E102"),
     ("anonymous said differently", "identity: {anonymous: yes}\n", "E102"),
@@ -292,8 +305,6 @@ LATER = {
         "git",
         "graphql",
         "credentials",
-        "when",
-        "expires",
         "risk",
         "quiet",
         "secret-paths",
@@ -356,13 +367,14 @@ DOUBTFUL = [
     ("anonymous where nobody is", "rules:\n  - deny: x\n    from: anonymous\n", "W121"),
     ("a host of one label", "rules:\n  - deny: x\n    to: intranet\n", "W105"),
     ("a misspelt method", "rules:\n  - deny: x\n    methods: [DELTE]\n", "W207"),
+    ("a rule that has expired", "rules: [{deny: x, expires: 1970-01-01}]\n", "W306"),
     ("a range in an allow", "rules:\n  - allow: x\n    to: 10.0.0.0/8\n    methods: any\n", "I108"),
 ]
 
 
 @pytest.mark.parametrize(("text", "code"), [pytest.param(text, code, id=name) for name, text, code in DOUBTFUL])
 def test_what_is_doubtful_loads_and_is_told(text, code):
-    assert [finding.code for finding in compiled(text).findings] == [code]
+    assert [finding.code for finding in compiled(text, now=86400).findings] == [code]
 
 
 QUIET = [

@@ -18,6 +18,7 @@ from tests.conftest import scaled
 from tests.kernel import reference_matcher as reference
 from tests.kernel.strategies import (
     ADDRESSES,
+    MOMENTS,
     PUBLIC_ADDRESSES,
     answers,
     crowded_policies,
@@ -44,10 +45,22 @@ def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_
         found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address)
         assert found == wanted
         assert judged.verdict.lets_through == (wanted.code is Code.ALLOW)
-        if judged.verdict.rule or not own:
+        out_of_hours = judged.verdict.code is Code.OUT_OF_HOURS
+        if not out_of_hours and (judged.verdict.rule or not own):
             assert _again(by_name, facts, judged) == judged.verdict
         if judged.verdict.lets_through:
+            _lasts(policy, index, facts, addresses, own, judged)
             _measures_agree(policy, facts, addresses, judged.measures)
+
+
+def _lasts(policy: Policy, index: Index, facts: RequestFacts, addresses: list[Address],
+           own: frozenset[tuple[Address, int]], judged: Judgement) -> None:
+    """Until its time is over, the judgement stays the same."""
+    assert (judged.until is None) == (not index.timed)
+    for at in MOMENTS:
+        if facts.at <= at and (judged.until is None or at < judged.until):
+            later = reference.judge(policy, replace(facts, at=at), addresses, set(own))
+            assert (later.code, later.groups) == (judged.verdict.code, judged.groups)
 
 
 def _again(rules: dict[str, Rule], facts: RequestFacts, judged: Judgement) -> Verdict:
@@ -114,10 +127,11 @@ def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy
         elif early is not None:
             assert early.address is None
             assert all(answer.code is not Code.ALLOW for answer in later)
-            assert _again({rule.name: rule for rule in policy.items}, facts, early) == early.verdict
-            # A size is refused under the most generous grant that any address could bring.
+            out_of_hours = early.verdict.code is Code.OUT_OF_HOURS
+            assert out_of_hours or _again({rule.name: rule for rule in policy.items}, facts, early) == early.verdict
+            # A size is refused under the most generous grant that any address could bring, and so is a time.
             by_size = early.verdict.code in (Code.BODY_TOO_LARGE, Code.URL_TOO_LONG)
-            assert by_size or all(early.verdict.rule in (None, *answer.groups) for answer in later)
+            assert by_size or out_of_hours or all(early.verdict.rule in (None, *answer.groups) for answer in later)
 
 
 @settings(max_examples=scaled(40))
@@ -138,7 +152,8 @@ def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data
             assert early is not None
             assert (early.verdict.code, early.verdict.rule) == (wanted.code, wanted.rule)
             assert early.groups == wanted.groups
-            assert _again({rule.name: rule for rule in index.rules}, facts, early) == early.verdict
+            out_of_hours = early.verdict.code is Code.OUT_OF_HOURS
+            assert out_of_hours or _again({rule.name: rule for rule in index.rules}, facts, early) == early.verdict
 
 
 @settings(max_examples=scaled(40))
