@@ -30,6 +30,7 @@ from kernel import entry
 from kernel.decide import Judgement, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
+from kernel.match import Index
 from kernel.measures import DEFAULT, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Verdict
 
@@ -66,6 +67,19 @@ class Judged:
     sent: tuple[object, ...] | None = None
     """The request as it was read for this verdict: another one may not be sent under it."""
     open_ended: bool = False
+    index: Index | None = None
+    """The policy that gave the verdict, where it may say another thing at another time."""
+
+    @property
+    def until(self) -> int | None:
+        """When the verdict must be asked for again, in seconds since 1970; None where it stands for good."""
+        return self.judgement.until if self.judgement and self.index else None
+
+    def later(self, at: int) -> Judgement | None:
+        """What the same policy says of the same request at another second; None where that hangs on no time."""
+        if self.until is None or self.index is None or self.facts is None:
+            return None
+        return address_stage(self.index, replace(self.facts, at=at), self.addresses, frozenset())
 
     @property
     def measures(self) -> Measures:
@@ -250,7 +264,8 @@ class Judge:
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
             judgement = address_stage(governed.index, facts, addresses, self._own(facts.port, addresses))
         verdict = _OVERRIDE if overridden and judgement.verdict.lets_through else judgement.verdict
-        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent)
+        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent,
+                      index=governed.index if governed.index.timed else None)
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
                          facts: RequestFacts) -> tuple[Address, ...]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 PUBLIC = named_ranges(())["public-internet"]
 SEVERITY = [
     {Code.ALLOW}, {Code.BODY_TOO_LARGE}, {Code.URL_TOO_LONG},
-    {Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.OUT_OF_HOURS}, {Code.PRIVATE_ADDRESS}, {Code.RULE_DENY}, {Code.NEVER},
+    {Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.OUT_OF_HOURS}, {Code.PRIVATE_ADDRESS}, {Code.RULE_DENY},
+    {Code.NEVER},
 ]  # fmt: skip
 UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf}
 

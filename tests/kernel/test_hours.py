@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -72,7 +73,7 @@ def test_the_spans_are_the_moments_inside_in_order_and_apart(window, start, leng
     spans = list(window.spans(start, start + length))
 
     assert all(begin < stop for begin, stop in spans)
-    assert all(stop < begin for (_, stop), (begin, _) in zip(spans, spans[1:], strict=False))
+    assert all(stop < begin for (_, stop), (begin, _) in pairwise(spans))
     assert not spans or start <= spans[0][0] <= spans[-1][1] <= start + length
     edges = [moment for span in spans for edge in span for moment in (edge - 1, edge)]
     for moment in [*edges, *(start + offset for offset in offsets)]:
