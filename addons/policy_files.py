@@ -18,6 +18,7 @@ from kernel.address import named_ranges
 from kernel.compiler import Compiled, compile_policy
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.whole_secrets import whole_secrets
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "policies"
 _TABLE = Keys("a data table", now=frozenset({"source", "date", "entries"}), required=("source", "date", "entries"))
@@ -30,11 +31,20 @@ class PolicyMissing(GovernorError):
 def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
     """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
     contents = [read(path) for path in paths]
+    _refuse_secrets(paths, contents)
     digest = blake3(b"".join(contents)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
         return compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()))
+
+
+def _refuse_secrets(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
+    """Before anything else: other findings quote what they are about."""
+    found = [finding for path, data in zip(paths, contents, strict=True)
+             for finding in whole_secrets(data.decode("utf-8", "replace"), str(path))]
+    if found:
+        raise PolicyError(found)
 
 
 @contextmanager

@@ -69,6 +69,7 @@ CATALOGUE: dict[str, str] = {
     "E213": "A time zone is not known here.",
     "E214": "A day of the week is not valid.",
     "E215": "A span of hours is not valid.",
+    "E405": "A whole secret stands in the policy.",
     "W105": "A word in `to` is read as a host of one label, and no destination has that name.",
     "W120": "A word in `from` is no group, no id of a group and no registered agent.",
     "W121": "`from` names `anonymous`, and the identity section lets nobody be anonymous.",
