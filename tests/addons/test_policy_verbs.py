@@ -388,3 +388,39 @@ def test_no_colour_is_no_colour(governor, monkeypatch):
     Path("bad.yaml").write_text("version: 2\n")
 
     assert "\x1b[3" not in governor("check", "bad.yaml")[1]
+
+
+TIMED = """\
+version: 1
+rules:
+  - {allow: work, to: x.example, methods: any, when: {hours: "08:00-18:00", timezone: UTC}}
+"""
+
+
+@pytest.mark.parametrize(("at", "code"), [("2026-01-09T12:00:00Z", "ALLOW"), ("2026-01-09T18:00:00Z", "OUT_OF_HOURS")])
+def test_a_case_and_an_explanation_ask_about_a_moment(governor, at, code):
+    Path("t.yaml").write_text(TIMED)
+    expect = "allow" if code == "ALLOW" else "deny"
+    Path("t.cases.yaml").write_text(
+        f"policy: t.yaml\ncases: [{{name: x, method: GET, url: 'https://x.example/', at: '{at}', expect: {expect}, "
+        f"code: {code}}}]\n")
+
+    assert governor("test", "t.cases.yaml")[0] == 0
+    assert json.loads(governor("explain", "--policy", "t.yaml", "--at", at, "--json", "GET", "https://x.example/")[1])[
+        "code"] == code
+
+
+def test_a_moment_that_is_none_is_refused(governor):
+    Path("t.yaml").write_text(TIMED)
+
+    assert governor("explain", "--policy", "t.yaml", "--at", "noon", "GET", "https://x.example/")[0] == 2
+
+
+def test_a_check_shows_no_line_with_a_secret(governor):
+    secret = "ghp_" + "a1B2" * 9
+    Path("s.yaml").write_text(f"version: 1\n# {secret}\n")
+    status, out, err = governor("check", "s.yaml")
+
+    assert status == 1
+    assert "E405" in out
+    assert secret not in out + err
