@@ -288,22 +288,34 @@ class Judge:
         verdict, agent = judged.verdict, judged.agent
         self._metrics.step()
         source = agent.id if agent else connection.peer
+        quiet = verdict.rule is not None and not verdict.lets_through and verdict.rule in governed.index.quiet
+        if quiet:
+            # What is expected does not use up the turns of what is not.
+            source = f"{source} quiet"
         if not verdict.lets_through and self._rate.exceeded(source, verdict.code):
             self._metrics.rate_limited()
             await self._wait(connection, source)
             return replace(judged, verdict=_TOO_MANY)
+        if quiet and self._rate.is_repeated(source, str(verdict.rule)):
+            self._rate.count(source, verdict.code)
+            self._count(stage, judged, started)
+            return judged
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
         try:
-            if stage == "request":
-                self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
-                                       perf_counter() - started)
+            self._count(stage, judged, started)
             await durable
         except BaseException as fault:
             if stage == "request" and verdict.lets_through:
                 self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
+
+    def _count(self, stage: str, judged: Judged, started: float) -> None:
+        verdict, agent = judged.verdict, judged.agent
+        if stage == "request":
+            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                   perf_counter() - started)
 
     def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
         """The entry may yet be written: then what it allows must not stand open, for it is refused."""

@@ -29,7 +29,7 @@ from kernel.policy import (
     Verb,
 )
 from kernel.question import judge_assertions
-from kernel.terms import check_upgrades, grant_terms, limit_terms
+from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
 from kernel.times import TimeReader
 from kernel.vocabulary import (
     ASSERT,
@@ -214,7 +214,16 @@ class _Compiler:
         else:
             self._refuse_terms(verb, found)
         tell, why = self._line(found, "tell"), self._why(found)
-        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms)
+        quiet = self._quiet(found, verb)
+        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms, quiet)
+
+    def _quiet(self, found: Mapping[str, Node], verb: Verb) -> bool:
+        if "quiet" not in found:
+            return False
+        if not verb.refuses:
+            message = f'"quiet:" means nothing in an {verb}: it is about what is refused'
+            self.reader.error("E112", found["quiet"], message)
+        return is_yes(self.reader, found["quiet"], "quiet")
 
     def _refuse_terms(self, verb: Verb, found: Mapping[str, Node]) -> None:
         """What a rule that refuses says of sizes would never be asked."""
@@ -272,11 +281,12 @@ class _Compiler:
         found = self.reader.mapping(node, NEVER)
         if found is None:
             return None
-        if not found.keys() - {"why", "except"}:
+        if not found.keys() - {"why", "except", "quiet"}:
             message = "an item of never without conditions would refuse everything"
             self.reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
-        return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found))
+        quiet = self._quiet(found, Verb.NEVER)
+        return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found), quiet=quiet)
 
     def _limits(self, node: Node | None, first_number: int) -> tuple[Rule, ...]:
         items = [] if node is None else self.reader.items(node, "limits")

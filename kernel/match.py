@@ -121,6 +121,7 @@ class Index:
     """A policy made ready for judging. `rules` are its rules and nevers in the order of the policy, then its limits.
 
     `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
+    `quiet` are the names of the refusals that say so, `timed` says whether anything of the policy has a time.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -136,6 +137,7 @@ class Index:
         self._measures: dict[tuple[int, ...], Measures] = {}
         self._names = tuple(rule.name for rule in self.rules)
         self._numbers = {name: number for number, name in enumerate(self._names)}
+        self.quiet = frozenset(rule.name for rule in self.rules if rule.quiet)
         self._shared = Shared()
         self._places: Places[Entry] = Places()
         exact: defaultdict[str, list[Entry]] = defaultdict(list)

@@ -143,7 +143,8 @@ class Conditions:
 class Rule:
     """One item of `rules:`, `never:` (named `never-1`, `never-2`, ...) or `limits:` (named `limits-1`, ...).
 
-    `number` is its place in the policy; limits come last.
+    `number` is its place in the policy; limits come last. What a refusal that is `quiet` refuses is expected: it is
+    counted, and written down once an hour.
     """
 
     number: int
@@ -155,6 +156,7 @@ class Rule:
     tell: str | None = None
     why: str | None = None
     terms: Terms = NOTHING_SAID
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ def grant_terms(reader: Reader, found: Mapping[str, Node]) -> Terms:
     return replace(
         _sizes(reader, found),
         websocket=_websocket(reader, found["websocket"]) if "websocket" in found else None,
-        stream_request="stream-request" in found and _is_yes(reader, found["stream-request"], "stream-request"),
+        stream_request="stream-request" in found and is_yes(reader, found["stream-request"], "stream-request"),
     )
 
 
@@ -73,7 +73,8 @@ def _quantity[T](reader: Reader, found: Mapping[str, Node], key: str, parse: Cal
     return reader.parsed("E209", node, parse)
 
 
-def _is_yes(reader: Reader, node: Node, key: str) -> bool:
+def is_yes(reader: Reader, node: Node, key: str) -> bool:
+    """True where a key that is yes or left out says yes."""
     said = reader.text(node, key)
     if said not in ("yes", None):
         reader.error("E102", node, f"{key} is yes, or is left out")

@@ -11,7 +11,7 @@ _LATER_CONDITIONS = frozenset({
     "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "contains",
 })
 _LATER_EFFECTS = frozenset({
-    "risk", "quiet", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
+    "risk", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
 })
 _TIMES = frozenset({"when", "expires"})
 _CONDITIONS = _TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
@@ -35,12 +35,16 @@ POLICY = Keys(
 )
 RULE = Keys(
     "a rule",
-    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "tell", "why"},
+    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "quiet", "tell", "why"},
     later=LATER_VERBS | _LATER_CONDITIONS | _LATER_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )
 NEVER = Keys(
-    "an item of never", now=_CONDITIONS | {"except", "why"}, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
+    "an item of never",
+    now=_CONDITIONS | {"except", "quiet", "why"},
+    later=_LATER_CONDITIONS,
+    elsewhere=TERMS_ELSEWHERE,
+)
 EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
 LIMIT = Keys(
     "an item of limits",

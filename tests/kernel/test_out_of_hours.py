@@ -78,6 +78,13 @@ def test_one_request_is_judged_at_its_own_time_whoever_asks_between_its_stages()
     assert answer(index, early).verdict.code is Code.ALLOW
 
 
+def test_a_refusal_stays_one_however_often_it_is_asked_for():
+    index = Index(compiled(f"rules: [{ALLOW}]").policy)
+    asked = [answer(index, facts_of("local", "GET", "https://x.example/", at=at(EVENING))) for _ in range(3)]
+
+    assert [each.verdict.code for each in asked] == [Code.OUT_OF_HOURS] * 3
+
+
 @pytest.mark.parametrize("assertion", [
     'allowed: {from: local, to: "https://x.example/", method: GET}',
     'denied: {from: local, to: "https://y.example/", method: GET}',
