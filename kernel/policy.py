@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kernel.comparison import Comparison, Field
 from kernel.facts import Address
 from kernel.measures import NOTHING_SAID, Terms
 
@@ -114,7 +115,7 @@ class PortRange:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The keys of a rule, AND-ed; each list is an OR. None means the key says nothing (any)."""
+    """The keys of a rule, AND-ed; each list is an OR, but all fields of a part must fit. None says nothing (any)."""
 
     agents: tuple[AgentPattern, ...] | None = None
     to: tuple[Destination, ...] | None = None
@@ -123,6 +124,15 @@ class Conditions:
     schemes: frozenset[str] | None = None
     ports: tuple[PortRange, ...] | None = None
     paths: tuple[PathGlob, ...] | None = None
+    query: tuple[Field, ...] | None = None
+    headers: tuple[Field, ...] | None = None
+    content_types: Comparison | None = None
+    json: tuple[Field, ...] | None = None
+    form: tuple[Field, ...] | None = None
+
+    @property
+    def looks_at_body(self) -> bool:
+        return self.json is not None or self.form is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+"""The bodies of requests as their fields are read: whole, without content codings, and never more than a little."""
+
+from __future__ import annotations
+
+from addons.decoding import Bounds, Undecodable, decoded
+from kernel.comparison import Gap
+from kernel.fields import MOST_BODY_BYTES, Headers
+
+_BOUNDS = Bounds(MOST_BODY_BYTES)
+_TOO_LONG = Gap(f"the body has more than {MOST_BODY_BYTES} bytes")
+STREAMED = Gap("the body passes while it comes")
+
+
+def readable(body: bytes | None, headers: Headers) -> bytes | Gap:
+    """The body as an origin reads it that goes by these header fields. None stands for one that is too long."""
+    if body is None or len(body) > MOST_BODY_BYTES:
+        return _TOO_LONG
+    codings = [value for name, value in headers if name.lower().replace(b"_", b"-") == b"content-encoding"]
+    if not body or not codings:
+        return body
+    if len(codings) > 1:
+        return Gap("there is more than one content-encoding")
+    try:
+        return decoded(body, codings[0].decode("latin-1"), _BOUNDS)
+    except Undecodable as refused:
+        return Gap(f"the body cannot be decoded: {refused.reason}")

@@ -1,0 +1,132 @@
+"""The fields of a JSON body (RFC 8259): texts by dotted paths, for bodies that all readers read alike.
+
+Readers differ about a name that stands twice, about NaN, about invalid UTF-8 and half surrogates: such a body has no
+fields. Numbers have one spelling here: `2e2` is 200, `1.50` is 1.5, `-0` is 0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from kernel.comparison import MOST_DIGITS, Gap, Value
+
+MOST_LEVELS = 64
+"""Objects and arrays within each other."""
+
+_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_LONGEST_EXPONENT = 4
+_TOO_LONG = Gap(f"the number has more than {MOST_DIGITS} digits")
+_NO_VALUE = Gap("it is an object or an array")
+
+
+class _Refused(Exception):
+    """The body has no one reading."""
+
+
+class JsonFields:
+    """The fields of a body that has one reading."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+
+    def value(self, name: str) -> Value:
+        """The text at a dotted path: a string, a number, true, false or null. None where a name of it is absent."""
+        node = self._root
+        for key in name.split("."):
+            if not isinstance(node, dict):
+                return Gap("what should hold it is no object")
+            folded = key.casefold()
+            # Some readers take a name in any case.
+            if any(other != key and other.casefold() == folded for other in node):
+                return Gap(f'a name beside "{key}" differs from it in case alone')
+            if key not in node:
+                return None
+            node = node[key]
+        return _text(node)
+
+
+def _text(node: Any) -> Value:
+    match node:
+        case str() | Gap():
+            return node
+        case dict() | list():
+            return _NO_VALUE
+        case None:
+            return "null"
+        case _:
+            return "true" if node else "false"
+
+
+def read_json(body: bytes) -> JsonFields | Gap:
+    """The fields of a body, or why it has none."""
+    try:
+        text = body.decode()
+        if _levels(text) > MOST_LEVELS:
+            return Gap(f"the JSON is nested deeper than {MOST_LEVELS} levels")
+        root = json.loads(
+            text, object_pairs_hook=_object, parse_int=_number, parse_float=_number, parse_constant=_refuse_constant)
+        if _SURROGATE_ESCAPE.search(text):
+            _check_surrogates(root)
+    except _Refused as refused:
+        return Gap(str(refused))
+    except UnicodeError:
+        return Gap("the body is not UTF-8")
+    except ValueError:
+        return Gap("the body is not JSON")
+    return JsonFields(root)
+
+
+def _levels(text: str) -> int:
+    """How deep the brackets go, or a little more than that."""
+    if text.count("{") + text.count("[") <= MOST_LEVELS:
+        return 0
+    level = deepest = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        sign = found[0]
+        if sign in ("{", "["):
+            level += 1
+            deepest = max(deepest, level)
+        elif sign in ("}", "]"):
+            level -= 1
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _Refused("a name stands twice in one object of the JSON")
+    return made
+
+
+def _check_surrogates(root: Any) -> None:
+    try:
+        json.dumps(root, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise _Refused("the JSON has half a surrogate pair") from None
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise _Refused(f"{text} is no JSON")
+
+
+def _number(text: str) -> str | Gap:
+    """A JSON number in plain decimal notation without a zero too many."""
+    parts = _NUMBER.fullmatch(text)
+    assert parts is not None
+    sign, whole, fraction, exponent = parts[1], parts[2], parts[3] or "", parts[4] or "0"
+    digits = (whole + fraction).lstrip("0")
+    if not digits:
+        return "0"
+    if len(exponent.lstrip("+-0")) > _LONGEST_EXPONENT:
+        return _TOO_LONG
+    point = len(digits) - len(fraction) + int(exponent)
+    digits = digits.rstrip("0")
+    if max(point, len(digits)) - min(point - 1, 0) > MOST_DIGITS:
+        return _TOO_LONG
+    before = digits[:max(point, 0)].ljust(point, "0") or "0"
+    after = "0" * -min(point, 0) + digits[max(point, 0):]
+    return f"{sign}{before}.{after}" if after else f"{sign}{before}"
