@@ -6,7 +6,9 @@ from addons.decoding import Bounds, Undecodable, decoded
 from kernel.comparison import Gap
 from kernel.fields import MOST_BODY_BYTES, Headers
 
-_BOUNDS = Bounds(MOST_BODY_BYTES)
+# A little that is sent must not become much to be read: JSON and forms shrink to a tenth, not to a thousandth.
+_MOST_RATIO = 20
+_ALWAYS_BYTES = 64 * 1024
 _TOO_LONG = Gap(f"the body has more than {MOST_BODY_BYTES} bytes")
 STREAMED = Gap("the body passes while it comes")
 
@@ -20,7 +22,8 @@ def readable(body: bytes | None, headers: Headers) -> bytes | Gap:
         return body
     if len(codings) > 1:
         return Gap("there is more than one content-encoding")
+    most = min(MOST_BODY_BYTES, max(_ALWAYS_BYTES, _MOST_RATIO * len(body)))
     try:
-        return decoded(body, codings[0].decode("latin-1"), _BOUNDS)
+        return decoded(body, codings[0].decode("latin-1"), Bounds(most))
     except Undecodable as refused:
         return Gap(f"the body cannot be decoded: {refused.reason}")

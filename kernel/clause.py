@@ -169,8 +169,7 @@ def compared(where: Conditions) -> tuple[tuple[Part, str, Comparison], ...]:
 
 def field_test(where: Conditions, *, wide: bool) -> FieldTest | None:
     """What conditions ask of the fields; None where they ask nothing."""
-    asked = compared(where)
-    return FieldTest(asked, wide=wide) if asked else None
+    return FieldTest(compared(where), wide=wide) if where.compares_fields else None
 
 
 class Hole:

@@ -14,7 +14,8 @@ MOST_PAIRS = 1000
 """Some readers leave out what comes after as many."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_HEX = b"0123456789abcdefABCDEF"
+_BYTES = {bytes((high, low)): bytes((int(bytes((high, low)), 16),)) for high in _HEX for low in _HEX}
 _MANGLED = str.maketrans({" ": "_", ".": "_", "[": "_", "]": None})
 
 
@@ -69,5 +70,5 @@ def _pair(part: str) -> tuple[str, str]:
 
 
 def _decoded(text: str) -> str:
-    raw = text.replace("+", " ").encode()
-    return _ESCAPE.sub(lambda escape: bytes((int(escape[1], 16),)), raw).decode()
+    first, *escaped = text.replace("+", " ").encode().split(b"%")
+    return b"".join((first, *[_BYTES[part[:2]] + part[2:] for part in escaped])).decode()

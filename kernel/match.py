@@ -134,7 +134,8 @@ class Index:
         self._limits_from = len(deciding)
         terms = [rule.terms for rule in self.rules if rule.terms is not NOTHING_SAID]
         self._has_terms = bool(terms)
-        parts = {part for rule in self.rules for each in (rule.where, *rule.holes) for part, _, _ in compared(each)}
+        asked = [each for rule in self.rules for each in (rule.where, *rule.holes) if each.compares_fields]
+        parts = {part for each in asked for part, _, _ in compared(each)}
         self.needs_fields, self.needs_body = bool(parts), any(part.in_body for part in parts)
         sizes = [each.max_request for each in terms if each.max_request is not None]
         self.least_request = min([DEFAULT.max_request.most, *sizes])

@@ -131,8 +131,9 @@ class Conditions:
     form: tuple[Field, ...] | None = None
 
     @property
-    def looks_at_body(self) -> bool:
-        return self.json is not None or self.form is not None
+    def compares_fields(self) -> bool:
+        said = self.query or self.headers or self.content_types or self.json or self.form
+        return said is not None
 
 
 @dataclass(frozen=True, slots=True)

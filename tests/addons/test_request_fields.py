@@ -96,6 +96,8 @@ GOOD, BAD = b'{"amount": 5, "currency": "eur"}', b'{"amount": 99999, "currency":
     pytest.param(gzip.compress(GOOD), "identity", False, id="compressed and not called so"),
     pytest.param(gzip.compress(GOOD) + gzip.compress(BAD), "gzip", False, id="a second member"),
     pytest.param(GOOD, "rot13", False, id="an unknown coding"),
+    pytest.param(gzip.compress(GOOD + b" " * 60_000), "gzip", True, id="much from little"),
+    pytest.param(gzip.compress(GOOD + b" " * 70_000), "gzip", False, id="too much from little"),
     pytest.param(gzip.compress(GOOD + b" " * MOST_BODY_BYTES), "gzip", False, id="too much when decoded"),
 ])
 async def test_a_compressed_body_is_judged_as_its_origin_reads_it(
