@@ -497,7 +497,10 @@ TO_X, TO_INSIDE = rule("allow", "x", to=["x.example"]), rule("allow", "inside", 
         pytest.param([ALL, rule("deny", "d", json={"a": "x"})], "https://x.example/", True, id="denied by a field"),
         pytest.param([rule("allow", "x", json={"a": "x"})], "https://x.example/", True, id="allowed by a field"),
         pytest.param(
-            [rule("allow", "x", holes=[conditions(json={"a": "x"})])], "https://x.example/", True, id="excepted by a field"
+            [rule("allow", "x", holes=[conditions(json={"a": "x"})])],
+            "https://x.example/",
+            True,
+            id="excepted by a field",
         ),
         pytest.param([TO_INSIDE], "https://10.1.2.3/", True, id="an inside literal, granted"),
         pytest.param([ALL], "https://10.1.2.3/", False, id="an inside literal, not granted"),
