@@ -9,7 +9,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from kernel.comparison import UNREAD, UNREADABLE, Gap, Value
+from kernel.comparison import UNREADABLE, Gap, Value
 from kernel.form_fields import read_pairs
 from kernel.json_fields import read_json
 
@@ -25,7 +25,7 @@ _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(rf"{_WORD}/{_WORD}", re.ASCII)
 _CHARSET = re.compile(r"charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
 _READABLE_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
-_FORM = "application/x-www-form-urlencoded"
+JSON_TYPE, FORM_TYPE = "application/json", "application/x-www-form-urlencoded"
 
 
 class Part(StrEnum):
@@ -83,7 +83,7 @@ class Fields:
             case Part.JSON:
                 return self._of_body(_is_json, "JSON", read_json)
             case Part.FORM:
-                return self._of_body(lambda kind: kind == _FORM, _FORM, _read_form)
+                return self._of_body(lambda kind: kind == FORM_TYPE, FORM_TYPE, _read_form)
 
     def _of_body(
         self, is_one: Callable[[str], bool], what: str, read: Callable[[bytes], _Readable | Gap]
@@ -106,7 +106,7 @@ NOT_LOOKED_AT = Fields(UNREADABLE, UNREADABLE, UNREADABLE)
 
 
 def _is_json(kind: str) -> bool:
-    return kind == "application/json" or kind.endswith("+json")
+    return kind == JSON_TYPE or kind.endswith("+json")
 
 
 def _read_form(body: bytes) -> _Readable | Gap:
@@ -150,5 +150,3 @@ def _first(headers: Headers | Gap, name: bytes) -> str:
         return ""
     return next((value.decode("latin-1") for own, value in headers if own.lower() == name), "")
 
-
-__all__ = ["MOST_BODY_BYTES", "NOT_LOOKED_AT", "UNREAD", "Fields", "Headers", "Part"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kernel.comparison import Comparison, Field
+from kernel.example import NOTHING, Example
 from kernel.facts import Address
 from kernel.measures import NOTHING_SAID, Terms
 
@@ -158,7 +159,8 @@ class Rule:
 class Assertion:
     """One item of `assert:`: this agent's request must be granted (`allowed`) or refused (`denied`).
 
-    `address` is what the host resolves to; None stands for an address of the public internet.
+    `address` is what the host resolves to; None stands for an address of the public internet. `said` is what the
+    request carries; its query stands in `url`, too.
     """
 
     allowed: bool
@@ -167,6 +169,7 @@ class Assertion:
     url: str
     position: Position
     address: Address | None = None
+    said: Example = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

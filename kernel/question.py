@@ -54,8 +54,10 @@ def judge_assertions(policy: Policy) -> Iterator[Finding]:
 
 
 def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:
+    said = assertion.said
+    body = (said.body or "").encode()
     try:
-        facts = facts_of(assertion.agent, assertion.method, assertion.url)
+        facts = facts_of(assertion.agent, assertion.method, assertion.url, len(body), said.sent_headers, body)
     except NonCanonical as refused:
         message = f"no request can go to {printable(assertion.url)}: {refused.problem}"
         yield Finding("P802", Severity.ERROR, assertion.position, message)
@@ -71,4 +73,4 @@ def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:
     yield Finding(
         "P801", Severity.ERROR, assertion.position, f"{asked} must be {wanted}, and is {found} ({verdict.code}, {by})",
         rules=(verdict.rule,) if verdict.rule else (),
-        witness=Witness(assertion.agent, assertion.method, assertion.url, address))
+        witness=Witness(assertion.agent, assertion.method, assertion.url, address, said.headers, said.body))

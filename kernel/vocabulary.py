@@ -51,8 +51,8 @@ WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
-    now=frozenset({"from", "to", "method", "address"}),
-    later=(_CONDITIONS | _LATER_CONDITIONS) - {"from", "to", "address"},
+    now=FIELDS | {"from", "to", "method", "address"},
+    later=(_CONDITIONS | _LATER_CONDITIONS) - FIELDS - {"from", "to", "address"},
     required=("from", "to", "method"),
     elsewhere=TERMS_ELSEWHERE,
 )

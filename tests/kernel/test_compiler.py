@@ -13,7 +13,7 @@ from addons.yaml_nodes import compose
 from kernel.comparison import Comparison, Field, Interval
 from kernel.compiler import compile_policy
 from kernel.errors import PolicyError
-from kernel.findings import CATALOGUE, Severity
+from kernel.findings import CATALOGUE, Severity, Witness
 from kernel.match import Index
 from kernel.measures import Rate, Terms, WebSocketMeasures
 from kernel.policy import (
@@ -321,6 +321,46 @@ def test_fields_are_read_wherever_conditions_stand():
     assert policy.nevers[0].where.json == (
         Field("amount", Comparison(intervals=(Interval(low=5000000, low_open=True),))),)
     assert policy.limits[0].where.headers == (Field("x-batch", Comparison(("*",))),)
+
+
+PAY = """
+rules:
+  - allow: pay
+    to: pay.example.org
+    methods: [POST]
+    json: {amount: "<= 20000", channel: absent}
+    query: {debug: absent}
+assert:
+  - %s: {from: a, to: "https://pay.example.org/", method: POST, %s}
+"""
+
+
+@pytest.mark.parametrize(("expected", "keys", "holds"), [
+    ("allowed", "json: {amount: 20000, channel: absent}", True),
+    ("denied", "json: {amount: 20001}", True),
+    ("denied", "json: {amount: 5, channel: x}", True),
+    ("denied", "json: {amount: 5}, query: {debug: 1}", True),
+    ("denied", "json: {amount: 5}, content-types: text/plain", None),
+    ("denied", "form: {amount: 5}, headers: {x-tenant: acme}", True),
+    ("allowed", "json: {amount: 20001}", False),
+    ("denied", "json: {amount: 5}", False),
+    ("denied", 'json: {amount: "<= 5"}', None),
+    ("denied", "json: {amount: [5, 6]}", None),
+    ("denied", 'query: {a: "x*"}', None),
+    ("denied", "json: {amount: 5}, form: {amount: 5}", None),
+])
+def test_an_assertion_may_say_what_the_request_carries(expected, keys, holds):
+    found = codes(PAY % (expected, keys))
+
+    assert found == ([] if holds else ["P801"]) or (holds is None and found in (["E102"], ["P802"]))
+
+
+def test_the_witness_of_an_assertion_carries_what_the_assertion_says():
+    (found,) = findings(PAY % ("denied", "json: {amount: 5}, headers: {x-tenant: acme}, query: {a: b}"))
+
+    assert found.witness == Witness(
+        "a", "POST", "https://pay.example.org/?a=b", "192.0.32.8",
+        (("x-tenant", "acme"), ("content-type", "application/json")), '{"amount": 5}')
 
 
 @pytest.mark.parametrize(("line", "hint"), [
