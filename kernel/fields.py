@@ -120,15 +120,16 @@ class _HeaderFields:
     """Header fields by name, and the content type under "". A field that comes twice has no one value."""
 
     def __init__(self, fields: Headers) -> None:
-        # CGI and what came after it read "_" in a header's name as "-".
-        self._fields = [(name.lower().replace(b"_", b"-"), name.lower(), value) for name, value in fields]
+        self._fields = [(like(name), name.lower(), value) for name, value in fields]
+        self._nominated = nominated(fields)
 
     def value(self, name: str) -> Value:
         if not name:
             return self._content_type()
         wanted = name.encode()
-        like = wanted.replace(b"_", b"-")
-        found = [(own, value) for dashed, own, value in self._fields if dashed == like]
+        found = [(own, value) for alike, own, value in self._fields if alike == like(wanted)]
+        if like(wanted) in self._nominated:
+            return Gap(f"the Connection header lets {name} be taken out on the way")
         if len(found) > 1:
             return Gap(f"there is more than one {name}")
         if not found:
@@ -142,6 +143,17 @@ class _HeaderFields:
             return value
         kind = value.partition(";")[0].strip().lower()
         return kind if _MEDIA_TYPE.fullmatch(kind) else Gap("the content type is no media type")
+
+
+def like(name: bytes) -> bytes:
+    """A header's name as the most careless reader compares it: CGI and what came after it read "_" as "-"."""
+    return name.lower().replace(b"_", b"-")
+
+
+def nominated(fields: Headers) -> frozenset[bytes]:
+    """The fields that whoever stands before the origin takes out, because `Connection` names them."""
+    lists = [value for name, value in fields if name.lower() == b"connection"]
+    return frozenset(like(name.strip(b" \t")) for each in lists for name in each.split(b","))
 
 
 def _first(headers: Headers | Gap, name: bytes) -> str:

@@ -189,6 +189,10 @@ def test_a_query_is_read_as_a_form_is():
     (((b"x-tenant", b"acme"), (b"X-TENANT", b"acme")), UNREADABLE),
     (((b"x-tenant", b"acme"), (b"x_tenant", b"evil")), UNREADABLE),
     (((b"x_tenant", b"evil"),), UNREADABLE),
+    (((b"x-tenant", b"acme"), (b"Connection", b"close, X-Tenant")), UNREADABLE),
+    (((b"x-tenant", b"acme"), (b"connection", b"keep-alive"), (b"connection", b"x_tenant")), UNREADABLE),
+    (((b"connection", b"x-tenant"),), UNREADABLE),
+    (((b"x-tenant", b"acme"), (b"connection", b"x-tenants")), "acme"),
 ])
 def test_a_header_is_read_where_it_comes_once(headers, value):
     assert seen(Fields(headers=headers), Part.HEADERS, "x-tenant") == value
@@ -198,6 +202,7 @@ def test_a_header_is_read_where_it_comes_once(headers, value):
     (((b"content-type", b"Text/HTML ; charset=x"),), "text/html"),
     ((), None),
     (((b"content-type", b"html"),), UNREADABLE),
+    (((b"content-type", b"text/html"), (b"connection", b"content-type")), UNREADABLE),
     (((b"content-type", b"text/html"), (b"content-type", b"text/html")), UNREADABLE),
 ])
 def test_the_content_type_is_a_media_type_without_parameters(headers, value):
