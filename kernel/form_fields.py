@@ -37,7 +37,7 @@ class Pairs:
 
 
 def _mangled(name: str) -> str:
-    return name.lstrip().casefold().translate(_MANGLED)
+    return name.strip().casefold().translate(_MANGLED)
 
 
 def _may_mean(own: str, like: str, name: str, mangled: str) -> bool:
@@ -46,13 +46,15 @@ def _may_mean(own: str, like: str, name: str, mangled: str) -> bool:
 
 
 def _holds(outer: str, inner: str) -> bool:
-    return inner.lstrip().casefold().startswith(f"{outer.lstrip().casefold()}[")
+    return inner.strip().casefold().startswith(f"{outer.strip().casefold()}[")
 
 
 def read_pairs(text: str) -> Pairs | Gap:
     """The fields, or why they cannot be read. Raw bytes that are no ASCII come decoded from UTF-8."""
     if ";" in text:
         return Gap('some readers begin a new field at ";"')
+    if "%00" in text:
+        return Gap("some readers end a text at a NUL")
     if _BAD_ESCAPE.search(text):
         return Gap("it has a % that two hex digits do not follow")
     parts = [part for part in text.split("&") if part]

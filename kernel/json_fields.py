@@ -89,7 +89,7 @@ def _text(node: Any) -> Value:
 def read_json(body: bytes) -> JsonFields | Gap:
     """The fields of a body, or why it has none."""
     try:
-        _check_size(body)
+        _check_form(body)
         root = json.loads(
             body.decode(), object_pairs_hook=_object, parse_float=_Written, parse_constant=_refuse_constant)
         if _SURROGATE_ESCAPE.search(body):
@@ -103,7 +103,9 @@ def read_json(body: bytes) -> JsonFields | Gap:
     return JsonFields(root)
 
 
-def _check_size(body: bytes) -> None:
+def _check_form(body: bytes) -> None:
+    if rb"\u0000" in body:
+        raise _Refused("some readers end a text at a NUL")
     nodes = body.count(b"{") + body.count(b"[")
     if nodes > MOST_NODES:
         raise _Refused(f"the JSON has more than {MOST_NODES} objects and arrays")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import parse_qsl
 
+import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.comparison import UNREAD, Gap, number_of
 from kernel.fields import NOT_LOOKED_AT, Fields, Part
 from kernel.form_fields import MOST_PAIRS
 from kernel.json_fields import MOST_LEVELS, MOST_NODES
+from tests.conftest import scaled
 
 JSON = (b"Content-Type", b"application/json")
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -88,6 +91,7 @@ def test_a_json_field_is_the_text_of_its_scalar(body, name, value):
     pytest.param('{"amount": 5, "x": -Infinity}', id="Infinity"),
     pytest.param('{"amount": 5, "x": "a\nb"}', id="a line break in a string"),
     pytest.param('{"amount": 5, "x": "\\ud800"}', id="half a surrogate pair"),
+    pytest.param('{"amount": 5, "x": "\\u0000"}', id="a NUL"),
     pytest.param('{"amount": 5, "\\udc00": 1}', id="half a surrogate pair in a name"),
     pytest.param(b'{"amount": 5, "x": "\xff"}', id="not UTF-8"),
     pytest.param('{"amount": 5}'.encode("utf-16"), id="UTF-16"),
@@ -161,6 +165,8 @@ def test_a_body_without_a_content_type_is_unreadable_and_no_body_has_no_fields()
     (b"amount=%", "amount", UNREADABLE),
     (b"amount=5&x=%zz", "amount", UNREADABLE),
     (b"amount=%FF", "amount", UNREADABLE),
+    (b"amount=5%00", "amount", UNREADABLE),
+    (b"amount+=5", "amount", UNREADABLE),
     (b"amount=\xff", "amount", UNREADABLE),
     (b"amount=5;amount=6", "amount", UNREADABLE),
     (b"amount=5&" + b"x=1&" * MOST_PAIRS, "amount", UNREADABLE),
@@ -256,3 +262,52 @@ def test_whatever_comes_is_read_or_not_and_nothing_fails(body):
         for part in Part:
             value = fields.value(part, "a")
             assert value is None or isinstance(value, str | Gap)
+
+
+_pieces = st.sampled_from([
+    '{"a":', '"a"', '"A"', '"\\u0061"', ":", ",", "{", "}", "[", "]", '"b"', '"x"', "5", "5.0", "1e2", "-0", "05",
+    "true", "null", "NaN", '"\\ud800"', '"\\ud83d\\ude00"', '"\\/"', " ", "\n", "\t", "\x00", "\xa0", "//", "'a'", '"',
+    "\\", "}}", '","a":6',
+])  # fmt: skip
+_nearly_json = st.lists(_pieces, max_size=8).map("".join) | st.builds(
+    lambda document, place, piece: document[:place] + piece + document[place:],
+    st.sampled_from(['{"a":5,"b":{"a":1}}', '{"b":"x","a":"y"}', '{"a":[1],"b":2}', '{"b":1.50}']),
+    st.integers(0, 20),
+    _pieces,
+)
+
+
+@settings(max_examples=scaled(500))
+@given(_nearly_json)
+def test_what_is_read_of_a_body_another_reader_reads_alike(text):
+    body = text.encode("utf-8", "surrogatepass")
+    value = in_json(body, "a") if body else UNREADABLE
+    if value is UNREADABLE:
+        return
+    document = orjson.loads(body)
+
+    if value is None:
+        assert "a" not in {name.lower() for name in document}
+    elif isinstance(document["a"], str):
+        assert document["a"] == value
+    elif isinstance(document["a"], float | int) and not isinstance(document["a"], bool):
+        assert float(value) == document["a"]
+    else:
+        assert json.dumps(document["a"]) == value
+
+
+_form_pieces = st.sampled_from([
+    "a", "A", "b", "=", "&", ";", "%61", "%", "+", "%2B", "%3D", "%26", "%00", "[]", "[", "]", ".", "x", "5",
+])  # fmt: skip
+
+
+@settings(max_examples=scaled(500))
+@given(st.lists(_form_pieces, max_size=10).map("".join))
+def test_what_is_read_of_a_form_another_reader_reads_alike(text):
+    value = seen(Fields(text), Part.QUERY, "a")
+    if value is UNREADABLE:
+        return
+    pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=False)
+
+    assert [own for name, own in pairs if name == "a"] == ([] if value is None else [value])
+    assert not [name for name, _ in pairs if name != "a" and name.strip().lower().partition("[")[0] == "a"]
