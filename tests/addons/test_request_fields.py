@@ -8,8 +8,12 @@ import json
 import zlib
 from pathlib import Path
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from mitmproxy import http
+from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.test import tflow
 
 from addons.home import Home
@@ -19,7 +23,9 @@ from addons.spool import IN_MEMORY_BYTES, Room
 from kernel.comparison import Gap
 from kernel.fields import MOST_BODY_BYTES
 from tests.addons.inside import Inside, RawOrigin, get, inside, raw_origin
+from tests.addons.test_connection_log import fields, http2
 from tests.addons.test_request_bodies import chunked, connection, first_line, post
+from tests.addons.test_websocket_tls import contexts, trust_anybody
 
 RULE = """\
 version: 1
@@ -214,6 +220,40 @@ async def test_no_body_streams_past_a_deny_that_looks_at_it(home: Home, amount: 
         writer.write(b"0\r\n\r\n")
 
         assert (await first_line(reader)).split(b" ")[1] == status
+
+
+@pytest.mark.parametrize(("body", "code"), [(GOOD, "ALLOW"), (BAD, "DEFAULT_DENY")])
+async def test_an_http2_body_of_unknown_length_is_judged_whole(
+        home: Home, tmp_path: Path, body: bytes, code: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        state.initiate_connection()
+        while data := await reader.read(65536):
+            for event in state.receive_data(data):
+                got.append(event)
+                if isinstance(event, h2.events.StreamEnded):
+                    state.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+            writer.write(state.data_to_send())
+
+    got: list[h2.events.Event] = []
+    _, tls = contexts(tmp_path)
+    tls.set_alpn_protocols(["h2"])
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+    async with server, inside(home, TlsConfig(), policy=AMOUNT.replace("http", "https")) as place:
+        trust_anybody(tmp_path)
+        authority = f"localhost:{server.sockets[0].getsockname()[1]}"
+        client = await http2(place, authority)
+        client.state.send_headers(
+            1, [*fields(**{":method": "POST", ":authority": authority}), ("content-type", "application/json")])
+        client.state.send_data(1, body, end_stream=True)
+        client.flush()
+        decisions = await place.wait_for("decision", 2)
+        await place.wait_for("outcome", int(code == "ALLOW"))
+        client.writer.close()
+
+        assert [decision["code"] for decision in decisions] == ["TUNNEL", code]
+        sent = b"".join(event.data for event in got if isinstance(event, h2.events.DataReceived))
+        assert sent == (body if code == "ALLOW" else b"")
 
 
 async def test_a_refusal_that_no_body_can_lift_comes_before_the_body(home: Home) -> None:
