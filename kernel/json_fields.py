@@ -90,8 +90,7 @@ def read_json(body: bytes) -> JsonFields | Gap:
     """The fields of a body, or why it has none."""
     try:
         _check_form(body)
-        root = json.loads(
-            body.decode(), object_pairs_hook=_object, parse_float=_Written, parse_constant=_refuse_constant)
+        root = _DECODER.decode(body.decode())
         if _SURROGATE_ESCAPE.search(body):
             _check_surrogates(root)
     except _Refused as refused:
@@ -132,6 +131,9 @@ def _check_surrogates(root: Any) -> None:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise _Refused(f"{text} is no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_Written, parse_constant=_refuse_constant)
 
 
 def _number(text: str) -> str | Gap:
