@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.comparison import UNREAD, UNREADABLE, Comparison, Gap, Interval, alternative, fits
+from kernel.comparison import UNREAD, UNREADABLE, Comparison, Gap, Interval, alternative, fits, number_of
 from kernel.errors import PatternError
 
 
@@ -99,6 +99,13 @@ LOOSE = [
 def test_as_a_number_every_text_but_the_canonical_one_is_a_gap(text):
     assert fits(comparison("> 500"), text, wide=True)
     assert not fits(comparison("<= 500"), text, wide=False)
+
+
+def test_a_number_has_at_most_so_many_digits():
+    assert number_of("9" * 40) == 10**40 - 1
+    assert number_of("-0." + "0" * 38 + "1") is not None
+    assert number_of("9" * 41) is None
+    assert number_of("0." + "0" * 39 + "1") is None
 
 
 @pytest.mark.parametrize("said", ["<= 5", "*", "eur", "absent"])

@@ -47,6 +47,7 @@ def in_form(body, name, kind=FORM):
     ('{"amount": -1200e-2}', "amount", "-12"),
     ('{"amount": 1e40}', "amount", UNREADABLE),
     ('{"amount": 1e999999999999}', "amount", UNREADABLE),
+    (f'{{"amount": 1e{"9" * 5000}}}', "amount", UNREADABLE),
     ('{"amount": 0e999999999999}', "amount", "0"),
     (f'{{"amount": {"9" * 40}}}', "amount", "9" * 40),
     (f'{{"amount": {"9" * 41}}}', "amount", UNREADABLE),
