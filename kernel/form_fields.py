@@ -7,6 +7,7 @@ name in any case, some read `a[]` as a list called `a`, some have `_` where a do
 from __future__ import annotations
 
 import re
+from binascii import a2b_qp
 
 from kernel.comparison import Gap, Value
 
@@ -14,8 +15,6 @@ MOST_PAIRS = 1000
 """Some readers leave out what comes after as many."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_HEX = b"0123456789abcdefABCDEF"
-_BYTES = {bytes((high, low)): bytes((int(bytes((high, low)), 16),)) for high in _HEX for low in _HEX}
 _MANGLED = str.maketrans({" ": "_", ".": "_", "[": "_", "]": None})
 
 
@@ -72,5 +71,5 @@ def _pair(part: str) -> tuple[str, str]:
 
 
 def _decoded(text: str) -> str:
-    first, *escaped = text.replace("+", " ").encode().split(b"%")
-    return b"".join((first, *[_BYTES[part[:2]] + part[2:] for part in escaped])).decode()
+    # As quoted-printable, whose escapes are the same with another sign: that is decoded without a step for each.
+    return a2b_qp(text.replace("+", " ").replace("=", "=3D").replace("%", "=").encode()).decode()
