@@ -82,7 +82,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int,
     path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
     method = data.method.decode("ascii").upper()
     _check_framing(headers.framing, body_bytes)
-    facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type, at)
+    facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type, at=at)
     return Extracted(facts, headers.overrides or bool(body_bytes and method in BODYLESS))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from kernel.document import Node, Reader, Scalar, Sequence, did_you_mean, quote
+from kernel.field_conditions import read_fields
 from kernel.normal import OWN_PORTS
 from kernel.pattern import (
     ANONYMOUS,
@@ -33,6 +34,7 @@ from kernel.policy import (
 from kernel.times import TimeReader
 from kernel.vocabulary import (
     EXCEPT,
+    FIELDS,
     METHOD_SETS,
     RESERVED_AGENTS,
     WELL_KNOWN_METHODS,
@@ -91,6 +93,8 @@ class ConditionReader:
             words = self._keys.get(key)
             if words is not None:
                 said[words.field] = words.meant(node)
+            elif key in FIELDS:
+                said |= read_fields(self._reader, key, node)
         if found.keys() & {"when", "expires"}:
             self._read_times(found, said)
         usual = _WSS if "websocket" in found else _HTTPS

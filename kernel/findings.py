@@ -22,6 +22,8 @@ class Witness:
     method: str
     url: str
     address: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ CATALOGUE: dict[str, str] = {
     "E207": "A method is not valid.",
     "E208": "A scheme is not valid.",
     "E209": "A size, count or rate is not valid.",
+    "E210": "A comparison of a field is not valid.",
+    "E211": "The name of a field is not valid.",
     "E212": "A date or time is not valid.",
     "E213": "A time zone is not known here.",
     "E214": "A day of the week is not valid.",

@@ -7,14 +7,14 @@ from kernel.document import Keys
 VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
-_LATER_CONDITIONS = frozenset({
-    "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "contains",
-})
+_LATER_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
 _LATER_EFFECTS = frozenset({
     "risk", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
 })
-_TIMES = frozenset({"when", "expires"})
-_CONDITIONS = _TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
+# What compares the fields of a request.
+FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
+TIMES = frozenset({"when", "expires"})
+_CONDITIONS = FIELDS | TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
 
 SIZES = frozenset({"max-request", "max-response", "max-url"})
 # What only a grant says: in a refusal there is nothing to measure.
@@ -57,8 +57,8 @@ WHEN = Keys("when", now=frozenset({"days", "hours", "timezone", "not-on"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
-    now=frozenset({"from", "to", "method", "address"}),
-    later=(_CONDITIONS | _LATER_CONDITIONS) - {"from", "to", "address"},
+    now=FIELDS | {"from", "to", "method", "address"},
+    later=(_CONDITIONS | _LATER_CONDITIONS) - FIELDS - {"from", "to", "address"},
     required=("from", "to", "method"),
     elsewhere=TERMS_ELSEWHERE,
 )
