@@ -27,12 +27,26 @@ class PolicyMissing(GovernorError):
 
 def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
     """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
-    contents = [read(path) for path in paths]
-    digest = blake3(b"".join(contents)).hexdigest()
+    return read_policy([(str(path), read(path)) for path in paths], known_agents)
+
+
+def read_policy(sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset()) -> Compiled:
+    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding."""
+    digest = blake3(b"".join(data for _, data in sources)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
-        documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
+        documents = [compose(data, name) for name, data in sources]
         return compile_policy(documents, ranges, digest, known_agents)
+
+
+def is_policy(name: str) -> bool:
+    """True when a file in a folder of policies is one, by its name: YAML, and no cases."""
+    return name.endswith((".yaml", ".yml")) and not name.startswith(".") and not is_cases(name)
+
+
+def is_cases(name: str) -> bool:
+    """True when a file is one of cases, by its name."""
+    return name.endswith((".cases.yaml", ".cases.yml")) and not name.startswith(".")
 
 
 @contextmanager
