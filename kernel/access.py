@@ -7,7 +7,7 @@ of rules; `governor policy explain` answers for one request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from kernel.address import range_contains, wholly_private
 from kernel.facts import Host
@@ -76,11 +76,17 @@ def _narrowed(where: Conditions, host: Host | None) -> Conditions:
     return replace(where, to=tuple(item for item in where.to if _leads_to(item, host, grants=True)))
 
 
+# A refusal that asks for more than this covers nothing for certain.
+_COMPARED = {"agents", "to", "methods", "schemes", "ports", "paths"}
+_NOT_COMPARED = [each.name for each in fields(Conditions) if each.name not in _COMPARED]
+
+
 def _covers(refusal: Rule, grant: Conditions, agent: str | None) -> bool:
     """True when the refusal certainly takes the whole grant away."""
     where = refusal.where
     agents = where.agents is None or agent is not None or _within(grant.agents, where.agents)
-    return (not refusal.holes and where.address is None and agents
+    more = any(getattr(where, name) is not None for name in _NOT_COMPARED)
+    return (not refusal.holes and not more and agents
             and _within(grant.methods, where.methods)
             and _within(grant.schemes, where.schemes)
             and _within(grant.ports, where.ports)

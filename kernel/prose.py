@@ -6,8 +6,9 @@ A condition is one function in `_PARTS`; so is a measure in `_MEASURES`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kernel.comparison import Comparison, Field, Interval
 from kernel.document import printable
 from kernel.measures import Terms
 from kernel.normal import OWN_PORTS
@@ -163,13 +164,55 @@ def _ports(where: Conditions) -> str | None:
     return f"on port {joined([_port(each) for each in where.ports], 'or')}"
 
 
-_PARTS: tuple[Callable[[Conditions], str | None], ...] = (_paths, _address, _schemes, _ports)
+def _query(where: Conditions) -> str | None:
+    return _fields("the query's", where.query)
+
+
+def _headers(where: Conditions) -> str | None:
+    return _fields("the header", where.headers)
+
+
+def _content_types(where: Conditions) -> str | None:
+    return None if where.content_types is None else f"where the content type is {_compared(where.content_types)}"
+
+
+def _json(where: Conditions) -> str | None:
+    return _fields("the JSON body's", where.json)
+
+
+def _form(where: Conditions) -> str | None:
+    return _fields("the form's", where.form)
+
+
+def _fields(part: str, said: Sequence[Field] | None) -> str | None:
+    if said is None:
+        return None
+    return f"where {joined([f'{part} {printable(each.name)} is {_compared(each.values)}' for each in said], 'and')}"
+
+
+def _compared(values: Comparison) -> str:
+    """What a field may be, in words."""
+    told = [_interval(interval) for interval in values.intervals]
+    told += ["anything that can be read" if glob == "*" else f'"{glob}"' for glob in values.globs]
+    return joined([*told, *(["absent"] if values.absent else [])], "or")
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None:
+        return f"{'below' if interval.high_open else 'at most'} {interval.high}"
+    if interval.high is None:
+        return f"{'above' if interval.low_open else 'at least'} {interval.low}"
+    return f"from {interval.low} to {interval.high}"
+
+
+_PARTS: tuple[Callable[[Conditions], str | None], ...] = (
+    _paths, _query, _headers, _content_types, _json, _form, _address, _schemes, _ports,
+)  # fmt: skip
 
 
 def conditions_in_words(where: Conditions) -> str:
     """What a rule asks beside agent, destination, method and path; nothing where it is just https."""
-    parts = [part for function in (_address, _schemes, _ports) if (part := function(where)) not in (None, "over https")]
-    return ", ".join(str(part) for part in parts)
+    return ", ".join(part for part in _parts(replace(where, paths=None)) if part != "over https")
 
 
 def agents_in_words(agents: Sequence[AgentPattern], groups: Groups, *, members: bool = False) -> str:

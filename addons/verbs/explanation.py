@@ -10,12 +10,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from addons.request_fields import readable
 from kernel.access import Access
 from kernel.decide import Judgement
 from kernel.document import printable
 from kernel.errors import NonCanonical
 from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
+from kernel.fields import Headers
 from kernel.match import Index
 from kernel.policy import Policy, Rule
 from kernel.prose import (
@@ -43,10 +45,12 @@ class Explained:
     assumed: bool
 
 
-def explained(policy: Policy, agent: str, method: str, url: str, address: Address | None, body_bytes: int) -> Explained:
+def explained(
+    policy: Policy, agent: str, method: str, url: str, address: Address | None, headers: Headers, body: bytes
+) -> Explained:
     """Judge one request, and find the words for it."""
     try:
-        facts = facts_of(agent, method, url, body_bytes)
+        facts = facts_of(agent, method, url, len(body), headers, readable(body, headers))
     except NonCanonical as refused:
         verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
         sentence = f"No policy can allow it: {refused.problem}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,17 @@ def said(finding: Finding) -> str:
 
 def asked(seen: Witness) -> str:
     """The command that shows a witness."""
-    address = f" --address {seen.address}" if seen.address else ""
-    return f"governor policy explain --agent {seen.agent} {seen.method} {printable(seen.url)}{address}"
+    return f"governor policy explain {' '.join(_arguments(seen))}"
+
+
+def _arguments(seen: Witness) -> Iterator[str]:
+    yield f"--agent {seen.agent} {seen.method} {printable(seen.url)}"
+    if seen.address:
+        yield f"--address {seen.address}"
+    for name, value in seen.headers:
+        yield f"--header {shlex.quote(printable(f'{name}:{value}'))}"
+    if seen.body is not None:
+        yield f"--body {shlex.quote(printable(seen.body))}"
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
@@ -60,7 +70,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
 def witness_json(seen: Witness) -> dict[str, Any]:
     """A request that shows something, with every field of a request."""
     request = {"agent": seen.agent, "method": seen.method, "url": seen.url, "address": seen.address}
-    return {**request, "at": None, "headers": {}, "body": None}
+    return {**request, "at": None, "headers": dict(seen.headers), "body": seen.body}
 
 
 def tell_findings(out: Console, findings: Iterable[Finding]) -> None:

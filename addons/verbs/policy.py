@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from kernel.compiler import Compiled
 from kernel.document import printable
 from kernel.errors import NonCanonical, PolicyError
 from kernel.facts import Address, Host
+from kernel.fields import Headers
 from kernel.findings import Severity
 from kernel.normal import host as canonical_host
 
@@ -229,19 +230,23 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--agent", metavar="A", help="Who asks; local, where a request is asked without it.")
 @click.option("--to", "host", metavar="HOST", help="Who can reach this host, and how?")
 @click.option("--address", metavar="IP", help="What the host resolves to. Without it: some address of the internet.")
-@click.option("--body", metavar="STRING|@FILE", help="The body of the request. Only its size matters yet.")
+@click.option("--header", "headers", multiple=True, metavar="K:V",
+              help="A header of the request, such as content-type:application/json. Once for each.")
+@click.option("--body", metavar="STRING|@FILE", help="The body of the request, and what its content type says it is.")
 @_json
 @click.argument("asked", nargs=-1, metavar="[METHOD URL | FILE]")
 @click.pass_context
 def explain(
     ctx: click.Context, file: Path | None, home: str | None, agent: str | None, host: str | None,
-    address: str | None, body: str | None, wants_json: bool, asked: tuple[str, ...],
+    address: str | None, headers: tuple[str, ...], body: str | None, wants_json: bool, asked: tuple[str, ...],
 ) -> None:
     """Say what would happen to a request and why, who can reach what, or what a whole policy says.
 
     \b
     governor policy explain --agent coder-1 POST https://api.example.org/v1/items
     governor policy explain GET https://billing.corp.example/ --address 10.1.2.3
+    governor policy explain POST https://pay.example.org/v1/charges \\
+        --header content-type:application/json --body '{"amount": 5}'
     governor policy explain --agent coder-1          everything that it can reach
     governor policy explain --to api.example.org     who can reach it
     governor policy explain policy.yaml              the whole policy in sentences
@@ -252,28 +257,30 @@ def explain(
     Exit status: 0 granted, something can be reached, or told; 1 refused, or nothing can be reached; 2 a FILE, METHOD,
     URL, HOST or IP that cannot be meant.
     """
+    carried = (address, headers, body)
     match asked:
         case (method, url) if host is None:
-            granted = _tell_request(
-                _asked_policy(file, home), agent or "local", (method, url), (address, body), wants_json=wants_json)
-        case (one,) if (host, agent, file, address, body) == (None,) * 5:
+            request = agent or "local", _method(method), url, _address(address), _headers(headers), _body(body)
+            granted = _tell_request(_asked_policy(file, home), request, wants_json=wants_json)
+        case (one,) if (host, agent, file, *carried) == (None, None, None, None, (), None):
             granted = _tell_policy(one, wants_json=wants_json)
-        case () if (host or agent) and (address, body) == (None, None):
+        case () if (host or agent) and carried == (None, (), None):
             granted = _tell_reach(_asked_policy(file, home), agent, _host(host), wants_json=wants_json)
         case _:
             raise click.UsageError("Say METHOD URL, --agent A, --to HOST, or one FILE.")
     ctx.exit(0 if granted else 1)
 
 
+def _method(text: str) -> str:
+    if not _METHOD.fullmatch(text):
+        raise click.BadParameter(f"{text} is not a method", param_hint="METHOD")
+    return text.upper()
+
+
 def _tell_request(
-    compiled: Compiled, agent: str, request: tuple[str, str], given: tuple[str | None, str | None], *,
-    wants_json: bool,
+    compiled: Compiled, request: tuple[str, str, str, Address | None, Headers, bytes], *, wants_json: bool
 ) -> bool:
-    method, url = request
-    address, body = given
-    if not _METHOD.fullmatch(method):
-        raise click.BadParameter(f"{method} is not a method", param_hint="METHOD")
-    said = explained(compiled.policy, agent, method.upper(), url, _address(address), _body_bytes(body))
+    said = explained(compiled.policy, *request)
     if wants_json:
         print_json(explained_json(said))
     else:
@@ -327,10 +334,19 @@ def _address(text: str | None) -> Address | None:
         raise click.BadParameter(f"{text} is not an address", param_hint="--address") from None
 
 
-def _body_bytes(text: str | None) -> int:
+def _headers(texts: Iterable[str]) -> Headers:
+    split = [text.partition(":") for text in texts]
+    for name, colon, _ in split:
+        if not name.strip() or not colon:
+            raise click.BadParameter(f"{name} is no NAME:VALUE", param_hint="--header")
+    return tuple((name.strip().lower().encode(errors="surrogateescape"), value.strip().encode(errors="surrogateescape"))
+                 for name, _, value in split)
+
+
+def _body(text: str | None) -> bytes:
     if text is None or not text.startswith("@"):
-        return len((text or "").encode(errors="surrogateescape"))
+        return (text or "").encode(errors="surrogateescape")
     file = Path(text[1:])
     if not file.is_file():
         raise click.BadParameter(f"there is no file {file}", param_hint="--body")
-    return file.stat().st_size
+    return file.read_bytes()

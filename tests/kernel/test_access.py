@@ -37,6 +37,7 @@ def reached(rules: str, agent: str | None = "a-1", name: str | None = None):
     pytest.param("address: 9.0.0.0/8", {"it": ["no"]}, id="the same said with address"),
     pytest.param('to: "https://x.com/a"', {"it": ["no"]}, id="a URL"),
     pytest.param("methods: [GET, POST]", {}, id="everywhere"),
+    pytest.param("json: {a: b}", {"it": ["no"]}, id="a field of the body"),
 ])  # fmt: skip
 def test_a_refusal_removes_what_it_covers_and_is_named_where_it_touches(refusal, found):
     assert reached(f"rules: [{{{GRANT}}}, {{deny: no, {refusal}}}]") == found

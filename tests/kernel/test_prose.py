@@ -41,6 +41,12 @@ def rule(keys: str, verb: str = "deny") -> str:
     ("address: 10.0.0.0/8", "Refused: any request, where the name leads to the addresses in 10.0.0.0/8."),
     ("to: x.com, except: [{methods: GET}, {from: coders, paths: /a}]",
      "Refused: any request to x.com; except GET requests; except where the path is /a, by coders."),
+    ('json: {amount: ["<= 5", "10..20", "> 99", absent], "user.name": ["b*", "*"]}',
+     ("Refused: any request, where the JSON body's amount is at most 5, from 10 to 20, above 99 or absent and the JSON "
+      "body's user.name is \"b*\" or anything that can be read.")),
+    ('content-types: [text/plain, absent], query: {q: ["< 5", ">= 7"]}, headers: {x-a: b}, form: {f: c}',
+     ("Refused: any request, where the query's q is below 5 or at least 7, where the header x-a is \"b\", where the "
+      "content type is \"text/plain\" or absent, where the form's f is \"c\".")),
     ("to: x.com, tell: ask ana, why: it leaked",
      'Refused: any request to x.com. The agent is told: "ask ana". Why: it leaked.'),
 ])  # fmt: skip
@@ -67,6 +73,8 @@ def test_a_grant_says_all_that_it_allows(keys, sentence):
 CONDITIONS = {
     "agents": "from: coders", "to": "to: x.com", "address": "address: 10.0.0.0/8", "methods": "methods: [GET]",
     "schemes": "schemes: http", "ports": "ports: 1", "paths": "paths: /a",
+    "query": "query: {a: b}", "headers": "headers: {a: b}", "content_types": "content-types: text/plain",
+    "json": "json: {a: b}", "form": "form: {a: b}",
 }
 TERMS = {
     "max_request": "max-request: 1", "max_response": "max-response: 1", "max_url": "max-url: 1",
