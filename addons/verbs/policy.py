@@ -38,6 +38,7 @@ from kernel.facts import Address, Host
 from kernel.fields import Headers
 from kernel.findings import Severity
 from kernel.normal import host as canonical_host
+from kernel.schema import schema
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _FILE_OR_FOLDER = click.Path(exists=True, readable=True, path_type=Path)
@@ -61,6 +62,7 @@ def policy() -> None:
     governor policy explain GET https://x.org/    what would happen to this request, and why?
     governor policy explain policy.yaml           what does it say, in sentences?
     governor policy explain --agent coder-1       what can this agent reach?
+    governor policy schema                        its keys, for an editor
 
     None of them needs a running Governor, and none asks a name server anything.
     """
@@ -318,6 +320,19 @@ def _host(text: str | None) -> Host | None:
         return None if text is None else canonical_host(text)
     except NonCanonical as refused:
         raise click.BadParameter(f"{text}: {refused.problem}", param_hint="--to") from None
+
+
+@policy.command("schema")
+def show_schema() -> None:
+    """Print the JSON Schema of policies, for editors: which keys stand where, and what each is for.
+
+    \b
+    governor policy schema > policy.schema.json
+    # yaml-language-server: $schema=policy.schema.json      the first line of a policy
+
+    Whether a policy loads is what governor policy check says: a schema looks up no name and sees no contradiction.
+    """
+    print_json(schema())
 
 
 def _asked_policy(file: Path | None, home: str | None) -> Compiled:

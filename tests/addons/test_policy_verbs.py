@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from addons import cli
 from addons.policy_files import shipped_policy
+from kernel.schema import schema
 
 POLICY = """\
 version: 1
@@ -513,3 +514,10 @@ def test_explain_tells_a_whole_policy(governor):
     assert [said["rule"] for each in paragraphs for said in each["sentences"] if said["rule"]] == [
         "read", "billing", "no-gists", "never-1"]
     assert all(said["text"] in out for each in paragraphs for said in each["sentences"])
+
+
+def test_schema_prints_the_schema(governor):
+    status, out, _ = governor("schema")
+
+    assert status == 0
+    assert json.loads(out) == schema()
