@@ -17,8 +17,9 @@ from rich.text import Text
 from addons import agents_file
 from addons.cases import Trial, tried
 from addons.home import Paths, home_folder
-from addons.policy_files import load_policy, shipped_policy
+from addons.policy_files import known_of_the_world, load_policy, shipped_policy
 from addons.verbs.output import console, print_json
+from kernel.analysis.review import review
 from kernel.compiler import Compiled
 from kernel.decide import Judgement
 from kernel.document import printable
@@ -72,11 +73,14 @@ def check(ctx: click.Context, files: tuple[Path, ...], strict: bool, home: str |
     checked = [_checked(file, known) for file in files]
     findings = [finding for each in checked for finding in each.findings]
     ok = not any(finding.severity is Severity.ERROR for finding in findings)
+    undecided = [what for each in checked for what in each.undecided]
     if as_json:
         shown = [_finding(finding) for finding in findings]
-        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": []})
+        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": undecided})
     else:
         _tell_findings(console(), findings)
+        for what in undecided:
+            console().print(f"undecided  {what}", style="yellow")
         _tell_check(console(), checked, findings, time.perf_counter() - started)
     doubtful = strict and any(finding.severity is Severity.WARNING for finding in findings)
     ctx.exit(0 if ok and not doubtful else 1)
@@ -84,10 +88,11 @@ def check(ctx: click.Context, files: tuple[Path, ...], strict: bool, home: str |
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """One file, its policy where it loads, and everything that was found."""
+    """One file, its policy where it loads, everything that was found, and what could not be decided."""
 
     policy: Policy | None
     findings: tuple[Finding, ...]
+    undecided: tuple[str, ...] = ()
 
 
 def _registered(home: str | None) -> frozenset[str]:
@@ -101,7 +106,8 @@ def _checked(file: Path, known: frozenset[str]) -> _Checked:
         compiled = load_policy([file], known)
     except PolicyError as refused:
         return _Checked(None, refused.findings)
-    return _Checked(compiled.policy, compiled.findings)
+    reviewed = review(compiled.policy, known_of_the_world())
+    return _Checked(compiled.policy, (*compiled.findings, *reviewed.findings), reviewed.undecided)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

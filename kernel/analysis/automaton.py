@@ -99,7 +99,7 @@ def _path_tokens(text: str) -> list[str]:
 
 
 class Held(NamedTuple):
-    """Where the second reading stands: what it has been told, what of an escape it still holds, after a slash or not."""
+    """Where the second reading stands: what it was told, what of an escape it holds, and whether a slash came last."""
 
     states: int
     escape: str

@@ -41,20 +41,23 @@ class Boxes:
     """What can be asked of boxes over one space."""
 
     def __init__(self) -> None:
-        self._agents = Words(AgentIds())
-        self._paths = ((PLAIN_PATH, Words(CanonicalPath(split=False))), (SPLIT_PATH, Words(CanonicalPath(split=True))))
+        self._agents = Words(AgentIds(), "q")
+        self._paths = (
+            (PLAIN_PATH, Words(CanonicalPath(split=False), "q")),
+            (SPLIT_PATH, Words(CanonicalPath(split=True), "q%2Fq")),
+        )
 
     def alive(self, box: Box) -> Box | None:
         """The box without readings that no path has; None where no request is in it."""
         if 0 in box.masks:
             return None
         agents, paths = box.langs
-        if agents is not EVERY and box.masks[WHO] & NAMED_AGENT and self._agents.shortest(agents) is None:
+        if agents is not EVERY and box.masks[WHO] & NAMED_AGENT and not self._agents.some(agents):
             return None
         if paths is EVERY or paths == EVERY:
             return box
         wanted = box.masks[READINGS]
-        left = sum(reading for reading, words in self._paths if wanted & reading and words.shortest(paths) is not None)
+        left = sum(reading for reading, words in self._paths if wanted & reading and words.some(paths))
         if not left:
             return None
         return box if left == wanted else box.narrowed(READINGS, left)

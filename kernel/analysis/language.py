@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _MOST_STATES = 50_000
+_GUESSED = 4
 
 
-class TooHard(Exception):  # noqa: N818
+class TooHard(Exception):
     """A question needs more work than it is given."""
 
 
@@ -110,37 +111,61 @@ EVERY = Lang()
 
 
 class Words:
-    """The words of one kind: agent ids, or paths with or without `%2F`."""
+    """The words of one kind: agent ids, or paths with or without `%2F`. `probe` is put where a glob is wild."""
 
-    def __init__(self, canonical: AgentIds | CanonicalPath) -> None:
+    def __init__(self, canonical: AgentIds | CanonicalPath, probe: str) -> None:
         self._canonical: Any = canonical
+        self._probe = probe
         self._known: dict[Lang, str | None] = {}
+        self._some: dict[Lang, bool] = {}
+
+    def some(self, lang: Lang) -> bool:
+        """True when the language has a word. Raises `TooHard`."""
+        found = self._some.get(lang)
+        if found is None:
+            found = self._some[lang] = self._has_some(lang)
+        return found
+
+    def _has_some(self, lang: Lang) -> bool:
+        pos, neg = lang
+        if pos & neg or any(pattern.everything for pattern in neg) or _disjoint(pos):
+            return False
+        relevant = _relevant(lang)
+        if relevant is not lang:
+            return self.some(relevant)
+        guesses = (guess for pattern in pos for text in pattern.texts[:_GUESSED] for guess in self._guesses(text))
+        return any(self.has(lang, guess) for guess in guesses) or self.shortest(lang) is not None
+
+    def _guesses(self, text: str) -> tuple[str, ...]:
+        """Words that the glob is likely to have."""
+        return text.replace("**", self._probe).replace("*", self._probe), text.replace("**", "q").replace("*", "")
 
     def shortest(self, lang: Lang) -> str | None:
         """The shortest word of the language; None where it is empty. Raises `TooHard`."""
-        if lang in self._known:
-            return self._known[lang]
-        found = self._known[lang] = self._shortest(lang)
-        return found
+        if lang not in self._known:
+            self._known[lang] = self._shortest(lang)
+        return self._known[lang]
 
     def _shortest(self, lang: Lang) -> str | None:
-        pos, neg = lang
-        if pos & neg or any(pattern.everything for pattern in neg) or _disjoint(pos):
+        if lang.pos & lang.neg or _disjoint(lang.pos):
             return None
-        relevant = frozenset([each for each in neg if not any(each.apart(pattern) for pattern in pos)])
-        if relevant != neg:
-            return self.shortest(Lang(pos, relevant))
-        literal = next((p for p in pos if p.literal and not p.second), None)
+        literal = next((p for p in lang.pos if p.literal and not p.second), None)
         if literal is not None:
             fitting = (text for text in literal.texts if self.has(lang, text))
             return min(fitting, key=lambda text: (len(text), text), default=None)
-        return _Search(self._canonical, lang).word()
+        return _Search(self._canonical, _relevant(lang)).word()
 
     def has(self, lang: Lang, word: str) -> bool:
         """True when the word is one of this kind and in the language."""
         if not _runs(self._canonical, word) or len(word) > (self._canonical.longest or len(word)):
             return False
         return all(_runs(p.automaton, word) for p in lang.pos) and not any(_runs(p.automaton, word) for p in lang.neg)
+
+
+def _relevant(lang: Lang) -> Lang:
+    """The same language without the patterns that take nothing away."""
+    neg = frozenset([each for each in lang.neg if not any(each.apart(pattern) for pattern in lang.pos)])
+    return lang if neg == lang.neg else Lang(lang.pos, neg)
 
 
 def _disjoint(patterns: frozenset[Pattern]) -> bool:

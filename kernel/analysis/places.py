@@ -6,11 +6,11 @@ from bisect import bisect_left
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.analysis.box import ADDRESSES, AGENTS, HOSTS, PATHS, Box
-from kernel.analysis.space import OTHER_HOST, Hosts, bits
+from kernel.analysis.box import ADDRESSES, AGENTS, HOSTS, PATHS, READINGS, Box
+from kernel.analysis.space import OTHER_HOST, PLAIN_PATH, SPLIT_PATH, Hosts, bits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from kernel.policy import Rule
 
@@ -27,10 +27,10 @@ class Entry(NamedTuple):
 
 
 class _Beginnings:
-    """Entries under the beginnings of their words in one part."""
+    """Entries under the beginnings of their words in one part, in one reading."""
 
-    def __init__(self, part: int) -> None:
-        self._part = part
+    def __init__(self, part: int, *, second: bool = False) -> None:
+        self._part, self._second = part, second
         self._under: defaultdict[str, list[int]] = defaultdict(list)
         self._sorted: list[str] | None = None
 
@@ -39,8 +39,8 @@ class _Beginnings:
             self._under[key].append(place)
 
     def _keys(self, box: Box) -> tuple[str, ...]:
-        firsts = (pattern for pattern in box.langs[self._part].pos if not pattern.second)
-        return max((pattern.keys for pattern in firsts), key=lambda keys: min(map(len, keys)), default=("",))
+        read = (pattern for pattern in box.langs[self._part].pos if pattern.second is self._second)
+        return max((pattern.keys for pattern in read), key=lambda keys: min(map(len, keys)), default=("",))
 
     def near(self, box: Box) -> set[int] | None:
         """The places of what may meet the box; None for every place."""
@@ -61,7 +61,7 @@ class _Beginnings:
 class _Bucket:
     def __init__(self) -> None:
         self._entries: list[int] = []
-        self._words = (_Beginnings(PATHS), _Beginnings(AGENTS))
+        self._words = (_Beginnings(PATHS), _Beginnings(PATHS, second=True), _Beginnings(AGENTS))
         self._at: defaultdict[int, list[int]] = defaultdict(list)
         self._wide: list[int] = []
 
@@ -76,14 +76,14 @@ class _Bucket:
             for bit in bits(addresses):
                 self._at[bit].append(place)
 
-    def near(self, box: Box) -> Iterable[int]:
+    def near(self, box: Box) -> Collection[int]:
         if len(self._entries) <= _FEW:
             return self._entries
         known = [found for words in self._words if (found := words.near(box)) is not None]
         addresses = box.masks[ADDRESSES]
         if addresses.bit_count() <= _NARROW:
             known.append({*self._wide, *(place for bit in bits(addresses) for place in self._at.get(bit, ()))})
-        return min(known, key=len) if known else self._entries
+        return set.intersection(*known) if known else self._entries
 
 
 class Nearby:
@@ -92,33 +92,33 @@ class Nearby:
     def __init__(self, hosts: Hosts, entries: Iterable[Entry]) -> None:
         self._hosts = hosts
         self.entries = tuple(entries)
-        self._buckets: defaultdict[int, _Bucket] = defaultdict(_Bucket)
-        self._everywhere = _Bucket()
+        self._buckets: defaultdict[tuple[int | None, int], _Bucket] = defaultdict(_Bucket)
         for place, entry in enumerate(self.entries):
             self._add(entry.box, place)
 
     def _add(self, box: Box, place: int) -> None:
         mask = box.masks[HOSTS]
         if mask & OTHER_HOST:
-            self._everywhere.add(box, place)
+            self._buckets[None, box.masks[READINGS]].add(box, place)
             return
         for bit in bits(mask):
             above = self._hosts.parent(bit)
             if above is None or not mask >> above & 1:
-                self._buckets[bit].add(box, place)
+                self._buckets[bit, box.masks[READINGS]].add(box, place)
 
     def near(self, box: Box) -> list[Entry]:
         """The entries that may meet the box, in the order in which they were given."""
         mask = box.masks[HOSTS]
         if mask & OTHER_HOST:
             return list(self.entries)
-        found = set(self._everywhere.near(box))
-        looked: set[int] = set()
+        looked: set[int | None] = {None}
         for bit in bits(mask):
             looked.update(self._hosts.upwards(bit))
-        for bit in looked:
-            if bit in self._buckets:
-                found.update(self._buckets[bit].near(box))
+        found: set[int] = set()
+        for under in looked:
+            for readings in (PLAIN_PATH, SPLIT_PATH, PLAIN_PATH | SPLIT_PATH):
+                if box.masks[READINGS] & readings and (under, readings) in self._buckets:
+                    found.update(self._buckets[under, readings].near(box))
         return [self.entries[place] for place in sorted(found)]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, READINGS, SCHEMES, SIZE, WHO, Box
+from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, SIZE, Box
 from kernel.analysis.places import Entry, Nearby, merged
-from kernel.analysis.sizes import NO_MEASURE, Measure
 from kernel.analysis.shapes import Shapes
+from kernel.analysis.sizes import NO_MEASURE, Measure
 from kernel.analysis.space import (
     ANONYMOUS_AGENT,
     LITERAL_HOST,
@@ -18,11 +19,9 @@ from kernel.analysis.space import (
     bits,
 )
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
-from kernel.facts import UPGRADES
 from kernel.findings import Witness
 from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS
-from kernel.policy import Verb
 from kernel.question import STAND_IN
 
 if TYPE_CHECKING:
@@ -36,28 +35,41 @@ _USUAL_SCHEMES = ("https", "wss", "http", "ws")
 
 
 class Region:
-    """One policy over the shapes of one or more. With a measure, requests have a size in it."""
+    """One policy over the shapes of one or more. With a measure, requests have a size in it.
+
+    `joint` is True where at an inside address one grant opens it and another one says how much passes.
+    """
 
     def __init__(self, policy: Policy, shapes: Shapes) -> None:
         self.policy, self.shapes = policy, shapes
-        measured = shapes.sizes.used
-        space, boxes = shapes.space, shapes.boxes
-        self.boxes = boxes
+        self.boxes = shapes.boxes
         self.vague = [rule for rule in policy.rules if rule.verb.grants and shapes.vague(rule)]
-        exact = space.addresses.every & ~space.addresses.vague
-        self._known = exact
-        opened = [(rule, self._exact(shapes.opened(rule))) for rule in policy.rules if rule.verb.grants]
-        granted = [Entry(box, rule) for rule, found in opened for box in (shapes.sized(rule, found) if measured else found)]
-        if measured:
-            granted += self._together(opened)
-        refused = [Entry(box, rule) for rule in (*policy.nevers, *policy.rules) if rule.verb.refuses
-                   for box in shapes.of(rule)]
-        if measured:
-            refused += [Entry(box, rule) for rule in policy.limits for box in shapes.sized(rule, shapes.of(rule))]
-        self.grants = Nearby(space.hosts, granted)
-        self.refusals = Nearby(space.hosts, refused)
-        self._grants_merged = Nearby(space.hosts, merged(granted))
-        self._refusals_merged = Nearby(space.hosts, merged(refused))
+        self._known = shapes.space.addresses.every & ~shapes.space.addresses.vague
+        self.joint = False
+        granted, refused = list(self._granted()), list(self._refused())
+        self.grants, self.refusals = Nearby(shapes.space.hosts, granted), Nearby(shapes.space.hosts, refused)
+        self._grants_merged = Nearby(shapes.space.hosts, merged(granted))
+        self._refusals_merged = Nearby(shapes.space.hosts, merged(refused))
+        self._of: defaultdict[str, list[Box]] = defaultdict(list)
+        for entry in (*granted, *refused):
+            self._of[entry.rule.name].append(entry.box)
+
+    def _granted(self) -> Iterator[Entry]:
+        opened = [(rule, self._exact(self.shapes.opened(rule))) for rule in self.policy.rules if rule.verb.grants]
+        for rule, found in opened:
+            for box in self.shapes.sized(rule, found) if self.shapes.sizes.used else found:
+                yield Entry(box, rule)
+        if self.shapes.sizes.used:
+            yield from self._together(opened)
+
+    def _refused(self) -> Iterator[Entry]:
+        for rule in (*self.policy.nevers, *self.policy.rules):
+            if rule.verb.refuses:
+                for box in self.shapes.of(rule):
+                    yield Entry(box, rule)
+        for limit in self.policy.limits if self.shapes.sizes.used else ():
+            for box in self.shapes.sized(limit, self.shapes.of(limit)):
+                yield Entry(box, limit)
 
     def _exact(self, boxes: Iterable[Box]) -> list[Box]:
         return [box.narrowed(ADDRESSES, left) for box in boxes if (left := box.masks[ADDRESSES] & self._known)]
@@ -75,7 +87,16 @@ class Region:
                     for two in self.shapes.of(other):
                         both = self.boxes.meet(one, two)
                         if both is not None:
+                            self.joint = True
                             yield Entry(both.narrowed(SIZE, passed), rule)
+
+    def boxes_of(self, rule: Rule) -> list[Box]:
+        """The boxes of a grant where it opens the address, of a refusal where it holds."""
+        return self._of.get(rule.name, [])
+
+    def likes(self, rule: Rule) -> Nearby:
+        """The boxes of every rule that does the same: grant or refuse."""
+        return self.grants if rule.verb.grants else self.refusals
 
     def refusing(self, box: Box) -> list[Box]:
         """The boxes of refusals that may meet this one."""
@@ -91,10 +112,15 @@ class Region:
 
     def witness(self, box: Box) -> Witness:
         """The plainest short request of the box."""
-        return Shown(self.shapes, box).witness()
+        return shown(self.shapes, box)
 
 
-class Shown:
+def shown(shapes: Shapes, box: Box) -> Witness:
+    """The plainest short request of a box."""
+    return _Shown(shapes, box).witness()
+
+
+class _Shown:
     """One request of a box, chosen to be as plain as the box allows."""
 
     def __init__(self, shapes: Shapes, box: Box) -> None:
@@ -157,6 +183,3 @@ def regions(policies: Sequence[Policy], measure: Measure = NO_MEASURE) -> tuple[
     """The regions of policies that are to be compared."""
     shapes = Shapes(policies, measure)
     return tuple(Region(policy, shapes) for policy in policies)
-
-
-__all__ = ["READINGS", "UPGRADES", "Region", "Shown", "Verb", "kinds", "regions"]

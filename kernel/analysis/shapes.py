@@ -11,21 +11,22 @@ from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import wholly_private
-from kernel.analysis.box import ADDRESSES, HOSTS, READINGS, Box, Boxes
-from kernel.analysis.language import EVERY, Lang, Patterns
+from kernel.analysis.box import ADDRESSES, HOSTS, SCHEMES, SIZE, Box, Boxes
+from kernel.analysis.language import EVERY, Lang, Pattern, Patterns
 from kernel.analysis.sizes import NO_MEASURE, Measure, Sizes
-from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SCHEMES, SPLIT_PATH, Space
+from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
+from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.facts import UPGRADES
 from kernel.match import hosts_of
 from kernel.pattern import ANONYMOUS
-from kernel.policy import AddressRange, HostPattern, UrlPattern, Verb
+from kernel.policy import AddressRange, HostPattern, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kernel.policy import AgentPattern, Conditions, PathGlob, Policy, Rule
 
-_EVERY_SCHEME = (1 << len(SCHEMES)) - 1
+_EVERY_SCHEME = (1 << len(SCHEME_NAMES)) - 1
 _BOTH_READINGS = PLAIN_PATH | SPLIT_PATH
 _EVERYBODY = NAMED_AGENT | ANONYMOUS_AGENT
 
@@ -61,9 +62,11 @@ _HOLE_IN_REFUSAL = _Side(wide=False, literal=False, everybody=True)
 class Shapes:
     """The boxes of the rules of some policies, with one measure as the size of a request."""
 
-    def __init__(self, policies: Iterable[Policy], measure: Measure = NO_MEASURE) -> None:
+    def __init__(
+        self, policies: Iterable[Policy], measure: Measure = NO_MEASURE, names: Iterable[HostPattern] = ()
+    ) -> None:
         known = tuple(policies)
-        self.space, self.boxes, self.patterns = Space(known), Boxes(), Patterns()
+        self.space, self.boxes, self.patterns = Space(known, names), Boxes(), Patterns()
         self.sizes = Sizes(measure, known)
         self._made: dict[int, tuple[Rule, tuple[Box, ...]]] = {}
 
@@ -78,7 +81,7 @@ class Shapes:
         grants = rule.verb.grants
         holes_read = _HOLE_IN_GRANT if grants else _HOLE_IN_REFUSAL
         upgrades = not grants or rule.terms.websocket is not None
-        schemes = _EVERY_SCHEME if upgrades else _scheme_mask(set(SCHEMES) - UPGRADES)
+        schemes = _EVERY_SCHEME if upgrades else scheme_mask(set(SCHEME_NAMES) - UPGRADES)
         if not _speaks_of_paths(rule):
             holes = [box for hole in rule.holes for box in self._read(hole, holes_read, (False,), _BOTH_READINGS)]
             yield from self._cut(self._read(rule.where, _GRANT if grants else _REFUSAL, (), _BOTH_READINGS), holes,
@@ -95,13 +98,13 @@ class Shapes:
 
     def _cut(self, boxes: Iterable[Box], holes: list[Box], schemes: int) -> Iterator[Box]:
         for box in boxes:
-            kept = self.boxes.alive(box.narrowed(3, box.masks[3] & schemes))
+            kept = self.boxes.alive(box.narrowed(SCHEMES, box.masks[SCHEMES] & schemes))
             if kept is not None:
                 yield from self.boxes.left(kept, holes) if holes else (kept,)
 
     def _read(self, where: Conditions, side: _Side, seconds: tuple[bool, ...], readings: int) -> Iterator[Box]:
         """The boxes of conditions under each of these readings at once: the first, the second, or both."""
-        methods, schemes = self.space.methods.mask(where.methods), _scheme_mask(where.schemes)
+        methods, schemes = self.space.methods.mask(where.methods), scheme_mask(where.schemes)
         ports, addresses = self.space.ports.mask(where.ports), self._addresses(where.address, side)
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
@@ -115,7 +118,7 @@ class Shapes:
 
     def _paths(
         self, lists: Iterable[tuple[PathGlob, ...] | tuple[str, ...] | None], *, second: bool
-    ) -> Iterator[object]:
+    ) -> Iterator[Pattern]:
         for each in lists:
             texts = None if each is None else [item if isinstance(item, str) else item.text for item in each]
             if texts is not None and "/**" not in texts:
@@ -165,7 +168,7 @@ class Shapes:
             hosts, addresses = self._host(hosts_of(item), side)
             if isinstance(item, UrlPattern):
                 ports = self.space.ports.span(item.port, item.port)
-                target = _Target(hosts, addresses, _scheme_mask({item.scheme}), ports)
+                target = _Target(hosts, addresses, scheme_mask({item.scheme}), ports)
                 urls.setdefault(target, []).append(item.path.text)
             elif isinstance(item, HostPattern):
                 names |= hosts
@@ -188,7 +191,13 @@ class Shapes:
     def sized(self, rule: Rule, boxes: Iterable[Box]) -> list[Box]:
         """The boxes of a grant with the sizes that it lets pass, those of a limit with the sizes that it refuses."""
         mask = self.sizes.passed(rule) if rule.verb.grants else self.sizes.refused(rule)
-        return [box.narrowed(7, box.masks[7] & mask) for box in boxes if box.masks[7] & mask]
+        if not mask:
+            return []
+        sized = [box.narrowed(SIZE, mask) for box in boxes]
+        if not self.sizes.measure.of_upgrades:
+            return sized
+        upgrades = scheme_mask(UPGRADES)
+        return [box.narrowed(SCHEMES, left) for box in sized if (left := box.masks[SCHEMES] & upgrades)]
 
     def opened(self, rule: Rule) -> list[Box]:
         """Where the grant holds and its address is global, or one that the grant was written for."""
@@ -206,11 +215,11 @@ class Shapes:
     def _written(self, rule: Rule) -> tuple[int, int]:
         """The inside addresses that the grant opens for every host, and for hosts that are addresses. `match.opens`."""
         mask = self.space.addresses.mask
-        named = sum_of(mask(each, wide=False) for each in rule.where.address or () if wholly_private(each))
+        named = _joined(mask(each, wide=False) for each in rule.where.address or () if wholly_private(each))
         ranges = [(item, host) for item in rule.where.to or () if isinstance(host := hosts_of(item), AddressRange)]
-        plain = sum_of(mask(host, wide=False) for item, host in ranges if item is host and wholly_private(host))
-        urls = sum_of(mask(host, wide=False) for item, host in ranges if item is not host and wholly_private(host))
-        mixed = sum_of(mask(host, wide=False) for _, host in ranges if not wholly_private(host))
+        plain = _joined(mask(host, wide=False) for item, host in ranges if item is host and wholly_private(host))
+        urls = _joined(mask(host, wide=False) for item, host in ranges if item is not host and wholly_private(host))
+        mixed = _joined(mask(host, wide=False) for _, host in ranges if not wholly_private(host))
         return named, plain | (urls & ~mixed)
 
     def vague(self, rule: Rule) -> bool:
@@ -219,15 +228,16 @@ class Shapes:
         return bool((named | literal) & self.space.addresses.vague)
 
 
-def sum_of(masks: Iterable[int]) -> int:
+def _joined(masks: Iterable[int]) -> int:
     found = 0
     for mask in masks:
         found |= mask
     return found
 
 
-def _scheme_mask(schemes: Iterable[str] | None) -> int:
-    return _EVERY_SCHEME if schemes is None else sum(1 << SCHEMES.index(scheme) for scheme in schemes)
+def scheme_mask(schemes: Iterable[str] | None) -> int:
+    """The schemes as a set of kinds; None is all of them."""
+    return _EVERY_SCHEME if schemes is None else sum(1 << SCHEME_NAMES.index(scheme) for scheme in schemes)
 
 
 def _speaks_of_paths(rule: Rule) -> bool:
@@ -236,9 +246,3 @@ def _speaks_of_paths(rule: Rule) -> bool:
         for each in (rule.where, *rule.holes)
     )
 
-
-def limited(rule: Rule) -> bool:
-    return rule.verb is Verb.LIMIT
-
-
-__all__ = ["READINGS", "Shapes", "limited", "sum_of"]

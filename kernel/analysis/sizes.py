@@ -12,7 +12,7 @@ from kernel.policy import Verb
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kernel.measures import Rate, Terms
+    from kernel.measures import Terms
     from kernel.policy import Policy, Rule
 
 type Amount = int | tuple[Fraction, int]
@@ -28,7 +28,12 @@ class Measure(NamedTuple):
     of_upgrades: bool = False
 
 
-def _rate(rate: Rate | None) -> Amount | None:
+def _frame(terms: Terms) -> Amount | None:
+    return None if terms.websocket is None else terms.websocket.max_frame_bytes
+
+
+def _rate(terms: Terms) -> Amount | None:
+    rate = None if terms.websocket is None else terms.websocket.max_rate
     return None if rate is None else (Fraction(rate.count, rate.seconds), rate.count)
 
 
@@ -38,8 +43,8 @@ MEASURES = (
     Measure("max-response", lambda terms: terms.max_response),
     Measure("max-url", lambda terms: terms.max_url),
     Measure("in-flight", lambda terms: terms.in_flight, of_grants=False),
-    Measure("max-frame", lambda terms: terms.websocket and terms.websocket.max_frame_bytes, of_upgrades=True),
-    Measure("max-rate", lambda terms: _rate(terms.websocket and terms.websocket.max_rate), of_upgrades=True),
+    Measure("max-frame", _frame, of_upgrades=True),
+    Measure("max-rate", _rate, of_upgrades=True),
     Measure("stream-request", lambda terms: int(terms.stream_request)),
 )
 
@@ -53,7 +58,7 @@ class Sizes:
         said = {measure.said(rule.terms) for rule in rules}
         if measure.unsaid is not None and said - {None}:
             said.add(measure.unsaid)
-        self.said: list[Amount] = sorted(said - {None})  # type: ignore[type-var, arg-type]
+        self.said: list[Amount] = sorted(amount for amount in said if amount is not None)
         self.every = (1 << (len(self.said) + 1)) - 1
 
     @property
@@ -61,7 +66,7 @@ class Sizes:
         return bool(self.said)
 
     def _up_to(self, amount: Amount) -> int:
-        return (1 << (bisect_left(self.said, amount) + 1)) - 1  # type: ignore[type-var]
+        return (1 << (bisect_left(self.said, amount) + 1)) - 1
 
     def passed(self, rule: Rule) -> int:
         """The sizes that a grant lets pass."""

@@ -7,7 +7,7 @@ a set of kinds is one integer. Agent ids and the words of paths are not here: ke
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from functools import lru_cache
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,13 +57,20 @@ class Methods:
 
     def __init__(self, where: Iterable[Conditions]) -> None:
         named = sorted({method for each in where for method in each.methods or ()})
-        spare = next(m for m in chain(sorted(READS), sorted(WRITES), _invented()) if m not in named)
+        spare = next(m for m in chain(("POST", "PUT", "PATCH"), sorted(WRITES | READS), _invented()) if m not in named)
         self.all = (*named, spare)
         self.every = run(0, len(named))
         self._place = {method: place for place, method in enumerate(self.all)}
 
     def mask(self, methods: frozenset[str] | None) -> int:
         return self.every if methods is None else sum(1 << self._place[method] for method in methods)
+
+    def mask_of_named(self, methods: Iterable[str]) -> int:
+        """The methods of these that a policy names, and every unnamed one where one of these is unnamed."""
+        found = 0
+        for method in methods:
+            found |= self.kind(method)
+        return found
 
     def kind(self, method: str) -> int:
         """The bit of one method."""
@@ -109,8 +116,8 @@ class Hosts:
     Names stand in the order of their labels from the right, so that what lies below a name is one run.
     """
 
-    def __init__(self, where: Iterable[Conditions]) -> None:
-        hosts = (hosts_of(item) for each in where for item in each.to or ())
+    def __init__(self, where: Iterable[Conditions], more: Iterable[HostPattern]) -> None:
+        hosts = (*more, *(hosts_of(item) for each in where for item in each.to or ()))
         names = {host.name for host in hosts if isinstance(host, HostPattern)}
         self.names = tuple(name for _, name in sorted((name.split(".")[::-1], name) for name in names))
         self._place = {name: place for place, name in enumerate(self.names)}
@@ -197,8 +204,7 @@ class Addresses:
         self._six = len(self._firsts[4])
         count = self._six + len(self._firsts[6])
         self.every = run(0, count - 1)
-        self.shown: tuple[Address, ...] = tuple(
-            [*map(IPv4Address, self._firsts[4]), *map(IPv6Address, self._firsts[6])])
+        self.shown: tuple[Address, ...] = (*map(IPv4Address, self._firsts[4]), *map(IPv6Address, self._firsts[6]))
         self.public = sum(1 << place for place, address in enumerate(self.shown) if is_global(address))
         inside = 0
         for kind in refined:
@@ -219,7 +225,7 @@ class Addresses:
         shift = self._six if family == 6 else 0
         return run(bisect_left(firsts, first) + shift, bisect_right(firsts, last) - 1 + shift)
 
-    @lru_cache(maxsize=None)  # noqa: B019 - lives as long as the space, which is made for one question
+    @cache  # noqa: B019 - lives as long as the space, which is made for one question
     def mask(self, spread: AddressRange, *, wide: bool) -> int:
         """The addresses in the range; where `wide`, also those that hide one."""
         found = 0
@@ -271,10 +277,10 @@ def _hidden_cuts(cuts: Iterable[int], written: Sequence[_Kind]) -> Iterator[int]
 
 
 class Space:
-    """The kinds of everything that these policies tell apart."""
+    """The kinds of everything that these policies tell apart, and of the hosts `names`."""
 
-    def __init__(self, policies: Iterable[Policy]) -> None:
+    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = ()) -> None:
         rules = [rule for policy in policies for rule in policy.items]
         where = [each for rule in rules for each in (rule.where, *rule.holes)]
-        self.methods, self.ports, self.hosts = Methods(where), Ports(where), Hosts(where)
+        self.methods, self.ports, self.hosts = Methods(where), Ports(where), Hosts(where, names)
         self.addresses = Addresses(rules)

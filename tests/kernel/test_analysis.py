@@ -11,11 +11,10 @@ from kernel.verdict import Code
 from tests.kernel.reference_matcher import holds, judge
 from tests.kernel.strategies import answers, crowded_policies, policies, requests
 
-
 REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
     policy: Policy = data.draw(policies | crowded_policies)
@@ -33,7 +32,7 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
             assert held is holds(rule, facts, address), (rule, facts, address)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
     policy: Policy = data.draw(policies | crowded_policies)
