@@ -17,7 +17,6 @@ from kernel.analysis.review import Tables
 from kernel.compiler import Compiled, compile_policy
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
-from kernel.pattern import host_pattern
 from kernel.suffix import Suffixes
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "policies"
@@ -84,9 +83,8 @@ def public_suffixes() -> tuple[str, ...]:
 
 @cache
 def known_of_the_world() -> Tables:
-    """What the review of a policy knows of hosts and names."""
-    hosts = tuple(map(host_pattern, _table("exfiltration-hosts.yaml")))
-    return Tables(hosts, Suffixes(public_suffixes()))
+    """What the review of a policy knows of names."""
+    return Tables(suffixes=Suffixes(public_suffixes()))
 
 
 def _table(name: str) -> tuple[str, ...]:
