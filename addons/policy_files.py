@@ -13,9 +13,11 @@ from blake3 import blake3
 from addons.errors import GovernorError
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
+from kernel.analysis.review import Tables
 from kernel.compiler import Compiled, compile_policy
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.suffix import Suffixes
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "policies"
 _TABLE = Keys("a data table", now=frozenset({"source", "date", "entries"}), required=("source", "date", "entries"))
@@ -91,6 +93,12 @@ def public_suffixes() -> tuple[str, ...]:
     """The rules of the Public Suffix List, names as A-labels: `com`, `*.ck`, `!www.ck`."""
     text = read(_SHIPPED / "data" / "public-suffixes.dat").decode("ascii")
     return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
+
+
+@cache
+def known_of_the_world() -> Tables:
+    """What the review of a policy knows of names."""
+    return Tables(suffixes=Suffixes(public_suffixes()))
 
 
 def _table(name: str) -> tuple[str, ...]:

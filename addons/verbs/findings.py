@@ -22,15 +22,21 @@ _EXCERPT_LINES = 3
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The files of one policy, the policy where it loads, and everything that was found."""
+    """The files of one policy, the policy where it loads, all that was found, and what could not be decided."""
 
     files: tuple[Path, ...]
     policy: Policy | None
     findings: tuple[Finding, ...]
+    undecided: tuple[str, ...] = ()
 
     @property
     def loads(self) -> bool:
         return self.policy is not None
+
+    def failures(self, *, strict: bool) -> list[Finding]:
+        """The findings that answer a check with no."""
+        failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+        return [finding for finding in self.findings if finding.severity in failing]
 
 
 def said(finding: Finding) -> str:
@@ -104,6 +110,8 @@ def tell_check(out: Console, checked: Sequence[Checked], seconds: float) -> None
     """The findings, and in one line what was looked at."""
     findings = [finding for each in checked for finding in each.findings]
     tell_findings(out, findings)
+    for what in (what for each in checked for what in each.undecided):
+        out.print(f"undecided  {what}", style="yellow")
     out.print(f"{_summed_up(findings)}. {_looked_at(checked)}, {seconds:.2f} s")
     refused = sum(not each.loads for each in checked)
     if refused:
@@ -126,4 +134,6 @@ def _looked_at(checked: Sequence[Checked]) -> str:
     nevers = counted(sum(len(policy.nevers) for policy in policies), "never")
     limits = counted(sum(len(policy.limits) for policy in policies), "limit")
     proved = counted(sum(len(policy.assertions) for policy in policies), "assertion")
-    return ", ".join([rules, nevers, *([] if limits.startswith("0") else [limits]), f"{proved} proved"])
+    undecided = sum(len(each.undecided) for each in checked)
+    shown = [rules, nevers, *([] if limits.startswith("0") else [limits]), f"{proved} proved", f"{undecided} undecided"]
+    return ", ".join(shown)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from addons.cases import Outcome, Trial
 from addons.verbs.findings import Checked, said
 from kernel.document import printable
-from kernel.findings import Finding, Severity
+from kernel.findings import Finding
 from kernel.policy import Assertion
 
 
@@ -34,11 +34,11 @@ def _names(checked: Checked) -> str:
 
 
 def _checks(checked: Checked, *, strict: bool) -> Iterator[Line]:
-    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    bad = [finding for finding in checked.findings if finding.severity in failing]
+    bad = checked.failures(strict=strict)
     proofs = [finding for finding in bad if finding.code.startswith("P")]
     others = [finding for finding in bad if not finding.code.startswith("P")]
-    yield Line("loads without a warning" if strict else "loads", tuple(_placed(finding) for finding in others))
+    undecided = [f"undecided: {what}" for what in checked.undecided] if strict else []
+    yield Line("loads without a warning" if strict else "loads", (*map(_placed, others), *undecided))
     for finding in proofs:
         yield Line(f"assertion in line {finding.position.line}", (_placed(finding),))
     if checked.policy is not None:

@@ -15,9 +15,11 @@ from rich.text import Text
 from addons import agents_file
 from addons.cases import Trial, tried
 from addons.home import Paths, home_folder
-from addons.policy_files import is_cases, is_policy, load_policy, shipped_policy
+from addons.policy_files import PolicyMissing, is_cases, is_policy, known_of_the_world, load_policy, shipped_policy
+from addons.policy_sides import SideMissing, side
 from addons.verbs import junit
-from addons.verbs.annotations import annotation
+from addons.verbs.difference import difference_json, markdown, may_loosen, tell_difference
+from addons.verbs.difference import workflow_commands as difference_commands
 from addons.verbs.explanation import (
     accesses_json,
     explained,
@@ -28,9 +30,12 @@ from addons.verbs.explanation import (
     tell_prose,
 )
 from addons.verbs.findings import Checked, as_json, tell_check, tell_findings
+from addons.verbs.github import workflow_commands
 from addons.verbs.output import console, print_json, progress
 from addons.verbs.sarif import sarif
 from kernel.access import accesses
+from kernel.analysis.difference import difference
+from kernel.analysis.review import review
 from kernel.compiler import Compiled
 from kernel.document import printable
 from kernel.errors import NonCanonical, PolicyError
@@ -38,6 +43,7 @@ from kernel.facts import Address, Host
 from kernel.fields import Headers
 from kernel.findings import Severity
 from kernel.normal import host as canonical_host
+from kernel.policy import Policy
 from kernel.schema import schema
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
@@ -54,7 +60,7 @@ def _formats(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 @click.group()
 def policy() -> None:
-    """Check, test and explain policies.
+    """Check, test, explain and compare policies.
 
     \b
     governor policy check policy.yaml             does it load, and what is doubtful in it?
@@ -62,6 +68,7 @@ def policy() -> None:
     governor policy explain GET https://x.org/    what would happen to this request, and why?
     governor policy explain policy.yaml           what does it say, in sentences?
     governor policy explain --agent coder-1       what can this agent reach?
+    governor policy diff old.yaml new.yaml        what changes, for every request?
     governor policy schema                        its keys, for an editor
 
     None of them needs a running Governor, and none asks a name server anything.
@@ -72,7 +79,7 @@ def policy() -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE_OR_FOLDER)
 @click.option("--tiers", is_flag=True, help="The FILEs are the tiers of one policy, the platform's first.")
 @_formats("sarif", "github", "junit")
-@click.option("--strict", is_flag=True, help="Exit 1 on a warning, too.")
+@click.option("--strict", is_flag=True, help="Exit 1 on a warning, and on what could not be decided, too.")
 @click.option("--home", metavar="DIR", help="The home whose registered agents are known. Before $GOVERNOR_HOME.")
 @_json
 @click.pass_context
@@ -93,8 +100,8 @@ def check(
     governor policy check --format sarif policy.yaml        for code hosts and editors
     governor policy check --format junit policy.yaml        for build servers
 
-    Exit status: 0 no error, 1 an error (with --strict also a warning), 2 a FILE that is not there, or a folder
-    without a policy.
+    Exit status: 0 no error, 1 an error (with --strict also a warning, or something undecided), 2 a FILE that is not
+    there, or a folder without a policy.
     """
     started = time.perf_counter()
     known = _registered(home)
@@ -106,22 +113,22 @@ def check(
             checked.append(_checked(of_one, known))
             step()
     _answer_check("json" if wants_json else form, each, checked, strict=strict, seconds=time.perf_counter() - started)
-    failing = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
-    ctx.exit(1 if any(finding.severity in failing for one in checked for finding in one.findings) else 0)
+    ctx.exit(1 if any(one.failures(strict=strict) or (strict and one.undecided) for one in checked) else 0)
 
 
 def _answer_check(
     form: str, files: Sequence[Path], checked: Sequence[Checked], *, strict: bool, seconds: float
 ) -> None:
     findings = [finding for one in checked for finding in one.findings]
+    undecided = [what for one in checked for what in one.undecided]
     if form == "json":
         ok = not any(finding.severity is Severity.ERROR for finding in findings)
         shown = [as_json(finding) for finding in findings]
-        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": []})
+        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": undecided})
     elif form == "sarif":
-        print_json(sarif(findings))
+        print_json(sarif(findings, undecided))
     elif form == "github":
-        click.echo("".join(f"{annotation(finding)}\n" for finding in findings), nl=False)
+        click.echo("".join(f"{line}\n" for line in workflow_commands(checked)), nl=False)
     elif form == "junit":
         click.echo(junit.of_checks(checked, strict=strict), nl=False)
     else:
@@ -153,7 +160,8 @@ def _checked(files: tuple[Path, ...], known: frozenset[str]) -> Checked:
         compiled = load_policy(files, known)
     except PolicyError as refused:
         return Checked(files, None, refused.findings)
-    return Checked(files, compiled.policy, compiled.findings)
+    reviewed = review(compiled.policy, known_of_the_world())
+    return Checked(files, compiled.policy, (*compiled.findings, *reviewed.findings), reviewed.undecided)
 
 
 @policy.command()
@@ -320,6 +328,50 @@ def _host(text: str | None) -> Host | None:
         return None if text is None else canonical_host(text)
     except NonCanonical as refused:
         raise click.BadParameter(f"{text}: {refused.problem}", param_hint="--to") from None
+
+
+@policy.command()
+@click.argument("old")
+@click.argument("new")
+@_formats("markdown", "github")
+@click.option("--fail-if-looser", is_flag=True, help="Exit 1 unless NEW certainly allows nothing that OLD refuses.")
+@_json
+@click.pass_context
+def diff(ctx: click.Context, old: str, new: str, form: str, fail_if_looser: bool, wants_json: bool) -> None:
+    """Say what changes from policy OLD to policy NEW, for every request: what is newly allowed, newly denied, changed.
+
+    OLD and NEW are files, folders, or either at a git revision, which is read without touching the work tree. Every
+    change has a request that shows it; at most five of a kind are shown.
+
+    \b
+    governor policy diff old.yaml new.yaml
+    governor policy diff main:policies/team.yaml policies/team.yaml --fail-if-looser
+    governor policy diff HEAD~1:team.yaml HEAD:team.yaml --format markdown      for a pull request
+
+    Exit status: 0 told, 1 only with --fail-if-looser where NEW is looser, incomparable or undecided, 2 a side that is
+    not there or does not load.
+    """
+    started = time.perf_counter()
+    found = difference(_side(old), _side(new))
+    if wants_json or form == "json":
+        print_json(difference_json(found))
+    elif form == "markdown":
+        click.echo(markdown(found), nl=False)
+    elif form == "github":
+        click.echo("".join(f"{line}\n" for line in difference_commands(found, new)), nl=False)
+    else:
+        tell_difference(console(), found, time.perf_counter() - started)
+    ctx.exit(1 if fail_if_looser and may_loosen(found) else 0)
+
+
+def _side(text: str) -> Policy:
+    try:
+        return side(text).policy()
+    except PolicyError as refused:
+        tell_findings(console(stderr=True), refused.findings)
+        raise click.UsageError(f"{text} does not load") from None
+    except (SideMissing, PolicyMissing) as missing:
+        raise click.UsageError(str(missing)) from None
 
 
 @policy.command("schema")

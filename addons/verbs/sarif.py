@@ -17,13 +17,14 @@ _LEVEL_OF_CODE = {"E": "error", "P": "error", "W": "warning", "I": "note"}
 _CODES = {code: number for number, code in enumerate(CATALOGUE)}
 
 
-def sarif(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The log of one run."""
+def sarif(findings: Sequence[Finding], undecided: Sequence[str]) -> dict[str, Any]:
+    """The log of one run. What could not be decided is a notification of the run."""
     driver = {"name": "governor", "version": VERSION, "rules": [_rule(code) for code in CATALOGUE]}
+    notes = [{"level": "warning", "message": {"text": f"Undecided: {what}"}} for what in undecided]
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "invocations": [{"executionSuccessful": True}],
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
         "results": [_result(finding) for finding in findings],
     }
     return {"version": "2.1.0", "$schema": _SCHEMA, "runs": [run]}

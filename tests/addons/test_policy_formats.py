@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from addons import cli
-from addons.verbs.annotations import command
+from addons.verbs.github import command
 from kernel.findings import CATALOGUE
 
 GOOD = """\
@@ -165,6 +165,7 @@ def test_a_folder_stands_for_its_cases(governor):
 
 
 def test_the_summary_counts_what_was_found_and_looked_at(governor):
-    assert governor("check", "good.yaml")[1].startswith("nothing found. 1 rule, 1 never, 1 assertion proved, ")
-    assert ("2 findings: 1 error, 1 warning. 1 rule, 0 never, 0 assertions proved, "
+    assert governor("check", "good.yaml")[1].startswith(
+        "nothing found. 1 rule, 1 never, 1 assertion proved, 0 undecided, ")
+    assert ("2 findings: 1 error, 1 warning. 1 rule, 0 never, 0 assertions proved, 0 undecided, "
             in governor("check", "wrong.yaml", "doubt.yaml")[1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from addons.verbs.findings import asked, said
+from collections.abc import Iterable, Iterator
+
+from addons.verbs.findings import Checked, asked, said
 from kernel.findings import Finding, Severity
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
@@ -10,8 +12,16 @@ _IN_A_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 _IN_A_PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", ",": "%2C"})
 
 
-def annotation(finding: Finding) -> str:
-    """One finding as a workflow command."""
+def workflow_commands(checked: Iterable[Checked]) -> Iterator[str]:
+    """A command for each finding, and for each thing that could not be decided."""
+    for each in checked:
+        yield from (_annotation(finding) for finding in each.findings)
+        for what in each.undecided:
+            place = {"file": str(each.files[0]), "title": "undecided"}
+            yield command("warning", f"could not be decided: {what}", place)
+
+
+def _annotation(finding: Finding) -> str:
     place = finding.position
     properties = {"file": place.file, "line": str(place.line), "col": str(place.column), "title": finding.code}
     shown = f"\nwitness: {asked(finding.witness)}" if finding.witness else ""
