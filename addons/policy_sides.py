@@ -42,7 +42,7 @@ def side(text: str) -> Side:
     revision, colon, inside = text.partition(":")
     if not colon:
         raise SideMissing(f"{text}: there is no such file or folder; a revision is written REV:PATH")
-    if not revision or revision.startswith("-"):
+    if not revision:
         raise SideMissing(f"{text}: a revision is written REV:PATH")
     return _with_policies(text, _at_revision(revision, inside))
 

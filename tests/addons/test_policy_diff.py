@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from addons import cli
+from addons.verbs.difference import may_loosen
+from kernel.analysis.difference import Difference, Relation
 
 READS = "version: 1\nrules: [{allow: it, to: x.example, methods: reads}]\n"
 WRITES = READS.replace("reads", "any")
@@ -137,6 +139,7 @@ def test_a_side_that_is_not_there_or_does_not_load_is_told_and_exits_2(governor,
 
         assert (status, out) == (2, "")
         assert side in err
+        assert ("there is no policy in this folder" in err) is (side in ("empty", "HEAD:none"))
     assert {path.name for path in Path().iterdir()} == {".git", "team.yaml", "bad.yaml", "none", "empty"}
 
 
@@ -158,3 +161,7 @@ def test_nothing_of_a_policy_is_read_as_markdown(governor):
 
     sentences = [line for line in out.splitlines() if line.startswith("- ")]
     assert not any("`b`" in line.replace("\\`", "") for line in sentences)
+
+
+def test_what_is_undecided_may_be_looser():
+    assert may_loosen(Difference(Relation.EQUAL, (), (), (), ("rule it",)))

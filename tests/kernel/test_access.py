@@ -65,6 +65,10 @@ def test_a_host_is_reached_by_the_rules_that_lead_there(name, found):
     assert reached(f"rules: [{{{GRANT}}}]", None, name) == found
 
 
+def test_a_name_may_lead_to_any_address_that_is_refused():
+    assert reached(f"rules: [{{{GRANT}}}, {{deny: no, to: 9.0.0.0/8}}]", None, "x.com") == {"it": ["no"]}
+
+
 def test_only_the_destinations_that_lead_to_the_host_are_shown():
     found = accesses(compiled("version: 1\nrules: [{allow: it, to: [x.com, .x.com, y.com], methods: any}]").policy,
                      None, host("x.com"))
