@@ -8,10 +8,12 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from addons.policy_files import load_policy, read
+from addons.request_fields import readable
 from addons.yaml_nodes import compose
 from kernel.document import Keys, Node, Reader, quote
 from kernel.errors import NonCanonical, PolicyError
 from kernel.facts import Address, RequestFacts
+from kernel.fields import Headers
 from kernel.match import Index
 from kernel.question import answer, facts_of
 from kernel.verdict import Action, Code
@@ -19,8 +21,10 @@ from kernel.verdict import Action, Code
 _FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
 _CASE = Keys(
     "a case",
-    now=frozenset({"name", "agent", "method", "url", "address", "body", "expect", "rule", "code"}),
-    later=frozenset({"at", "headers", "content-type"}),
+    now=frozenset({
+        "name", "agent", "method", "url", "address", "headers", "content-type", "body", "expect", "rule", "code",
+    }),
+    later=frozenset({"at"}),
     required=("name", "method", "url", "expect"),
 )
 _ANSWERS = {Action.ALLOW.value, Action.DENY.value}
@@ -98,7 +102,7 @@ def _case(reader: Reader, node: Node) -> Case | None:
     found = reader.mapping(node, _CASE)
     if found is None:
         return None
-    texts = {key: reader.text(value, key) for key, value in found.items()}
+    texts = {key: reader.text(value, key) for key, value in found.items() if key != "headers"}
     _check_expect(reader, found, texts.get("expect"))
     if "code" in found and texts["code"] not in {code.value for code in Code}:
         reader.error("E102", found["code"], f"{quote(texts['code'] or '')} is no code of a verdict")
@@ -121,11 +125,21 @@ def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None])
     method, url = texts.get("method"), texts.get("url")
     if method is None or url is None:
         return None
+    headers = _headers(reader, found, texts)
+    body = (texts.get("body") or "").encode()
     try:
-        return facts_of(texts.get("agent") or "local", method, url, len((texts.get("body") or "").encode()))
+        return facts_of(texts.get("agent") or "local", method, url, len(body), headers, readable(body, headers))
     except NonCanonical as refused:
         reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
         return None
+
+
+def _headers(reader: Reader, found: dict[str, Node], texts: dict[str, str | None]) -> Headers:
+    said = reader.entries(found["headers"], "headers") if "headers" in found else []
+    named = [(name.text, reader.text(value, f"header {quote(name.text)}") or "") for name, value in said]
+    kind = texts.get("content-type")
+    return tuple((name.lower().encode(), value.encode()) for name, value in
+                 (*named, *([("content-type", kind)] if kind else [])))
 
 
 def _address(reader: Reader, node: Node) -> Address | None:

@@ -25,11 +25,14 @@ from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
 from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
+from addons.request_fields import STREAMED, readable
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
+from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import Judgement, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
+from kernel.fields import MOST_BODY_BYTES, Fields
 from kernel.measures import DEFAULT, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Verdict
 
@@ -156,13 +159,13 @@ class Judge:
         own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
         if self._mirror.is_own(facts.host):
             return None
-        known = expected(governed.index, facts, own)
+        known = expected(governed.index, _with_fields(governed, flow, facts, UNREAD), own)
         if known.refused is not None:
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
             return await self._written("request", governed, connection, flow, judged, started)
         # Whether such a method brings a body at all is a part of its verdict.
         if known.may_stream and facts.method not in BODYLESS:
-            judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
+            judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0, STREAMED)
             if judged.verdict.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)
                 return await self._concluded(governed, connection, flow, judged, started)
@@ -190,8 +193,13 @@ class Judge:
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:
-            judged = await self._judged(handler, connection, flow, governed, agent, self._bodies.size(flow))
+            body = self._body(flow) if governed.index.needs_body else UNREADABLE
+            judged = await self._judged(handler, connection, flow, governed, agent, self._bodies.size(flow), body)
         return await self._concluded(governed, connection, flow, judged, started)
+
+    def _body(self, flow: http.HTTPFlow) -> bytes | Gap:
+        """The body that would be sent, as its fields are read."""
+        return readable(self._bodies.content(flow, MOST_BODY_BYTES), flow.request.data.headers.fields)
 
     async def _concluded(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
                          started: float) -> Judged:
@@ -223,7 +231,7 @@ class Judge:
         return await self._written("request", governed, connection, flow, edited, started)
 
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
-                      governed: Governed, agent: Agent, body_bytes: int) -> Judged:
+                      governed: Governed, agent: Agent, body_bytes: int, body: bytes | Gap) -> Judged:
         try:
             found = extract(flow, agent, connection.tunnel is not None, body_bytes)
         except NonCanonical as error:
@@ -234,7 +242,8 @@ class Judge:
             return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
-        judgement = name_stage(governed.index, facts)
+        asked = _with_fields(governed, flow, facts, body)
+        judgement = name_stage(governed.index, asked)
         overridden = found.overrides and governed.constrains_method_or_path
         if judgement is None and overridden and facts.host.address is None:
             # No address would let it through, so the name is not asked.
@@ -246,7 +255,7 @@ class Judge:
             except ResolveFailed:
                 verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
-            judgement = address_stage(governed.index, facts, addresses, self._own(facts.port, addresses))
+            judgement = address_stage(governed.index, asked, addresses, self._own(facts.port, addresses))
         verdict = _OVERRIDE if overridden and judgement.verdict.lets_through else judgement.verdict
         return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent)
 
@@ -421,6 +430,13 @@ def _host_or_none(flow: http.HTTPFlow) -> Host | None:
         return connect_target(flow.request)[0]
     except NonCanonical:
         return None
+
+
+def _with_fields(governed: Governed, flow: http.HTTPFlow, facts: RequestFacts, body: bytes | Gap) -> RequestFacts:
+    """The facts with what rules can compare, where some rule does. What is kept of a request is without them."""
+    if not governed.index.needs_fields:
+        return facts
+    return replace(facts, fields=Fields(facts.query, flow.request.data.headers.fields, body))
 
 
 def _settle(request: http.Request, facts: RequestFacts) -> None:

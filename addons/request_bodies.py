@@ -89,6 +89,14 @@ class RequestBodies:
             return len(flow.request.data.content or b"")
         return incoming.body.size if incoming.body.spooled else 0
 
+    def content(self, flow: http.HTTPFlow, most_bytes: int) -> bytes | None:
+        """The request's body, wherever it is; None where it is longer than that."""
+        if self.size(flow) > most_bytes:
+            return None
+        content = flow.request.data.content
+        incoming = None if content else self._incoming.get(flow)
+        return (content or b"") if incoming is None else b"".join(incoming.body.chunks())
+
     def add(self, flow: http.HTTPFlow, chunk: bytes) -> bool:
         """Take in a piece; False, with the reason in `refused`, where the body must not go on."""
         if flow not in self._incoming:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from kernel.analysis.review import errors_at_load
+from kernel.clause import compared
 from kernel.conditions import ConditionReader, Names, one_destination
 from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.errors import PolicyError
+from kernel.example import Example, example
 from kernel.facts import Address
+from kernel.fields import Part
 from kernel.findings import Finding, Severity
 from kernel.measures import NOTHING_SAID
 from kernel.pattern import agent_pattern
@@ -33,6 +36,7 @@ from kernel.terms import check_upgrades, grant_terms, limit_terms
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
+    FIELDS,
     GRANT_TERMS,
     IDENTITY,
     LIMIT,
@@ -301,9 +305,29 @@ class _Compiler:
         agent = self._one_agent(found["from"], groups)
         url, method = self.reader.text(found["to"], "to"), self._one_method(found["method"])
         address = self._one_address(found["address"]) if "address" in found else None
-        if agent is None or url is None or method is None:
+        said = self._said(inner, found)
+        if agent is None or url is None or method is None or said is None:
             return None
-        return Assertion(expected == "allowed", agent, method, url, self.reader.at(node), address)
+        if said.query:
+            url += f"{'&' if '?' in url else '?'}{said.query}"
+        return Assertion(expected == "allowed", agent, method, url, self.reader.at(node), address, said)
+
+    def _said(self, node: Node, found: Mapping[str, Node]) -> Example | None:
+        """The fields that the request of an assertion carries: one value each, or absent."""
+        keys = {key: found[key] for key in found.keys() & FIELDS}
+        values: dict[tuple[Part, str], str] = {}
+        for part, name, wanted in compared(self._conditions.conditions(keys)):
+            if wanted.intervals or any("*" in glob for glob in wanted.globs) or len(wanted.globs) + wanted.absent != 1:
+                key = f"{part}: {name}" if name else part.value
+                self.reader.error("E102", keys[part], f"an assertion speaks of one request, and {key} has many values",
+                                  "write one value")
+                return None
+            if wanted.globs:
+                values[part, name] = wanted.globs[0]
+        said = example(values)
+        if said is None:
+            self.reader.error("P802", node, "no request carries all these fields", "a body is JSON or a form, not both")
+        return said
 
     def _one_agent(self, node: Node, groups: Mapping[str, tuple[AgentPattern, ...]]) -> str | None:
         agent = self.reader.text(node, "from")

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from kernel.document import Node, Reader, Scalar, Sequence, did_you_mean, quote
+from kernel.field_conditions import read_fields
 from kernel.normal import OWN_PORTS
 from kernel.pattern import (
     ANONYMOUS,
@@ -32,6 +33,7 @@ from kernel.policy import (
 )
 from kernel.vocabulary import (
     EXCEPT,
+    FIELDS,
     METHOD_SETS,
     RESERVED_AGENTS,
     WELL_KNOWN_METHODS,
@@ -90,6 +92,8 @@ class ConditionReader:
             words = self._keys.get(key)
             if words is not None:
                 said[words.field] = words.meant(node)
+            elif key in FIELDS:
+                said |= read_fields(self._reader, key, node)
         usual = _WSS if "websocket" in found else _HTTPS
         if "to" in said and any(isinstance(target, UrlPattern) for target in said["to"]):
             self._refuse_beside_urls(found)

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kernel.address import range_contains
+from kernel.clause import compared
+from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
+from kernel.document import quote
 from kernel.facts import UPGRADES, Address, RequestFacts
+from kernel.fields import Part
 from kernel.measures import Measures
 from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS, agent_matches, host_matches, path_matches
@@ -144,9 +148,27 @@ def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_
         yield f"the path is {facts.path.text} and it wants {_listed([glob.text for glob in where.paths])}"
     if where.address is not None and not any(range_contains(each, address) for each in where.address):
         yield f"the address is {address} and it wants {_listed([each.text for each in where.address])}"
+    yield from _unfit_fields(where, facts, wide=not every_reading)
     urls = [item for item in where.to or () if isinstance(item, UrlPattern)]
     if urls and len(urls) == len(where.to or ()) and not any(_fits_url(url, facts) for url in urls):
         yield f"the URL is another than {_listed([url.text for url in urls])}"
+
+
+def _unfit_fields(where: Conditions, facts: RequestFacts, *, wide: bool) -> Iterator[str]:
+    for part, name, comparison in compared(where):
+        value = facts.fields.value(part, name)
+        if not fits(comparison, value, wide=wide):
+            what = "content type" if part is Part.CONTENT_TYPES else f"{_KINDS[part]} {name}"
+            yield f"the {what} is {_read(value)} and it wants {_listed(comparison.spelled)}"
+
+
+_KINDS = {Part.QUERY: "query field", Part.HEADERS: "header", Part.JSON: "JSON field", Part.FORM: "form field"}
+
+
+def _read(value: Value) -> str:
+    if isinstance(value, Gap):
+        return f"unreadable ({value.why})"
+    return "absent" if value is None else quote(value)
 
 
 def _fits_url(url: UrlPattern, facts: RequestFacts) -> bool:

@@ -22,6 +22,8 @@ class Witness:
     method: str
     url: str
     address: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ CATALOGUE: dict[str, str] = {
     "E207": "A method is not valid.",
     "E208": "A scheme is not valid.",
     "E209": "A size, count or rate is not valid.",
+    "E210": "A comparison of a field is not valid.",
+    "E211": "The name of a field is not valid.",
     "W105": "A word in `to` is read as a host of one label, and no destination has that name.",
     "W120": "A word in `from` is no group, no id of a group and no registered agent.",
     "W121": "`from` names `anonymous`, and the identity section lets nobody be anonymous.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
-from kernel.clause import CERTAIN, Hole, Shape, Shared, inside, parents, path_set
+from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_set
 from kernel.glob import joined
 from kernel.measures import DEFAULT, NOTHING_SAID, combined
 from kernel.places import Place, Places
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kernel.bucket import Features
     from kernel.clause import Residue
     from kernel.facts import Address, Host, RequestFacts
+    from kernel.fields import Fields
     from kernel.measures import Measures
     from kernel.policy import Destination, Policy, Rule
 
@@ -51,7 +52,9 @@ class Pending(NamedTuple):
 class Entry:
     """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
 
-    __slots__ = ("_address", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "certain", "grants", "rule")
+    __slots__ = (
+        "_address", "_fields", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "certain", "grants", "rule",
+    )
 
     def __init__(self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared):
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
@@ -63,6 +66,7 @@ class Entry:
         globs = (rule.where.paths, None if url is None else (url.path,))
         self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
         self._address = shared.address(rule.where)
+        self._fields = field_test(rule.where, wide=not self.grants)
         self._literal = self.grants and item is not None and isinstance(hosts_of(item), AddressRange)
 
     def features(self) -> Features:
@@ -72,16 +76,20 @@ class Entry:
         paths = () if where.paths is None else (path_feature(where.paths),)
         return (*agents, *paths, path_feature((item.path,))) if isinstance(item, UrlPattern) else (*agents, *paths)
 
-    def asked(self, shape: Shape, host: Host, text: str, segments: tuple[str, ...]) -> Pending | None:
+    def asked(
+        self, shape: Shape, host: Host, text: str, segments: tuple[str, ...], fields: Fields
+    ) -> Pending | None:
         """What is left to ask of the address; None where no address makes the entry hold."""
         if not self._gate[shape] or (self._literal and host.address is None):
             return None
         for paths in self._paths:
             if not paths.has(text, segments):
                 return None
+        if self._fields is not None and not self._fields.passes(fields):
+            return None
         if not self._holes:
             return Pending(self.rule, self.grants, self._address, ()) if self._address else self.certain
-        left = [hole.residue(shape, host, text, segments) for hole in self._holes]
+        left = [hole.residue(shape, host, text, segments, fields) for hole in self._holes]
         holes = tuple([residue for residue in left if residue is not None])
         if CERTAIN in holes:
             return None
@@ -101,12 +109,14 @@ class Entry:
 
     def holds_always(self, agent: str, port: int) -> bool:
         """True when this entry holds for every request of the agent to this port, whatever the address."""
-        return self._gate.whole(agent, port) and not self._paths and not self._address and not self._holes
+        if self._paths or self._address or self._holes or self._fields is not None:
+            return False
+        return self._gate.whole(agent, port)
 
 
-# One reading of a request's path: its shape, text and segments, the rules that hold at every address, and the entries
-# that hang on the address. A bare tuple, because one is made for every request.
-Reading = tuple[Shape, str, tuple[str, ...], tuple[int, ...], Sequence[Pending]]
+# One reading of a request's path: its shape, text and segments, the rules that hold at every address, the entries that
+# hang on the address, and the request's fields. A bare tuple, because one is made for every request.
+Reading = tuple[Shape, str, tuple[str, ...], tuple[int, ...], Sequence[Pending], "Fields"]
 Candidates = tuple[Reading, ...]
 
 
@@ -114,6 +124,7 @@ class Index:
     """A policy made ready for judging. `rules` are its rules and nevers in the order of the policy, then its limits.
 
     `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
+    `needs_fields` and `needs_body` say whether some rule compares any field of a request, or one of its body.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -123,6 +134,9 @@ class Index:
         self._limits_from = len(deciding)
         terms = [rule.terms for rule in self.rules if rule.terms is not NOTHING_SAID]
         self._has_terms = bool(terms)
+        asked = [each for rule in self.rules for each in (rule.where, *rule.holes) if each.compares_fields]
+        parts = {part for each in asked for part, _, _ in compared(each)}
+        self.needs_fields, self.needs_body = bool(parts), any(part.in_body for part in parts)
         sizes = [each.max_request for each in terms if each.max_request is not None]
         self.least_request = min([DEFAULT.max_request.most, *sizes])
         self.least_url = min([each.max_url for each in terms if each.max_url is not None], default=None)
@@ -155,7 +169,7 @@ class Index:
         self._last: tuple[RequestFacts, Candidates] | None = None
 
     def _entries(self, number: int, rule: Rule) -> Iterator[tuple[Destination | None, Entry]]:
-        holes = tuple([Hole(each, self._shared) for each in rule.holes])
+        holes = tuple([Hole(each, self._shared, of_grant=rule.verb.grants) for each in rule.holes])
         certain = Pending(number, rule.verb.grants, CERTAIN, ())
         for item in (None,) if rule.where.to is None else rule.where.to:
             yield item, Entry(certain, rule, item, holes, self._shared)
@@ -214,7 +228,7 @@ class Index:
         return bool(self._possible_grants(candidates))
 
     def _possible_grants(self, candidates: Candidates) -> list[int]:
-        held = ({*certain, *(each.rule for each in pending)} for *_, certain, pending in candidates)
+        held = ({*certain, *(each.rule for each in pending)} for *_, certain, pending, _ in candidates)
         return [number for number in set.intersection(*held) if self.rules[number].verb.grants]
 
     def at_best(self, candidates: Candidates) -> tuple[int, ...]:
@@ -317,13 +331,13 @@ def _covers(host: HostPattern | AddressRange, address: Address) -> bool:
 
 
 def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, segments: tuple[str, ...]) -> Reading:
-    host = facts.host
+    host, fields = facts.host, facts.fields
     shape = (facts.agent.id, facts.method, facts.scheme, facts.port)
     certain: list[int] = []
     pending: list[Pending] = []
     for each in buckets:
         for entry in _gathered(each, shape[0], segments) if each.filed else each.always:
-            asked = entry.asked(shape, host, text, segments)
+            asked = entry.asked(shape, host, text, segments, fields)
             if asked is None:
                 continue
             if asked is entry.certain:
@@ -331,7 +345,7 @@ def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, s
             else:
                 pending.append(asked)
     ordered = tuple(certain) if len(certain) < 2 else tuple(sorted(set(certain)))
-    return shape, text, segments, ordered, pending
+    return shape, text, segments, ordered, pending, fields
 
 
 def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> list[Entry]:
@@ -341,12 +355,12 @@ def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> lis
 
 
 def _held(reading: Reading, host: Host, place: Place[Entry], address: Address) -> set[int]:
-    shape, text, segments, certain, pending = reading
+    shape, text, segments, certain, pending, fields = reading
     held = set(certain)
     held.update(each.rule for each in pending if each.holds(address, place.inner))
     for each in place.buckets:
         for entry in _gathered(each, shape[0], segments):
-            asked = entry.asked(shape, host, text, segments)
+            asked = entry.asked(shape, host, text, segments, fields)
             if asked is not None and asked.holds(address, place.inner):
                 held.add(entry.rule)
     return held

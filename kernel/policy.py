@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kernel.comparison import Comparison, Field
+from kernel.example import NOTHING, Example
 from kernel.facts import Address
 from kernel.measures import NOTHING_SAID, Terms
 
@@ -114,7 +116,7 @@ class PortRange:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The keys of a rule, AND-ed; each list is an OR. None means the key says nothing (any)."""
+    """The keys of a rule, AND-ed; each list is an OR, but all fields of a part must fit. None says nothing (any)."""
 
     agents: tuple[AgentPattern, ...] | None = None
     to: tuple[Destination, ...] | None = None
@@ -123,6 +125,16 @@ class Conditions:
     schemes: frozenset[str] | None = None
     ports: tuple[PortRange, ...] | None = None
     paths: tuple[PathGlob, ...] | None = None
+    query: tuple[Field, ...] | None = None
+    headers: tuple[Field, ...] | None = None
+    content_types: Comparison | None = None
+    json: tuple[Field, ...] | None = None
+    form: tuple[Field, ...] | None = None
+
+    @property
+    def compares_fields(self) -> bool:
+        said = self.query or self.headers or self.content_types or self.json or self.form
+        return said is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +159,8 @@ class Rule:
 class Assertion:
     """One item of `assert:`: this agent's request must be granted (`allowed`) or refused (`denied`).
 
-    `address` is what the host resolves to; None stands for an address of the public internet.
+    `address` is what the host resolves to; None stands for an address of the public internet. `said` is what the
+    request carries; its query stands in `url`, too.
     """
 
     allowed: bool
@@ -156,6 +169,7 @@ class Assertion:
     url: str
     position: Position
     address: Address | None = None
+    said: Example = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

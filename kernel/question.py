@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address
 
 from kernel import normal
+from kernel.comparison import Gap
 from kernel.decide import Judgement, address_stage, name_stage
 from kernel.document import printable
 from kernel.errors import NonCanonical
 from kernel.facts import Address, Agent, RequestFacts
+from kernel.fields import Fields, Headers
 from kernel.findings import Finding, Severity, Witness
 from kernel.match import Index
 from kernel.policy import Assertion, Policy
@@ -18,10 +20,21 @@ STAND_IN = IPv4Address("192.0.32.8")
 """Stands for "some address of the public internet" where a name's address is not given. It is IANA's own."""
 
 
-def facts_of(agent: str, method: str, url: str, body_bytes: int = 0) -> RequestFacts:
-    """The request as the matcher sees it. Raises `NonCanonical` for a URL that is refused whatever a policy says."""
+def facts_of(
+    agent: str,
+    method: str,
+    url: str,
+    body_bytes: int = 0,
+    headers: Headers | Gap = (),
+    body: bytes | Gap = b"",
+) -> RequestFacts:
+    """The request as the matcher sees it. Raises `NonCanonical` for a URL that is refused whatever a policy says.
+
+    `body_bytes` is the size of the body as it is sent, `body` what it says without content codings.
+    """
     scheme, host, port, path, query = normal.url(url)
-    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query, body_bytes)
+    fields = Fields(query, headers, body)
+    return RequestFacts(Agent(agent, "none"), method, scheme, host, port, path, query, body_bytes, fields=fields)
 
 
 def answer(index: Index, facts: RequestFacts, address: Address | None = None) -> Judgement:
@@ -41,8 +54,10 @@ def judge_assertions(policy: Policy) -> Iterator[Finding]:
 
 
 def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:
+    said = assertion.said
+    body = (said.body or "").encode()
     try:
-        facts = facts_of(assertion.agent, assertion.method, assertion.url)
+        facts = facts_of(assertion.agent, assertion.method, assertion.url, len(body), said.sent_headers, body)
     except NonCanonical as refused:
         message = f"no request can go to {printable(assertion.url)}: {refused.problem}"
         yield Finding("P802", Severity.ERROR, assertion.position, message)
@@ -58,4 +73,4 @@ def _judged(index: Index, assertion: Assertion) -> Iterable[Finding]:
     yield Finding(
         "P801", Severity.ERROR, assertion.position, f"{asked} must be {wanted}, and is {found} ({verdict.code}, {by})",
         rules=(verdict.rule,) if verdict.rule else (),
-        witness=Witness(assertion.agent, assertion.method, assertion.url, address))
+        witness=Witness(assertion.agent, assertion.method, assertion.url, address, said.headers, said.body))

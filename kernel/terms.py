@@ -19,6 +19,10 @@ def grant_terms(reader: Reader, found: Mapping[str, Node]) -> Terms:
     """What an allow with these keys says."""
     if not found.keys() & GRANT_TERMS:
         return NOTHING_SAID
+    if "stream-request" in found:
+        for key in found.keys() & {"json", "form"}:
+            message = f'"{key}:" means nothing beside "stream-request:": the body passes before it could be read'
+            reader.error("E112", found[key], message, "take one of them out, or make two rules")
     return replace(
         _sizes(reader, found),
         websocket=_websocket(reader, found["websocket"]) if "websocket" in found else None,

@@ -7,14 +7,13 @@ from kernel.document import Keys
 VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
-_LATER_CONDITIONS = frozenset({
-    "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "when",
-    "expires", "contains",
-})
+_LATER_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "when", "expires", "contains"})
 _LATER_EFFECTS = frozenset({
     "risk", "quiet", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
 })
-_CONDITIONS = frozenset({"from", "to", "address", "methods", "paths", "ports", "schemes"})
+# What compares the fields of a request.
+FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
+_CONDITIONS = FIELDS | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
 
 SIZES = frozenset({"max-request", "max-response", "max-url"})
 # What only a grant says: in a refusal there is nothing to measure.
@@ -52,8 +51,8 @@ WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
-    now=frozenset({"from", "to", "method", "address"}),
-    later=(_CONDITIONS | _LATER_CONDITIONS) - {"from", "to", "address"},
+    now=FIELDS | {"from", "to", "method", "address"},
+    later=(_CONDITIONS | _LATER_CONDITIONS) - FIELDS - {"from", "to", "address"},
     required=("from", "to", "method"),
     elsewhere=TERMS_ELSEWHERE,
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +19,7 @@ from addons import agents_file
 from addons.cases import Trial, tried
 from addons.home import Paths, home_folder
 from addons.policy_files import known_of_the_world, load_policy, shipped_policy
+from addons.request_fields import readable
 from addons.verbs.output import console, print_json
 from kernel.analysis.review import review
 from kernel.compiler import Compiled
@@ -26,6 +28,7 @@ from kernel.document import printable
 from kernel.errors import NonCanonical, PolicyError
 from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
+from kernel.fields import Headers
 from kernel.findings import Finding, Severity, Witness
 from kernel.match import Index
 from kernel.policy import Policy, Rule
@@ -125,7 +128,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def _witness(seen: Witness) -> dict[str, Any]:
     asked = {"agent": seen.agent, "method": seen.method, "url": seen.url, "address": seen.address}
-    return {**asked, "at": None, "headers": {}, "body": None}
+    return {**asked, "at": None, "headers": dict(seen.headers), "body": seen.body}
 
 
 def _tell_findings(out: Console, findings: Iterable[Finding]) -> None:
@@ -139,10 +142,19 @@ def _tell_findings(out: Console, findings: Iterable[Finding]) -> None:
             out.print(f"  {finding.hint}")
         if finding.witness:
             seen = finding.witness
-            address = f" --address {seen.address}" if seen.address else ""
-            url = printable(seen.url)
-            out.print(f"  witness: governor policy explain --agent {seen.agent} {seen.method} {url}{address}")
+            out.print(f"  witness: governor policy explain {' '.join(_arguments(seen))}")
         out.print()
+
+
+def _arguments(seen: Witness) -> Iterator[str]:
+    """What `explain` is given to be asked about a witness."""
+    yield f"--agent {seen.agent} {seen.method} {printable(seen.url)}"
+    if seen.address:
+        yield f"--address {seen.address}"
+    for name, value in seen.headers:
+        yield f"--header {shlex.quote(printable(f'{name}:{value}'))}"
+    if seen.body is not None:
+        yield f"--body {shlex.quote(printable(seen.body))}"
 
 
 def _excerpt(finding: Finding) -> list[str]:
@@ -240,14 +252,16 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--home", metavar="DIR", help="The home whose policy is asked. Before $GOVERNOR_HOME.")
 @click.option("--agent", default="local", show_default=True, metavar="A", help="Who asks.")
 @click.option("--address", metavar="IP", help="What the host resolves to. Without it: some address of the internet.")
-@click.option("--body", metavar="STRING|@FILE", help="The body of the request. Only its size matters yet.")
+@click.option("--header", "headers", multiple=True, metavar="K:V",
+              help="A header of the request, such as content-type:application/json. Once for each.")
+@click.option("--body", metavar="STRING|@FILE", help="The body of the request, and what its content type says it is.")
 @_json
 @click.argument("method")
 @click.argument("url")
 @click.pass_context
 def explain(
-    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, body: str | None,
-    as_json: bool, method: str, url: str,
+    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None,
+    headers: tuple[str, ...], body: str | None, as_json: bool, method: str, url: str,
 ) -> None:
     """Say what would happen to a request, which rules hold for it, and what would let it through.
 
@@ -255,13 +269,16 @@ def explain(
     governor policy explain --agent coder-1 POST https://api.example.org/v1/items
     governor policy explain GET https://billing.corp.example/ --address 10.1.2.3
     governor policy explain GET wss://voice.example.org/
+    governor policy explain POST https://pay.example.org/v1/charges \
+        --header content-type:application/json --body '{"amount": 5}'
 
     Exit status: 0 granted, 1 refused, 2 a FILE, METHOD, URL or IP that cannot be meant.
     """
     compiled = _asked_policy(file, home)
     if not _METHOD.fullmatch(method):
         raise click.BadParameter(f"{method} is not a method", param_hint="METHOD")
-    explained = _explained(compiled.policy, agent, method.upper(), url, _address(address), _body_bytes(body))
+    explained = _explained(
+        compiled.policy, agent, method.upper(), url, _address(address), _headers(headers), _body(body))
     if as_json:
         print_json(_explanation(explained))
     else:
@@ -283,13 +300,22 @@ def _address(text: str | None) -> Address | None:
         raise click.BadParameter(f"{text} is not an address", param_hint="--address") from None
 
 
-def _body_bytes(text: str | None) -> int:
+def _headers(texts: Iterable[str]) -> Headers:
+    split = [text.partition(":") for text in texts]
+    for name, colon, _ in split:
+        if not name.strip() or not colon:
+            raise click.BadParameter(f"{name} is no NAME:VALUE", param_hint="--header")
+    return tuple((name.strip().lower().encode(errors="surrogateescape"), value.strip().encode(errors="surrogateescape"))
+                 for name, _, value in split)
+
+
+def _body(text: str | None) -> bytes:
     if text is None or not text.startswith("@"):
-        return len((text or "").encode(errors="surrogateescape"))
+        return (text or "").encode(errors="surrogateescape")
     file = Path(text[1:])
     if not file.is_file():
         raise click.BadParameter(f"there is no file {file}", param_hint="--body")
-    return file.stat().st_size
+    return file.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,10 +330,10 @@ class _Explained:
 
 
 def _explained(
-    asked: Policy, agent: str, method: str, url: str, address: Address | None, body_bytes: int
+    asked: Policy, agent: str, method: str, url: str, address: Address | None, headers: Headers, body: bytes
 ) -> _Explained:
     try:
-        facts = facts_of(agent, method, url, body_bytes)
+        facts = facts_of(agent, method, url, len(body), headers, readable(body, headers))
     except NonCanonical as refused:
         verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
         sentence = f"No policy can allow it: {refused.problem}."

@@ -35,6 +35,8 @@ TRAPS = [
     ("a directive", "%YAML 1.1\n---\na: b\n", 1, 1, "directives are not read"),
     ("a tab before a key", "a:\n\tb: c\n", 2, 1, "a tab stands where YAML wants spaces"),
     ("a tab before a key of a list item", "a:\n  - b: c\n\t  d: e\n", 3, 1, "a tab stands"),
+    ("more than a number", "a: > 5\n", 1, 4, 'quote it: "> 5"'),
+    ("more than a number in a mapping", "a: {b: >= -5}\n", 1, 8, 'quote it: ">= -5"'),
     ("an at sign", "a: @scope/name\n", 1, 4, "nothing can begin with @ (quote the text)"),
     ("a backquote", "a: `x`\n", 1, 4, "nothing can begin with `"),
     ("a percent sign", "a: %2F\n", 1, 4, "nothing can begin with %"),

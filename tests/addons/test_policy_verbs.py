@@ -132,7 +132,7 @@ def test_several_files_are_checked_each_for_itself(governor):
     pytest.param(["explain", "--policy", "nowhere.yaml", "GET", "https://x.example/"], id="explain without a policy"),
     pytest.param(["explain", "--address", "10.0.0.0/8", "GET", "https://x.example/"], id="explain at a range"),
     pytest.param(["explain", "--at", "now", "GET", "https://x.example/"], id="a time, which has no effect yet"),
-    pytest.param(["explain", "--header", "a: b", "GET", "https://x.example/"], id="a header, which has no effect yet"),
+    pytest.param(["explain", "--header", "a b", "GET", "https://x.example/"], id="a header without a value"),
     pytest.param(["explain", "--body", "@nowhere", "POST", "https://x.example/"], id="a body that is not there"),
 ])
 def test_wrong_usage_is_told_and_exits_2(governor, arguments):
@@ -353,6 +353,81 @@ cases:
 
     assert status == 0
     assert json.loads(out)["uncovered"] == ["talk", "limits-1"]
+
+
+PAYMENTS = """\
+version: 1
+rules:
+  - allow: small-payments
+    to: pay.example
+    methods: [POST]
+    json: {amount: "<= 20000", channel: absent}
+    headers: {x-tenant: acme}
+  - deny: no-forms
+    to: pay.example
+    content-types: application/x-www-form-urlencoded
+"""
+ASKED = ("POST", "https://pay.example/", "--header", "Content-Type: application/json", "--header", "x-tenant: acme")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [
+    ((*ASKED, "--body", '{"amount": 5}'), "ALLOW"),
+    ((*ASKED, "--body", "@body"), "ALLOW"),
+    ((*ASKED, "--body", '{"amount": 20001}'), "DEFAULT_DENY"),
+    ((*ASKED[:4], "--body", '{"amount": 5}'), "DEFAULT_DENY"),
+    ((*ASKED[:2], "--header", "content-type:application/x-www-form-urlencoded"), "RULE_DENY"),
+])
+def test_explain_asks_about_headers_and_a_body(governor, arguments, code):
+    Path("pay.yaml").write_text(PAYMENTS)
+    Path("body").write_bytes(b'{"amount": 2e4}')
+
+    status, out, _ = governor("explain", "--policy", "pay.yaml", *arguments, "--json")
+
+    assert (status, json.loads(out)["code"]) == (0 if code == "ALLOW" else 1, code)
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ('{"amount": 20001}', 'the JSON field amount is "20001" and it wants <= 20000'),
+    ('{"channel": "x", "amount": 5}', 'the JSON field channel is "x" and it wants absent'),
+    ("{}", "the JSON field amount is absent and it wants <= 20000"),
+    ('{"amount": 5, "amount": 6}',
+     "the JSON field amount is unreadable (a name stands twice in one object of the JSON) and it wants <= 20000"),
+])
+def test_explain_says_which_field_does_not_fit_and_how_it_was_read(governor, body, reason):
+    Path("pay.yaml").write_text(PAYMENTS)
+
+    _, out, _ = governor("explain", "--policy", "pay.yaml", *ASKED, "--body", body, "--json")
+
+    (sentence,) = json.loads(out)["would_allow"]
+    assert reason in sentence
+
+
+def test_a_case_can_have_headers_and_a_content_type(governor):
+    Path("pay.yaml").write_text(PAYMENTS)
+    Path("pay.cases.yaml").write_text("""\
+policy: pay.yaml
+cases:
+  - name: small
+    method: POST
+    url: https://pay.example/
+    headers: {X-Tenant: acme}
+    content-type: application/json
+    body: '{"amount": 5}'
+    expect: allow
+  - name: twice
+    method: POST
+    url: https://pay.example/
+    headers: {X-Tenant: acme, content-type: application/json}
+    body: '{"amount": 5, "amount": 5}'
+    expect: deny
+    code: DEFAULT_DENY
+  - {name: form, method: POST, url: "https://pay.example/", content-type: application/x-www-form-urlencoded,
+     body: amount=5, expect: deny, rule: no-forms}
+""")
+
+    status, out, _ = governor("test", "pay.cases.yaml", "--json")
+
+    assert (status, json.loads(out)["uncovered"]) == (0, [])
 
 
 def test_explain_reads_like_a_story(governor):

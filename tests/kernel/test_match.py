@@ -8,8 +8,10 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
+from kernel.fields import Fields
 from kernel.match import Index
 from kernel.measures import Measures, tightest
 from kernel.policy import Policy, Rule, Verb
@@ -18,8 +20,10 @@ from tests.conftest import scaled
 from tests.kernel import reference_matcher as reference
 from tests.kernel.strategies import (
     ADDRESSES,
+    BODIES,
     PUBLIC_ADDRESSES,
     answers,
+    compared_policies,
     crowded_policies,
     open_policies,
     policies,
@@ -93,6 +97,12 @@ def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
+@settings(max_examples=scaled(100))
+@given(compared_policies, st.data())
+def test_fields_are_compared_as_the_reference_compares_them(policy, data):
+    _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
+
+
 def _ignores_addresses(rule: Rule) -> bool:
     return all(
         each.address is None and not any(hasattr(getattr(item, "host", item), "networks") for item in each.to or ())
@@ -159,6 +169,45 @@ def test_what_is_expected_at_the_headers_is_never_less_than_what_holds_at_an_add
             assert hoped.refused
 
 
+some_bodies = st.lists(st.sampled_from(BODIES), min_size=3, max_size=3, unique=True)
+
+
+def _with_body(facts: RequestFacts, body: bytes | Gap) -> RequestFacts:
+    return replace(facts, fields=Fields(facts.query, facts.fields._headers, body))
+
+
+@settings(max_examples=scaled(60))
+@given(compared_policies | policies, st.data())
+def test_what_is_expected_before_the_body_is_never_less_than_what_holds_with_it(policy, data):
+    index = Index(policy)
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        hoped = expected(index, _with_body(facts, UNREAD))
+        for body in data.draw(some_bodies):
+            judged = address_stage(index, _with_body(facts, body), [PUBLIC_ADDRESSES[0]], frozenset())
+
+            assert not (hoped.refused and judged.verdict.lets_through)
+            if judged.verdict.lets_through:
+                assert judged.measures.max_request.most <= hoped.max_request.most
+                assert hoped.may_stream or not judged.measures.stream_request
+
+
+@settings(max_examples=scaled(60))
+@given(compared_policies | policies, st.data())
+def test_what_passes_unread_or_unreadable_would_pass_with_any_body(policy, data):
+    index = Index(policy)
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        addresses = data.draw(answers(facts, PUBLIC_ADDRESSES))
+        blind = address_stage(index, _with_body(facts, UNREADABLE), addresses, frozenset())
+        for body in data.draw(some_bodies):
+            judged = address_stage(index, _with_body(facts, body), addresses, frozenset())
+
+            if blind.verdict.lets_through:
+                assert judged.verdict.lets_through
+                assert judged.measures.max_request.most >= blind.measures.max_request.most
+
+
 def _renumbered(policy: Policy, order: list[Rule]) -> Policy:
     placed = [replace(rule, number=number) for number, rule in enumerate(order)]
     return replace(
@@ -210,7 +259,7 @@ def test_a_limit_never_widens(policy, data):
 
 
 @settings(max_examples=scaled(40))
-@given(open_policies, st.data())
+@given(open_policies | compared_policies, st.data())
 def test_a_tunnel_is_given_up_only_when_nothing_inside_could_pass(policy, data):
     index = Index(policy)
     for _ in range(PER_POLICY):
