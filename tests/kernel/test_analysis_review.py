@@ -25,6 +25,7 @@ from kernel.suffix import Suffixes
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import holds, judge
 from tests.kernel.strategies import answers, crowded_policies, policies, requests
+from tests.kernel.test_analysis import readable
 
 TABLES = Tables((host_pattern("gist.github.com"), host_pattern(".paste.example")), Suffixes(["com", "org", "github.io"]))
 SIZES = {Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG}
@@ -176,10 +177,10 @@ def test_a_rule_about_fields_is_undecided():
     assert review(policy, TABLES).undecided == ("rule a: it speaks of fields",)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_what_is_found_in_any_policy_is_so(data):
-    policy = data.draw(policies | crowded_policies)
+    policy = readable(data.draw(policies | crowded_policies))
     found = review(policy)
     for finding in found.findings:
         _check(policy, finding)
