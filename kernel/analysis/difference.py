@@ -11,6 +11,7 @@ from kernel.analysis.box import ADDRESSES, SIZE, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.phrase import how, place, to, who
 from kernel.analysis.region import Region, regions
+from kernel.analysis.shapes import unread
 from kernel.analysis.sizes import MEASURES, NO_MEASURE, Sizes
 from kernel.findings import Witness
 from kernel.policy import Verb
@@ -69,6 +70,8 @@ class _Comparison:
         self._undecided: list[str] = []
 
     def difference(self) -> Difference:
+        for rule in filter(unread, (*self._old.items, *self._new.items)):
+            self._undecided.append(f"rule {rule.name}: it speaks of fields")
         gained, lost = self._both(NO_MEASURE)
         allowed = [_allowed(self._new, *gain) for gain in gained]
         denied = [_denied(self._old, *gain) for gain in lost]

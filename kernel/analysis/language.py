@@ -51,7 +51,10 @@ class Pattern:
     def apart(self, other: Pattern) -> bool:
         """True when the beginnings show that no word is in both."""
         if self.second is not other.second:
-            return False
+            # A beginning without escapes is the same in both readings.
+            first = other if self.second else self
+            if any("%" in key for key in first.keys):
+                return False
         return not any(one.startswith(two) or two.startswith(one) for one in self.keys for two in other.keys)
 
 

@@ -13,14 +13,14 @@ from kernel.address import wholly_private
 from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.region import Region, shown
-from kernel.analysis.shapes import Shapes, scheme_mask
+from kernel.analysis.shapes import Shapes, scheme_mask, unread
 from kernel.analysis.sizes import MEASURES, Sizes
 from kernel.analysis.space import OTHER_HOST
 from kernel.conditions import spelled
 from kernel.facts import Host
 from kernel.findings import Finding, Severity
 from kernel.match import hosts_of
-from kernel.policy import AddressRange, HostPattern, HostReach
+from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -99,6 +99,13 @@ def _closed_by_never(policy: Policy, shapes: Shapes) -> Iterator[Finding]:
                           shown(shapes, inside[0]))
 
 
+def _why_empty(rule: Rule) -> str:
+    globs = [*(rule.where.paths or ()), *(item.path for item in rule.where.to or () if isinstance(item, UrlPattern))]
+    if any("%2F" in glob.text for glob in globs):
+        return "an allow covers a path with %2F where it also covers the path with / in its place"
+    return "two of its keys exclude each other"
+
+
 def _listed(names: Sequence[str]) -> str:
     told = list(names[:_MOST_NAMES])
     if len(names) > _MOST_NAMES:
@@ -121,11 +128,14 @@ class _Reviewer:
     def review(self) -> Review:
         for rule in self._region.vague:
             self._undecided.append(f"rule {rule.name}: what hides behind some addresses that it opens")
+        for rule in filter(unread, self._policy.items):
+            self._undecided.append(f"rule {rule.name}: it speaks of fields")
+            self._done.add(rule.name)
         for finding in _closed_by_never(self._policy, self._shapes):
             self._findings.append(finding)
             self._done.add(finding.rules[0])
         for rule in self._policy.items:
-            if not self._shapes.of(rule):
+            if rule.name not in self._done and not self._shapes.of(rule):
                 self._matches_nothing(rule)
         for rule in self._policy.rules:
             if rule.name not in self._done:
@@ -157,7 +167,7 @@ class _Reviewer:
 
     def _matches_nothing(self, rule: Rule) -> None:
         self._done.add(rule.name)
-        hint = "what except: says takes everything back" if rule.holes else "two of its keys exclude each other"
+        hint = "what except: says takes everything back" if rule.holes else _why_empty(rule)
         self._find("W305", rule, f"{rule.name} matches no request", hint)
 
     def _effect(self, rule: Rule) -> None:
@@ -192,11 +202,11 @@ class _Reviewer:
     def _refusal(self, rule: Rule) -> None:
         """I304: it cuts something out of a grant. W303: it speaks of what a grant speaks of, and cuts nothing out."""
         cut = self._cut(rule)
-        if cut:
-            message = f"{rule.name} refuses a part of what {_listed(list(cut))} allows"
-            self._find("I304", rule, message, "", cut, box=next(iter(cut.values())), severity=Severity.INFO)
-            return
-        close = None if rule.why is not None else next(self._close(rule), None)
+        effective = [name for name in cut if name not in self._done]
+        if effective:
+            message = f"{rule.name} refuses a part of what {_listed(effective)} allows"
+            self._find("I304", rule, message, "", effective, box=cut[effective[0]], severity=Severity.INFO)
+        close = None if cut or rule.why is not None else next(self._close(rule), None)
         if close is not None:
             name, box = close
             message = f"{rule.name} refuses nothing that is allowed; {name} allows other requests there"
@@ -210,7 +220,7 @@ class _Reviewer:
             for entry in self._region.grants.near(box):
                 if len(cut) > _MOST_NAMES:
                     return cut
-                both = None if entry.rule.name in {*cut, *self._done} else self._boxes.meet(box, entry.box)
+                both = None if entry.rule.name in cut else self._boxes.meet(box, entry.box)
                 if both is not None:
                     cut[entry.rule.name] = both
         return cut
@@ -268,7 +278,7 @@ class _Reviewer:
 
     def _holds(self, never: Rule) -> bool:
         """True when no grant lets a request of the never item pass."""
-        if self._region.vague:
+        if self._region.vague or unread(never):
             return False
         meeting = (both for box in self._shapes.of(never) for entry in self._region.grants.near(box)
                    if (both := self._boxes.meet(box, entry.box)) is not None)

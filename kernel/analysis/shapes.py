@@ -71,10 +71,10 @@ class Shapes:
         self._made: dict[int, tuple[Rule, tuple[Box, ...]]] = {}
 
     def of(self, rule: Rule) -> tuple[Box, ...]:
-        """Where the rule holds, whatever the size. The boxes may meet. Raises `TooHard`."""
+        """Where the rule holds, whatever the size. The boxes may meet. Raises `TooHard`. None for an `unread` rule."""
         made = self._made.get(id(rule))
         if made is None:
-            made = self._made[id(rule)] = (rule, tuple(self._of(rule)))
+            made = self._made[id(rule)] = (rule, () if unread(rule) else tuple(self._of(rule)))
         return made[1]
 
     def _of(self, rule: Rule) -> Iterator[Box]:
@@ -226,6 +226,11 @@ class Shapes:
         """True when the grant opens addresses of which it cannot be said what they hide."""
         named, literal = self._written(rule)
         return bool((named | literal) & self.space.addresses.vague)
+
+
+def unread(rule: Rule) -> bool:
+    """True for a rule that speaks of fields of a request, of which there are no boxes."""
+    return any(each.compares_fields for each in (rule.where, *rule.holes))
 
 
 def _joined(masks: Iterable[int]) -> int:

@@ -45,7 +45,7 @@ MEASURES = (
     Measure("in-flight", lambda terms: terms.in_flight, of_grants=False),
     Measure("max-frame", _frame, of_upgrades=True),
     Measure("max-rate", _rate, of_upgrades=True),
-    Measure("stream-request", lambda terms: int(terms.stream_request)),
+    Measure("stream-request", lambda terms: 1 if terms.stream_request else None, unsaid=0),
 )
 
 
@@ -78,4 +78,4 @@ class Sizes:
     def refused(self, rule: Rule) -> int:
         """The sizes that a limit refuses; none for another rule."""
         said = self.measure.said(rule.terms) if rule.verb is Verb.LIMIT else None
-        return 0 if said is None or self.measure.name == "stream-request" else self.every & ~self._up_to(said)
+        return 0 if said is None else self.every & ~self._up_to(said)

@@ -14,6 +14,7 @@ from kernel.question import STAND_IN, facts_of
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import judge
 from tests.kernel.strategies import answers, crowded_policies, open_policies, policies, requests
+from tests.kernel.test_analysis import readable
 
 SIZES = {Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG}
 
@@ -42,7 +43,7 @@ pairs = st.tuples(policies, policies) | st.tuples(open_policies, open_policies) 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_difference_holds_for_every_request(data):
-    old, new = data.draw(pairs)
+    old, new = map(readable, data.draw(pairs))
     found = checked(old, new)
 
     for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
@@ -70,6 +71,7 @@ def test_a_policy_equals_itself(policy):
 @settings(max_examples=15, deadline=None)
 @given(policies)
 def test_without_its_rules_nothing_passes_that_passed(policy):
+    policy = readable(policy)
     less = Policy(policy.digest, policy.files, policy.rules[1:], policy.nevers, limits=policy.limits)
     found = checked(policy, less)
 
