@@ -59,6 +59,20 @@ class Outcome:
         wanted = self.case
         return (self.verdict == wanted.expect and wanted.rule in (None, self.rule) and wanted.code in (None, self.code))
 
+    @property
+    def wanted(self) -> str:
+        """What the case asks for, in words."""
+        return _in_words(self.case.expect, self.case.rule, self.case.code)
+
+    @property
+    def got(self) -> str:
+        """What came of it, in the same words."""
+        return _in_words(self.verdict, self.rule, self.code)
+
+
+def _in_words(verdict: str, rule: str | None, code: str | None) -> str:
+    return ", ".join(filter(None, [verdict, rule and f"rule {rule}", code]))
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

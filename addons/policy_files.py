@@ -15,9 +15,11 @@ from addons.errors import GovernorError
 from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
+from kernel.analysis.review import Tables
 from kernel.compiler import Compiled, compile_policy
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "policies"
@@ -30,21 +32,34 @@ class PolicyMissing(GovernorError):
 
 def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
     """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
-    contents = [read(path) for path in paths]
-    _refuse_secrets(paths, contents)
-    digest = blake3(b"".join(contents)).hexdigest()
+    return read_policy([(str(path), read(path)) for path in paths], known_agents)
+
+
+def read_policy(sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset()) -> Compiled:
+    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding."""
+    _refuse_secrets(sources)
+    digest = blake3(b"".join(data for _, data in sources)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
-        documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
+        documents = [compose(data, name) for name, data in sources]
         return compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()))
 
 
-def _refuse_secrets(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
+def _refuse_secrets(sources: Sequence[tuple[str, bytes]]) -> None:
     """Before anything else: other findings quote what they are about."""
-    found = [finding for path, data in zip(paths, contents, strict=True)
-             for finding in whole_secrets(data.decode("utf-8", "replace"), str(path))]
+    found = [finding for name, data in sources for finding in whole_secrets(data.decode("utf-8", "replace"), name)]
     if found:
         raise PolicyError(found)
+
+
+def is_policy(name: str) -> bool:
+    """True when a file in a folder of policies is one, by its name: YAML, and no cases."""
+    return name.endswith((".yaml", ".yml")) and not name.startswith(".") and not is_cases(name)
+
+
+def is_cases(name: str) -> bool:
+    """True when a file is one of cases, by its name."""
+    return name.endswith((".cases.yaml", ".cases.yml")) and not name.startswith(".")
 
 
 @contextmanager
@@ -89,6 +104,12 @@ def public_suffixes() -> tuple[str, ...]:
     """The rules of the Public Suffix List, names as A-labels: `com`, `*.ck`, `!www.ck`."""
     text = read(_SHIPPED / "data" / "public-suffixes.dat").decode("ascii")
     return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
+
+
+@cache
+def known_of_the_world() -> Tables:
+    """What the review of a policy knows of names."""
+    return Tables(suffixes=Suffixes(public_suffixes()))
 
 
 def _table(name: str) -> tuple[str, ...]:

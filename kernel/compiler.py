@@ -8,6 +8,7 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from kernel.analysis.review import errors_at_load
 from kernel.clause import compared
 from kernel.conditions import ConditionReader, Names, one_destination
 from kernel.document import Document, Node, Reader, Scalar, quote
@@ -81,7 +82,7 @@ def compile_policy(
     compiler = _Compiler(files[0], named_ranges, known_agents, zones, now)
     policy = compiler.policy(digest)
     _raise_errors(compiler.reader.findings)
-    findings = [*compiler.reader.findings, *judge_assertions(policy)]
+    findings = [*compiler.reader.findings, *errors_at_load(policy), *judge_assertions(policy)]
     _raise_errors(findings)
     return Compiled(policy, tuple(findings))
 

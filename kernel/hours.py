@@ -83,6 +83,10 @@ class Window:
     zone: Zone
     not_on: frozenset[int] = frozenset()
 
+    @property
+    def is_whole_day(self) -> bool:
+        return (self.first_minute, self.last_minute) == (0, DAY_MINUTES)
+
     def contains(self, at: int) -> bool:
         day, second = divmod(at + self.zone.offset(at), DAY_SECONDS)
         day += _EPOCH
@@ -130,10 +134,11 @@ class Window:
 
     def __str__(self) -> str:
         days = ",".join(WEEKDAYS[day] for day in sorted(self.days))
-        return f"{days} {_clock(self.first_minute)}-{_clock(self.last_minute)} {self.zone.name}"
+        return f"{days} {clock(self.first_minute)}-{clock(self.last_minute)} {self.zone.name}"
 
 
-def _clock(minute: int) -> str:
+def clock(minute: int) -> str:
+    """A minute of the day as clocks show it."""
     return f"{minute // 60:02}:{minute % 60:02}"
 
 

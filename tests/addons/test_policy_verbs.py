@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from addons import cli
 from addons.policy_files import shipped_policy
+from kernel.schema import schema
 
 POLICY = """\
 version: 1
@@ -81,8 +82,8 @@ def test_check_shows_the_line_the_place_and_the_hint(governor):
     assert 'bad.yaml:4:5  error E103  unknown key "metods" in a rule' in out
     assert "      4 |     metods: [GET]\n        |     ^\n" in out
     assert 'did you mean "methods"?' in out
-    assert "2 errors. 0 rules, 0 never, 0 assertions held" in out
-    assert "This does not load until the errors are gone." in out
+    assert "2 findings: 2 errors. 0 rules, 0 never, 0 assertions proved" in out
+    assert "This policy does not load until the errors are gone." in out
 
 
 def test_check_shows_the_request_that_breaks_an_assertion(governor):
@@ -125,7 +126,14 @@ def test_several_files_are_checked_each_for_itself(governor):
 @pytest.mark.parametrize("arguments", [
     pytest.param(["check"], id="check without a file"),
     pytest.param(["check", "nowhere.yaml"], id="check of a file that is not there"),
-    pytest.param(["check", "."], id="check of a folder"),
+    pytest.param(["check", "empty"], id="check of a folder without a policy"),
+    pytest.param(["test", "empty"], id="test of a folder without cases"),
+    pytest.param(["check", "--format", "xml", "p.yaml"], id="a form that is not there"),
+    pytest.param(["explain"], id="explain of nothing"),
+    pytest.param(["explain", "https://x.example/"], id="explain of a URL without its method"),
+    pytest.param(["explain", "p.yaml", "--agent", "a"], id="explain of a policy and an agent"),
+    pytest.param(["explain", "--to", "a b"], id="explain of no host"),
+    pytest.param(["explain", "--to", "x.example", "GET", "https://x.example/"], id="explain of a host and a request"),
     pytest.param(["test", "*.cases.yaml"], id="test of a pattern that matches no file"),
     pytest.param(["explain", "GET"], id="explain without a URL"),
     pytest.param(["explain", "G T", "https://x.example/"], id="explain of no method"),
@@ -136,6 +144,8 @@ def test_several_files_are_checked_each_for_itself(governor):
     pytest.param(["explain", "--body", "@nowhere", "POST", "https://x.example/"], id="a body that is not there"),
 ])
 def test_wrong_usage_is_told_and_exits_2(governor, arguments):
+    Path("empty").mkdir()
+
     status, out, err = governor(*arguments)
 
     assert (status, out) == (2, "")
@@ -337,7 +347,7 @@ def test_explain_names_a_limit_that_holds(governor):
 def test_check_counts_the_limits(governor):
     Path("sizes.yaml").write_text(SIZES)
 
-    assert "2 rules, 0 never, 1 limit, 0 assertions held" in governor("check", "sizes.yaml")[1]
+    assert "2 rules, 0 never, 1 limit, 0 assertions proved" in governor("check", "sizes.yaml")[1]
 
 
 def test_a_case_can_have_a_body(governor):
@@ -499,3 +509,49 @@ def test_a_check_shows_no_line_with_a_secret(governor):
     assert status == 1
     assert "E405" in out
     assert secret not in out + err
+def test_explain_shows_what_an_agent_can_reach(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--agent", "claude-1")
+
+    assert status == 0
+    assert [" ".join(line.split()) for line in out.splitlines()[2:5]] == [
+        "to methods paths conditions rule but not",
+        "api.example.org GET HEAD OPTIONS /repos and everything below it read its own except",
+        "billing.example GET HEAD OPTIONS any where the name leads to the addresses in 10.1.0.0/16 billing",
+    ]
+
+
+def test_explain_shows_who_can_reach_a_host(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--to", "API.example.org.", "--json")
+
+    assert status == 0
+    assert json.loads(out) == {"agent": None, "to": "api.example.org", "reach": [{
+        "agents": "coders", "to": ["api.example.org"], "methods": ["GET", "HEAD", "OPTIONS"],
+        "paths": "/repos and everything below it", "conditions": "", "rule": "read", "file": "p.yaml", "line": 4,
+        "except": True, "but_not": [],
+    }]}
+
+
+def test_explain_says_no_where_nothing_can_be_reached(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--to", "gist.example.org")
+
+    assert (status, out) == (1, "Who can reach gist.example.org: nothing is allowed.\n")
+
+
+def test_explain_tells_a_whole_policy(governor):
+    status, out, _ = governor("explain", "p.yaml")
+    paragraphs = json.loads(governor("explain", "p.yaml", "--json")[1])["paragraphs"]
+
+    assert status == 0
+    assert "coders (claude-*)\n  Allowed: reading (GET, HEAD or OPTIONS) to api.example.org, where the path" in out
+    assert [each["title"] for each in paragraphs] == [
+        "In general", "coders (claude-*)", "Every agent", "Never, whatever a rule allows"]
+    assert [said["rule"] for each in paragraphs for said in each["sentences"] if said["rule"]] == [
+        "read", "billing", "no-gists", "never-1"]
+    assert all(said["text"] in out for each in paragraphs for said in each["sentences"])
+
+
+def test_schema_prints_the_schema(governor):
+    status, out, _ = governor("schema")
+
+    assert status == 0
+    assert json.loads(out) == schema()
