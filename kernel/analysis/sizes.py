@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.measures import DEFAULT, NOTHING_SAID
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from kernel.measures import Terms
     from kernel.policy import Policy, Rule
 
-type Amount = int | tuple[Fraction, int]
+type Amount = int | tuple[int, int]
 
 
 class Measure(NamedTuple):
@@ -27,6 +26,8 @@ class Measure(NamedTuple):
     of_grants: bool = True
     of_upgrades: bool = False
 
+_DAY_SECONDS = 86_400  # a rate is for a second, a minute, an hour or a day: a whole part of it
+
 
 def _frame(terms: Terms) -> Amount | None:
     return None if terms.websocket is None else terms.websocket.max_frame_bytes
@@ -34,7 +35,7 @@ def _frame(terms: Terms) -> Amount | None:
 
 def _rate(terms: Terms) -> Amount | None:
     rate = None if terms.websocket is None else terms.websocket.max_rate
-    return None if rate is None else (Fraction(rate.count, rate.seconds), rate.count)
+    return None if rate is None else (rate.count * (_DAY_SECONDS // rate.seconds), rate.count)
 
 
 NO_MEASURE = Measure("", lambda _: None)

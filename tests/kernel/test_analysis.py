@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from addons.yaml_nodes import compose
 from kernel.analysis.region import kinds, regions
 from kernel.analysis.shapes import unread
+from kernel.compiler import compile_policy
 from kernel.policy import Policy
+from kernel.question import facts_of
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import holds, judge
-from tests.kernel.strategies import answers, crowded_policies, policies, requests
+from tests.kernel.strategies import NAMED, answers, crowded_policies, policies, requests
 
 
 def readable(policy: Policy) -> Policy:
@@ -60,3 +65,26 @@ def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
         passes = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in passing)
 
         assert passes is (judge(policy, facts, [address], set()).code not in REFUSED), (facts, address)
+
+
+@pytest.mark.parametrize(("rules", "path", "address", "passes"), [
+    pytest.param("{paths: ['/*']}", "/a%2Fb", "8.8.8.8", False, id="a grant needs both readings"),
+    pytest.param("{paths: ['/**']}", "/a%2Fb", "8.8.8.8", True, id="a grant that has both"),
+    pytest.param("{paths: ['/a%2Fb', /a/b]}", "/a%2Fb", "8.8.8.8", True, id="each reading by another glob"),
+    pytest.param("{} - {paths: [/a/b]}", "/a%2Fb", "8.8.8.8", False, id="a refusal needs one reading"),
+    pytest.param("{address: '64:ff9b::/96'} - {to: 10.0.0.0/8}", "/", "64:ff9b::808:808", True, id="another hidden"),
+    pytest.param("{address: '64:ff9b::/96'} - {to: 10.0.0.0/8}", "/", "64:ff9b::a01:203", False, id="a hidden one"),
+])
+def test_readings_and_hidden_addresses(rules, path, address, passes):
+    grant, _, refusal = rules.partition(" - ")
+    said = f"rules:\n- {{allow: a, to: x.com, methods: [GET], {grant[1:]}\n"
+    said += f"- {{deny: d, {refusal[1:]}\n" if refusal else ""
+    document = compose(f"version: 1\n{said}".encode(), "p.yaml")
+    policy = compile_policy([document], NAMED, "0" * 64).policy
+    facts = facts_of("local", "GET", f"https://x.com{path}")
+    (region,) = regions([policy])
+    masks = kinds(region.shapes, facts, ip_address(address))
+
+    passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
+
+    assert any(region.boxes.has(box, masks, "local", facts.path.text) for box in passing) is passes
