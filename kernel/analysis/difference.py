@@ -71,7 +71,7 @@ class _Comparison:
 
     def difference(self) -> Difference:
         for rule in filter(unread, (*self._old.items, *self._new.items)):
-            self._undecided.append(f"rule {rule.name}: it speaks of fields")
+            self._undecided.append(f"rule {rule.name}: it speaks of fields or times")
         gained, lost = self._both(NO_MEASURE)
         allowed = [_allowed(self._new, *gain) for gain in gained]
         denied = [_denied(self._old, *gain) for gain in lost]

@@ -58,7 +58,7 @@ def reach_to_name(policy: Policy, host: Host) -> Reach:
 
 def _reach(policy: Policy, shapes: Shapes, part: int, mask: int, agents: Lang | None = None) -> Reach:
     rows: list[Row] = []
-    undecided = [f"rule {rule.name}: it speaks of fields" for rule in filter(unread, policy.items)]
+    undecided = [f"rule {rule.name}: it speaks of fields or times" for rule in filter(unread, policy.items)]
     region = Region(policy, shapes)
     undecided += [f"rule {rule.name}: what hides behind some addresses that it opens" for rule in region.vague]
     for rule in policy.rules:

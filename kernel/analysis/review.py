@@ -129,7 +129,7 @@ class _Reviewer:
         for rule in self._region.vague:
             self._undecided.append(f"rule {rule.name}: what hides behind some addresses that it opens")
         for rule in filter(unread, self._policy.items):
-            self._undecided.append(f"rule {rule.name}: it speaks of fields")
+            self._undecided.append(f"rule {rule.name}: it speaks of fields or times")
             self._done.add(rule.name)
         for finding in _closed_by_never(self._policy, self._shapes):
             self._findings.append(finding)

@@ -229,8 +229,8 @@ class Shapes:
 
 
 def unread(rule: Rule) -> bool:
-    """True for a rule that speaks of fields of a request, of which there are no boxes."""
-    return any(each.compares_fields for each in (rule.where, *rule.holes))
+    """True for a rule that speaks of fields of a request or of times, of which there are no boxes."""
+    return any(each.compares_fields or each.has_time for each in (rule.where, *rule.holes))
 
 
 def _joined(masks: Iterable[int]) -> int:

@@ -47,7 +47,8 @@ def rule(keys: str, verb: str = "deny") -> str:
     ('content-types: [text/plain, absent], query: {q: ["< 5", ">= 7"]}, headers: {x-a: b}, form: {f: c}',
      ("Refused: any request, where the query's q is below 5 or at least 7, where the header x-a is \"b\", where the "
       "content type is \"text/plain\" or absent, where the form's f is \"c\".")),
-    ('to: x.com, when: {days: [mon, sun], hours: "22:00-06:00", timezone: UTC, not-on: 2026-12-25}, expires: 2026-12-31',
+    (('to: x.com, when: {days: [mon, sun], hours: "22:00-06:00", timezone: UTC, not-on: 2026-12-25}, '
+      'expires: 2026-12-31'),
      ("Refused: any request to x.com, on Monday and Sunday from 22:00 to 06:00 by the clocks of UTC but not on "
       "2026-12-25, until 2027-01-01T00:00:00Z.")),
     ("to: x.com, when: {not-on: [2026-12-24, 2026-12-25], timezone: UTC}, quiet: yes",
