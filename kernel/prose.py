@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 
 from kernel.comparison import Comparison, Field, Interval
 from kernel.document import printable
@@ -214,11 +215,22 @@ def _when(where: Conditions) -> str | None:
     if where.when is None:
         return None
     window = where.when
-    named = joined([_DAYS[day] for day in sorted(window.days)], "and")
-    days = "on every day" if len(window.days) == len(_DAYS) else f"on {named}"
+    days = "on every day" if len(window.days) == len(_DAYS) else f"on {joined(_runs(window.days), 'and')}"
     hours = "" if window.is_whole_day else f" from {clock(window.first_minute)} to {clock(window.last_minute)}"
     dates = [date.fromordinal(day).isoformat() for day in sorted(window.not_on)]
     return f"{days}{hours} by the clocks of {window.zone.name}{f' but not on {joined(dates, "or")}' if dates else ''}"
+
+
+def _runs(days: Iterable[int]) -> list[str]:
+    """Days by name, three or more in a row by the first and the last."""
+    runs: list[list[int]] = []
+    for day in sorted(days):
+        if runs and day == runs[-1][-1] + 1:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    told = ([f"{_DAYS[run[0]]} to {_DAYS[run[-1]]}"] if len(run) > 2 else [_DAYS[day] for day in run] for run in runs)
+    return list(chain.from_iterable(told))
 
 
 def _expires(where: Conditions) -> str | None:

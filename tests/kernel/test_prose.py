@@ -51,6 +51,8 @@ def rule(keys: str, verb: str = "deny") -> str:
       'expires: 2026-12-31'),
      ("Refused: any request to x.com, on Monday and Sunday from 22:00 to 06:00 by the clocks of UTC but not on "
       "2026-12-25, until 2027-01-01T00:00:00Z.")),
+    ("to: x.com, when: {days: [mon-wed, fri, sat], timezone: UTC}",
+     "Refused: any request to x.com, on Monday to Wednesday, Friday and Saturday by the clocks of UTC."),
     ("to: x.com, when: {not-on: [2026-12-24, 2026-12-25], timezone: UTC}, quiet: yes",
      ("Refused: any request to x.com, on every day by the clocks of UTC but not on 2026-12-24 or 2026-12-25. "
       "It is no news: one in an hour is written down, and the others are counted.")),
