@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernel.hours import told
+
 _WORDS = {"http": "proxy", "socks5h": "socks5"}
 
 
-def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tuple[str, int], home: Path) -> None:
-    """Print where everything is, and one line to try. A proxy is its scheme, host and port."""
+def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tuple[str, int], home: Path,
+         observed_until: int | None = None) -> None:
+    """Print where everything is, and one line to try. A proxy is its scheme, host and port.
+
+    `observed_until` is the end of the policy's trial, in seconds since 1970.
+    """
     # One line for each kind: mitmproxy listens on a wildcard once for each family.
     urls = {scheme: f"{scheme}://{_reachable(host)}:{port}" for scheme, host, port in reversed(proxies)}
     shown = [f"{_WORDS[scheme]:<8} {url}" for scheme, url in sorted(urls.items())]
+    trial = [] if observed_until is None else [f"OBSERVE  what the rules refuse passes until {told(observed_until)}"]
     lines = [
+        *trial,
         *shown,
         f"trust    {certificate}",
         f"metrics  http://{_bracketed(metrics[0])}:{metrics[1]}/metrics",

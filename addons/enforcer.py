@@ -58,7 +58,7 @@ from addons.home import Home, home_folder
 from addons.hooks import Hooks
 from addons.identity import Registry
 from addons.in_flight import InFlight
-from addons.judge import MODE, Judge
+from addons.judge import Judge
 from addons.lane import Lane
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
@@ -74,6 +74,7 @@ from addons.spool import Room
 from addons.watchdog import Watchdog
 from kernel import entry
 from kernel.errors import PolicyError
+from kernel.trial import Mode
 from kernel.version import VERSION
 
 TESTED_MITMPROXY = "12.2.3"
@@ -175,7 +176,8 @@ class _Running:
         self._certificate = authority.ensure(self.paths.ca, datetime.now(UTC))
         settings.force(options, self.paths.ca)
         self._registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
-        self._governed: Governed = policy_store.first(self._settings.policies, self.paths, self._registry)
+        self._governed: Governed = policy_store.first(
+            self._settings.policies, self.paths, self._registry, strict=self._settings.strict)
         self._server = MetricsServer((self._settings.metrics_host, self._settings.metrics_port), self.metrics,
                                      self._turns, self._checks)
         self._server.start()
@@ -194,7 +196,7 @@ class _Running:
         self._outcomes = Outcomes(self.lane, self.metrics, in_flight)
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
-                      Mirror(lambda: self._governed, MODE, time.time))
+                      Mirror(lambda: self._governed, time.time))
         hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
@@ -233,10 +235,18 @@ class _Running:
         """Record the policy, then put it in force."""
         policy_store.keep(governed, self.paths)
         names = [file.name for file in governed.files]
-        digest, mode = governed.policy.digest, MODE
+        now = time.time()
+        digest, mode = governed.policy.digest, governed.mode(now)
         self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build_info.kernel_identity()))
-        self._governed = governed
-        self.metrics.policy_loaded(digest, mode, time.time())
+        self._governed, self._mode = governed, mode
+        self.metrics.policy_loaded(digest, mode, now)
+
+    def _end_trial(self) -> None:
+        """Say that the policy enforces from here on, once its trial is over."""
+        if self._governed.mode(time.time()) is not self._mode:
+            with contextlib.suppress(AuditUnavailable):
+                self._load(self._governed)
+                _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self._mode}")
 
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self._checks().values()))
@@ -256,11 +266,13 @@ class _Running:
         self._watchdog = Watchdog(self._loop, self.lane)
         self._watchdog.start()
         self._ready = True
-        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder)
+        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder,
+                    self._governed.observed_until if self._mode is Mode.OBSERVE else None)
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()
         self._write_refusals()
+        self._end_trial()
         self._hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
@@ -320,7 +332,8 @@ class _Running:
         """The fields of `governor status --json`."""
         checks = self._checks()
         return {
-            "ready": all(checks.values()), "mode": MODE, "policy": self._governed.policy.digest,
+            "ready": all(checks.values()), "mode": self._governed.mode(time.time()),
+            "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self._registry.tokens.ids), "halted": [],
             "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),

@@ -12,6 +12,7 @@ from kernel.findings import Finding
 from kernel.match import Index
 from kernel.policy import Policy, Rule, UrlPattern
 from kernel.suffix import Suffixes
+from kernel.trial import Mode, mode_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +26,26 @@ class Governed:
     files: tuple[Path, ...]
     findings: tuple[Finding, ...]
     constrains_method_or_path: bool
+    strict: bool = False
+    """Whether this start enforces whatever the policy says."""
+
+    @property
+    def observed_until(self) -> int | None:
+        """The end of the trial, in seconds since 1970; None where there is none."""
+        return None if self.strict else self.policy.observed_until
+
+    def mode(self, at: float) -> Mode:
+        """The mode at a moment, in seconds since 1970."""
+        return mode_at(self.observed_until, int(at))
 
 
-def prepare(files: Sequence[Path], known_agents: frozenset[str]) -> Governed:
+def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False) -> Governed:
     """Read, check and index the policy. Raises `PolicyError`, or `PolicyMissing` when a file is not there."""
     compiled = policy_files.load_policy(files, known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
     return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes),
                     frozenset(policy_files.llm_hosts()), tuple(files), tuple(compiled.findings),
-                    any(_constrains(rule) for rule in compiled.policy.items))
+                    any(_constrains(rule) for rule in compiled.policy.items), strict)
 
 
 def _constrains(rule: Rule) -> bool:

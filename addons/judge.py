@@ -35,9 +35,9 @@ from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
 from kernel.fields import MOST_BODY_BYTES, Fields
 from kernel.match import Index
 from kernel.measures import DEFAULT, Measures, WebSocketMeasures
+from kernel.trial import OBSERVED, Mode, enforced, observing, widest
 from kernel.verdict import Action, Code, Verdict
 
-MODE = "enforce"
 _TUNNEL = Verdict(Action.ALLOW, Code.TUNNEL, reason="each request inside the tunnel is judged")
 _OVERRIDE = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
                     reason="the request asks the origin to read another method or path than the one judged")
@@ -70,8 +70,14 @@ class Judged:
     sent: tuple[object, ...] | None = None
     """The request as it was read for this verdict: another one may not be sent under it."""
     open_ended: bool = False
+    mode: Mode = Mode.ENFORCE
     asked: tuple[Index, RequestFacts] | None = None
     """What was asked of which policy, where that may say another thing at another time."""
+
+    @property
+    def lets_through(self) -> bool:
+        """True when the request may leave: it is granted, or it is only observed that it is not."""
+        return self.verdict.lets_through or (self.mode is Mode.OBSERVE and self.verdict.code in OBSERVED)
 
     @property
     def until(self) -> int | None:
@@ -123,7 +129,7 @@ class Judge:
             verdict = _refusal(error.code, error.problem)
         else:
             verdict = self._tunnel_verdict(governed, connection, agent, refused, host, port)
-        judged = Judged(verdict, agent, "CONNECT", host, port)
+        judged = Judged(verdict, agent, "CONNECT", host, port, mode=governed.mode(self._clock()))
         return await self._written("connect", governed, connection, flow, judged, started)
 
     async def credentials(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
@@ -144,7 +150,8 @@ class Judge:
             inside = connection.socks and refused is Code.IDENTITY_REQUIRED and not connection.handshake_failed
             return _TUNNEL if inside else _unidentified(refused)
         # A client that cannot finish a handshake with us never sees a refusal inside: it gets the status line.
-        if connection.handshake_failed and not governed.index.connect_reaches(agent.id, host, port):
+        told = connection.handshake_failed and governed.mode(self._clock()) is Mode.ENFORCE
+        if told and not governed.index.connect_reaches(agent.id, host, port):
             return _refusal(Code.DEFAULT_DENY, "no request to this destination would pass")
         return _TUNNEL
 
@@ -177,16 +184,17 @@ class Judge:
         if self._mirror.is_own(facts.host):
             return None
         known = expected(governed.index, _with_fields(governed, flow, facts, UNREAD), own)
-        if known.refused is not None:
+        on_trial = governed.mode(facts.at) is Mode.OBSERVE
+        if known.refused is not None and not (on_trial and known.refused.verdict.code in OBSERVED):
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
             return await self._written("request", governed, connection, flow, judged, started)
         # Whether such a method brings a body at all is a part of its verdict.
         if known.may_stream and facts.method not in BODYLESS:
             judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0, STREAMED)
-            if judged.verdict.lets_through and judged.measures.stream_request:
+            if judged.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)
                 return await self._concluded(governed, connection, flow, judged, started)
-        self._bodies.expect(flow, agent.id, known.max_request)
+        self._bodies.expect(flow, agent.id, widest(known.max_request) if on_trial else known.max_request)
         return None
 
     async def body_refused(self, connection: ClientConnection, flow: http.HTTPFlow, incoming: Incoming) -> Judged:
@@ -221,7 +229,7 @@ class Judge:
     async def _concluded(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
                          started: float) -> Judged:
         """The verdict on a request once it is durable; the flow then counts as in flight where it is let through."""
-        if not judged.verdict.lets_through or judged.agent is None:
+        if not judged.lets_through or judged.agent is None:
             return await self._written("request", governed, connection, flow, judged, started)
         full = self._in_flight.enter(judged.agent.id, judged.measures.in_flight)
         if full is not None:
@@ -260,7 +268,11 @@ class Judge:
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         asked = _with_fields(governed, flow, facts, body)
+        mode = governed.mode(facts.at)
         judgement = name_stage(governed.index, asked)
+        if mode is Mode.OBSERVE and judgement is not None and judgement.verdict.code in OBSERVED:
+            # Of a request that passes in spite of its name's refusal the addresses are judged, too.
+            judgement = None
         overridden = found.overrides and governed.constrains_method_or_path
         if judgement is None and overridden and facts.host.address is None:
             # No address would let it through, so the name is not asked.
@@ -273,9 +285,12 @@ class Judge:
                 verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
             judgement = address_stage(governed.index, asked, addresses, self._own(facts.port, addresses))
-        verdict = _OVERRIDE if overridden and judgement.verdict.lets_through else judgement.verdict
-        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent,
-                      asked=(governed.index, asked) if governed.index.timed else None)
+        if mode is Mode.OBSERVE:
+            judgement = enforced(governed.index, asked, addresses, judgement, governed.observed_until)
+        timed = governed.index.timed or mode is Mode.OBSERVE
+        judged = Judged(judgement.verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses,
+                        sent=sent, mode=mode, asked=(governed.index, asked) if timed else None)
+        return replace(judged, verdict=_OVERRIDE) if overridden and judged.lets_through else judged
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
                          facts: RequestFacts) -> tuple[Address, ...]:
@@ -298,11 +313,11 @@ class Judge:
         verdict, agent = judged.verdict, judged.agent
         self._metrics.step()
         source = agent.id if agent else connection.peer
-        quiet = verdict.rule is not None and not verdict.lets_through and verdict.rule in governed.index.quiet
+        quiet = verdict.rule is not None and not judged.lets_through and verdict.rule in governed.index.quiet
         if quiet:
             # What is expected does not use up the turns of what is not.
             source = f"{source} quiet"
-        if not verdict.lets_through and self._rate.exceeded(source, verdict.code):
+        if not judged.lets_through and self._rate.exceeded(source, verdict.code):
             self._metrics.rate_limited()
             await self._wait(connection, source)
             return replace(judged, verdict=_TOO_MANY)
@@ -316,7 +331,7 @@ class Judge:
             self._count(stage, judged, started)
             await durable
         except BaseException as fault:
-            if stage == "request" and verdict.lets_through:
+            if stage == "request" and judged.lets_through:
                 self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
@@ -420,10 +435,15 @@ def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judge
         judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
         None if address is None else str(address), facts.body_bytes if facts and not judged.open_ended else None,
         facts.content_type if facts else None)
+    groups = judgement.groups if judgement else ()
+    because = verdict.reason
+    if governed.index.observed:
+        because = observing(because, groups, governed.index.observed)
+    mode = judged.mode if judged.lets_through else Mode.ENFORCE
     return entry.decision(
         stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
-        governed.policy.digest, seen, judgement.groups if judgement else (), verdict.action, verdict.rule,
-        verdict.code, verdict.reason, MODE)
+        governed.policy.digest, seen, groups, verdict.action, verdict.rule,
+        verdict.code, because, mode)
 
 
 def _secrets(fields: entry.Body, judged: Judged) -> dict[str, str] | None:

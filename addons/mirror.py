@@ -60,8 +60,8 @@ class _Refusal:
 class Mirror:
     """Answers for one process. `clock` gives wall time in seconds."""
 
-    def __init__(self, governed: Callable[[], Governed], mode: str, clock: Callable[[], float]) -> None:
-        self._governed, self._mode, self._clock = governed, mode, clock
+    def __init__(self, governed: Callable[[], Governed], clock: Callable[[], float]) -> None:
+        self._governed, self._clock = governed, clock
         self._refusals: OrderedDict[str, deque[_Refusal]] = OrderedDict()
 
     @staticmethod
@@ -107,8 +107,9 @@ class Mirror:
                 return _told({"error": f"there are /, /me, /may and /refusals at {NAME}"}, 404)
 
     def _me(self, facts: RequestFacts) -> dict[str, Any]:
-        return {"agent": facts.agent.id, "mode": self._mode, "budgets": [], "halted": False,
-                "contact": self._governed().policy.contact}
+        governed = self._governed()
+        return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": [], "halted": False,
+                "contact": governed.policy.contact}
 
     def _own_refusals(self, facts: RequestFacts) -> list[dict[str, Any]]:
         return [{"entry": each.entry, "time": each.time, "method": each.method, "host": each.host, "code": each.code,

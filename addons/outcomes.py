@@ -17,6 +17,7 @@ from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry
 from kernel.measures import Cap, Measures, WebSocketMeasures
+from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
 # A body whose end is known and near is handed over whole, so that mitmweb can show it; all others pass as they come.
@@ -75,7 +76,8 @@ class OpenFlow:
             judgement = replace(later, measures=self.measures)
             self.judged = replace(self.judged, judgement=judgement)
         else:
-            reason = "the hours in which it was granted are over"
+            over = "the trial of the policy is" if self.judged.mode is Mode.OBSERVE else "the hours of its grant are"
+            reason = f"{over} over"
             self.over = Verdict(Action.DENY, Code.OUT_OF_HOURS, later.verdict.rule, reason)
 
     def waits(self, now: float) -> float | None:

@@ -15,11 +15,11 @@ from addons.identity import Registry
 from kernel.errors import PolicyError
 
 
-def first(asked: Sequence[Path], paths: Paths, registry: Registry) -> Governed:
+def first(asked: Sequence[Path], paths: Paths, registry: Registry, *, strict: bool = False) -> Governed:
     """The policy of a start: what was asked for, else the home's, else the shipped one. Raises `StartRefused`."""
     files = tuple(asked) or ((paths.policy,) if paths.policy.exists() else (policy_files.shipped_policy("default"),))
     try:
-        return prepare(files, registry.tokens.ids)
+        return prepare(files, registry.tokens.ids, strict=strict)
     except PolicyError as error:
         raise StartRefused(StartCode.POLICY_INVALID, _first_line(error)) from error
     except policy_files.PolicyMissing as error:
@@ -29,7 +29,7 @@ def first(asked: Sequence[Path], paths: Paths, registry: Registry) -> Governed:
 def again(governed: Governed, registry: Registry) -> Governed:
     """The same files, read again. Raises `PolicyError`, or `StartRefused` when one is gone."""
     try:
-        return prepare(governed.files, registry.tokens.ids)
+        return prepare(governed.files, registry.tokens.ids, strict=governed.strict)
     except policy_files.PolicyMissing as error:
         raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
 

@@ -20,6 +20,7 @@ from addons.segment import Segment
 from kernel import chain, entry, note
 from kernel.errors import CanonicalError, ChainError, NoteError
 from kernel.merkle import Tree, leaf_hash
+from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
@@ -321,7 +322,8 @@ class _Reader:
 
 def _lets_through(body: dict[str, Any]) -> bool:
     try:
-        return Verdict(Action(body["verdict"]), Code(body["code"])).lets_through
+        # A refusal in mode observe is one that was only written down.
+        return body.get("mode") == Mode.OBSERVE or Verdict(Action(body["verdict"]), Code(body["code"])).lets_through
     except (KeyError, ValueError):
         # A verdict of a later version: whether it let anything through is not known, so its outcome is not either.
         return True

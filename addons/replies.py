@@ -67,9 +67,11 @@ class Replies:
         verdict = judged.verdict
         where = self._judge.entry_of(judged) or "-"
         flow.marked = _MARKS[verdict.action]
-        flow.comment = f"{verdict.action} {verdict.rule or '-'} {verdict.code} {where}"
+        would = "would " if judged.lets_through and not verdict.lets_through else ""
+        flow.comment = f"{would}{verdict.action} {verdict.rule or '-'} {verdict.code} {where}"
         flow.metadata.update({
-            "governor.verdict": str(verdict.action), "governor.rule": verdict.rule, "governor.code": str(verdict.code),
+            "governor.verdict": str(verdict.action), "governor.mode": str(judged.mode),
+            "governor.rule": verdict.rule, "governor.code": str(verdict.code),
             "governor.entry": where, "governor.agent": judged.agent.id if judged.agent else None})
 
 

@@ -58,7 +58,7 @@ class RequestHooks:
             return
         connection.forget(flow)
         connection.requests += 1
-        if judged.verdict.lets_through:
+        if judged.lets_through:
             opened = self._outcomes.begin(flow, _invited(judged, flow.request), connection, 0, streams=True)
             flow.request.stream = opened.upload
             # Until its connection stands, what comes of the body would pile up.
@@ -79,7 +79,7 @@ class RequestHooks:
             connection.requests += 1
             _make_sendable(flow.request, self._bodies.size(flow))
             judged = await self._judge.request(handler, connection, flow)
-        if connection is None or not judged.verdict.lets_through:
+        if connection is None or not judged.lets_through:
             flow.response = self._replies.refusal_of(judged, flow)
         else:
             self._outcomes.begin(flow, judged, connection, self._bodies.size(flow))

@@ -14,6 +14,7 @@ from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
 
 from addons.errors import StartCode, StartRefused
 from kernel.canonical import Value
+from kernel.trial import Mode
 
 METRICS_ADDRESS = "127.0.0.1:9464"
 _GOVERNED_MODE = re.compile(r"(?:regular|socks5)(?:@(?:[^@]+:)?[0-9]+)?", re.ASCII)
@@ -33,12 +34,16 @@ _SECRET = frozenset({"web_password"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a start was asked for, read once. `policies` is empty where the home's or the shipped policy is meant."""
+    """What a start was asked for, read once. `policies` is empty where the home's or the shipped policy is meant.
+
+    `strict` enforces even where the policy says `mode: observe`.
+    """
 
     policies: tuple[Path, ...]
     home: str | None
     metrics_host: str
     metrics_port: int
+    strict: bool
 
 
 def add_options(loader: Loader) -> None:
@@ -47,18 +52,24 @@ def add_options(loader: Loader) -> None:
                       "The policy file. Default: policy.yaml in the home, else the policy that Governor ships.")
     loader.add_option("governor_home", str, "",
                       "Where keys, log and CA live. Default: $GOVERNOR_HOME, else the user's state folder.")
+    loader.add_option("governor_mode", str, "",
+                      "enforce: refuse what the policy refuses, even where it says mode: observe.")
     loader.add_option("governor_metrics", str, METRICS_ADDRESS,
                       "HOST:PORT of /metrics, /healthz and /readyz. Port 0 takes a free one.")
 
 
 def read(options: optmanager.OptManager) -> Settings:
     """The settings of this start. Raises `StartRefused` on a value that cannot be meant."""
+    if options.governor_mode not in ("", Mode.ENFORCE):
+        raise StartRefused(StartCode.OPTION_REFUSED,
+                           f"governor_mode={options.governor_mode}: only a policy can say observe, with until:; "
+                           "write enforce, or leave it out")
     host, _, port = options.governor_metrics.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise StartRefused(StartCode.OPTION_REFUSED,
                            f"governor_metrics={options.governor_metrics} is not HOST:PORT; write 127.0.0.1:9464")
     return Settings(tuple(Path(name) for name in options.governor_policy), options.governor_home or None,
-                    host.strip("[]"), int(port))
+                    host.strip("[]"), int(port), bool(options.governor_mode))
 
 
 def check_at_start(options: optmanager.OptManager) -> None:

@@ -38,7 +38,8 @@ class Access:
 
 def accesses(policy: Policy, agent: str | None = None, host: Host | None = None) -> list[Access]:
     """The grants that cover the agent and the host, as far as one was given, in the order of the policy."""
-    refusals = [rule for rule in (*policy.nevers, *policy.rules) if rule.verb.refuses and _speaks_of(rule, agent, host)]
+    refuses = [rule for rule in (*policy.nevers, *policy.rules) if rule.verb.refuses and not rule.observed]
+    refusals = [rule for rule in refuses if _speaks_of(rule, agent, host)]
     found = []
     for rule in policy.rules:
         if rule.verb.grants and _speaks_of(rule, agent, host):

@@ -17,7 +17,7 @@ from kernel.example import Example, example
 from kernel.facts import Address
 from kernel.fields import Part
 from kernel.findings import Finding, Severity
-from kernel.hours import ONLY_UTC, Zones
+from kernel.hours import ONLY_UTC, Zones, told
 from kernel.measures import NOTHING_SAID
 from kernel.pattern import agent_pattern
 from kernel.policy import (
@@ -35,6 +35,7 @@ from kernel.policy import (
 from kernel.question import judge_assertions
 from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
 from kernel.times import TimeReader
+from kernel.trial import Mode
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
@@ -130,6 +131,7 @@ class _Compiler:
             groups=groups,
             contact=self._line(found, "contact"),
             identity=identity,
+            observed_until=self._observed_until(found),
             assertions=self._assertions(found.get("assert"), groups),
         )
 
@@ -219,8 +221,8 @@ class _Compiler:
         else:
             self._refuse_terms(verb, found)
         tell, why = self._line(found, "tell"), self._why(found)
-        quiet = self._quiet(found, verb)
-        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms, quiet)
+        quiet, observed = self._quiet(found, verb), self._observed(found, verb)
+        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms, quiet, observed)
 
     def _quiet(self, found: Mapping[str, Node], verb: Verb) -> bool:
         if "quiet" not in found:
@@ -229,6 +231,33 @@ class _Compiler:
             message = f'"quiet:" means nothing in an {verb}: it is about what is refused'
             self.reader.error("E112", found["quiet"], message)
         return is_yes(self.reader, found["quiet"], "quiet")
+
+    def _observed(self, found: Mapping[str, Node], verb: Verb) -> bool:
+        if "observe" not in found:
+            return False
+        if verb is not Verb.DENY:
+            self.reader.error("E112", found["observe"], f'"observe:" means nothing in an {verb}: it is about a deny')
+        elif "expires" not in found:
+            self.reader.error("E104", found["observe"], 'a deny on trial needs "expires:"', "expires: 2026-12-31")
+        return is_yes(self.reader, found["observe"], "observe")
+
+    def _observed_until(self, found: Mapping[str, Node]) -> int | None:
+        """The end of `mode: observe`; None where the policy enforces."""
+        mode = self.reader.text(found["mode"], "mode") if "mode" in found else None
+        if mode not in (None, Mode.ENFORCE, Mode.OBSERVE):
+            self.reader.error("E102", found["mode"], f"{quote(mode)} is not a mode", "write observe, or enforce")
+        if mode != Mode.OBSERVE:
+            if "until" in found:
+                self.reader.error("E112", found["until"], '"until:" means nothing without mode: observe')
+            return None
+        if "until" not in found:
+            self.reader.error("E104", found["mode"], '"mode: observe" needs "until:"', "until: 2026-12-31")
+            return None
+        until = self._times.until(found["until"])
+        if until is not None and until > self._times.now:
+            message = f"what the rules refuse passes until {told(until)}; never: and inside addresses are refused"
+            self.reader.warn("W307", found["mode"], message, "governor policy explain says what would be refused")
+        return until
 
     def _refuse_terms(self, verb: Verb, found: Mapping[str, Node]) -> None:
         """What a rule that refuses says of sizes would never be asked."""

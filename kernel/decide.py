@@ -197,7 +197,7 @@ def from_groups(
     the policy.
     """
     held = sorted((rules[name] for name in groups), key=lambda rule: rule.number)
-    verdict = _of_rules([verdict_of(rule) for rule in held if rule.verb is not Verb.LIMIT])
+    verdict = _of_rules([verdict_of(rule) for rule in held if rule.verb is not Verb.LIMIT and not rule.observed])
     if verdict.code in _REFUSING:
         return verdict
     if address is not None and not is_global(address):

@@ -62,7 +62,7 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
         return []
     held = [rule for rule in policy.items if rule.name in judgement.groups]
     sentences = [f"Except this request from {_called(rule)} ({rule.position}): it refuses what others allow."
-                 for rule in held if rule.verb.refuses]
+                 for rule in held if rule.verb.refuses and not rule.observed]
     if verdict.code is Code.OUT_OF_HOURS:
         return [f"Ask again when its hours have come: {verdict.reason}."]
     if verdict.code is Code.PRIVATE_ADDRESS and judgement.address is not None:

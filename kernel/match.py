@@ -129,7 +129,7 @@ class Index:
 
     `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
     `needs_fields` and `needs_body` say whether some rule compares any field of a request, or one of its body.
-    `quiet` are the names of the refusals that say so, `timed` says whether anything of the policy has a time.
+    `quiet` and `observed` are the names of the refusals that say so, `timed` says whether anything of it has a time.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -149,6 +149,8 @@ class Index:
         self._names = tuple(rule.name for rule in self.rules)
         self._numbers = {name: number for number, name in enumerate(self._names)}
         self.quiet = frozenset(rule.name for rule in self.rules if rule.quiet)
+        self.observed = frozenset(rule.name for rule in self.rules if rule.observed)
+        self._silent = frozenset(number for number, rule in enumerate(self.rules) if rule.observed)
         self._shared = Shared()
         self._places: Places[Entry] = Places()
         exact: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -282,7 +284,9 @@ class Index:
         return (*sorted(self._possible_grants(candidates)), *limits)
 
     def verdicts(self, numbers: Iterable[int]) -> list[Verdict]:
-        """What each of these rules says. Limits say nothing."""
+        """What each of these rules says. Limits and denies on trial say nothing."""
+        if self._silent:
+            numbers = [number for number in numbers if number not in self._silent]
         return [self._verdicts[number] for number in numbers if number < self._limits_from]
 
     def measures(self, numbers: tuple[int, ...]) -> Measures:

@@ -156,7 +156,7 @@ class Rule:
     """One item of `rules:`, `never:` (named `never-1`, `never-2`, ...) or `limits:` (named `limits-1`, ...).
 
     `number` is its place in the policy; limits come last. What a refusal that is `quiet` refuses is expected: it is
-    counted, and written down once an hour.
+    counted, and written down once an hour. A deny that is `observed` refuses nothing: that it holds is written down.
     """
 
     number: int
@@ -169,6 +169,7 @@ class Rule:
     why: str | None = None
     terms: Terms = NOTHING_SAID
     quiet: bool = False
+    observed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names."""
+    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names.
+
+    `observed_until` is the end of `mode: observe`, in seconds since 1970; None where the policy enforces.
+    """
 
     digest: str
     files: tuple[str, ...]
@@ -209,6 +213,7 @@ class Policy:
     identity: Identity = Identity()
     assertions: tuple[Assertion, ...] = ()
     limits: tuple[Rule, ...] = ()
+    observed_until: int | None = None
 
     @property
     def items(self) -> tuple[Rule, ...]:

@@ -69,6 +69,9 @@ def in_words(policy: Policy) -> list[Paragraph]:
 
 
 def _in_general(policy: Policy) -> Iterator[Sentence]:
+    if policy.observed_until is not None:
+        yield Sentence(f"Until {told(policy.observed_until)} this policy is on trial: what its rules refuse passes and "
+                       "is written down. Refused is what stands under never, and inside addresses.")
     yield Sentence("What nothing below allows is refused. The order of the rules does not matter: a refusal beats "
                    "whatever allows the same request.")
     if policy.identity.anonymous:
@@ -109,11 +112,13 @@ def _item(rule: Rule, groups: Groups) -> Sentence:
     sentences = ["; ".join([said, *(f"except {_hole(hole, groups)}" for hole in rule.holes)])]
     sentences += [_capital(", ".join(caps))] if caps else []
     sentences += ["It is no news: one in an hour is written down, and the others are counted"] if rule.quiet else []
+    sentences += [_ON_TRIAL] if rule.observed else []
     sentences += [f'The agent is told: "{rule.tell}"'] if rule.tell else []
     sentences += [f"Why: {printable(rule.why)}"] if rule.why else []
     return Sentence(" ".join(f"{each.rstrip('.')}." for each in sentences), rule.name, rule.position)
 
 
+_ON_TRIAL = "It is on trial: nothing is refused for it, and that it holds is written down"
 _OPENINGS = {
     Verb.ALLOW: "Allowed:",
     Verb.DENY: "Refused:",

@@ -58,6 +58,17 @@ class TimeReader:
             self.reader.warn("W306", node, f"this expired: it has no effect since {text}", hint)
         return moment
 
+    def until(self, node: Node) -> int | None:
+        """The end of a trial, in UTC."""
+        text = self.reader.text(node, "until")
+        if text is None or not isinstance(node, Scalar):
+            return None
+        moment = self.reader.parsed("E212", node, lambda text: _moment(text, UTC_ZONE))
+        if moment is not None and moment <= self.now:
+            hint = "take mode: and until: out, or write a later date"
+            self.reader.warn("W306", node, f"the trial is over: this policy enforces since {text}", hint)
+        return moment
+
     def _zone(self, node: Node) -> Zone | None:
         name = self.reader.text(node, "timezone")
         if name is None:

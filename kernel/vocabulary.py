@@ -9,7 +9,7 @@ LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
 _LATER_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
 _LATER_EFFECTS = frozenset({
-    "risk", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
+    "risk", "secret-paths", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
 })
 # What compares the fields of a request.
 FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
@@ -27,15 +27,18 @@ TERMS_ELSEWHERE = {**_OF_A_GRANT, **_OF_AN_UPGRADE, **_OF_A_LIMIT}
 
 POLICY = Keys(
     "a policy",
-    now=frozenset({"version", "contact", "agents", "destinations", "rules", "never", "limits", "assert", "identity"}),
+    now=frozenset({
+        "version", "contact", "agents", "destinations", "rules", "never", "limits", "assert", "identity", "mode",
+        "until",
+    }),
     later=frozenset({
-        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "profile", "cascade", "counters", "dns",
+        "tier", "for", "unmatched", "budgets", "rates", "profile", "cascade", "counters", "dns",
     }),
     required=("version",),
 )
 RULE = Keys(
     "a rule",
-    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "quiet", "tell", "why"},
+    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "observe", "quiet", "tell", "why"},
     later=LATER_VERBS | _LATER_CONDITIONS | _LATER_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )

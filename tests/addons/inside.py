@@ -191,7 +191,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
     resolver, outcomes = Resolver(loop), Outcomes(lane, metrics, in_flight)
     rate, governed = RefusalRate(lambda: 0.0), _governed(home, policy, registry)
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  rate, bodies, in_flight, Mirror(lambda: place.governed, "enforce", lambda: 0.0))
+                  rate, bodies, in_flight, Mirror(lambda: place.governed, lambda: 0.0))
     admission = Admission(rate, files)
     hooks = Hooks(judge, outcomes, lane, metrics, bodies, admission)
     place = Inside(home, lane, governed, registry, metrics, resolver, outcomes, bodies, judge, admission, hooks,

@@ -56,7 +56,7 @@ def governed(tmp_path_factory: pytest.TempPathFactory) -> Governed:
 
 @pytest.fixture
 def mirror(governed: Governed) -> Mirror:
-    return Mirror(lambda: governed, "enforce", lambda: 1_800_000_000.25)
+    return Mirror(lambda: governed, lambda: 1_800_000_000.25)
 
 
 def ask(mirror: Mirror, target: str, method: str = "GET", agent: str = "coder-1", accept: str = "*/*") -> http.Response:
@@ -142,7 +142,7 @@ rules:
     json: {amount: "<= 5"}
 """)
     governed = prepare([tmp_path / "policy.yaml"], frozenset())
-    answer = may(Mirror(lambda: governed, "enforce", lambda: 0.0), "POST", url)
+    answer = may(Mirror(lambda: governed, lambda: 0.0), "POST", url)
 
     assert answer["verdict"] == verdict
     assert answer["assumed"] is assumed is None or answer["assumed"].startswith(assumed)

@@ -56,11 +56,20 @@ def rule(keys: str, verb: str = "deny") -> str:
     ("to: x.com, when: {not-on: [2026-12-24, 2026-12-25], timezone: UTC}, quiet: yes",
      ("Refused: any request to x.com, on every day by the clocks of UTC but not on 2026-12-24 or 2026-12-25. "
       "It is no news: one in an hour is written down, and the others are counted.")),
+    ("to: x.com, observe: yes, expires: 2099-12-31",
+     ("Refused: any request to x.com, until 2100-01-01T00:00:00Z. "
+      "It is on trial: nothing is refused for it, and that it holds is written down.")),
     ("to: x.com, tell: ask ana, why: it leaked",
      'Refused: any request to x.com. The agent is told: "ask ana". Why: it leaked.'),
 ])  # fmt: skip
 def test_a_refusal_says_all_that_it_covers(keys, sentence):
     assert rule(keys) == sentence
+
+
+def test_a_policy_on_trial_says_so_first():
+    first, *_ = told("mode: observe\nuntil: 2026-12-31\n")["In general"]
+
+    assert first.startswith("Until 2027-01-01T00:00:00Z this policy is on trial: what its rules refuse passes")
 
 
 @pytest.mark.parametrize(("keys", "sentence"), [
