@@ -41,8 +41,9 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), 
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_of_the_page_on_policies_loads_without_a_finding(example):
-    assert compiled(example).findings == ()
+def test_every_example_of_the_page_on_policies_loads_and_only_a_trial_is_told(example):
+    on_trial = ["W307"] if "mode: observe" in example else []
+    assert [finding.code for finding in compiled(example).findings] == on_trial
 
 
 def test_the_page_on_policies_shows_every_key_of_this_version():
