@@ -175,11 +175,12 @@ def tell_prose(out: Console, policy: Policy) -> None:
     for number, paragraph in enumerate(in_words(policy)):
         if number:
             out.print()
-        _tell_paragraph(out, paragraph)
+        _tell_paragraph(out, paragraph, several=len(policy.files) > 1)
 
 
-def _tell_paragraph(out: Console, paragraph: Paragraph) -> None:
+def _tell_paragraph(out: Console, paragraph: Paragraph, *, several: bool) -> None:
     out.print(printable(paragraph.title), style="bold")
     for said in paragraph.sentences:
-        place = f"  ({said.rule}, line {said.position.line})" if said.rule and said.position else ""
+        line = "" if said.position is None else f"{Path(said.position.file).name}:" if several else "line "
+        place = f"  ({said.rule}, {line}{said.position.line})" if said.rule and said.position else ""
         out.print(Text.assemble(f"  {said.text}", (place, "dim")))

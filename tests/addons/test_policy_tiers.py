@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from addons import cli
+from addons.policy_archive import packed
 
 PLATFORM = """\
 version: 1
@@ -135,6 +136,16 @@ def test_a_policy_is_told_with_whom_it_binds(governor):
     _, out, _ = governor("explain", "team.yaml")
 
     assert "Tier team (team.yaml) binds payments-*." in out
+
+
+def test_a_policy_that_was_kept_is_told_as_its_files_were(governor):
+    Path("kept.yaml").write_bytes(packed([PLATFORM.encode(), TEAM.encode()]))
+
+    status, out, _ = governor("explain", "kept.yaml")
+
+    assert status == 0
+    assert "Tier team (kept.yaml#2) binds payments." in out
+    assert "(pay, kept.yaml#2:5)" in out
 
 
 def test_folders_of_tiers_are_compared_as_far_as_that_goes(governor):
