@@ -13,6 +13,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from addons.errors import GovernorError
+from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
@@ -38,13 +39,23 @@ def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset(
 
 
 def read_policy(sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset()) -> Compiled:
-    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding."""
+    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding.
+
+    One that was kept beside a log may be given as the file that it is there.
+    """
+    digest = blake3(packed([data for _, data in sources])).hexdigest()
+    if len(sources) == 1:
+        sources = _taken_apart(*sources[0])
     _refuse_secrets(sources)
-    digest = blake3(b"".join(data for _, data in sources)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, name) for name, data in sources]
         return compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()))
+
+
+def _taken_apart(name: str, data: bytes) -> Sequence[tuple[str, bytes]]:
+    files = unpacked(data)
+    return [(f"{name}#{n}" if len(files) > 1 else name, file) for n, file in enumerate(files, start=1)]
 
 
 def _refuse_secrets(sources: Sequence[tuple[str, bytes]]) -> None:

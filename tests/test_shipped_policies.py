@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from addons.cases import tried
-from addons.policy_files import known_of_the_world, llm_hosts, load_policy, shipped_policy
+from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from kernel.analysis.review import review
 from kernel.findings import Severity
 from kernel.match import Index
@@ -84,10 +84,25 @@ def test_every_example_of_the_page_on_policies_loads_without_a_finding(example):
 
 
 def test_the_page_on_policies_shows_every_key_of_this_version():
-    whole = EXAMPLES[0]
+    whole = EXAMPLES[0] + next(example for example in EXAMPLES if "unmatched:" in example)
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
+
+
+def test_the_tiers_of_the_page_on_policies_are_one_policy_that_answers_as_the_page_says():
+    tiers = [example for example in EXAMPLES[1:] if "tier:" in example]
+    index = Index(read_policy([(f"{n}.yaml", text.encode()) for n, text in enumerate(tiers)]).policy)
+
+    def passes(agent: str, method: str, url: str) -> bool:
+        return answer(index, facts_of(agent, method, url)).verdict.lets_through
+
+    assert len(tiers) == 3
+    assert passes("payments-1", "POST", "https://api.anthropic.com/v1/messages")
+    assert not passes("payments-1", "POST", "https://api.openai.com/v1/responses")
+    assert passes("web-1", "POST", "https://api.openai.com/v1/responses")
+    assert passes("research-1", "GET", "https://example.org/")
+    assert not passes("research-1", "GET", "https://gist.github.com/")
 
 
 def test_every_model_host_of_the_default_policy_is_treated_as_one():
