@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kernel.analysis.review import Tables
 from kernel.compiler import Compiled, compile_policy
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.pattern import host_pattern
 from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
@@ -120,15 +122,29 @@ def public_suffixes() -> tuple[str, ...]:
 @cache
 def known_of_the_world() -> Tables:
     """What the review of a policy knows of names."""
-    return Tables(suffixes=Suffixes(public_suffixes()))
+    return Tables(tuple(map(host_pattern, _table("exfiltration-hosts.yaml"))), Suffixes(public_suffixes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A data table: where it comes from, of which date, and what it lists."""
+
+    source: str
+    date: str
+    entries: tuple[str, ...]
 
 
 def _table(name: str) -> tuple[str, ...]:
-    path = _SHIPPED / "data" / name
+    return table(_SHIPPED / "data" / name).entries
+
+
+def table(path: Path) -> Table:
+    """A table of data. Raises `PolicyError` where it is not of their form."""
     document = compose(read(path), str(path))
     reader = Reader(document.file)
     found = reader.mapping(document.root, _TABLE) or {}
+    source, date = (reader.text(found[key], key) or "" if key in found else "" for key in ("source", "date"))
     entries = tuple(word.text for word in reader.words(found["entries"], "entries")) if "entries" in found else ()
     if reader.findings:
         raise PolicyError(reader.findings)
-    return entries
+    return Table(source, date, entries)
