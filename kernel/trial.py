@@ -14,6 +14,7 @@ from kernel.decide import INSIDE, NO_UPGRADE
 from kernel.facts import UPGRADES
 from kernel.match import opens
 from kernel.measures import DEFAULT
+from kernel.tiers import suffice
 from kernel.verdict import Code, Judgement
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ def enforced(index: Index, facts: RequestFacts, addresses: Sequence[Address], ju
     if judged.verdict.code not in OBSERVED:
         return judged
     candidates, literal = index.by_name(facts), facts.host.address is not None
+    needed = index.asked(facts.agent.id)
     for address in addresses:
         held = index.at(facts, candidates, address)
         grants = [index.rules[number] for number in held if index.rules[number].verb.grants]
-        if not index.place(address).is_global and not any(opens(rule, address, literal=literal) for rule in grants):
+        inside = not index.place(address).is_global
+        if inside and not suffice(needed, [rule for rule in grants if opens(rule, address, literal=literal)]):
             return Judgement(INSIDE, index.names(held), address, index.measures(held))
-        if facts.scheme in UPGRADES and not grants:
+        if facts.scheme in UPGRADES and not suffice(needed, grants):
             return Judgement(NO_UPGRADE, index.names(held), address, index.measures(held))
     return passing
 

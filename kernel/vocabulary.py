@@ -28,14 +28,16 @@ TERMS_ELSEWHERE = {**_OF_A_GRANT, **_OF_AN_UPGRADE, **_OF_A_LIMIT}
 POLICY = Keys(
     "a policy",
     now=frozenset({
-        "version", "contact", "agents", "destinations", "rules", "never", "limits", "assert", "identity", "mode",
-        "until",
+        "version", "tier", "for", "unmatched", "mode", "until", "contact", "identity", "agents", "destinations",
+        "rules", "never", "limits", "assert",
     }),
     later=frozenset({
-        "tier", "for", "unmatched", "budgets", "rates", "profile", "cascade", "counters", "dns",
+        "budgets", "rates", "profile", "cascade", "counters", "dns",
     }),
     required=("version",),
 )
+# From the uppermost to the lowest.
+TIERS = ("platform", "team", "agent")
 RULE = Keys(
     "a rule",
     now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "observe", "quiet", "tell", "why"},

@@ -60,7 +60,9 @@ class Difference:
 
 
 def difference(old: Policy, new: Policy) -> Difference:
-    """The difference that the new policy makes, for every request and every measure."""
+    """The difference that the new policy makes, for every request and every measure. Tiers are not compared."""
+    if old.narrows or new.narrows:
+        return Difference(Relation.UNDECIDED, (), (), (), ("the policies as a whole: they have tiers",))
     return _Comparison(old, new).difference()
 
 

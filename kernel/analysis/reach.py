@@ -57,6 +57,8 @@ def reach_to_name(policy: Policy, host: Host) -> Reach:
 
 
 def _reach(policy: Policy, shapes: Shapes, part: int, mask: int, agents: Lang | None = None) -> Reach:
+    if policy.narrows:
+        return Reach((), ("the policy as a whole: it has tiers",))
     rows: list[Row] = []
     undecided = [f"rule {rule.name}: it speaks of fields or times" for rule in filter(unread, policy.items)]
     region = Region(policy, shapes)

@@ -89,8 +89,8 @@ def test_a_deny_on_trial_refuses_nothing_and_is_named():
     said = address_stage(index, facts, [GLOBAL], frozenset())
 
     assert (said.verdict.code, said.groups) == (Code.ALLOW, ("all", "no"))
-    assert from_groups({rule.name: rule for rule in policy.rules}, said.groups, GLOBAL, False, scheme="https",
-                       body_bytes=0, url_bytes=0) == said.verdict
+    assert from_groups({rule.name: rule for rule in policy.rules}, said.groups, GLOBAL, False, tiers=policy.tiers,
+                       agent="local", scheme="https", body_bytes=0, url_bytes=0) == said.verdict
     assert observing("rule all", said.groups, index.observed) == "rule all; observed: no"
     assert observing("rule all", ("all",), index.observed) == "rule all"
     (access,) = accesses(policy)
