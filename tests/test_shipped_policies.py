@@ -85,7 +85,7 @@ def test_every_example_of_the_page_on_policies_loads_and_only_a_trial_is_told(ex
 
 
 def test_the_page_on_policies_shows_every_key_of_this_version():
-    whole = EXAMPLES[0] + "".join(each for each in EXAMPLES if "unmatched:" in each or "mode:" in each)
+    whole = EXAMPLES[0] + "".join(each for each in EXAMPLES if "unmatched:" in each or "observe" in each)
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
