@@ -161,7 +161,7 @@ def _checked(files: tuple[Path, ...], known: frozenset[str]) -> Checked:
         compiled = load_policy(files, known)
     except PolicyError as refused:
         return Checked(files, None, refused.findings)
-    reviewed = review(compiled.policy, known_of_the_world())
+    reviewed = review(compiled.policy, known_of_the_world(), int(time.time()))
     return Checked(files, compiled.policy, (*compiled.findings, *reviewed.findings), reviewed.undecided)
 
 
@@ -356,7 +356,7 @@ def diff(ctx: click.Context, old: str, new: str, form: str, fail_if_looser: bool
     not there or does not load.
     """
     started = time.perf_counter()
-    found = difference(_side(old), _side(new))
+    found = difference(_side(old), _side(new), int(time.time()))
     if wants_json or form == "json":
         print_json(difference_json(found))
     elif form == "markdown":

@@ -9,19 +9,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.analysis.automaton import AgentIds, CanonicalPath
+from kernel.analysis.bodies import Bodies, shown_fields
 from kernel.analysis.language import EVERY, Lang, Pattern, TooHard, Words
 from kernel.analysis.space import NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
+from kernel.analysis.values import NO_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE = range(8)
-AGENTS, PATHS = range(2)
+    from kernel.analysis.values import Values
+    from kernel.example import Example
+    from kernel.fields import Fields
+
+HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE, MOMENT, VALUES = range(10)
+AGENTS, PATHS, TEXTS = range(3)
 _MOST_PIECES = 20_000
+_MOST_PIECES_OF_FIELDS = 2_000  # to look into each of those takes longer
 
 
 class Box(NamedTuple):
-    """`masks` are sets of kinds (HOSTS, ADDRESSES, ...), `langs` sets of words (AGENTS, PATHS)."""
+    """`masks` are sets of kinds (HOSTS, ADDRESSES, ...), `langs` sets of words (AGENTS, PATHS).
+
+    From VALUES on there is one mask for each field that the policies speak of, from TEXTS on the language of its texts.
+    """
 
     masks: tuple[int, ...]
     langs: tuple[Lang, ...] = (EVERY, EVERY)
@@ -38,9 +48,10 @@ class Box(NamedTuple):
 
 
 class Boxes:
-    """What can be asked of boxes over one space."""
+    """What can be asked of boxes over one space. `values` are the fields that its policies speak of."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Sequence[Values] = ()) -> None:
+        self._values, self._bodies = tuple(values), Bodies(values)
         self._agents = Words(AgentIds(), "q")
         self._paths = (
             (PLAIN_PATH, Words(CanonicalPath(split=False), "q")),
@@ -51,7 +62,12 @@ class Boxes:
         """The box without readings that no path has; None where no request is in it."""
         if 0 in box.masks:
             return None
-        agents, paths = box.langs
+        if self._values:
+            said = self._said(box)
+            if said is None:
+                return None
+            box = said
+        agents, paths = box.langs[:TEXTS]
         if agents is not EVERY and box.masks[WHO] & NAMED_AGENT and not self._agents.some(agents):
             return None
         if paths is EVERY or paths == EVERY:
@@ -61,6 +77,26 @@ class Boxes:
         if not left:
             return None
         return box if left == wanted else box.narrowed(READINGS, left)
+
+    def _said(self, box: Box) -> Box | None:
+        """The box without kinds of values that no field has; None where no request has them all."""
+        masks = tuple([values.left(mask, lang) for values, mask, lang in self._each(box)])
+        if 0 in masks or not self._bodies.of(masks, box.langs[TEXTS:]):
+            return None
+        return box if masks == box.masks[VALUES:] else Box(box.masks[:VALUES] + masks, box.langs)
+
+    def _each(self, box: Box) -> Iterator[tuple[Values, int, Lang]]:
+        return zip(self._values, box.masks[VALUES:], box.langs[TEXTS:], strict=True)
+
+    def carried(self, box: Box) -> Example | None:
+        """What a request of the box carries beside method and path; None where none was found."""
+        found = shown_fields(self._values, self._bodies, box.masks[VALUES:], box.langs[TEXTS:])
+        return found if found is not None and self.carries(box, found.fields) else None
+
+    def carries(self, box: Box, fields: Fields) -> bool:
+        """True when the fields of a request are as the box has them."""
+        return all(values.has(mask, lang, fields.value(values.part, values.name))
+                   for values, mask, lang in self._each(box))
 
     def agent(self, box: Box) -> str | None:
         """The shortest agent id of the box; None where it holds `anonymous` alone."""
@@ -74,9 +110,11 @@ class Boxes:
                 return found
         raise AssertionError("the box is empty")
 
-    def has(self, box: Box, masks: Sequence[int], agent: str, path: str) -> bool:
-        """True when the request with these kinds, this id and this path is in the box."""
-        if not all(own & each for own, each in zip(box.masks, masks, strict=True)):
+    def has(self, box: Box, masks: Sequence[int], agent: str, path: str, fields: Fields) -> bool:
+        """True when the request with these kinds, this id, this path and these fields is in the box."""
+        if not all(own & each for own, each in zip(box.masks[:VALUES], masks, strict=True)):
+            return False
+        if not self.carries(box, fields):
             return False
         if masks[WHO] == NAMED_AGENT and not self._agents.has(box.langs[AGENTS], agent):
             return False
@@ -99,26 +137,33 @@ class Boxes:
         for part, mask in enumerate(other.masks):
             outside = rest.masks[part] & ~mask
             if outside:
-                yield rest.narrowed(part, outside)
+                piece = rest.narrowed(part, outside)
+                yield from self._if_alive(piece) if self._values else (piece,)
                 rest = rest.narrowed(part, rest.masks[part] & mask)
         for part, lang in enumerate(other.langs):
             own = rest.langs[part]
             for pattern in _ordered(lang.pos - own.pos):
-                yield from self._if_alive(rest.worded(part, own.without(pattern)))
+                yield from self._if_alive(self._only_texts(rest, part).worded(part, own.without(pattern)))
                 own = own.within(pattern)
                 rest = rest.worded(part, own)
             for pattern in _ordered(lang.neg - own.neg):
-                yield from self._if_alive(rest.worded(part, own.within(pattern)))
+                yield from self._if_alive(self._only_texts(rest, part).worded(part, own.within(pattern)))
                 own = own.without(pattern)
                 rest = rest.worded(part, own)
+
+    def _only_texts(self, box: Box, part: int) -> Box:
+        """The box without the values of a field that are no texts: its language says nothing of them."""
+        place = part - TEXTS + VALUES
+        return box if part < TEXTS else box.narrowed(place, box.masks[place] & ~NO_TEXT)
 
     def _if_alive(self, box: Box) -> Iterator[Box]:
         found = self.alive(box)
         if found is not None:
             yield found
 
-    def left(self, box: Box, covers: Sequence[Box], most: int = _MOST_PIECES) -> Iterator[Box]:
-        """What is in `box` and in none of `covers`, in pieces. Raises `TooHard` beyond `most` pieces."""
+    def left(self, box: Box, covers: Sequence[Box]) -> Iterator[Box]:
+        """What is in `box` and in none of `covers`, in pieces. Raises `TooHard` where there are too many."""
+        most = _MOST_PIECES_OF_FIELDS if self._values else _MOST_PIECES
         waiting = [(box, 0)]
         made = 0
         while waiting:

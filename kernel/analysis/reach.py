@@ -9,7 +9,7 @@ from kernel.analysis.box import AGENTS, HOSTS, WHO
 from kernel.analysis.language import Lang, TooHard
 from kernel.analysis.phrase import how, to, who
 from kernel.analysis.region import Region
-from kernel.analysis.shapes import Shapes, unread
+from kernel.analysis.shapes import Shapes
 from kernel.analysis.space import ANONYMOUS_AGENT, NAMED_AGENT
 from kernel.pattern import ANONYMOUS
 from kernel.policy import HostPattern, HostReach
@@ -41,26 +41,25 @@ class Reach:
     undecided: tuple[str, ...]
 
 
-def reach_of_agent(policy: Policy, agent: str) -> Reach:
-    """What the agent can reach."""
-    shapes = Shapes([policy])
+def reach_of_agent(policy: Policy, agent: str, now: int = 0) -> Reach:
+    """What the agent can reach from `now` on."""
+    shapes = Shapes([policy], now=now)
     if agent == ANONYMOUS:
         return _reach(policy, shapes, WHO, ANONYMOUS_AGENT)
-    return _reach(policy, shapes, WHO, NAMED_AGENT, Lang(frozenset({shapes.patterns.agents([agent])})))
+    return _reach(policy, shapes, WHO, NAMED_AGENT, Lang(frozenset({shapes.patterns.words([agent])})))
 
 
-def reach_to_name(policy: Policy, host: Host) -> Reach:
-    """Who can reach the host of this name, at an address of the public internet or at one that a rule opens."""
+def reach_to_name(policy: Policy, host: Host, now: int = 0) -> Reach:
+    """Who can reach the host of this name from `now` on, at a public address or at one that a rule opens."""
     named = HostPattern(host.name, HostReach.EXACT)
-    shapes = Shapes([policy], names=[named])
+    shapes = Shapes([policy], names=[named], now=now)
     return _reach(policy, shapes, HOSTS, shapes.space.hosts.mask(named))
 
 
 def _reach(policy: Policy, shapes: Shapes, part: int, mask: int, agents: Lang | None = None) -> Reach:
     rows: list[Row] = []
-    undecided = [f"rule {rule.name}: it speaks of fields or times" for rule in filter(unread, policy.items)]
     region = Region(policy, shapes)
-    undecided += [f"rule {rule.name}: what hides behind some addresses that it opens" for rule in region.vague]
+    undecided = [f"rule {rule.name}: what hides behind some addresses that it opens" for rule in region.vague]
     for rule in policy.rules:
         if not rule.verb.grants:
             continue
@@ -70,21 +69,29 @@ def _reach(policy: Policy, shapes: Shapes, part: int, mask: int, agents: Lang | 
             undecided.append(f"rule {rule.name}: what of it passes")
             continue
         if passing is not None:
-            asked, shown = passing
+            asked, witness = passing
+            if witness is None:
+                undecided.append(f"rule {rule.name}: no request was found that has the fields it wants")
+                continue
             near = (each for each in region.refusals.near(asked) if region.boxes.meet(asked, each.box))
             refusals = tuple(dict.fromkeys(each.rule.name for each in near))
-            rows.append(Row(rule.name, who(policy, rule), how(rule), to(rule), refusals, region.witness(shown)))
+            rows.append(Row(rule.name, who(policy, rule), how(rule), to(rule), refusals, witness))
     return Reach(tuple(rows), tuple(undecided))
 
 
-def _passing(region: Region, rule: Rule, part: int, mask: int, agents: Lang | None) -> tuple[Box, Box] | None:
-    """The first box of the grant of which something passes, narrowed to what is asked, and what of it passes."""
+def _passing(
+    region: Region, rule: Rule, part: int, mask: int, agents: Lang | None
+) -> tuple[Box, Witness | None] | None:
+    """A box of the grant of which something passes, narrowed to what is asked, and a request of it that passes."""
+    unseen: Box | None = None
     for box in region.boxes_of(rule):
         asked = box.narrowed(part, box.masks[part] & mask)
         if agents is not None:
             asked = asked.worded(AGENTS, asked.langs[AGENTS].meet(agents))
         alive = region.boxes.alive(asked)
-        found = None if alive is None else next(region.passing(alive), None)
-        if alive is not None and found is not None:
-            return alive, found
-    return None
+        for piece in region.passing(alive) if alive is not None else ():
+            unseen = alive
+            witness = region.witness(piece)
+            if witness is not None and alive is not None:
+                return alive, witness
+    return None if unseen is None else (unseen, None)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, SIZE, Box
+from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, MOMENT, PORTS, SCHEMES, SIZE, Box
 from kernel.analysis.places import Entry, Nearby, merged
 from kernel.analysis.shapes import Shapes
 from kernel.analysis.sizes import NO_MEASURE, Measure
@@ -110,13 +110,13 @@ class Region:
         """What of a grant's box no refusal touches, in pieces."""
         return self.boxes.left(box, self.refusing(box))
 
-    def witness(self, box: Box) -> Witness:
-        """The plainest short request of the box."""
+    def witness(self, box: Box) -> Witness | None:
+        """The plainest short request of the box; None where none was found."""
         return shown(self.shapes, box)
 
 
-def shown(shapes: Shapes, box: Box) -> Witness:
-    """The plainest short request of a box."""
+def shown(shapes: Shapes, box: Box) -> Witness | None:
+    """The plainest short request of a box; None where none was found that has its fields."""
     return _Shown(shapes, box).witness()
 
 
@@ -126,13 +126,24 @@ class _Shown:
     def __init__(self, shapes: Shapes, box: Box) -> None:
         self._space, self._box, self._boxes = shapes.space, box, shapes.boxes
 
-    def witness(self) -> Witness:
+    def witness(self) -> Witness | None:
+        carried = self._boxes.carried(self._box)
+        if carried is None:
+            return None
         scheme = self._scheme()
         host, address = self._destination()
         port = self._port(OWN_PORTS[scheme])
         place = host if port == OWN_PORTS[scheme] else f"{host}:{port}"
         agent = self._boxes.agent(self._box) or ANONYMOUS
-        return Witness(agent, self._method(), f"{scheme}://{place}{self._boxes.path(self._box)}", address)
+        path = self._boxes.path(self._box) + (f"?{carried.query}" if carried.query else "")
+        return Witness(agent, self._method(), f"{scheme}://{place}{path}", address, carried.headers, carried.body,
+                       self._at())
+
+    def _at(self) -> int | None:
+        """A moment of the box; None where it is of every moment."""
+        moments = self._space.moments
+        mask = self._box.masks[MOMENT]
+        return None if mask == moments.every else moments.shown[next(bits(mask))]
 
     def _scheme(self) -> str:
         return next(s for s in _USUAL_SCHEMES if self._box.masks[SCHEMES] >> SCHEME_NAMES.index(s) & 1)
@@ -164,7 +175,7 @@ class _Shown:
 
 
 def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, ...]:
-    """The kinds of one request at one address, in the order of a box's masks."""
+    """The kinds of one request at one address, in the order of a box's masks before VALUES."""
     space = shapes.space
     host = LITERAL_HOST if facts.host.address is not None else space.hosts.kind(facts.host.name)
     return (
@@ -176,10 +187,11 @@ def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, .
         PLAIN_PATH if facts.path.split is None else SPLIT_PATH,
         ANONYMOUS_AGENT if facts.agent.id == ANONYMOUS else NAMED_AGENT,
         shapes.sizes.every,
+        space.moments.kind(facts.at),
     )
 
 
-def regions(policies: Sequence[Policy], measure: Measure = NO_MEASURE) -> tuple[Region, ...]:
+def regions(policies: Sequence[Policy], measure: Measure = NO_MEASURE, now: int = 0) -> tuple[Region, ...]:
     """The regions of policies that are to be compared."""
-    shapes = Shapes(policies, measure)
+    shapes = Shapes(policies, measure, now=now)
     return tuple(Region(policy, shapes) for policy in policies)

@@ -13,7 +13,7 @@ from kernel.address import wholly_private
 from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.region import Region, shown
-from kernel.analysis.shapes import Shapes, scheme_mask, unread
+from kernel.analysis.shapes import Shapes, scheme_mask
 from kernel.analysis.sizes import MEASURES, Sizes
 from kernel.analysis.space import OTHER_HOST
 from kernel.conditions import spelled
@@ -53,10 +53,10 @@ class Review:
 NO_TABLES = Tables()
 
 
-def review(policy: Policy, tables: Tables = NO_TABLES) -> Review:
-    """All findings about the meaning of a policy that loads."""
+def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
+    """All findings about the meaning of a policy that loads, for every request from `now` on."""
     try:
-        return _Reviewer(policy, tables).review()
+        return _Reviewer(policy, tables, now).review()
     except TooHard:
         return Review((), ("the policy as a whole",), 0)
 
@@ -73,6 +73,14 @@ def errors_at_load(policy: Policy) -> list[Finding]:
         return []
 
 
+def _has_expired(rule: Rule, now: int) -> bool:
+    return rule.where.expires is not None and rule.where.expires <= now
+
+
+def _is_timeless(rule: Rule) -> bool:
+    return not any(each.has_time for each in (rule.where, *rule.holes))
+
+
 def _written(rule: Rule) -> list[AddressRange]:
     """The inside ranges that a grant was written for."""
     if not rule.verb.grants:
@@ -83,8 +91,11 @@ def _written(rule: Rule) -> list[AddressRange]:
 
 
 def _closed_by_never(policy: Policy, shapes: Shapes) -> Iterator[Finding]:
-    """E402: a grant is written for inside addresses, and `never:` refuses every request that it could let through."""
-    covers = [(never.name, box) for never in policy.nevers for box in shapes.of(never)]
+    """E402: a grant is written for inside addresses, and `never:` refuses every request that it could let through.
+
+    A never with a time does not count: whether a policy loads never hangs on the time.
+    """
+    covers = [(never.name, box) for never in filter(_is_timeless, policy.nevers) for box in shapes.of(never)]
     for rule in policy.rules:
         for spread in _written(rule):
             mask = shapes.space.addresses.mask(spread, wide=False) & ~shapes.space.addresses.vague
@@ -116,9 +127,9 @@ def _listed(names: Sequence[str]) -> str:
 class _Reviewer:
     """Reviews one policy. `_done` are the rules of which nothing more need be said."""
 
-    def __init__(self, policy: Policy, tables: Tables) -> None:
-        self._policy, self._tables = policy, tables
-        self._shapes = Shapes([policy], names=tables.exfiltration)
+    def __init__(self, policy: Policy, tables: Tables, now: int) -> None:
+        self._policy, self._tables, self._now = policy, tables, now
+        self._shapes = Shapes([policy], names=tables.exfiltration, now=now)
         self._region = Region(policy, self._shapes)
         self._boxes = self._shapes.boxes
         self._findings: list[Finding] = []
@@ -128,9 +139,8 @@ class _Reviewer:
     def review(self) -> Review:
         for rule in self._region.vague:
             self._undecided.append(f"rule {rule.name}: what hides behind some addresses that it opens")
-        for rule in filter(unread, self._policy.items):
-            self._undecided.append(f"rule {rule.name}: it speaks of fields or times")
-            self._done.add(rule.name)
+        # W306 says of a rule that it has expired.
+        self._done.update(rule.name for rule in self._policy.items if _has_expired(rule, self._now))
         for finding in _closed_by_never(self._policy, self._shapes):
             self._findings.append(finding)
             self._done.add(finding.rules[0])
@@ -249,7 +259,7 @@ class _Reviewer:
     def _needless(self) -> None:
         """W302: no verdict and no measure changes without all the rules that are found here."""
         used = [measure for measure in MEASURES if Sizes(measure, [self._policy]).used]
-        sized = (Region(self._policy, Shapes([self._policy], measure)) for measure in used)
+        sized = (Region(self._policy, Shapes([self._policy], measure, now=self._now)) for measure in used)
         regions = [self._region, *sized]
         for rule in reversed(self._policy.rules):
             if rule.name in self._done or rule in self._region.vague:
@@ -278,7 +288,7 @@ class _Reviewer:
 
     def _holds(self, never: Rule) -> bool:
         """True when no grant lets a request of the never item pass."""
-        if self._region.vague or unread(never):
+        if self._region.vague:
             return False
         meeting = (both for box in self._shapes.of(never) for entry in self._region.grants.near(box)
                    if (both := self._boxes.meet(box, entry.box)) is not None)
@@ -317,7 +327,8 @@ class _Reviewer:
         methods = self._shapes.space.methods.mask_of_named(_UPLOADS)
         box = self._passes(rule, {HOSTS: hosts, METHODS: methods}, named=True)
         if box is not None:
-            host = self._region.witness(box).url.split("/")[2]
+            witness = self._region.witness(box)
+            host = "a host" if witness is None else witness.url.split("/")[2]
             severity = Severity.ERROR if rule.why is None else Severity.WARNING
             self._find("E403", rule, f"{rule.name} allows writing to {host}, from where anybody can fetch it",
                        "allow reads only, or say why:, which makes this a warning", box=box, severity=severity)

@@ -7,15 +7,17 @@ judges, and which addresses a range looks through, is in kernel/clause.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import permutations, product
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import wholly_private
 from kernel.analysis.box import ADDRESSES, HOSTS, SCHEMES, SIZE, Box, Boxes
-from kernel.analysis.language import EVERY, Lang, Pattern, Patterns
+from kernel.analysis.language import EVERY, Lang, Pattern, Patterns, TooHard
 from kernel.analysis.sizes import NO_MEASURE, Measure, Sizes
 from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
+from kernel.clause import compared
 from kernel.facts import UPGRADES
 from kernel.match import hosts_of
 from kernel.pattern import ANONYMOUS
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 _EVERY_SCHEME = (1 << len(SCHEME_NAMES)) - 1
 _BOTH_READINGS = PLAIN_PATH | SPLIT_PATH
 _EVERYBODY = NAMED_AGENT | ANONYMOUS_AGENT
+_MOST_CHOICES = 256
 
 
 class _Target(NamedTuple):
@@ -46,7 +49,8 @@ class _Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """How conditions are read: `wide` ranges look through addresses, `literal` ranges want a host that is one."""
+    """How conditions are read: `wide` ranges look through addresses and fields that cannot be read fit, `literal`
+    ranges want a host that is an address."""
 
     wide: bool
     literal: bool
@@ -63,18 +67,19 @@ class Shapes:
     """The boxes of the rules of some policies, with one measure as the size of a request."""
 
     def __init__(
-        self, policies: Iterable[Policy], measure: Measure = NO_MEASURE, names: Iterable[HostPattern] = ()
+        self, policies: Iterable[Policy], measure: Measure = NO_MEASURE, names: Iterable[HostPattern] = (), now: int = 0
     ) -> None:
         known = tuple(policies)
-        self.space, self.boxes, self.patterns = Space(known, names), Boxes(), Patterns()
+        self.space, self.patterns = Space(known, names, now), Patterns()
+        self.boxes = Boxes(self.space.values)
         self.sizes = Sizes(measure, known)
         self._made: dict[int, tuple[Rule, tuple[Box, ...]]] = {}
 
     def of(self, rule: Rule) -> tuple[Box, ...]:
-        """Where the rule holds, whatever the size. The boxes may meet. Raises `TooHard`. None for an `unread` rule."""
+        """Where the rule holds, whatever the size. The boxes may meet. Raises `TooHard`."""
         made = self._made.get(id(rule))
         if made is None:
-            made = self._made[id(rule)] = (rule, () if unread(rule) else tuple(self._of(rule)))
+            made = self._made[id(rule)] = (rule, tuple(self._of(rule)))
         return made[1]
 
     def _of(self, rule: Rule) -> Iterator[Box]:
@@ -106,15 +111,32 @@ class Shapes:
         """The boxes of conditions under each of these readings at once: the first, the second, or both."""
         methods, schemes = self.space.methods.mask(where.methods), scheme_mask(where.schemes)
         ports, addresses = self.space.ports.mask(where.ports), self._addresses(where.address, side)
+        moments, values = self.space.moments.mask(where), self._values(where, side)
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
-                         target.ports & ports, readings, who, self.sizes.every)
+                         target.ports & ports, readings, who, self.sizes.every, moments)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
                        for pattern in self._paths((where.paths, own), second=second)}
-                alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))
-                if alive is not None:
-                    yield alive
+                langs = agents, Lang(frozenset(pos)) if pos else EVERY
+                for said, texts in values:
+                    alive = self.boxes.alive(Box(masks + said, langs + texts))
+                    if alive is not None:
+                        yield alive
+
+    def _values(self, where: Conditions, side: _Side) -> list[tuple[tuple[int, ...], tuple[Lang, ...]]]:
+        """What the fields may be, as masks and languages of them all."""
+        if not self.space.values:
+            return [((), ())]
+        asked = {(part, name): comparison for part, name, comparison in compared(where)}
+        options = [
+            [(each.every, EVERY)] if (each.part, each.name) not in asked
+            else each.options(asked[each.part, each.name], self.patterns, wide=side.wide)
+            for each in self.space.values
+        ]
+        if prod(map(len, options)) > _MOST_CHOICES:
+            raise TooHard
+        return [(tuple(mask for mask, _ in chosen), tuple(lang for _, lang in chosen)) for chosen in product(*options)]
 
     def _paths(
         self, lists: Iterable[tuple[PathGlob, ...] | tuple[str, ...] | None], *, second: bool
@@ -133,7 +155,7 @@ class Shapes:
         if "*" in named:
             yield NAMED_AGENT, EVERY
         elif named:
-            yield NAMED_AGENT, Lang(frozenset({self.patterns.agents(named)}))
+            yield NAMED_AGENT, Lang(frozenset({self.patterns.words(named)}))
         if ANONYMOUS in texts:
             yield ANONYMOUS_AGENT, EVERY
 
@@ -226,11 +248,6 @@ class Shapes:
         """True when the grant opens addresses of which it cannot be said what they hide."""
         named, literal = self._written(rule)
         return bool((named | literal) & self.space.addresses.vague)
-
-
-def unread(rule: Rule) -> bool:
-    """True for a rule that speaks of fields of a request or of times, of which there are no boxes."""
-    return any(each.compares_fields or each.has_time for each in (rule.where, *rule.holes))
 
 
 def _joined(masks: Iterable[int]) -> int:
