@@ -6,12 +6,14 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
 
 from addons.errors import GovernorError
+from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
@@ -19,6 +21,7 @@ from kernel.analysis.review import Tables
 from kernel.compiler import Compiled, compile_policy
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.pattern import host_pattern
 from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
@@ -36,13 +39,23 @@ def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset(
 
 
 def read_policy(sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset()) -> Compiled:
-    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding."""
+    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding.
+
+    One that was kept beside a log may be given as the file that it is there.
+    """
+    digest = blake3(packed([data for _, data in sources])).hexdigest()
+    if len(sources) == 1:
+        sources = _taken_apart(*sources[0])
     _refuse_secrets(sources)
-    digest = blake3(b"".join(data for _, data in sources)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, name) for name, data in sources]
         return compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()))
+
+
+def _taken_apart(name: str, data: bytes) -> Sequence[tuple[str, bytes]]:
+    files = unpacked(data)
+    return [(f"{name}#{n}" if len(files) > 1 else name, file) for n, file in enumerate(files, start=1)]
 
 
 def _refuse_secrets(sources: Sequence[tuple[str, bytes]]) -> None:
@@ -109,15 +122,29 @@ def public_suffixes() -> tuple[str, ...]:
 @cache
 def known_of_the_world() -> Tables:
     """What the review of a policy knows of names."""
-    return Tables(suffixes=Suffixes(public_suffixes()))
+    return Tables(tuple(map(host_pattern, _table("exfiltration-hosts.yaml"))), Suffixes(public_suffixes()))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A data table: where it comes from, of which date, and what it lists."""
+
+    source: str
+    date: str
+    entries: tuple[str, ...]
 
 
 def _table(name: str) -> tuple[str, ...]:
-    path = _SHIPPED / "data" / name
+    return table(_SHIPPED / "data" / name).entries
+
+
+def table(path: Path) -> Table:
+    """A table of data. Raises `PolicyError` where it is not of their form."""
     document = compose(read(path), str(path))
     reader = Reader(document.file)
     found = reader.mapping(document.root, _TABLE) or {}
+    source, date = (reader.text(found[key], key) or "" if key in found else "" for key in ("source", "date"))
     entries = tuple(word.text for word in reader.words(found["entries"], "entries")) if "entries" in found else ()
     if reader.findings:
         raise PolicyError(reader.findings)
-    return entries
+    return Table(source, date, entries)

@@ -12,6 +12,7 @@ from addons.errors import StartCode, StartRefused
 from addons.governed import Governed, prepare
 from addons.home import Paths
 from addons.identity import Registry
+from addons.policy_archive import packed
 from kernel.errors import PolicyError
 
 
@@ -40,9 +41,9 @@ def keep(governed: Governed, paths: Paths) -> None:
     if target.exists():
         return
     try:
-        content = b"".join(policy_files.read(file) for file in governed.files)
+        content = packed([policy_files.read(file) for file in governed.files])
         if blake3(content).hexdigest() != governed.policy.digest:
-            text = f"{governed.files[0]}: it changed while it was read; try again"
+            text = f"{', '.join(map(str, governed.files))}: it changed while it was read; try again"
             raise StartRefused(StartCode.POLICY_INVALID, text)
         durable.replace(target, content)
     except policy_files.PolicyMissing as error:

@@ -44,7 +44,7 @@ class Settings:
 def add_options(loader: Loader) -> None:
     """Declare `governor_*` to mitmproxy."""
     loader.add_option("governor_policy", Sequence[str], [],
-                      "The policy file. Default: policy.yaml in the home, else the policy that Governor ships.")
+                      "The policy file, or its tiers. Default: policy.yaml in the home, else the one Governor ships.")
     loader.add_option("governor_home", str, "",
                       "Where keys, log and CA live. Default: $GOVERNOR_HOME, else the user's state folder.")
     loader.add_option("governor_metrics", str, METRICS_ADDRESS,

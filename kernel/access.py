@@ -25,6 +25,7 @@ from kernel.policy import (
     Rule,
     UrlPattern,
 )
+from kernel.tiers import binds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,19 @@ class Access:
 
 
 def accesses(policy: Policy, agent: str | None = None, host: Host | None = None) -> list[Access]:
-    """The grants that cover the agent and the host, as far as one was given, in the order of the policy."""
-    refusals = [rule for rule in (*policy.nevers, *policy.rules) if rule.verb.refuses and _speaks_of(rule, agent, host)]
+    """The grants that cover the agent and the host, as far as one was given, in the order of the policy.
+
+    Of a policy of several tiers these are the grants of each; what passes is what each tier grants that must.
+    """
+    bound = {n for n, tier in enumerate(policy.tiers) if agent is None or binds(tier, agent)}
+    rules = [rule for rule in (*policy.nevers, *policy.rules) if rule.tier in bound]
+    refusals = [rule for rule in rules if rule.verb.refuses and _speaks_of(rule, agent, host)]
+    certain = [rule for rule in refusals if agent is not None or policy.tiers[rule.tier].binds is None]
     found = []
-    for rule in policy.rules:
+    for rule in rules:
         if rule.verb.grants and _speaks_of(rule, agent, host):
             where = _narrowed(rule.where, host)
-            if not any(_covers(refusal, where, agent) for refusal in refusals):
+            if not any(_covers(refusal, where, agent) for refusal in certain):
                 touching = tuple(refusal for refusal in refusals if _touches(refusal.where, where, agent))
                 found.append(Access(rule, where, touching))
     return found

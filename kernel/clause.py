@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # What a request is, but for its destination and path: agent id, method, scheme, port.
 Shape = tuple[str, str, str, int]
 Residue = tuple[tuple[RangeSet, ...], ...]
+type Agents = tuple[AgentPattern, ...] | None
 
 CERTAIN: Residue = ()
 _REMEMBERED = 4096
@@ -43,14 +44,16 @@ class Gate(dict[Shape, bool]):
     """Whether agent, method, scheme and port of a request fit: `gate[shape]`, remembered.
 
     Without patterns an agent is anyone in a refusal and in an exception, and anyone but `anonymous` in a grant.
-    Without `upgrades` no request fits that asks to become a WebSocket.
+    Without `upgrades` no request fits that asks to become a WebSocket. `bound` are the only agents that fit at all.
     """
 
-    __slots__ = ("_agents", "_everyone", "_methods", "_ports", "_schemes", "_upgrades", "_url")
+    __slots__ = ("_agents", "_bound", "_everyone", "_methods", "_ports", "_schemes", "_upgrades", "_url")
 
-    def __init__(self, where: Conditions, url: UrlPattern | None, *, everyone: bool, upgrades: bool) -> None:
+    def __init__(
+        self, where: Conditions, url: UrlPattern | None, bound: Agents, *, everyone: bool, upgrades: bool
+    ) -> None:
         super().__init__()
-        self._agents, self._everyone, self._upgrades = where.agents, everyone, upgrades
+        self._agents, self._bound, self._everyone, self._upgrades = where.agents, bound, everyone, upgrades
         self._methods, self._schemes = where.methods, where.schemes
         self._ports = None if where.ports is None else _port_set(where.ports)
         self._url = None if url is None else (url.scheme, url.port)
@@ -83,6 +86,8 @@ class Gate(dict[Shape, bool]):
         return self._methods is None and self._schemes is None and self._url is None and self.may(agent, port)
 
     def _covers(self, agent: str) -> bool:
+        if self._bound is not None and not any(agent_matches(pattern, agent) for pattern in self._bound):
+            return False
         if self._agents is None:
             return self._everyone or agent != ANONYMOUS
         return any(agent_matches(pattern, agent) for pattern in self._agents)
@@ -124,15 +129,21 @@ class Shared:
         self._ranges: dict[int, tuple[AddressRange, RangeSet]] = {}
 
     def gate(
-        self, where: Conditions, url: UrlPattern | None = None, *, everyone: bool = True, upgrades: bool = True
+        self,
+        where: Conditions,
+        url: UrlPattern | None = None,
+        bound: Agents = None,
+        *,
+        everyone: bool = True,
+        upgrades: bool = True,
     ) -> Gate:
         agents = None if where.agents is None else tuple([pattern.text for pattern in where.agents])
         ports = None if where.ports is None else tuple([(each.first, each.last) for each in where.ports])
         ends = None if url is None else (url.scheme, url.port)
-        key = (agents, where.methods, where.schemes, ports, ends, everyone, upgrades)
+        key = (agents, bound, where.methods, where.schemes, ports, ends, everyone, upgrades)
         gate = self._gates.get(key)
         if gate is None:
-            gate = self._gates[key] = Gate(where, url, everyone=everyone, upgrades=upgrades)
+            gate = self._gates[key] = Gate(where, url, bound, everyone=everyone, upgrades=upgrades)
         return gate
 
     def phase(self, where: Conditions, *, of_grant: bool = False) -> Phase | None:

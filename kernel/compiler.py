@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from kernel.analysis.review import errors_at_load
 from kernel.clause import compared
 from kernel.conditions import ConditionReader, Names, one_destination
-from kernel.document import Document, Node, Reader, Scalar, quote
+from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PolicyError
 from kernel.example import Example, example
 from kernel.facts import Address
@@ -25,14 +25,15 @@ from kernel.policy import (
     AgentPattern,
     Assertion,
     Conditions,
-    Destination,
     Identity,
     Policy,
     Position,
     Rule,
+    Tier,
     Verb,
 )
 from kernel.question import judge_assertions
+from kernel.several import Above, Destinations, Groups, Level, joined, levels, unbound, untold
 from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
 from kernel.times import TimeReader
 from kernel.vocabulary import (
@@ -47,6 +48,7 @@ from kernel.vocabulary import (
     RESERVED_AGENTS,
     RULE,
     TERMS_ELSEWHERE,
+    TIERS,
     VERBS,
 )
 
@@ -77,61 +79,103 @@ def compile_policy(
 
     `now` only tells what has expired: whether a policy loads never hangs on the time.
     """
-    if len(files) != 1:
-        raise PolicyError([_several(files)])
-    compiler = _Compiler(files[0], named_ranges, known_agents, zones, now)
-    policy = compiler.policy(digest)
-    _raise_errors(compiler.reader.findings)
-    findings = [*compiler.reader.findings, *errors_at_load(policy), *judge_assertions(policy)]
+    if not files:
+        raise PolicyError([Finding("E111", Severity.ERROR, Position("(no file)", 1, 1), "no file is given")])
+    above, findings = Above(), list(untold(files))
+    for level in levels(files):
+        compiler = _Compiler(level, above, named_ranges, known_agents, zones, now)
+        compiler.read(digest)
+        findings += compiler.reader.findings
+    _raise_errors(findings)
+    policy = joined(above.parts)
+    findings += [*_unbound(policy), *errors_at_load(policy), *judge_assertions(policy)]
     _raise_errors(findings)
     return Compiled(policy, tuple(findings))
 
 
-def _several(files: Many[Document]) -> Finding:
-    where = Reader(files[1].file).at(files[1].root) if files else Position("(no file)", 1, 1)
-    message = f"{len(files)} files are given, and this version judges by one"
-    return Finding("E111", Severity.ERROR, where, message, "put the rules into one file: tiers come in a later version")
+def _unbound(policy: Policy) -> Iterator[Finding]:
+    for rule, agent in unbound(policy):
+        message = f"{rule.name} names {quote(agent)}, and this file binds other agents: for them it says nothing"
+        hint = 'add the agent to "for:", or take it out'
+        yield Finding("W122", Severity.WARNING, rule.position, message, hint, (rule.name,))
 
 
 def _raise_errors(findings: Iterable[Finding]) -> None:
-    """Raise `PolicyError` where a finding is an error: errors first, each kind in the order of the file."""
-    known = sorted(findings, key=lambda f: (f.severity is not Severity.ERROR, f.position.line, f.position.column))
+    """Raise `PolicyError` where a finding is an error: errors first, each kind in the order of its file."""
+    known = sorted(findings, key=lambda f: (
+        f.severity is not Severity.ERROR, f.position.file, f.position.line, f.position.column))
     if known and known[0].severity is Severity.ERROR:
         raise PolicyError(known)
 
 
 class _Compiler:
-    """Compiles one document. Its reader holds the findings."""
+    """Compiles one document, below others. Its reader holds the findings."""
 
     def __init__(
-        self, document: Document, ranges: Mapping[str, AddressRange], known: frozenset[str], zones: Zones, now: int
+        self, level: Level, above: Above, ranges: Mapping[str, AddressRange], known: frozenset[str], zones: Zones,
+        now: int,
     ) -> None:
-        self.reader = Reader(document.file)
+        self.reader = Reader(level.document.file)
         self._times = TimeReader(self.reader, zones, now)
-        self._document, self._ranges, self._known = document, ranges, known
-        self._names: dict[str, Node] = {}
+        self._level, self._above, self._ranges, self._known = level, above, ranges, known
 
-    def policy(self, digest: str) -> Policy:
-        found = self.reader.mapping(self._document.root, POLICY) or {}
+    def read(self, digest: str) -> None:
+        """Add the document to what is above those that follow: as a policy of its own, with one tier."""
+        document = self._level.document
+        found = self.reader.mapping(document.root, POLICY) or {}
         self._check_version(found.get("version"))
+        self._refuse_below(found)
         identity = self._identity(found.get("identity"))
-        groups = self._groups(found.get("agents"))
-        destinations = self._destinations(found.get("destinations"))
-        names = Names(self._ranges, self._known, groups, destinations, identity.anonymous)
+        upper = self._above.groups(self._level.number)
+        own = self._groups(found.get("agents"), upper)
+        groups = upper | own
+        named = self._above.destinations(self._level.number)
+        destinations = self._destinations(found.get("destinations"), named)
+        names = Names(self._ranges, self._known, groups, named | destinations,
+                      (self._above.identity or identity).anonymous)
         self._conditions = ConditionReader(self.reader, names, self._times)
         rules = self._rules(found.get("rules"))
         nevers = self._nevers(found.get("never"), len(rules))
-        return Policy(
+        self._above.add(self._level.number, Policy(
             digest=digest,
-            files=(self._document.file,),
+            files=(document.file,),
             rules=rules,
             nevers=nevers,
             limits=self._limits(found.get("limits"), len(rules) + len(nevers)),
-            groups=groups,
+            groups=own,
             contact=self._line(found, "contact"),
             identity=identity,
             assertions=self._assertions(found.get("assert"), groups),
-        )
+            tiers=(self._tier(found, rules),),
+        ), destinations)
+
+    def _refuse_below(self, found: Mapping[str, Node]) -> None:
+        """What is said for all agents, or before an agent is known, is said by the first file."""
+        if self._above.parts:
+            for key in found.keys() & {"identity", "contact"}:
+                first = self._above.parts[0].files[0]
+                message = f'"{key}:" stands only in the first tier'
+                self.reader.error("E112", found[key], message, f"write it into {first}")
+
+    def _tier(self, found: Mapping[str, Node], rules: Iterable[Rule]) -> Tier:
+        tier = self.reader.text(found["tier"], "tier") if "tier" in found else None
+        if tier is not None and tier not in TIERS:
+            hint = did_you_mean(tier, TIERS) or f"{', '.join(TIERS[:-1])} or {TIERS[-1]}"
+            self.reader.error("E102", found["tier"], f"{quote(tier)} is not a tier", hint)
+        binds = self._conditions.agents(found["for"]) if "for" in found else None
+        return Tier(self._level.name, self._level.document.file, binds, self._passes(found, rules))
+
+    def _passes(self, found: Mapping[str, Node], rules: Iterable[Rule]) -> bool:
+        if "unmatched" not in found:
+            return False
+        if self.reader.text(found["unmatched"], "unmatched") not in ("pass", None):
+            self.reader.error("E102", found["unmatched"], "unmatched is pass, or is left out")
+        grant = next((rule for rule in rules if rule.verb.grants), None)
+        if grant is not None:
+            message = f'"unmatched: pass" is for a file that only refuses, and {grant.name} allows something'
+            hint = "take it out: what this file does not allow is refused"
+            self.reader.error("E112", found["unmatched"], message, hint)
+        return True
 
     def _check_version(self, node: Node | None) -> None:
         version = None if node is None else self.reader.text(node, "version")
@@ -158,31 +202,32 @@ class _Compiler:
         return name
 
     def _named(
-        self, node: Node | None, section: str, what: str, taken: Iterable[str]
+        self, node: Node | None, section: str, what: str, taken: Iterable[str], upper: Iterable[str]
     ) -> Iterator[tuple[str, list[Scalar]]]:
         """The names of a section with the words that each stands for. A name never stands for another one."""
         entries = [] if node is None else self.reader.entries(node, section)
-        names = {key.text for key, _ in entries}
+        names = {*upper, *(key.text for key, _ in entries)}
         for key, value in entries:
-            if self._name(key, what, taken) is None:
+            if self._name(key, f"a {what}", taken) is None:
                 continue
-            words = self.reader.words(value, f"{what} {quote(key.text)}")
+            self._above.take(self.reader, key, what, key.text)
+            words = self.reader.words(value, f"a {what} {quote(key.text)}")
             for word in words:
                 if word.text in names:
                     message = f"{quote(word.text)} is itself a name in {section}, and names are not looked up here"
                     self.reader.error("E107", word, message, "list what it stands for")
             yield key.text, words
 
-    def _groups(self, node: Node | None) -> dict[str, tuple[AgentPattern, ...]]:
-        groups: dict[str, tuple[AgentPattern, ...]] = {}
-        for name, words in self._named(node, "agents", "a group", RESERVED_AGENTS):
+    def _groups(self, node: Node | None, upper: Groups) -> Groups:
+        groups: Groups = {}
+        for name, words in self._named(node, "agents", "group", RESERVED_AGENTS, upper):
             patterns = [self.reader.parsed("E205", word, agent_pattern) for word in words]
             groups[name] = tuple(pattern for pattern in patterns if pattern is not None)
         return groups
 
-    def _destinations(self, node: Node | None) -> dict[str, tuple[Destination, ...]]:
-        destinations: dict[str, tuple[Destination, ...]] = {}
-        for name, words in self._named(node, "destinations", "a destination", {*self._ranges, "localhost"}):
+    def _destinations(self, node: Node | None, upper: Destinations) -> Destinations:
+        destinations: Destinations = {}
+        for name, words in self._named(node, "destinations", "destination", {*self._ranges, "localhost"}, upper):
             targets = [target for word in words for target in one_destination(self.reader, word, self._ranges)]
             destinations[name] = tuple(dict.fromkeys(targets))
         return destinations
@@ -257,11 +302,8 @@ class _Compiler:
             return None
         if name.startswith(_OWN_NAMES) and name.rpartition("-")[2].isdecimal():
             self.reader.error("E106", node, f"{quote(name)} is how Governor names an item itself", "take another name")
-        elif name in self._names:
-            first = f"the first is in line {self._names[name].mark.line + 1}"
-            self.reader.error("E107", node, f"two rules are called {quote(name)}", first)
         else:
-            self._names[name] = node
+            self._above.take(self.reader, node, "rule", name)
         return name
 
     def _remark_ranges(self, node: Node, where: Conditions) -> None:
@@ -279,7 +321,8 @@ class _Compiler:
 
     def _nevers(self, node: Node | None, first_number: int) -> tuple[Rule, ...]:
         items = [] if node is None else self.reader.items(node, "never")
-        nevers = [self._never(first_number + place, f"never-{place + 1}", item) for place, item in enumerate(items)]
+        before = self._above.nevers + 1
+        nevers = [self._never(first_number + n, f"never-{before + n}", item) for n, item in enumerate(items)]
         return tuple(never for never in nevers if never is not None)
 
     def _never(self, number: int, name: str, node: Node) -> Rule | None:
@@ -295,7 +338,8 @@ class _Compiler:
 
     def _limits(self, node: Node | None, first_number: int) -> tuple[Rule, ...]:
         items = [] if node is None else self.reader.items(node, "limits")
-        limits = [self._limit(first_number + place, f"limits-{place + 1}", item) for place, item in enumerate(items)]
+        before = self._above.limits + 1
+        limits = [self._limit(first_number + n, f"limits-{before + n}", item) for n, item in enumerate(items)]
         return tuple(limit for limit in limits if limit is not None)
 
     def _limit(self, number: int, name: str, node: Node) -> Rule | None:

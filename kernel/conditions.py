@@ -131,6 +131,11 @@ class ConditionReader:
         named: frozenset[str] | None = self._methods.meant(node)
         return named
 
+    def agents(self, node: Node) -> tuple[AgentPattern, ...]:
+        """The agents that are named."""
+        named: tuple[AgentPattern, ...] = self._keys["for"].meant(node)
+        return named
+
     def holes(self, found: Mapping[str, Node]) -> tuple[Conditions, ...]:
         """The exceptions: one, or a list of them, each with at least one condition."""
         node = found.get("except")

@@ -1,8 +1,9 @@
 """Verdicts, from the rules that hold. A name is judged first; what it resolves to is judged before anything is dialled.
 
 At one address the strictest of these wins: a never, a deny, an inside address that no grant was written for, a grant;
-where none is, nothing allows the request. What a grant lets through can still be larger than it may be. A request is
-judged at each of its addresses, and the strictest verdict is its verdict.
+where none is, nothing allows the request. A policy of several tiers wants a grant of each tier that binds the agent,
+one that was written for the address where that is an inside one. What a grant lets through can still be larger than it
+may be. A request is judged at each of its addresses, and the strictest verdict is its verdict.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kernel.hours import told
 from kernel.match import measures_of, opens, verdict_of
 from kernel.measures import Cap, Measures, tightest
 from kernel.policy import Verb
+from kernel.tiers import asked, lacking, suffice
 from kernel.verdict import Action, Code, Judgement, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from kernel.facts import Address, RequestFacts
     from kernel.match import Index
-    from kernel.policy import Rule
+    from kernel.policy import Rule, Tier
 
 NOTHING_ALLOWS = Verdict(Action.DENY, Code.DEFAULT_DENY, None, "no rule allows this")
 NO_UPGRADE = Verdict(Action.DENY, Code.UPGRADE_REFUSED, None, "no rule allows a WebSocket here")
@@ -86,10 +88,12 @@ def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
     verdict = _of_rules(index.verdicts(held))
     if verdict.code in _REFUSING:
         return Judgement(verdict, index.names(held), None, index.measures(held))
-    if verdict.code is not Code.ALLOW and not index.may_grant(candidates):
+    granted = verdict.code is Code.ALLOW and not index.tiered
+    if not granted and not index.may_grant(facts.agent.id, candidates):
         verdict = _unallowed(facts.scheme)
         if index.timed:
-            verdict = _too_early(index.out_of_hours(facts, None), facts.at) or verdict
+            left = lacking(index.asked(facts.agent.id), index.possible_grants(candidates))
+            verdict = _too_early(index.out_of_hours(facts, None), left, facts.at) or verdict
         return Judgement(verdict, index.names(held), None, index.measures(held))
     if not _may_exceed(index, facts):
         return None
@@ -105,7 +109,9 @@ def address_stage(
     """The verdict over all addresses that the host stands for. `own`: where Governor itself listens."""
     candidates = index.by_name(facts)
     literal = facts.host.address is not None
-    plain = facts.scheme not in UPGRADES and not index.timed and not _may_exceed(index, facts)
+    plain = (
+        facts.scheme not in UPGRADES and not index.timed and not index.tiered and not _may_exceed(index, facts)
+    )
     decided = None
     for address in addresses:
         held = index.at(facts, candidates, address)
@@ -114,7 +120,7 @@ def address_stage(
         else:
             judged = index.place(address).judged.get(held) or _judged(index, held, address, literal)
             if not plain:
-                judged = _of_request(index, facts, judged, address)
+                judged = _of_request(index, facts, judged, address, held)
         if decided is None or _stricter(index, judged.verdict, decided.verdict):
             decided = judged
         elif judged.measures is not decided.measures and judged.verdict.lets_through:
@@ -147,11 +153,15 @@ def _may_exceed(index: Index, facts: RequestFacts) -> bool:
     )
 
 
-def _of_request(index: Index, facts: RequestFacts, judged: Judgement, address: Address) -> Judgement:
-    """The judgement with what the rules that hold do not say alone: it wants an upgrade, it has a size and a time."""
+def _of_request(
+    index: Index, facts: RequestFacts, judged: Judgement, address: Address, held: tuple[int, ...]
+) -> Judgement:
+    """The judgement with what the rules that hold do not say alone: who asks for what upgrade, of what size, when."""
     verdict = judged.verdict
+    if index.tiered and verdict.lets_through and _left(index, facts, address, held):
+        verdict = NOTHING_ALLOWS if index.place(address).is_global else INSIDE
     if index.timed and verdict in (NOTHING_ALLOWS, INSIDE):
-        verdict = _early(index, facts, address) or verdict
+        verdict = _early(index, facts, address, held) or verdict
     if verdict is NOTHING_ALLOWS:
         verdict = _unallowed(facts.scheme)
     elif verdict.lets_through:
@@ -159,24 +169,51 @@ def _of_request(index: Index, facts: RequestFacts, judged: Judgement, address: A
     return judged if verdict is judged.verdict else replace(judged, verdict=verdict)
 
 
-def _early(index: Index, facts: RequestFacts, address: Address) -> Verdict | None:
-    """The refusal at an address of a request that a grant lets through at another time."""
+def _left(index: Index, facts: RequestFacts, address: Address, held: Iterable[int]) -> list[int]:
+    """The tiers that must grant what is asked at this address, and do not where these rules hold."""
+    grants = [rule for number in held if (rule := index.rules[number]).verb.grants]
+    if not index.place(address).is_global:
+        grants = _written_for(grants, address, facts.host.address is not None)
+    return lacking(index.asked(facts.agent.id), grants)
+
+
+def _written_for(rules: Iterable[Rule], address: Address, literal: bool) -> list[Rule]:
+    return [rule for rule in rules if opens(rule, address, literal=literal)]
+
+
+def _early(index: Index, facts: RequestFacts, address: Address, held: tuple[int, ...]) -> Verdict | None:
+    """The refusal at an address of a request that is let through at another time."""
     waiting = index.out_of_hours(facts, address)
     if not index.place(address).is_global:
-        literal = facts.host.address is not None
-        waiting = [rule for rule in waiting if opens(rule, address, literal=literal)]
-    return _too_early(waiting, facts.at)
+        waiting = _written_for(waiting, address, facts.host.address is not None)
+    return _too_early(waiting, _left(index, facts, address, held), facts.at)
 
 
-def _too_early(waiting: Sequence[Rule], at: int) -> Verdict | None:
-    """The refusal of what one of these grants lets through at another time: the first of those that begin next."""
-    known = [(rule.where.when.opens(at), rule) for rule in waiting if rule.where.when is not None]
-    coming = [(begins, rule) for begins, rule in known if begins is not None and rule.where.in_effect(begins)]
-    if not coming:
+def _too_early(waiting: Sequence[Rule], left: Sequence[int], at: int) -> Verdict | None:
+    """The refusal of what these grants let through at another time.
+
+    `left` are the tiers that do not grant it now. Named is the grant that begins next; of several tiers, the last of
+    theirs to begin.
+    """
+    next_of_each = [_next([rule for rule in waiting if rule.tier == tier], at) for tier in left]
+    coming = [each for each in next_of_each if each is not None]
+    if not coming or len(coming) < len(left):
         return None
-    begins, rule = min(coming, key=lambda each: (each[0], each[1].number))
+    begins, rule = max(coming, key=_when)
     reason = f"it is outside the hours of rule {rule.name}; they begin again at {told(begins)}"
     return Verdict(Action.DENY, Code.OUT_OF_HOURS, rule.name, reason, rule.tell)
+
+
+def _next(waiting: Sequence[Rule], at: int) -> tuple[int, Rule] | None:
+    """Of these grants the first to begin, and when it does."""
+    known = [(rule.where.when.opens(at), rule) for rule in waiting if rule.where.when is not None]
+    coming = [(begins, rule) for begins, rule in known if begins is not None and rule.where.in_effect(begins)]
+    return min(coming, key=_when, default=None)
+
+
+def _when(coming: tuple[int, Rule]) -> tuple[int, int]:
+    begins, rule = coming
+    return begins, rule.number
 
 
 def from_groups(
@@ -185,28 +222,29 @@ def from_groups(
     address: Address | None,
     literal: bool,
     *,
+    tiers: Sequence[Tier],
+    agent: str,
     scheme: str,
     body_bytes: int,
     url_bytes: int,
 ) -> Verdict:
     """The verdict at an address where exactly these rules hold; `address` is None for a verdict on the name alone.
 
-    `rules` are the rules, nevers and limits of the policy by name; scheme and sizes are the request's. This is what
-    `address_stage` says at its deciding address, unless Governor itself listens there (`OWN`); where that says
-    OUT_OF_HOURS, it is the refusal that it would be without hours. Raises KeyError for a group that is not a rule of
-    the policy.
+    `rules` are the rules, nevers and limits of the policy by name, `tiers` its tiers; the agent's id, the scheme and
+    the sizes are the request's. This is what `address_stage` says at its deciding address, unless Governor itself
+    listens there (`OWN`); where that says OUT_OF_HOURS, it is the refusal that it would be without hours. Raises
+    KeyError for a group that is not a rule of the policy.
     """
     held = sorted((rules[name] for name in groups), key=lambda rule: rule.number)
     verdict = _of_rules([verdict_of(rule) for rule in held if rule.verb is not Verb.LIMIT])
     if verdict.code in _REFUSING:
         return verdict
+    grants, otherwise = [rule for rule in held if rule.verb.grants], _unallowed(scheme)
     if address is not None and not is_global(address):
-        verdict = _inside(verdict, held, address, literal)
-    if verdict is NOTHING_ALLOWS:
-        return _unallowed(scheme)
-    if verdict.lets_through:
-        return _excess(measures_of(held), body_bytes, url_bytes, lambda name: name and rules[name].tell) or verdict
-    return verdict
+        grants, otherwise = _written_for(grants, address, literal), INSIDE
+    if not suffice(asked(tiers, agent), grants):
+        return otherwise
+    return _excess(measures_of(held), body_bytes, url_bytes, lambda name: name and rules[name].tell) or verdict
 
 
 def _of_rules(said: Sequence[Verdict]) -> Verdict:

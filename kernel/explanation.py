@@ -27,9 +27,11 @@ from kernel.policy import (
     Policy,
     PortRange,
     Rule,
+    Tier,
     UrlPattern,
     Verb,
 )
+from kernel.tiers import asked, binds, lacking
 from kernel.verdict import Code, Verdict
 
 _SHOWN_RULES = 5
@@ -49,7 +51,7 @@ def near_misses(policy: Policy, facts: RequestFacts, address: Address) -> list[M
     found = []
     for rule in (*policy.rules, *policy.nevers):
         if _reaches(rule.where.to, facts, address, grants=rule.verb.grants):
-            reasons = tuple(_reasons(rule, facts, address))
+            reasons = (*_unbound(policy.tiers[rule.tier], facts), *_reasons(rule, facts, address))
             if reasons:
                 found.append(Miss(rule, reasons))
     return sorted(found, key=lambda miss: (len(miss.reasons), miss.rule.where.to is None))[:_SHOWN_RULES]
@@ -70,9 +72,21 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
     if verdict.code in _EXCESS:
         return [_smaller(verdict, facts, next((rule for rule in held if rule.name == verdict.rule), None))]
-    if not any(rule.verb.grants for rule in held):
+    left = lacking(asked(policy.tiers, facts.agent.id), (rule for rule in held if rule.verb.grants))
+    if len(policy.tiers) > 1:
+        sentences += _of_tiers(policy, facts, misses, left)
+    elif not any(rule.verb.grants for rule in held):
         sentences += _grants(facts, misses)
     return sentences
+
+
+def _of_tiers(policy: Policy, facts: RequestFacts, misses: list[Miss], left: list[int]) -> Iterator[str]:
+    """What each tier that must grant, and does not, would have to say."""
+    if not asked(policy.tiers, facts.agent.id):
+        yield f"No tier that could allow anything binds {facts.agent.id}: one of them needs it in for:."
+    for tier in left:
+        yield f"Tier {policy.tiers[tier].name} ({policy.tiers[tier].file}) must allow it, too, and does not."
+        yield from _grants(facts, [miss for miss in misses if miss.rule.tier == tier])
 
 
 _EXCESS = {Code.BODY_TOO_LARGE: ("body", "max-request"), Code.URL_TOO_LONG: ("URL", "max-url")}
@@ -118,6 +132,12 @@ def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:
 
 def _called(rule: Rule) -> str:
     return f"rule {rule.name}" if rule.verb in (Verb.ALLOW, Verb.DENY) else rule.name
+
+
+def _unbound(tier: Tier, facts: RequestFacts) -> tuple[str, ...]:
+    if binds(tier, facts.agent.id):
+        return ()
+    return (f"its tier is for {_listed([pattern.text for pattern in tier.binds or ()])}",)
 
 
 def _reasons(rule: Rule, facts: RequestFacts, address: Address) -> Iterator[str]:

@@ -10,29 +10,32 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
 from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_set
 from kernel.glob import joined
-from kernel.measures import DEFAULT, NOTHING_SAID, combined
+from kernel.measures import DEFAULT, NOTHING_SAID, combined, tightest
 from kernel.places import Place, Places
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
+from kernel.tiers import asked, suffice
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kernel.bucket import Features
-    from kernel.clause import Residue
+    from kernel.clause import Agents, Residue
     from kernel.facts import Address, Host, RequestFacts
     from kernel.fields import Fields
-    from kernel.measures import Measures
+    from kernel.measures import Measures, Named
     from kernel.policy import Destination, Policy, Rule
 
 _REMEMBERED_HOSTS = 32768
 _REMEMBERED_MEASURES = 4096
+_REMEMBERED_AGENTS = 4096
 
 
 class Pending(NamedTuple):
@@ -53,17 +56,20 @@ class Entry:
     """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
 
     __slots__ = (
-        "_address", "_fields", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "_phase", "certain", "grants",
-        "rule",
+        "_address", "_bound", "_fields", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "_phase", "certain",
+        "grants", "rule",
     )
 
-    def __init__(self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared):
+    def __init__(
+        self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared,
+        bound: Agents,
+    ) -> None:
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
-        self._made, self._item, self._holes = rule, item, holes
+        self._made, self._item, self._holes, self._bound = rule, item, holes, bound
         url = item if isinstance(item, UrlPattern) else None
         # What leaves is let out by no more than was asked for: a grant covers a WebSocket where it says `websocket:`.
         upgrades = not self.grants or rule.terms.websocket is not None
-        self._gate = shared.gate(rule.where, url, everyone=not self.grants, upgrades=upgrades)
+        self._gate = shared.gate(rule.where, url, bound, everyone=not self.grants, upgrades=upgrades)
         globs = (rule.where.paths, None if url is None else (url.path,))
         self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
         self._address = shared.address(rule.where)
@@ -74,7 +80,7 @@ class Entry:
     def features(self) -> Features:
         """What a request must have for this entry to hold."""
         where, item = self._made.where, self._item
-        agents = () if where.agents is None else (agent_feature(where.agents),)
+        agents = tuple([agent_feature(each) for each in (where.agents, self._bound) if each is not None])
         paths = () if where.paths is None else (path_feature(where.paths),)
         return (*agents, *paths, path_feature((item.path,))) if isinstance(item, UrlPattern) else (*agents, *paths)
 
@@ -129,10 +135,13 @@ class Index:
 
     `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
     `needs_fields` and `needs_body` say whether some rule compares any field of a request, or one of its body.
-    `quiet` are the names of the refusals that say so, `timed` says whether anything of the policy has a time.
+    `quiet` are the names of the refusals that say so, `timed` says whether anything of the policy has a time, `tiered`
+    whether it has more than one tier.
     """
 
     def __init__(self, policy: Policy) -> None:
+        self._tiers, self.tiered = policy.tiers, len(policy.tiers) > 1
+        self._asked: dict[str, frozenset[int]] = {}
         deciding = sorted((*policy.nevers, *policy.rules), key=_number)
         self.rules = (*deciding, *sorted(policy.limits, key=_number))
         self._verdicts = tuple(map(verdict_of, deciding))
@@ -183,7 +192,7 @@ class Index:
         holes = tuple([Hole(each, self._shared, of_grant=rule.verb.grants) for each in rule.holes])
         certain = Pending(number, rule.verb.grants, CERTAIN, ())
         for item in (None,) if rule.where.to is None else rule.where.to:
-            yield item, Entry(certain, rule, item, holes, self._shared)
+            yield item, Entry(certain, rule, item, holes, self._shared, self._tiers[rule.tier].binds)
 
     def by_name(self, facts: RequestFacts) -> Candidates:
         """What the request's own words say, before any address is known."""
@@ -268,9 +277,28 @@ class Index:
         """The rules that hold whatever the address."""
         return candidates[0][3] if len(candidates) == 1 else self.join(*(reading[3] for reading in candidates))
 
-    def may_grant(self, candidates: Candidates) -> bool:
-        """True when some grant may hold at some address."""
-        return bool(self._possible_grants(candidates))
+    def asked(self, agent_id: str) -> frozenset[int]:
+        """The tiers of which each must grant what the agent asks."""
+        found = self._asked.get(agent_id)
+        if found is None:
+            found = asked(self._tiers, agent_id)
+            if len(self._asked) >= _REMEMBERED_AGENTS:
+                self._asked.clear()
+            self._asked[agent_id] = found
+        return found
+
+    def may_grant(self, agent_id: str, candidates: Candidates) -> bool:
+        """True when at some address a grant may hold, and one of each tier that must grant."""
+        return self._suffice(agent_id, self._possible_grants(candidates))
+
+    def _suffice(self, agent_id: str, grants: Sequence[int]) -> bool:
+        if not self.tiered:
+            return bool(grants)
+        return suffice(self.asked(agent_id), [self.rules[number] for number in grants])
+
+    def possible_grants(self, candidates: Candidates) -> list[Rule]:
+        """The grants that may hold at some address."""
+        return [self.rules[number] for number in self._possible_grants(candidates)]
 
     def _possible_grants(self, candidates: Candidates) -> list[int]:
         held = ({*certain, *(each.rule for each in pending)} for *_, certain, pending, _ in candidates)
@@ -323,9 +351,10 @@ class Index:
         if any(entry.refuses and entry.holds_always(agent_id, port) for entry in entries):
             return False
         granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, host, port)}
-        if host.address is None or self._places.at(host.address).is_global:
-            return bool(granting)
-        return any(opens(self.rules[number], host.address, literal=True) for number in granting)
+        address = host.address
+        if address is not None and not self._places.at(address).is_global:
+            granting = {number for number in granting if opens(self.rules[number], address, literal=True)}
+        return self._suffice(agent_id, tuple(granting))
 
 
 def _number(rule: Rule) -> int:
@@ -333,10 +362,14 @@ def _number(rule: Rule) -> int:
 
 
 def measures_of(held: Iterable[Rule]) -> Measures:
-    """What applies where exactly these rules hold, given in the order of the policy."""
+    """What applies where exactly these rules hold, given in the order of the policy: each tier's, all at once."""
     known = tuple(held)
-    grants = [(rule.name, rule.terms) for rule in known if rule.verb.grants]
-    return combined(grants, [(rule.name, rule.terms) for rule in known if rule.verb is Verb.LIMIT])
+    limits = [(rule.name, rule.terms) for rule in known if rule.verb is Verb.LIMIT]
+    grants: dict[int, list[Named]] = {}
+    for rule in known:
+        if rule.verb.grants:
+            grants.setdefault(rule.tier, []).append((rule.name, rule.terms))
+    return reduce(tightest, [combined(each, limits) for each in grants.values()] or [combined((), limits)])
 
 
 def verdict_of(rule: Rule) -> Verdict:

@@ -155,8 +155,9 @@ class Conditions:
 class Rule:
     """One item of `rules:`, `never:` (named `never-1`, `never-2`, ...) or `limits:` (named `limits-1`, ...).
 
-    `number` is its place in the policy; limits come last. What a refusal that is `quiet` refuses is expected: it is
-    counted, and written down once an hour.
+    `number` is its place in the policy; limits come last. `tier` is the place of its tier in the policy: it holds only
+    for agents that this tier binds. What a refusal that is `quiet` refuses is expected: it is counted, and written down
+    once an hour.
     """
 
     number: int
@@ -169,6 +170,20 @@ class Rule:
     why: str | None = None
     terms: Terms = NOTHING_SAID
     quiet: bool = False
+    tier: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One file of a policy: its level, and the agents that it binds (None: all of them).
+
+    What such an agent asks needs a grant of this tier, unless it `passes`: then it holds only refusals and limits.
+    """
+
+    name: str = "platform"
+    file: str = ""
+    binds: tuple[AgentPattern, ...] | None = None
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +213,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names."""
+    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names.
+
+    `tiers` go from the uppermost to the lowest, one for each file.
+    """
 
     digest: str
     files: tuple[str, ...]
@@ -209,6 +227,12 @@ class Policy:
     identity: Identity = Identity()
     assertions: tuple[Assertion, ...] = ()
     limits: tuple[Rule, ...] = ()
+    tiers: tuple[Tier, ...] = (Tier(),)
+
+    @property
+    def narrows(self) -> bool:
+        """True when there is more to it than one file that binds every agent."""
+        return len(self.tiers) > 1 or self.tiers[0].binds is not None
 
     @property
     def items(self) -> tuple[Rule, ...]:

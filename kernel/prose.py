@@ -71,6 +71,7 @@ def in_words(policy: Policy) -> list[Paragraph]:
 def _in_general(policy: Policy) -> Iterator[Sentence]:
     yield Sentence("What nothing below allows is refused. The order of the rules does not matter: a refusal beats "
                    "whatever allows the same request.")
+    yield from _tiers(policy)
     if policy.identity.anonymous:
         yield Sentence("A client without a token is the agent anonymous, and may only what a rule allows anonymous.")
     elif policy.identity.sources:
@@ -80,6 +81,17 @@ def _in_general(policy: Policy) -> Iterator[Sentence]:
     if any("*" in text for text in _globs(policy)):
         yield Sentence("In a path, * stands for any characters within one part and ** for any number of parts; in the "
                        "name of an agent, * stands for any characters.")
+
+
+def _tiers(policy: Policy) -> Iterator[Sentence]:
+    if len(policy.tiers) > 1:
+        yield Sentence("Each tier narrows: what an agent asks must be allowed by every tier that binds it, and refused "
+                       "by none.")
+    for tier in policy.tiers:
+        if policy.narrows or tier.passes:
+            whom = "every agent" if tier.binds is None else agents_in_words(tier.binds, policy.groups)
+            only = "; it only refuses and caps" if tier.passes else ""
+            yield Sentence(printable(f"Tier {tier.name} ({tier.file}) binds {whom}{only}."))
 
 
 def _globs(policy: Policy) -> Iterator[str]:

@@ -23,6 +23,7 @@ from kernel.vocabulary import (
     NEVER,
     POLICY,
     RULE,
+    TIERS,
     VERBS,
     WEBSOCKET,
     WHEN,
@@ -65,6 +66,8 @@ _SCHEME: Schema = {"enum": sorted(OWN_PORTS)}
 # Of each key its form and what it is for.
 _KEYS: dict[str, tuple[Schema, str]] = {
     "version": ({"enum": ["1", 1]}, "The version of the language: 1."),
+    "tier": ({"enum": list(TIERS)}, "What this file is: platform, team or agent. Every file narrows."),
+    "unmatched": ({"const": "pass"}, "This file only refuses and caps: what it does not speak of, others decide."),
     "contact": (_text(), "Whom an agent's user asks when something is refused. It stands in every refusal."),
     "agents": (_names(_words(_text())), "Groups of agent ids for from: and for:. * is any run of characters."),
     "destinations": (_names(_words(_text())), "Names for to: hosts, addresses, ranges, URL patterns."),

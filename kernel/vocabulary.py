@@ -27,12 +27,17 @@ TERMS_ELSEWHERE = {**_OF_A_GRANT, **_OF_AN_UPGRADE, **_OF_A_LIMIT}
 
 POLICY = Keys(
     "a policy",
-    now=frozenset({"version", "contact", "agents", "destinations", "rules", "never", "limits", "assert", "identity"}),
+    now=frozenset({
+        "version", "tier", "for", "unmatched", "contact", "identity", "agents", "destinations", "rules", "never",
+        "limits", "assert",
+    }),
     later=frozenset({
-        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "profile", "cascade", "counters", "dns",
+        "mode", "until", "budgets", "rates", "profile", "cascade", "counters", "dns",
     }),
     required=("version",),
 )
+# From the uppermost to the lowest.
+TIERS = ("platform", "team", "agent")
 RULE = Keys(
     "a rule",
     now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "quiet", "tell", "why"},

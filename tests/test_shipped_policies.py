@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 
 from addons.cases import tried
-from addons.policy_files import llm_hosts, load_policy, shipped_policy
+from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
+from kernel.analysis.review import review
+from kernel.findings import Severity
+from kernel.match import Index
+from kernel.question import answer, facts_of
+from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled
 
 FOLDER = shipped_policy("default").parent
-POLICIES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.endswith(".cases.yaml"))
+FOLDERS = (FOLDER, FOLDER / "needs")
+POLICIES = sorted(
+    path for folder in FOLDERS for path in folder.glob("*.yaml") if not path.name.endswith(".cases.yaml"))
 
 
 def _named(path: Path) -> str:
-    return path.stem
+    return str(path.relative_to(FOLDER).with_suffix(""))
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=_named)
@@ -33,8 +40,42 @@ def test_a_shipped_policy_answers_as_its_cases_say_and_they_meet_every_rule(path
     assert trial.uncovered == ()
 
 
+@pytest.mark.parametrize("path", POLICIES, ids=_named)
+def test_a_shipped_policy_raises_nothing_doubtful(path):
+    reviewed = review(load_policy([path]).policy, known_of_the_world())
+
+    # E403 is a warning only where the rule says why it is meant.
+    explained = [each for each in reviewed.findings if (each.code, each.severity) == ("E403", Severity.WARNING)]
+    doubtful = [each for each in reviewed.findings if each.severity is not Severity.INFO and each not in explained]
+    assert list(map(str, doubtful)) == []
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=_named)
+def test_the_cases_of_a_shipped_policy_hold_something_that_passes_and_something_that_does_not(path):
+    assert {outcome.verdict for outcome in tried(path.with_suffix(".cases.yaml")).outcomes} >= {"allow", "deny"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_page_of_a_folder_lists_its_policies(folder):
+    page = (folder / "README.md").read_text()
+
+    assert [path.stem for path in POLICIES if path.parent == folder and f"`{path.stem}" not in page] == []
+
+
+def test_nothing_above_a_megabyte_passes_where_a_limit_says_so():
+    index = Index(load_policy([FOLDER / "needs" / "03-no-large-uploads.yaml"]).policy)
+
+    for host, size, code in (
+        ("api.example.org", 10**6, Code.ALLOW),
+        ("api.example.org", 10**6 + 1, Code.BODY_TOO_LARGE),
+        ("artifacts.example.org", 10**6 + 1, Code.ALLOW),
+    ):
+        assert answer(index, facts_of("local", "POST", f"https://{host}/", size)).verdict.code is code
+
+
 def test_the_shipped_policies_are_the_ones_that_are_spoken_of():
-    assert {path.stem for path in POLICIES} >= {"default", "demo"}
+    assert {path.stem for path in POLICIES} >= {"default", "demo", "coding-agent", "research-browser", "ci-job",
+                                               "air-gapped"}
 
 
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
@@ -46,10 +87,25 @@ def test_every_example_of_the_page_on_policies_loads_without_a_finding(example):
 
 
 def test_the_page_on_policies_shows_every_key_of_this_version():
-    whole = EXAMPLES[0]
+    whole = EXAMPLES[0] + next(example for example in EXAMPLES if "unmatched:" in example)
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
+
+
+def test_the_tiers_of_the_page_on_policies_are_one_policy_that_answers_as_the_page_says():
+    tiers = [example for example in EXAMPLES[1:] if "tier:" in example]
+    index = Index(read_policy([(f"{n}.yaml", text.encode()) for n, text in enumerate(tiers)]).policy)
+
+    def passes(agent: str, method: str, url: str) -> bool:
+        return answer(index, facts_of(agent, method, url)).verdict.lets_through
+
+    assert len(tiers) == 3
+    assert passes("payments-1", "POST", "https://api.anthropic.com/v1/messages")
+    assert not passes("payments-1", "POST", "https://api.openai.com/v1/responses")
+    assert passes("web-1", "POST", "https://api.openai.com/v1/responses")
+    assert passes("research-1", "GET", "https://example.org/")
+    assert not passes("research-1", "GET", "https://gist.github.com/")
 
 
 def test_every_model_host_of_the_default_policy_is_treated_as_one():

@@ -19,7 +19,7 @@ from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Headers
 from kernel.match import Index
-from kernel.policy import Policy, Rule
+from kernel.policy import Policy, Rule, Tier
 from kernel.prose import (
     Paragraph,
     agents_in_words,
@@ -31,13 +31,12 @@ from kernel.prose import (
 from kernel.question import STAND_IN, answer, facts_of
 from kernel.verdict import Action, Verdict
 
-_TIER = "platform"
-
 
 @dataclass(frozen=True, slots=True)
 class Explained:
     """A verdict with what is said about it. `assumed` is true where no address was given for a name."""
 
+    tiers: tuple[Tier, ...]
     judgement: Judgement
     matched: tuple[Rule, ...]
     misses: tuple[Miss, ...]
@@ -54,12 +53,12 @@ def explained(
     except NonCanonical as refused:
         verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
         sentence = f"No policy can allow it: {refused.problem}."
-        return Explained(Judgement(verdict, (), None), (), (), (sentence,), assumed=False)
+        return Explained(policy.tiers, Judgement(verdict, (), None), (), (), (sentence,), assumed=False)
     judgement = answer(Index(policy), facts, address)
     held = tuple(rule for rule in policy.items if rule.name in judgement.groups)
     misses = near_misses(policy, facts, facts.host.address or address or STAND_IN)
     sentences = tuple(would_allow(policy, facts, judgement, misses))
-    return Explained(judgement, held, tuple(misses), sentences, _assumed(facts, address))
+    return Explained(policy.tiers, judgement, held, tuple(misses), sentences, _assumed(facts, address))
 
 
 def _assumed(facts: RequestFacts, address: Address | None) -> bool:
@@ -69,7 +68,7 @@ def _assumed(facts: RequestFacts, address: Address | None) -> bool:
 def explained_json(said: Explained) -> dict[str, Any]:
     verdict = said.judgement.verdict
     matched = [
-        {"tier": _TIER, "rule": rule.name, "verb": rule.verb.value, "file": rule.position.file,
+        {"tier": said.tiers[rule.tier].name, "rule": rule.name, "verb": rule.verb.value, "file": rule.position.file,
          "line": rule.position.line} for rule in said.matched]
     return {"verdict": verdict.action.value, "rule": verdict.rule, "code": verdict.code.value, "matched": matched,
             "would_allow": list(said.would_allow)}
@@ -134,8 +133,8 @@ def accesses_json(found: Sequence[Access], policy: Policy) -> list[dict[str, Any
     """The rows of the table; `but_not` are rules that may take a part away."""
     return [{
         "agents": row.agents, "to": row.to, "methods": row.methods.split(), "paths": row.paths,
-        "conditions": row.conditions, "rule": row.rule, "file": access.rule.position.file,
-        "line": access.rule.position.line, "except": bool(access.rule.holes),
+        "conditions": row.conditions, "tier": policy.tiers[access.rule.tier].name, "rule": row.rule,
+        "file": access.rule.position.file, "line": access.rule.position.line, "except": bool(access.rule.holes),
         "but_not": [refusal.name for refusal in access.but_not],
     } for access in found for row in [_row(access, policy)]]
 
@@ -155,6 +154,9 @@ def tell_accesses(out: Console, found: Sequence[Access], policy: Policy, asked: 
     for number, cells in enumerate(zip(*shown, strict=True)):
         padded = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         out.print(padded.rstrip(), style=None if number else "bold")
+    if len(policy.tiers) > 1:
+        out.print("\nEach tier that binds an agent must allow what it asks: what stands here in one of them only is "
+                  "refused.")
     if any(row.but_not for row in rows):
         out.print("\nWhat a rule under \"but not\" covers is refused; governor policy explain METHOD URL says which.")
 
@@ -173,11 +175,12 @@ def tell_prose(out: Console, policy: Policy) -> None:
     for number, paragraph in enumerate(in_words(policy)):
         if number:
             out.print()
-        _tell_paragraph(out, paragraph)
+        _tell_paragraph(out, paragraph, several=len(policy.files) > 1)
 
 
-def _tell_paragraph(out: Console, paragraph: Paragraph) -> None:
+def _tell_paragraph(out: Console, paragraph: Paragraph, *, several: bool) -> None:
     out.print(printable(paragraph.title), style="bold")
     for said in paragraph.sentences:
-        place = f"  ({said.rule}, line {said.position.line})" if said.rule and said.position else ""
+        line = "" if said.position is None else f"{Path(said.position.file).name}:" if several else "line "
+        place = f"  ({said.rule}, {line}{said.position.line})" if said.rule and said.position else ""
         out.print(Text.assemble(f"  {said.text}", (place, "dim")))

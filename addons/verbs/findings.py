@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,11 @@ def witness_json(seen: Witness) -> dict[str, Any]:
 
 def tell_findings(out: Console, findings: Iterable[Finding]) -> None:
     """Each finding with the lines it is about, the hint and the request that shows it."""
+    lines_of = cache(_lines)
     for finding in findings:
         severity = (finding.severity.value, _STYLES[finding.severity])
         out.print(Text.assemble(f"{finding.position}  ", severity, f" {finding.code}  {finding.message}"))
-        for line in _excerpt(finding):
+        for line in _excerpt(finding, lines_of):
             out.print(line, style="dim")
         if finding.hint:
             out.print(f"  {finding.hint}")
@@ -97,19 +99,24 @@ def tell_findings(out: Console, findings: Iterable[Finding]) -> None:
         out.print()
 
 
-def _excerpt(finding: Finding) -> list[str]:
+def _excerpt(finding: Finding, lines_of: Callable[[str], Sequence[str]]) -> list[str]:
     """The line of a finding and the two before it, with a mark under the place; nothing where a secret is near."""
-    if finding.code == "E405":
-        return []
-    try:
-        lines = Path(finding.position.file).read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError):
+    lines = lines_of(finding.position.file)
+    if finding.code == "E405" or not lines:
         return []
     last = finding.position.line
     numbered = [(number, lines[number - 1]) for number in range(max(1, last - _EXCERPT_LINES + 1), last + 1)
                 if number <= len(lines)]
     return [*(f"  {number:5} | {printable(line)}" for number, line in numbered),
             f"        | {' ' * (finding.position.column - 1)}^"]
+
+
+def _lines(file: str) -> tuple[str, ...]:
+    """The lines of a file; nothing where it cannot be read."""
+    try:
+        return tuple(Path(file).read_text(encoding="utf-8").split("\n"))
+    except (OSError, ValueError):
+        return ()
 
 
 def tell_check(out: Console, checked: Sequence[Checked], seconds: float) -> None:

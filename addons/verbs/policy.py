@@ -174,7 +174,7 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
     """Try cases: requests written down in a FILE, each with the verdict that the policy must give.
 
     \b
-    policy: default.yaml            relative to FILE
+    policy: default.yaml            relative to FILE; of several tiers: [platform.yaml, team.yaml]
     cases:
       - name: code may be read
         agent: coder-1              local, where it is left out
@@ -235,8 +235,9 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 
 
 @policy.command()
-@click.option("--policy", "file", type=_FILE, metavar="FILE",
-              help="The policy that is asked. Without it: the home's policy.yaml, else the one that Governor ships.")
+@click.option("--policy", "asked_files", type=_FILE, metavar="FILE", multiple=True,
+              help="The policy that is asked; once for each of its tiers. Without it: the home's policy.yaml, else the "
+                   "one that Governor ships.")
 @click.option("--home", metavar="DIR", help="The home whose policy is asked. Before $GOVERNOR_HOME.")
 @click.option("--agent", metavar="A", help="Who asks; local, where a request is asked without it.")
 @click.option("--to", "host", metavar="HOST", help="Who can reach this host, and how?")
@@ -249,7 +250,7 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.argument("asked", nargs=-1, metavar="[METHOD URL | FILE]")
 @click.pass_context
 def explain(
-    ctx: click.Context, file: Path | None, home: str | None, agent: str | None, host: str | None,
+    ctx: click.Context, asked_files: tuple[Path, ...], home: str | None, agent: str | None, host: str | None,
     address: str | None, at: str | None, headers: tuple[str, ...], body: str | None, wants_json: bool,
     asked: tuple[str, ...],
 ) -> None:
@@ -263,6 +264,7 @@ def explain(
     governor policy explain --agent coder-1          everything that it can reach
     governor policy explain --to api.example.org     who can reach it
     governor policy explain policy.yaml              the whole policy in sentences
+    governor policy explain --policy platform.yaml --policy team.yaml GET https://example.org/
 
     The two tables come from the rules as they stand. A rule under "but not" takes a part of a row away; a row that a
     rule certainly takes away as a whole is left out.
@@ -275,11 +277,11 @@ def explain(
         case (method, url) if host is None:
             request = (agent or "local", _method(method), url, _address(address), _headers(headers), _body(body),
                        _moment(at))
-            granted = _tell_request(_asked_policy(file, home), request, wants_json=wants_json)
-        case (one,) if (host, agent, file, *carried) == (None, None, None, None, None, (), None):
+            granted = _tell_request(_asked_policy(asked_files, home), request, wants_json=wants_json)
+        case (one,) if (host, agent, asked_files, *carried) == (None, None, (), None, None, (), None):
             granted = _tell_policy(one, wants_json=wants_json)
         case () if (host or agent) and carried == (None, None, (), None):
-            granted = _tell_reach(_asked_policy(file, home), agent, _host(host), wants_json=wants_json)
+            granted = _tell_reach(_asked_policy(asked_files, home), agent, _host(host), wants_json=wants_json)
         case _:
             raise click.UsageError("Say METHOD URL, --agent A, --to HOST, or one FILE.")
     ctx.exit(0 if granted else 1)
@@ -391,11 +393,9 @@ def show_schema() -> None:
     print_json(schema())
 
 
-def _asked_policy(file: Path | None, home: str | None) -> Compiled:
-    if file is None:
-        own = Paths(home_folder(home)).policy
-        file = own if own.exists() else shipped_policy("default")
-    return load_policy([file])
+def _asked_policy(files: tuple[Path, ...], home: str | None) -> Compiled:
+    own = Paths(home_folder(home)).policy
+    return load_policy(files or (own if own.exists() else shipped_policy("default"),))
 
 
 def _address(text: str | None) -> Address | None:

@@ -60,7 +60,9 @@ class Difference:
 
 
 def difference(old: Policy, new: Policy, now: int = 0) -> Difference:
-    """The difference that the new policy makes, for every request from `now` on and every measure."""
+    """The difference that the new policy makes, for every request from `now` on. Tiers are not compared."""
+    if old.narrows or new.narrows:
+        return Difference(Relation.UNDECIDED, (), (), (), ("the policies as a whole: they have tiers",))
     return _Comparison(old, new, now).difference()
 
 

@@ -57,6 +57,8 @@ def reach_to_name(policy: Policy, host: Host, now: int = 0) -> Reach:
 
 
 def _reach(policy: Policy, shapes: Shapes, part: int, mask: int, agents: Lang | None = None) -> Reach:
+    if policy.narrows:
+        return Reach((), ("the policy as a whole: it has tiers",))
     rows: list[Row] = []
     region = Region(policy, shapes)
     undecided = [f"rule {rule.name}: what hides behind some addresses that it opens" for rule in region.vague]

@@ -55,6 +55,8 @@ NO_TABLES = Tables()
 
 def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
     """All findings about the meaning of a policy that loads, for every request from `now` on."""
+    if policy.narrows:
+        return Review((), ("the policy as a whole: it has tiers",), 0)
     try:
         return _Reviewer(policy, tables, now).review()
     except TooHard:
@@ -63,10 +65,17 @@ def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
 
 def errors_at_load(policy: Policy) -> list[Finding]:
     """The findings that keep a policy from loading. Only grants that name inside addresses are looked at."""
-    written = tuple([rule for rule in policy.rules if _written(rule)]) if policy.nevers else ()
+    return [finding for tier in range(len(policy.tiers)) for finding in _errors_of_tier(policy, tier)]
+
+
+def _errors_of_tier(policy: Policy, tier: int) -> list[Finding]:
+    """The same for the grants of one tier, under every never that holds for all agents for which they hold."""
+    nevers = tuple([never for never in policy.nevers
+                    if never.tier == tier or policy.tiers[never.tier].binds is None])
+    written = tuple([rule for rule in policy.rules if rule.tier == tier and _written(rule)]) if nevers else ()
     if not written:
         return []
-    asked = replace(policy, rules=written, limits=())
+    asked = replace(policy, rules=written, nevers=nevers, limits=())
     try:
         return list(_closed_by_never(asked, Shapes([asked])))
     except TooHard:

@@ -118,3 +118,33 @@ def test_a_copy_that_cannot_be_written_is_told_as_such(
 
     with pytest.raises(StartRefused, match="HOME_UNWRITABLE"):
         policy_store.keep(governed, home.paths)
+
+
+def test_several_files_are_kept_as_one_that_can_be_read_again(
+    home: Home, registry: Registry, file: Path, tmp_path: Path
+) -> None:
+    below = tmp_path / "below.yaml"
+    below.write_text(POLICY.replace("local", "narrower"))
+    governed = policy_store.first([file, below], home.paths, registry)
+
+    policy_store.keep(governed, home.paths)
+
+    (kept,) = copies(home).items()
+    assert kept[0] == f"{governed.policy.digest}.yaml" == f"{blake3(kept[1]).hexdigest()}.yaml"
+    again = policy_store.first([home.paths.policies / kept[0]], home.paths, registry).policy
+    assert again.digest == governed.policy.digest
+    assert [(rule.name, rule.tier) for rule in again.rules] == [("local", 0), ("narrower", 1)]
+
+
+def test_a_reload_reads_every_tier_again_and_a_bad_one_leaves_the_old(
+    home: Home, registry: Registry, file: Path, tmp_path: Path
+) -> None:
+    below = tmp_path / "below.yaml"
+    below.write_text(POLICY.replace("local", "narrower"))
+    governed = policy_store.first([file, below], home.paths, registry)
+
+    below.write_text(POLICY.replace("local", "other"))
+    assert [rule.name for rule in policy_store.again(governed, registry).policy.rules] == ["local", "other"]
+    below.write_text(POLICY)
+    with pytest.raises(PolicyError, match="E107"):
+        policy_store.again(governed, registry)

@@ -526,8 +526,8 @@ def test_explain_shows_who_can_reach_a_host(governor):
     assert status == 0
     assert json.loads(out) == {"agent": None, "to": "api.example.org", "reach": [{
         "agents": "coders", "to": ["api.example.org"], "methods": ["GET", "HEAD", "OPTIONS"],
-        "paths": "/repos and everything below it", "conditions": "", "rule": "read", "file": "p.yaml", "line": 4,
-        "except": True, "but_not": [],
+        "paths": "/repos and everything below it", "conditions": "", "tier": "platform", "rule": "read",
+        "file": "p.yaml", "line": 4, "except": True, "but_not": [],
     }]}
 
 

@@ -62,8 +62,8 @@ def _severity(answer: Answer) -> int:
 
 
 def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[tuple[Address, int]]) -> Answer:
-    held = [rule for rule in rules_of(policy) if holds(rule, facts, address)]
-    limits = [limit for limit in policy.limits if holds(limit, facts, address)]
+    held = [rule for rule in rules_of(policy) if holds_for(policy, rule, facts, address)]
+    limits = [limit for limit in policy.limits if holds_for(policy, limit, facts, address)]
     groups = tuple(rule.name for rule in (*held, *limits))
     if (address, facts.port) in own:
         return Answer(Code.NEVER, None, groups, address)
@@ -72,36 +72,49 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
             if rule.verb is verb:
                 return Answer(code, rule.name, groups, address)
     passes = [rule for rule in held if is_global(address) or _was_written_for(rule, facts, address)]
-    early = early_at(policy, facts, address)
-    if not passes and early:
-        return Answer(Code.OUT_OF_HOURS, early[0].name, groups, address)
-    if not is_global(address) and not passes:
-        return Answer(Code.PRIVATE_ADDRESS, None, groups, address)
-    if not held:
+    left = [number for number in asked(policy, facts) if not any(rule.tier == number for rule in passes)]
+    if not passes or left:
+        firsts = [early_at(policy, facts, address, number)[:1] for number in left]
+        if firsts and all(firsts):
+            return Answer(Code.OUT_OF_HOURS, max(first for (first,) in firsts)[2].name, groups, address)
+        if not is_global(address):
+            return Answer(Code.PRIVATE_ADDRESS, None, groups, address)
         code = Code.UPGRADE_REFUSED if facts.scheme in ("ws", "wss") else Code.DEFAULT_DENY
         return Answer(code, None, groups, address)
     for measure, size, code in (
         ("max_url", len(url_of(facts)), Code.URL_TOO_LONG), ("max_request", facts.body_bytes, Code.BODY_TOO_LARGE),
     ):  # fmt: skip
-        most, by = cap(measure, held, limits)
+        most, by = cap(measure, tier_by_tier(held), limits)
         if size > most:
             return Answer(code, by, groups, address)
     return Answer(Code.ALLOW, held[0].name, groups, address)
 
 
-def early_at(policy: Policy, facts: RequestFacts, address: Address) -> list[Rule]:
-    """The grants that would hold here once their hours come, in the order in which they come."""
+def asked(policy: Policy, facts: RequestFacts) -> list[int]:
+    """The tiers that bind the agent and do not let pass what they do not speak of."""
+    return [number for number, tier in enumerate(policy.tiers) if not tier.passes and bound(policy, number, facts)]
+
+
+def bound(policy: Policy, number: int, facts: RequestFacts) -> bool:
+    binds = policy.tiers[number].binds
+    return binds is None or any(_agent(pattern, facts.agent.id) for pattern in binds)
+
+
+def early_at(policy: Policy, facts: RequestFacts, address: Address, tier: int) -> list[tuple[int, int, Rule]]:
+    """The grants of a tier that would hold here once their hours come, in the order in which they come."""
     coming = []
     for rule in rules_of(policy):
         begins = rule.where.when.opens(facts.at) if rule.where.when is not None else None
-        if not rule.verb.grants or begins in (None, facts.at):
+        if rule.tier != tier or not rule.verb.grants or begins in (None, facts.at):
             continue
         if rule.where.expires is not None and rule.where.expires <= begins:
             continue
         timeless = replace(rule, where=replace(rule.where, when=None))
-        if holds(timeless, facts, address) and (is_global(address) or _was_written_for(rule, facts, address)):
+        if not (is_global(address) or _was_written_for(rule, facts, address)):
+            continue
+        if holds_for(policy, timeless, facts, address):
             coming.append((begins, rule.number, rule))
-    return [rule for *_, rule in sorted(coming)]
+    return sorted(coming)
 
 
 def url_of(facts: RequestFacts) -> str:
@@ -109,8 +122,19 @@ def url_of(facts: RequestFacts) -> str:
     return f"{facts.scheme}://{facts.host.name}{facts.path.text}{query}"
 
 
-def cap(measure: str, grants: Sequence[Rule], limits: Sequence[Rule]) -> tuple[float, str | None]:
+def tier_by_tier(rules: Sequence[Rule]) -> list[list[Rule]]:
+    """The grants among the rules, those of each tier apart."""
+    grants = [rule for rule in rules if rule.verb.grants]
+    return [[rule for rule in grants if rule.tier == tier] for tier in sorted({rule.tier for rule in grants})]
+
+
+def cap(measure: str, tiers: Sequence[Sequence[Rule]], limits: Sequence[Rule]) -> tuple[float, str | None]:
     """How much of a measure passes, and who says so; infinity where nobody does."""
+    each = [_cap(measure, grants, limits) for grants in tiers] or [_cap(measure, (), limits)]
+    return min(each, key=lambda one: one[0])
+
+
+def _cap(measure: str, grants: Sequence[Rule], limits: Sequence[Rule]) -> tuple[float, str | None]:
     granted = [_said(measure, rule) for rule in grants] or [(UNSAID[measure], None)]
     if measure == "in_flight":
         granted = [(inf, None)]
@@ -128,8 +152,15 @@ def _said(measure: str, rule: Rule) -> tuple[float, str | None]:
     return (UNSAID[measure], None) if said is None else (said, rule.name)
 
 
-def websocket(grants: Sequence[Rule]) -> tuple[float, float] | None:
-    """The longest frame and the most messages in a second that some grant with `websocket:` lets pass."""
+def websocket(tiers: Sequence[Sequence[Rule]]) -> tuple[float, float] | None:
+    """The longest frame and the most messages in a second that some grant with `websocket:` of each tier lets pass."""
+    each = [_websocket(grants) for grants in tiers]
+    if not each or None in each:
+        return None
+    return min(frame for frame, _ in each), min(rate for _, rate in each)
+
+
+def _websocket(grants: Sequence[Rule]) -> tuple[float, float] | None:
     said = [rule.terms.websocket for rule in grants if rule.terms.websocket is not None]
     if not said:
         return None
@@ -143,6 +174,11 @@ def per_second(rate: Rate | None) -> float:
 
 def rules_of(policy: Policy) -> list[Rule]:
     return sorted([*policy.rules, *policy.nevers], key=lambda rule: rule.number)
+
+
+def holds_for(policy: Policy, rule: Rule, facts: RequestFacts, address: Address) -> bool:
+    """True when the rule holds, and its tier binds the agent."""
+    return bound(policy, rule.tier, facts) and holds(rule, facts, address)
 
 
 def holds(rule: Rule, facts: RequestFacts, address: Address) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from ipaddress import ip_address
 
@@ -15,7 +16,7 @@ from kernel.hours import UTC_ZONE, Window, Zone
 from kernel.measures import NOTHING_SAID, Rate, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
-from kernel.policy import Conditions, Policy, Position, Rule, Verb
+from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
 
 NAMED = named_ranges(["169.254.169.254", "fd00:ec2::254"])
 AGENTS = ["local", "anonymous", "claude-1", "claude-2", "codex"]
@@ -221,6 +222,32 @@ compared_policies = st.builds(
     _policy,
     st.lists(_by_fields, min_size=1, max_size=5),
     st.lists(st.tuples(_compared, st.just(()), _caps), max_size=2),
+)
+
+
+_binds = st.none() | st.lists(agents, min_size=1, max_size=2).map(tuple)
+
+
+def _in_tiers(policy: Policy, places: list[int], tiers: list[Tier]) -> Policy:
+    """The rules of a policy dealt out to tiers in order; a tier that passes denies what it would allow."""
+    last = len(tiers) - 1
+    order = sorted(min(place, last) for place in places)
+
+    def dealt(rule: Rule) -> Rule:
+        tier = rule.number % len(tiers) if rule.verb is Verb.LIMIT else [*order, *[last] * rule.number][rule.number]
+        verb = Verb.DENY if rule.verb.grants and tiers[tier].passes else rule.verb
+        return replace(rule, tier=tier, verb=verb, terms=NOTHING_SAID if verb.refuses else rule.terms)
+
+    return replace(policy, rules=tuple(map(dealt, policy.rules)), nevers=tuple(map(dealt, policy.nevers)),
+                   limits=tuple(map(dealt, policy.limits)), tiers=tuple(tiers))
+
+
+tiered_policies = st.builds(
+    _in_tiers,
+    st.builds(_policy, st.lists(_open, min_size=3, max_size=9), _limits) | policies,
+    st.lists(st.sampled_from([0, 1, 2]), min_size=3, max_size=12),
+    st.lists(
+        st.builds(Tier, binds=_binds, passes=st.sampled_from([False, False, False, True])), min_size=2, max_size=3),
 )
 
 

@@ -16,7 +16,7 @@ from kernel.match import Index
 from kernel.measures import Cap, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, destination, path_glob
-from kernel.policy import Conditions, Policy, Position, Rule, Verb
+from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
 from kernel.verdict import Action, Code
 
 NAMED = named_ranges(["169.254.169.254", "fd00:ec2::254"])
@@ -67,7 +67,7 @@ def judge(policy, url, *addresses, agent="claude-1", own=NOBODY):
     return found.verdict.code, found.verdict.rule, found.groups, found.address
 
 
-PLAIN = {"scheme": "https", "body_bytes": 0, "url_bytes": 20}
+PLAIN = {"tiers": (Tier(),), "agent": "local", "scheme": "https", "body_bytes": 0, "url_bytes": 20}
 
 
 def test_without_a_rule_nothing_is_allowed():
@@ -471,7 +471,8 @@ def test_the_headers_tell_all_of_a_host_that_is_an_address():
 def test_a_verdict_on_sizes_can_be_replayed_from_what_held(groups, scheme, body_bytes, url_bytes, code, by):
     held = rule("allow", "a", max_request=10, max_url=20), rule("deny", "d"), rule("limit", "limits-1", max_request=5)
     rules = {each.name: each for each in index(*held).rules}
-    verdict = from_groups(rules, groups, PUBLIC, False, scheme=scheme, body_bytes=body_bytes, url_bytes=url_bytes)
+    verdict = from_groups(rules, groups, PUBLIC, False, **PLAIN | {
+        "scheme": scheme, "body_bytes": body_bytes, "url_bytes": url_bytes})
 
     assert (verdict.code, verdict.rule) == (code, by)
 

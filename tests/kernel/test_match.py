@@ -15,6 +15,7 @@ from kernel.fields import Fields
 from kernel.match import Index
 from kernel.measures import Measures, tightest
 from kernel.policy import Policy, Rule, Verb
+from kernel.tiers import binds
 from kernel.verdict import Code, Judgement, Verdict
 from tests.conftest import scaled
 from tests.kernel import reference_matcher as reference
@@ -29,6 +30,7 @@ from tests.kernel.strategies import (
     open_policies,
     policies,
     requests,
+    tiered_policies,
 )
 
 PER_POLICY = 6
@@ -37,7 +39,6 @@ PASSING = ["x.com", "a.x.com", "8.8.8.8"]
 
 def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_at: list[Address]) -> None:
     index = Index(policy)
-    by_name = {rule.name: rule for rule in index.rules}
     for _ in range(PER_POLICY):
         facts = data.draw(aimed)
         addresses = data.draw(answers(facts, found_at))
@@ -51,7 +52,7 @@ def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_
         assert judged.verdict.lets_through == (wanted.code is Code.ALLOW)
         out_of_hours = judged.verdict.code is Code.OUT_OF_HOURS
         if not out_of_hours and (judged.verdict.rule or not own):
-            assert _again(by_name, facts, judged) == judged.verdict
+            assert _again(policy, facts, judged) == judged.verdict
         if judged.verdict.lets_through:
             _lasts(policy, index, facts, addresses, own, judged)
             _measures_agree(policy, facts, addresses, judged.measures)
@@ -67,23 +68,25 @@ def _lasts(policy: Policy, index: Index, facts: RequestFacts, addresses: list[Ad
             assert (later.code, later.groups) == (judged.verdict.code, judged.groups)
 
 
-def _again(rules: dict[str, Rule], facts: RequestFacts, judged: Judgement) -> Verdict:
+def _again(policy: Policy, facts: RequestFacts, judged: Judgement) -> Verdict:
     literal = facts.host.address is not None
-    return from_groups(rules, judged.groups, judged.address, literal,
+    rules = {rule.name: rule for rule in policy.items}
+    return from_groups(rules, judged.groups, judged.address, literal, tiers=policy.tiers, agent=facts.agent.id,
                        scheme=facts.scheme, body_bytes=facts.body_bytes, url_bytes=facts.url_bytes)
 
 
 def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address], found: Measures) -> None:
-    held = [[rule for rule in policy.items if reference.holds(rule, facts, address)] for address in addresses]
-    split = [([rule for rule in each if rule.verb.grants], [rule for rule in each if rule in policy.limits])
-             for each in held]
+    held = [[rule for rule in policy.items if reference.holds_for(policy, rule, facts, address)]
+            for address in addresses]
+    split = [(reference.tier_by_tier(each), [rule for rule in each if rule in policy.limits]) for each in held]
     for measure in reference.UNSAID:
         cap = getattr(found, measure)
-        wanted = min(reference.cap(measure, grants, limits)[0] for grants, limits in split)
+        wanted = min(reference.cap(measure, *each)[0] for each in split)
         assert (inf if cap is None else cap.most) == wanted
         assert cap is None or (wanted, cap.by) in [reference.cap(measure, *each) for each in split]
-    assert found.stream_request == all(any(rule.terms.stream_request for rule in grants) for grants, _ in split)
-    websockets = [reference.websocket(grants) for grants, _ in split]
+    assert found.stream_request == all(
+        any(rule.terms.stream_request for rule in grants) for tiers, _ in split for grants in tiers)
+    websockets = [reference.websocket(tiers) for tiers, _ in split]
     if None in websockets:
         assert found.websocket is None
     else:
@@ -110,6 +113,36 @@ def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
+@settings(max_examples=scaled(150))
+@given(tiered_policies, st.data())
+def test_tiers_narrow_as_the_reference_narrows(policy, data):
+    _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
+
+
+@settings(max_examples=scaled(60))
+@given(tiered_policies, st.data())
+def test_tiers_narrow_at_every_address_as_the_reference_narrows(policy, data):
+    _agree(policy, data, requests(), ADDRESSES)
+
+
+@settings(max_examples=scaled(60))
+@given(tiered_policies, st.data())
+def test_every_tier_lets_pass_at_most_what_the_policy_without_it_lets_pass(policy, data):
+    below = [rule for rule in policy.items if rule.tier < len(policy.tiers) - 1]
+    upper, whole = Index(replace(_renumbered(policy, below), tiers=policy.tiers[:-1])), Index(policy)
+    bound = policy.tiers[-1]
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        addresses = data.draw(answers(facts, PUBLIC_ADDRESSES))
+        under_all = address_stage(whole, facts, addresses, frozenset()).verdict
+        under_upper = address_stage(upper, facts, addresses, frozenset()).verdict
+
+        if any(tier.binds is None for tier in policy.tiers[:-1]):
+            assert under_upper.lets_through or not under_all.lets_through
+        if not binds(bound, facts.agent.id):
+            assert under_all.lets_through == under_upper.lets_through
+
+
 @settings(max_examples=scaled(100))
 @given(compared_policies, st.data())
 def test_fields_are_compared_as_the_reference_compares_them(policy, data):
@@ -124,7 +157,7 @@ def _ignores_addresses(rule: Rule) -> bool:
 
 
 @settings(max_examples=scaled(40))
-@given(policies, st.data())
+@given(policies | tiered_policies, st.data())
 def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy, data):
     index = Index(policy)
     for _ in range(PER_POLICY):
@@ -138,14 +171,14 @@ def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy
             assert early.address is None
             assert all(answer.code is not Code.ALLOW for answer in later)
             out_of_hours = early.verdict.code is Code.OUT_OF_HOURS
-            assert out_of_hours or _again({rule.name: rule for rule in policy.items}, facts, early) == early.verdict
+            assert out_of_hours or _again(policy, facts, early) == early.verdict
             # A size is refused under the most generous grant that any address could bring, and so is a time.
             by_size = early.verdict.code in (Code.BODY_TOO_LARGE, Code.URL_TOO_LONG)
             assert by_size or out_of_hours or all(early.verdict.rule in (None, *answer.groups) for answer in later)
 
 
 @settings(max_examples=scaled(40))
-@given(policies, st.data())
+@given(policies | tiered_policies, st.data())
 def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data):
     rules, nevers, limits = (
         tuple(filter(_ignores_addresses, each)) for each in (policy.rules, policy.nevers, policy.limits))
@@ -163,11 +196,11 @@ def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data
             assert (early.verdict.code, early.verdict.rule) == (wanted.code, wanted.rule)
             assert early.groups == wanted.groups
             out_of_hours = early.verdict.code is Code.OUT_OF_HOURS
-            assert out_of_hours or _again({rule.name: rule for rule in index.rules}, facts, early) == early.verdict
+            assert out_of_hours or _again(policy, facts, early) == early.verdict
 
 
 @settings(max_examples=scaled(40))
-@given(policies | open_policies, st.data())
+@given(policies | open_policies | tiered_policies, st.data())
 def test_what_is_expected_at_the_headers_is_never_less_than_what_holds_at_an_address(policy, data):
     index = Index(policy)
     for _ in range(PER_POLICY):
