@@ -13,7 +13,9 @@ from blake3 import blake3
 from addons.errors import GovernorError
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
-from kernel.compiler import Compiled, compile_policy
+from kernel.analysis.ahead import ahead_findings
+from kernel.analysis.startup import Call
+from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
 
@@ -25,14 +27,27 @@ class PolicyMissing(GovernorError):
     """A policy file that is not there or cannot be read."""
 
 
-def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
-    """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
+def load_policy(
+    paths: Sequence[Path], known_agents: frozenset[str] = frozenset(), *, ahead: bool = False
+) -> Compiled:
+    """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding.
+
+    With `ahead` keys without effect yet are read and analysed, too. What comes of that is never given to an enforcer.
+    """
     contents = [read(path) for path in paths]
     digest = blake3(b"".join(contents)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
-        return compile_policy(documents, ranges, digest, known_agents)
+        compiled = compile_policy(documents, ranges, digest, known_agents, ahead=ahead)
+    return _looked_over(compiled, known_agents) if ahead else compiled
+
+
+def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
+    more = ahead_findings(compiled.policy, llm_hosts(), llm_calls(), known_agents)
+    findings = (*compiled.findings, *more)
+    raise_errors(findings)
+    return Compiled(compiled.policy, findings)
 
 
 @contextmanager
@@ -70,6 +85,12 @@ def metadata_ranges() -> tuple[str, ...]:
 def llm_hosts() -> tuple[str, ...]:
     """The hosts of the large model providers' APIs."""
     return _table("llm-hosts.yaml")
+
+
+@cache
+def llm_calls() -> tuple[Call, ...]:
+    """The harmless calls with which the clients of model APIs begin."""
+    return tuple(Call(*text.split(" ", 1)) for text in _table("llm-endpoints.yaml"))
 
 
 @cache

@@ -5,15 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from kernel.ahead import Ahead, Clause
+from kernel.ahead_accounts import AccountReader
+from kernel.ahead_cascade import CascadeReader, dns
+from kernel.ahead_clauses import NO_CLAUSE, OWN_METHODS, clause
 from kernel.conditions import ConditionReader, Names, one_destination
 from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.errors import PolicyError
 from kernel.facts import Address
 from kernel.findings import Finding, Severity
 from kernel.measures import NOTHING_SAID
+from kernel.outlook import at_most
 from kernel.pattern import agent_pattern
 from kernel.policy import (
     AddressRange,
@@ -34,6 +39,7 @@ from kernel.vocabulary import (
     ASSERTED,
     GRANT_TERMS,
     IDENTITY,
+    LATER_VERBS,
     LIMIT,
     NEVER,
     POLICY,
@@ -63,15 +69,20 @@ def compile_policy(
     named_ranges: Mapping[str, AddressRange],
     digest: str,
     known_agents: frozenset[str] = frozenset(),
+    *,
+    ahead: bool = False,
 ) -> Compiled:
-    """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding."""
+    """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding.
+
+    With `ahead` keys without effect yet are read, too: such a policy can be analysed and tried, and never governs.
+    """
     if len(files) != 1:
         raise PolicyError([_several(files)])
-    compiler = _Compiler(files[0], named_ranges, known_agents)
+    compiler = _Compiler(files[0], named_ranges, known_agents, ahead=ahead)
     policy = compiler.policy(digest)
-    _raise_errors(compiler.reader.findings)
-    findings = [*compiler.reader.findings, *judge_assertions(policy)]
-    _raise_errors(findings)
+    raise_errors(compiler.reader.findings)
+    findings = [*compiler.reader.findings, *judge_assertions(at_most(policy))]
+    raise_errors(findings)
     return Compiled(policy, tuple(findings))
 
 
@@ -81,7 +92,7 @@ def _several(files: Many[Document]) -> Finding:
     return Finding("E111", Severity.ERROR, where, message, "put the rules into one file: tiers come in a later version")
 
 
-def _raise_errors(findings: Iterable[Finding]) -> None:
+def raise_errors(findings: Iterable[Finding]) -> None:
     """Raise `PolicyError` where a finding is an error: errors first, each kind in the order of the file."""
     known = sorted(findings, key=lambda f: (f.severity is not Severity.ERROR, f.position.line, f.position.column))
     if known and known[0].severity is Severity.ERROR:
@@ -91,10 +102,13 @@ def _raise_errors(findings: Iterable[Finding]) -> None:
 class _Compiler:
     """Compiles one document. Its reader holds the findings."""
 
-    def __init__(self, document: Document, ranges: Mapping[str, AddressRange], known: frozenset[str]) -> None:
-        self.reader = Reader(document.file)
+    def __init__(
+        self, document: Document, ranges: Mapping[str, AddressRange], known: frozenset[str], *, ahead: bool
+    ) -> None:
+        self.reader = Reader(document.file, ahead=ahead)
         self._document, self._ranges, self._known = document, ranges, known
         self._names: dict[str, Node] = {}
+        self._clauses: dict[str, Clause] = {}
 
     def policy(self, digest: str) -> Policy:
         found = self.reader.mapping(self._document.root, POLICY) or {}
@@ -106,6 +120,7 @@ class _Compiler:
         self._conditions = ConditionReader(self.reader, names)
         rules = self._rules(found.get("rules"))
         nevers = self._nevers(found.get("never"), len(rules))
+        ahead = self._ahead(found, groups) if self.reader.ahead else None
         return Policy(
             digest=digest,
             files=(self._document.file,),
@@ -116,6 +131,20 @@ class _Compiler:
             contact=self._line(found, "contact"),
             identity=identity,
             assertions=self._assertions(found.get("assert"), groups),
+            ahead=ahead,
+        )
+
+    def _ahead(self, found: Mapping[str, Node], groups: Mapping[str, tuple[AgentPattern, ...]]) -> Ahead:
+        """What has no effect yet. The clauses of the rules were read with them."""
+        accounts = AccountReader(self.reader, self._conditions)
+        return Ahead(
+            clauses=self._clauses,
+            budgets=accounts.budgets(found.get("budgets")),
+            rates=accounts.rates(found.get("rates")),
+            profile=accounts.profile(found),
+            counters=accounts.counters(found.get("counters")),
+            cascade=CascadeReader(self.reader, groups).cascade(found.get("cascade")),
+            dns=dns(self.reader, found.get("dns")),
         )
 
     def _check_version(self, node: Node | None) -> None:
@@ -189,22 +218,34 @@ class _Compiler:
         found = self.reader.mapping(node, RULE)
         if found is None:
             return None
-        verbs = [key for key in found if key in VERBS]
+        verbs = [key for key in found if key in VERBS or key in LATER_VERBS]
         if len(verbs) != 1:
             self._refuse_verbs(node, found, verbs, already_said=len(self.reader.findings) > before)
             return None
         verb = Verb(verbs[0])
         name = self._rule_name(found[verb])
-        where = self._conditions.conditions(found, node if verb.grants else None)
+        where = self._conditions.conditions(found, node if verb is Verb.ALLOW else None)
         holes = self._conditions.holes(found)
+        if self.reader.ahead:
+            where = self._read_clause(name or "", found, verb, where)
         terms = NOTHING_SAID
         if verb.grants:
-            self._check_grant(node, found, where)
+            self._check_grant(node, verb, found, where)
             terms = grant_terms(self.reader, found)
         else:
             self._refuse_terms(verb, found)
         tell, why = self._line(found, "tell"), self._why(found)
         return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms)
+
+    def _read_clause(self, name: str, found: Mapping[str, Node], verb: Verb, where: Conditions) -> Conditions:
+        """Keep what the rule says that has no effect yet; the conditions with the methods that such a key brings."""
+        said = clause(self.reader, found, verb)
+        if said != NO_CLAUSE:
+            self._clauses[name] = said
+        brought = OWN_METHODS.keys() & found.keys()
+        if "methods" in found or verb is not Verb.ALLOW or not brought:
+            return where
+        return replace(where, methods=OWN_METHODS[min(brought)])
 
     def _refuse_terms(self, verb: Verb, found: Mapping[str, Node]) -> None:
         """What a rule that refuses says of sizes would never be asked."""
@@ -212,8 +253,8 @@ class _Compiler:
             message = f'"{key}:" means nothing in a {verb}: it is about what passes'
             self.reader.error("E112", found[key], message, TERMS_ELSEWHERE[key])
 
-    def _check_grant(self, node: Node, found: Mapping[str, Node], where: Conditions) -> None:
-        if "methods" not in found:
+    def _check_grant(self, node: Node, verb: Verb, found: Mapping[str, Node], where: Conditions) -> None:
+        if verb is Verb.ALLOW and not found.keys() & ({"methods"} | OWN_METHODS.keys()):
             hint = "reads, writes, any or a list such as [GET, POST]"
             self.reader.error("E104", node, 'an allow needs "methods:"', hint)
         check_upgrades(self.reader, found, where)
@@ -266,6 +307,8 @@ class _Compiler:
             message = "an item of never without conditions would refuse everything"
             self.reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
+        if self.reader.ahead:
+            self._read_clause(name, found, Verb.NEVER, where)
         return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found))
 
     def _limits(self, node: Node | None, first_number: int) -> tuple[Rule, ...]:

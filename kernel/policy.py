@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kernel.facts import Address
 from kernel.measures import NOTHING_SAID, Terms
 
+if TYPE_CHECKING:
+    from kernel.ahead import Ahead
+
 
 class Verb(StrEnum):
-    """What a rule does. NEVER is how a `never:` item is held: a refusal above every other.
+    """What a rule does. ASK, THROTTLE and HALT stand only in policies that are read ahead.
+
+    NEVER is how a `never:` item is held: a refusal above every other.
 
     LIMIT is how a `limits:` item is held: it neither grants nor refuses, and its conditions mean what they mean in a
     refusal.
     """
 
     ALLOW = "allow"
+    ASK = "ask"
+    THROTTLE = "throttle"
     DENY = "deny"
+    HALT = "halt"
     NEVER = "never"
     LIMIT = "limit"
 
     @property
     def grants(self) -> bool:
-        return self is Verb.ALLOW
+        return self is Verb.ALLOW or self is Verb.ASK or self is Verb.THROTTLE
 
     @property
     def refuses(self) -> bool:
-        return self is Verb.DENY or self is Verb.NEVER
+        return self is Verb.DENY or self is Verb.NEVER or self is Verb.HALT
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +177,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names."""
+    """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names.
+
+    `ahead` is what has no effect yet, None unless the policy was read ahead; one that was never governs.
+    """
 
     digest: str
     files: tuple[str, ...]
@@ -179,6 +191,7 @@ class Policy:
     identity: Identity = Identity()
     assertions: tuple[Assertion, ...] = ()
     limits: tuple[Rule, ...] = ()
+    ahead: Ahead | None = None
 
     @property
     def items(self) -> tuple[Rule, ...]:

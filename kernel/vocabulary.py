@@ -7,13 +7,11 @@ from kernel.document import Keys
 VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
-_LATER_CONDITIONS = frozenset({
-    "query", "headers", "content-types", "json", "form", "llm", "mcp", "git", "graphql", "credentials", "when",
-    "expires", "contains",
-})
-_LATER_EFFECTS = frozenset({
-    "risk", "quiet", "secret-paths", "observe", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
-})
+_LATER_CONDITIONS = frozenset({"query", "headers", "content-types", "json", "form", "when", "expires"})
+_LATER_EFFECTS = frozenset({"quiet", "secret-paths", "observe"})
+# Keys without effect yet that `--ahead` reads in full.
+_AHEAD_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
+_AHEAD_EFFECTS = frozenset({"risk", "redact", "add-headers", "tunnel", "approvers", "hold", "valid", "rate"})
 _CONDITIONS = frozenset({"from", "to", "address", "methods", "paths", "ports", "schemes"})
 
 SIZES = frozenset({"max-request", "max-response", "max-url"})
@@ -29,23 +27,26 @@ POLICY = Keys(
     "a policy",
     now=frozenset({"version", "contact", "agents", "destinations", "rules", "never", "limits", "assert", "identity"}),
     later=frozenset({
-        "tier", "for", "unmatched", "mode", "until", "budgets", "rates", "profile", "cascade", "counters", "dns",
+        "tier", "for", "unmatched", "mode", "until",
     }),
+    ahead=frozenset({"budgets", "rates", "profile", "cascade", "counters", "dns"}),
     required=("version",),
 )
 RULE = Keys(
     "a rule",
     now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "tell", "why"},
-    later=LATER_VERBS | _LATER_CONDITIONS | _LATER_EFFECTS,
+    later=_LATER_CONDITIONS | _LATER_EFFECTS,
+    ahead=LATER_VERBS | _AHEAD_CONDITIONS | _AHEAD_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )
 NEVER = Keys(
-    "an item of never", now=_CONDITIONS | {"except", "why"}, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
-EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
+    "an item of never", now=_CONDITIONS | {"except", "why"}, later=_LATER_CONDITIONS, ahead=_AHEAD_CONDITIONS,
+    elsewhere=TERMS_ELSEWHERE)
+EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS | _AHEAD_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
 LIMIT = Keys(
     "an item of limits",
     now=(_CONDITIONS - {"from"}) | _CAPS | {"for", "except"},
-    later=_LATER_CONDITIONS,
+    later=_LATER_CONDITIONS | _AHEAD_CONDITIONS,
     elsewhere={"from": 'say "for:" here: a limit is for agents, and grants them nothing', **_OF_AN_UPGRADE},
 )
 WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
@@ -53,7 +54,7 @@ ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
     now=frozenset({"from", "to", "method", "address"}),
-    later=(_CONDITIONS | _LATER_CONDITIONS) - {"from", "to", "address"},
+    later=(_CONDITIONS | _LATER_CONDITIONS | _AHEAD_CONDITIONS) - {"from", "to", "address"},
     required=("from", "to", "method"),
     elsewhere=TERMS_ELSEWHERE,
 )

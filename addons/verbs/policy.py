@@ -27,6 +27,7 @@ from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
 from kernel.findings import Finding, Severity, Witness
 from kernel.match import Index
+from kernel.outlook import as_if
 from kernel.policy import Policy, Rule
 from kernel.question import STAND_IN, answer, facts_of
 from kernel.verdict import Action, Verdict
@@ -38,6 +39,7 @@ _TIER = "platform"
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_ahead = click.option("--ahead", is_flag=True, help="Also read what a later version enforces: ask, budgets, llm, ...")
 
 
 @click.group()
@@ -57,19 +59,25 @@ def policy() -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE)
 @click.option("--strict", is_flag=True, help="Exit 1 on a warning, too.")
 @click.option("--home", metavar="DIR", help="The home whose registered agents are known. Before $GOVERNOR_HOME.")
+@_ahead
 @_json
 @click.pass_context
-def check(ctx: click.Context, files: tuple[Path, ...], strict: bool, home: str | None, as_json: bool) -> None:
+def check(
+    ctx: click.Context, files: tuple[Path, ...], strict: bool, home: str | None, ahead: bool, as_json: bool
+) -> None:
     """Check policies: would each FILE load, do its assertions hold, and what is doubtful in it?
 
     Every finding has a code, a place and, where one helps, a hint and a request that shows it. A policy with an error
     does not load: a start is refused, and a reload keeps the policy that is in force.
 
+    A key that this version cannot enforce is an error. With --ahead it is read and analysed like the others, but such a
+    policy still does not load: it is written for the version to come.
+
     Exit status: 0 no error, 1 an error (with --strict also a warning), 2 a FILE that is not there.
     """
     started = time.perf_counter()
     known = _registered(home)
-    checked = [_checked(file, known) for file in files]
+    checked = [_checked(file, known, ahead=ahead) for file in files]
     findings = [finding for each in checked for finding in each.findings]
     ok = not any(finding.severity is Severity.ERROR for finding in findings)
     if as_json:
@@ -96,9 +104,9 @@ def _registered(home: str | None) -> frozenset[str]:
     return frozenset(agents_file.load(path).agents) if path.exists() else frozenset()
 
 
-def _checked(file: Path, known: frozenset[str]) -> _Checked:
+def _checked(file: Path, known: frozenset[str], *, ahead: bool) -> _Checked:
     try:
-        compiled = load_policy([file], known)
+        compiled = load_policy([file], known, ahead=ahead)
     except PolicyError as refused:
         return _Checked(None, refused.findings)
     return _Checked(compiled.policy, compiled.findings)
@@ -173,9 +181,10 @@ def _count(number: int, what: str) -> str:
 
 @policy.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE)
+@_ahead
 @_json
 @click.pass_context
-def test(ctx: click.Context, files: tuple[Path, ...], as_json: bool) -> None:
+def test(ctx: click.Context, files: tuple[Path, ...], ahead: bool, as_json: bool) -> None:
     """Try cases: requests written down in a FILE, each with the verdict that the policy must give.
 
     \b
@@ -189,13 +198,14 @@ def test(ctx: click.Context, files: tuple[Path, ...], as_json: bool) -> None:
         expect: allow
         rule: read-code             the rule that decides, where it matters
         code: ALLOW                 the same for the code
+        holds: [ask-models]         with --ahead: rules whose conditions nothing can judge yet, and this request fulfils
 
     The end lists the rules that no case met.
 
     Exit status: 0 every case passed, 1 one did not or the policy does not load, 2 a FILE that is not there.
     """
     try:
-        trials = [tried(file) for file in files]
+        trials = [tried(file, ahead=ahead) for file in files]
     except PolicyError as refused:
         _tell_findings(console(stderr=True), refused.findings)
         ctx.exit(1)
@@ -235,13 +245,16 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--agent", default="local", show_default=True, metavar="A", help="Who asks.")
 @click.option("--address", metavar="IP", help="What the host resolves to. Without it: some address of the internet.")
 @click.option("--body", metavar="STRING|@FILE", help="The body of the request. Only its size matters yet.")
+@_ahead
+@click.option("--holds", multiple=True, metavar="RULE",
+              help="With --ahead: the request fulfils what nothing can judge yet of this rule. May be repeated.")
 @_json
 @click.argument("method")
 @click.argument("url")
 @click.pass_context
 def explain(
     ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, body: str | None,
-    as_json: bool, method: str, url: str,
+    ahead: bool, holds: tuple[str, ...], as_json: bool, method: str, url: str,
 ) -> None:
     """Say what would happen to a request, which rules hold for it, and what would let it through.
 
@@ -252,10 +265,10 @@ def explain(
 
     Exit status: 0 granted, 1 refused, 2 a FILE, METHOD, URL or IP that cannot be meant.
     """
-    compiled = _asked_policy(file, home)
+    asked = as_if(_asked_policy(file, home, ahead=ahead).policy, holds)
     if not _METHOD.fullmatch(method):
         raise click.BadParameter(f"{method} is not a method", param_hint="METHOD")
-    explained = _explained(compiled.policy, agent, method.upper(), url, _address(address), _body_bytes(body))
+    explained = _explained(asked, agent, method.upper(), url, _address(address), _body_bytes(body))
     if as_json:
         print_json(_explanation(explained))
     else:
@@ -263,11 +276,11 @@ def explain(
     ctx.exit(0 if explained.judgement.verdict.lets_through else 1)
 
 
-def _asked_policy(file: Path | None, home: str | None) -> Compiled:
+def _asked_policy(file: Path | None, home: str | None, *, ahead: bool) -> Compiled:
     if file is None:
         own = Paths(home_folder(home)).policy
         file = own if own.exists() else shipped_policy("default")
-    return load_policy([file])
+    return load_policy([file], ahead=ahead)
 
 
 def _address(text: str | None) -> Address | None:

@@ -619,7 +619,7 @@ def test_this_version_judges_by_exactly_one_file(count):
 
 def test_every_code_in_the_sources_is_in_the_catalogue_and_the_other_way_round():
     sources = [
-        *Path(kernel.__file__).parent.glob("*.py"),
+        *Path(kernel.__file__).parent.rglob("*.py"),
         Path(kernel.__file__).parents[1] / "addons" / "yaml_nodes.py",
         Path(kernel.__file__).parents[1] / "addons" / "cases.py",
     ]
