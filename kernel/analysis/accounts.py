@@ -114,7 +114,8 @@ def _is_within(one: AgentPattern, over: AgentPattern) -> bool:
 
 
 def _rate(rate: RateLimit) -> Iterator[Finding]:
-    if rate.each is not None and rate.together is not None and rate.each.exceeds(rate.together):
+    each, together = rate.each, rate.together
+    if each is not None and together is not None and each.count * together.seconds > together.count * each.seconds:
         message = f"one agent may ask faster than all of them together in {rate.name}"
         yield Finding("W501", Severity.WARNING, rate.position, message, "the rate in each: is never reached")
 
