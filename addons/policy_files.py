@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -100,12 +101,26 @@ def public_suffixes() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
 
 
-def _table(name: str) -> tuple[str, ...]:
-    path = _SHIPPED / "data" / name
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A data table: where it comes from, of which date, and what it lists."""
+
+    source: str
+    date: str
+    entries: tuple[str, ...]
+
+
+def table(path: Path) -> Table:
+    """A table of data. Raises `PolicyError` where it is not of their form."""
     document = compose(read(path), str(path))
     reader = Reader(document.file)
     found = reader.mapping(document.root, _TABLE) or {}
+    source, date = (reader.text(found[key], key) or "" if key in found else "" for key in ("source", "date"))
     entries = tuple(word.text for word in reader.words(found["entries"], "entries")) if "entries" in found else ()
     if reader.findings:
         raise PolicyError(reader.findings)
-    return entries
+    return Table(source, date, entries)
+
+
+def _table(name: str) -> tuple[str, ...]:
+    return table(_SHIPPED / "data" / name).entries

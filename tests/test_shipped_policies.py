@@ -9,32 +9,76 @@ import pytest
 
 from addons.cases import tried
 from addons.policy_files import llm_hosts, load_policy, shipped_policy
+from kernel.errors import PolicyError
+from kernel.match import Index
+from kernel.question import answer, facts_of
+from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled
 
 FOLDER = shipped_policy("default").parent
-POLICIES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.endswith(".cases.yaml"))
+FOLDERS = (FOLDER, FOLDER / "needs", FOLDER / "ahead", FOLDER / "ahead" / "needs")
+POLICIES = sorted(
+    path for folder in FOLDERS for path in folder.glob("*.yaml") if not path.name.endswith(".cases.yaml"))
+AHEAD = [path for path in POLICIES if "ahead" in path.relative_to(FOLDER).parts]
 
 
 def _named(path: Path) -> str:
-    return path.stem
+    return str(path.relative_to(FOLDER).with_suffix(""))
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=_named)
 def test_a_shipped_policy_loads_without_a_finding(path):
-    assert load_policy([path]).findings == ()
+    assert load_policy([path], ahead=path in AHEAD).findings == ()
+
+
+@pytest.mark.parametrize("path", AHEAD, ids=_named)
+def test_a_policy_for_a_later_version_governs_nothing(path):
+    with pytest.raises(PolicyError) as refused:
+        load_policy([path])
+
+    assert "E180" in [finding.code for finding in refused.value.findings]
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=_named)
 def test_a_shipped_policy_answers_as_its_cases_say_and_they_meet_every_rule(path):
-    trial = tried(path.with_suffix(".cases.yaml"))
+    trial = tried(path.with_suffix(".cases.yaml"), ahead=path in AHEAD)
 
     assert [f"{each.case.name}: {each.verdict} {each.code}" for each in trial.outcomes if not each.ok] == []
     assert trial.uncovered == ()
 
 
+@pytest.mark.parametrize("path", POLICIES, ids=_named)
+def test_the_cases_of_a_shipped_policy_hold_something_that_passes_and_something_that_does_not(path):
+    answers = {outcome.verdict for outcome in tried(path.with_suffix(".cases.yaml"), ahead=path in AHEAD).outcomes}
+
+    assert "deny" in answers
+    assert answers & {"allow", "throttle"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_the_page_of_a_folder_lists_its_policies(folder):
+    page = (folder / "README.md").read_text()
+
+    for path in POLICIES:
+        if path.parent == folder:
+            assert f"`{path.stem}" in page, path.stem
+
+
+def test_nothing_above_a_megabyte_passes_where_a_limit_says_so():
+    index = Index(load_policy([FOLDER / "needs" / "03-no-large-uploads.yaml"]).policy)
+
+    for host, size, code in (
+        ("api.example.org", 10**6, Code.ALLOW),
+        ("api.example.org", 10**6 + 1, Code.BODY_TOO_LARGE),
+        ("artifacts.example.org", 10**6 + 1, Code.ALLOW),
+    ):
+        assert answer(index, facts_of("local", "POST", f"https://{host}/", size)).verdict.code is code
+
+
 def test_the_shipped_policies_are_the_ones_that_are_spoken_of():
-    assert {path.stem for path in POLICIES} >= {"default", "demo"}
+    assert {path.stem for path in POLICIES} >= {"default", "demo", "coding-agent", "research-browser", "ci-job",
+                                               "air-gapped", "llm-swarm"}
 
 
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)

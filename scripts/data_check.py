@@ -1,0 +1,128 @@
+"""Check the tables of policies/data: where they come from and of when, their order, and that every entry can be read.
+
+Prints one line for each problem. Exit status: 0 none, 1 some.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from ipaddress import ip_network
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from addons.policy_files import table  # noqa: E402
+from kernel.errors import KernelError  # noqa: E402
+from kernel.normal import host  # noqa: E402
+from kernel.pattern import host_matches, host_pattern  # noqa: E402
+from kernel.policy import HostPattern, HostReach  # noqa: E402
+from kernel.question import facts_of  # noqa: E402
+
+FOLDER = ROOT / "policies" / "data"
+_CALL = re.compile(r"(?:GET|HEAD|POST) https://\S+")
+
+
+def host_problems(entries: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of host patterns: unsorted, unreadable, or named by another pattern already."""
+    if list(entries) != sorted(entries, key=lambda entry: (entry.lstrip("."), entry)):
+        yield "the hosts are not sorted by name"
+    patterns = []
+    for entry in entries:
+        try:
+            patterns.append(host_pattern(entry))
+        except KernelError as refused:
+            yield f"{entry}: {refused}"
+    for pattern in patterns:
+        wider = [other for other in patterns if other is not pattern and _covers(other, pattern)]
+        if wider:
+            yield f"{pattern.name} is covered by the entry for {wider[0].name}"
+
+
+def _covers(wide: HostPattern, narrow: HostPattern) -> bool:
+    if not host_matches(wide, host(narrow.name)):
+        return False
+    return wide.reach is not HostReach.EXACT or narrow.reach is HostReach.EXACT
+
+
+def address_problems(entries: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of addresses and ranges."""
+    for entry in entries:
+        try:
+            ip_network(entry)
+        except ValueError as fault:
+            yield f"{entry}: {fault}"
+
+
+def call_problems(entries: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of calls."""
+    if list(entries) != sorted(entries, key=lambda entry: entry.partition("//")[2]):
+        yield "the calls are not sorted by host and path"
+    for entry in entries:
+        if not _CALL.fullmatch(entry):
+            yield f"{entry}: not a method and an https URL"
+            continue
+        method, url = entry.split(" ")
+        try:
+            facts_of("local", method, url)
+        except KernelError as refused:
+            yield f"{entry}: {refused}"
+
+
+KINDS: dict[str, Callable[[tuple[str, ...]], Iterator[str]]] = {
+    "exfiltration-hosts.yaml": host_problems,
+    "llm-endpoints.yaml": call_problems,
+    "llm-hosts.yaml": host_problems,
+    "metadata-ranges.yaml": address_problems,
+    "secret-path-hosts.yaml": host_problems,
+}
+
+
+def table_problems(path: Path, today: date) -> Iterator[str]:
+    """What is wrong with one table. Its kind is told by its name."""
+    if path.name not in KINDS:
+        yield "a table that is not known here"
+        return
+    try:
+        found = table(path)
+    except KernelError as refused:
+        yield str(refused)
+        return
+    yield from _origin_problems(found.source, found.date, today)
+    if len(set(found.entries)) < len(found.entries):
+        yield "an entry stands twice"
+    yield from KINDS[path.name](found.entries)
+
+
+def _origin_problems(source: str, written: str, today: date) -> Iterator[str]:
+    if len(source) < len("a name"):
+        yield "the source says nothing"
+    try:
+        when = date.fromisoformat(written)
+    except ValueError:
+        yield f"{written} is not a date"
+        return
+    if when > today:
+        yield f"{written} lies in the future"
+
+
+def problems(folder: Path, today: date) -> list[str]:
+    """Everything that is wrong with the tables of a folder."""
+    tables = sorted(folder.glob("*.yaml"))
+    found = [f"{path.name}: {problem}" for path in tables for problem in table_problems(path, today)]
+    missing = KINDS.keys() - {path.name for path in tables}
+    return [*found, *(f"{name}: is not there" for name in sorted(missing))]
+
+
+def main() -> int:
+    """Check the tables of this checkout."""
+    found = problems(FOLDER, datetime.now(UTC).date())
+    print("\n".join(found) or f"{len(KINDS)} tables are in order")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
