@@ -40,6 +40,10 @@ class AnswerHooks:
             self._outcomes.refused(flow, Code.UPGRADE_REFUSED)
             flow.kill()
             return
+        stopped = self._outcomes.stopped(flow)
+        if stopped is not None:
+            self._refuse_answer(handler, flow, opened, stopped)
+            return
         too_large = self._outcomes.too_large(flow)
         if too_large is not None:
             reason = f"the answer is larger than {too_large.most} bytes"
@@ -106,18 +110,18 @@ class AnswerHooks:
         if connection is not None:
             connection.since = monotonic()
 
-    def is_too_large(self, flow: http.HTTPFlow) -> bool:
-        """True when a body that passes while it comes has gone over its cap."""
+    def is_stopped(self, flow: http.HTTPFlow) -> bool:
+        """True when a body that passes while it comes must not go on: it is too large, or its hours are over."""
         opened = self._outcomes.opened(flow)
-        return opened is not None and opened.streams and opened.passed is not None
+        return opened is not None and opened.streams and self._outcomes.stopped(flow) is not None
 
     def ending_of(self, flow: http.HTTPFlow) -> Ending | None:
-        """How an answer ends that has begun, once it or its request's body has gone over its cap; None: it goes on."""
-        opened = self._outcomes.opened(flow)
-        if opened is None or opened.passed is None or flow.response is None:
+        """How an answer ends that has begun, once something of the flow must not go on; None: it does."""
+        opened, verdict = self._outcomes.opened(flow), self._outcomes.stopped(flow)
+        if opened is None or verdict is None or flow.response is None:
             return None
-        self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
-        refused = self._replies.cut_short(flow, opened, f"{opened.larger} is larger than {opened.passed.most} bytes")
+        self._outcomes.refused(flow, verdict.code)
+        refused = self._replies.told(flow, opened, verdict)
         if ending_words.takes_events(flow.response):
             return Ending(ending_words.sse(refused, self._judge.is_llm_host(flow.request.host)))
         if refusal.speaks_grpc(flow.request):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
 from addons.policy_files import load_policy, read
+from addons.request_fields import readable
 from addons.yaml_nodes import compose
-from kernel.document import Keys, Node, Reader, quote
+from kernel import times
+from kernel.document import Keys, Node, Reader, Scalar, quote
 from kernel.errors import NonCanonical, PolicyError
 from kernel.facts import Address, RequestFacts
+from kernel.fields import Headers
 from kernel.match import Index
 from kernel.outlook import as_if
 from kernel.question import answer, facts_of
@@ -20,8 +24,9 @@ from kernel.verdict import Action, Code
 _FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
 _CASE = Keys(
     "a case",
-    now=frozenset({"name", "agent", "method", "url", "address", "body", "expect", "rule", "code"}),
-    later=frozenset({"at", "headers", "content-type"}),
+    now=frozenset({
+        "name", "agent", "method", "url", "address", "at", "headers", "content-type", "body", "expect", "rule", "code",
+    }),
     ahead=frozenset({"holds"}),
     required=("name", "method", "url", "expect"),
 )
@@ -59,6 +64,20 @@ class Outcome:
     def ok(self) -> bool:
         wanted = self.case
         return (self.verdict == wanted.expect and wanted.rule in (None, self.rule) and wanted.code in (None, self.code))
+
+    @property
+    def wanted(self) -> str:
+        """What the case asks for, in words."""
+        return _in_words(self.case.expect, self.case.rule, self.case.code)
+
+    @property
+    def got(self) -> str:
+        """What came of it, in the same words."""
+        return _in_words(self.verdict, self.rule, self.code)
+
+
+def _in_words(verdict: str, rule: str | None, code: str | None) -> str:
+    return ", ".join(filter(None, [verdict, rule and f"rule {rule}", code]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +127,7 @@ def _case(reader: Reader, node: Node) -> Case | None:
     if found is None:
         return None
     holds = frozenset(word.text for word in reader.words(found.pop("holds"), "holds")) if "holds" in found else None
-    texts = {key: reader.text(value, key) for key, value in found.items()}
+    texts = {key: reader.text(value, key) for key, value in found.items() if key != "headers"}
     _check_expect(reader, found, texts.get("expect"))
     if "code" in found and texts["code"] not in {code.value for code in Code}:
         reader.error("E102", found["code"], f"{quote(texts['code'] or '')} is no code of a verdict")
@@ -131,11 +150,23 @@ def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None])
     method, url = texts.get("method"), texts.get("url")
     if method is None or url is None:
         return None
+    headers = _headers(reader, found, texts)
+    at, body = found.get("at"), (texts.get("body") or "").encode()
+    moment = reader.parsed("E212", at, times.moment) if isinstance(at, Scalar) and at.text else None
     try:
-        return facts_of(texts.get("agent") or "local", method, url, len((texts.get("body") or "").encode()))
+        return facts_of(texts.get("agent") or "local", method, url, len(body), headers, readable(body, headers),
+                        at=moment or int(time.time()))
     except NonCanonical as refused:
         reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
         return None
+
+
+def _headers(reader: Reader, found: dict[str, Node], texts: dict[str, str | None]) -> Headers:
+    said = reader.entries(found["headers"], "headers") if "headers" in found else []
+    named = [(name.text, reader.text(value, f"header {quote(name.text)}") or "") for name, value in said]
+    kind = texts.get("content-type")
+    return tuple((name.lower().encode(), value.encode()) for name, value in
+                 (*named, *([("content-type", kind)] if kind else [])))
 
 
 def _address(reader: Reader, node: Node) -> Address | None:

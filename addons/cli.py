@@ -21,7 +21,7 @@ VERBS = {
     "reload": ("control", "Take the changed policy into force without a restart."),
     "status": ("control", "Say whether the running Governor is ready, and what it enforces."),
     "script": ("service", "Print the path of the script for `mitmdump -s`."),
-    "policy": ("policy", "Check, test and explain policies."),
+    "policy": ("policy", "Check, test, explain and compare policies."),
     "audit": ("audit", "Verify and read the signed log."),
     "agents": ("agents", "Give, rotate and take back the tokens of agents."),
 }

@@ -13,7 +13,8 @@ from functools import wraps
 from typing import Any
 
 from mitmproxy import http
-from mitmproxy.proxy.events import Event
+from mitmproxy.proxy.commands import RequestWakeup
+from mitmproxy.proxy.events import Event, Wakeup
 from mitmproxy.proxy.layer import CommandGenerator
 from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
@@ -35,29 +36,69 @@ class Ending:
 
 
 type EndingOf = Callable[[http.HTTPFlow], Ending | None]
+type WaitsOf = Callable[[http.HTTPFlow], float | None]
 
 _ending_of: EndingOf | None = None
+_waits_of: WaitsOf | None = None
 
 
-def install(ending_of: EndingOf) -> None:
-    """After each piece of an answer, end it where `ending_of(flow)` says how. Installing again replaces it."""
-    global _ending_of
-    _ending_of = ending_of
+def install(ending_of: EndingOf, waits_of: WaitsOf) -> None:
+    """After each piece of an answer, end it where `ending_of(flow)` says how. Installing again replaces it.
+
+    That is also asked each time when `waits_of(flow)` seconds have passed, though nothing comes.
+    """
+    global _ending_of, _waits_of
+    _ending_of, _waits_of = ending_of, waits_of
     if not hasattr(HttpStream.state_stream_response_body, "ungoverned"):
         HttpStream.state_stream_response_body = _around(  # type: ignore[method-assign]
             HttpStream.state_stream_response_body)
+        HttpStream.start_response_stream = _begun(HttpStream.start_response_stream)  # type: ignore[method-assign]
+        HttpStream._handle_event = _woken(HttpStream._handle_event)  # type: ignore[method-assign]
 
 
 def _around(original: Any) -> Any:
     @wraps(original)
     def state_stream_response_body(self: HttpStream, event: Event) -> CommandGenerator[None]:
         yield from original(self, event)
-        ending = _ending_of(self.flow) if _ending_of is not None else None
-        if ending is not None and self.server_state == self.state_stream_response_body:
-            yield from end(self, ending)
+        yield from _end_where_due(self)
 
     state_stream_response_body.ungoverned = original  # type: ignore[attr-defined]
     return state_stream_response_body
+
+
+def _begun(original: Any) -> Any:
+    @wraps(original)
+    def start_response_stream(self: HttpStream) -> CommandGenerator[None]:
+        yield from original(self)
+        yield from _wait(self)
+
+    start_response_stream.ungoverned = original  # type: ignore[attr-defined]
+    return start_response_stream
+
+
+def _woken(original: Any) -> Any:
+    @wraps(original)
+    def _handle_event(self: HttpStream, event: Event) -> CommandGenerator[None]:
+        if not isinstance(event, Wakeup):
+            yield from original(self, event)
+        elif self.server_state == self.state_stream_response_body:
+            yield from _end_where_due(self)
+            yield from _wait(self)
+
+    _handle_event.ungoverned = original  # type: ignore[attr-defined]
+    return _handle_event
+
+
+def _end_where_due(stream: HttpStream) -> CommandGenerator[None]:
+    ending = _ending_of(stream.flow) if _ending_of is not None else None
+    if ending is not None and stream.server_state == stream.state_stream_response_body:
+        yield from end(stream, ending)
+
+
+def _wait(stream: HttpStream) -> CommandGenerator[None]:
+    seconds = _waits_of(stream.flow) if _waits_of is not None else None
+    if seconds is not None:
+        yield RequestWakeup(seconds)
 
 
 def ending(flow: http.HTTPFlow) -> Ending:

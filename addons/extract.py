@@ -61,8 +61,8 @@ def method_of(request: http.Request) -> str:
     return written.decode("ascii").upper() if _METHOD.fullmatch(written) else ""
 
 
-def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int) -> Extracted:
-    """Read the request exactly as it would be sent, with a body of this size.
+def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int, at: int = 0) -> Extracted:
+    """Read the request exactly as it would be sent, with a body of this size, at this second since 1970.
 
     Raises `NonCanonical` with the code of the first disagreement.
     """
@@ -82,7 +82,7 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int)
     path, query = normal.target(data.path.decode("ascii", "surrogateescape"))
     method = data.method.decode("ascii").upper()
     _check_framing(headers.framing, body_bytes)
-    facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type)
+    facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type, at=at)
     return Extracted(facts, headers.overrides or bool(body_bytes and method in BODYLESS))
 
 

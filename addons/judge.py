@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 
 from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
@@ -25,11 +25,15 @@ from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
 from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
+from addons.request_fields import STREAMED, readable
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
+from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import Judgement, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
+from kernel.fields import MOST_BODY_BYTES, Fields
+from kernel.match import Index
 from kernel.measures import DEFAULT, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Verdict
 
@@ -66,6 +70,20 @@ class Judged:
     sent: tuple[object, ...] | None = None
     """The request as it was read for this verdict: another one may not be sent under it."""
     open_ended: bool = False
+    asked: tuple[Index, RequestFacts] | None = None
+    """What was asked of which policy, where that may say another thing at another time."""
+
+    @property
+    def until(self) -> int | None:
+        """When the verdict must be asked for again, in seconds since 1970; None where it stands for good."""
+        return self.judgement.until if self.judgement and self.asked else None
+
+    def later(self, at: int) -> Judgement | None:
+        """What the same policy says of the same request at another second; None where that hangs on no time."""
+        if self.until is None or self.asked is None:
+            return None
+        index, facts = self.asked
+        return address_stage(index, replace(facts, at=at), self.addresses, frozenset())
 
     @property
     def measures(self) -> Measures:
@@ -86,10 +104,11 @@ class Judge:
 
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
-                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror) -> None:
+                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror,
+                 clock: Callable[[], float] = time) -> None:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
-        self._bodies, self._in_flight, self._mirror = bodies, in_flight, mirror
+        self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -149,20 +168,21 @@ class Judge:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
             return await self._written("request", governed, connection, flow, judged, started)
         try:
-            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0).facts
+            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0,
+                            int(self._clock())).facts
         except NonCanonical as error:
             judged = _non_canonical(error, agent, flow, connection)
             return await self._written("request", governed, connection, flow, judged, started)
         own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
         if self._mirror.is_own(facts.host):
             return None
-        known = expected(governed.index, facts, own)
+        known = expected(governed.index, _with_fields(governed, flow, facts, UNREAD), own)
         if known.refused is not None:
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
             return await self._written("request", governed, connection, flow, judged, started)
         # Whether such a method brings a body at all is a part of its verdict.
         if known.may_stream and facts.method not in BODYLESS:
-            judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0)
+            judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0, STREAMED)
             if judged.verdict.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)
                 return await self._concluded(governed, connection, flow, judged, started)
@@ -190,8 +210,13 @@ class Judge:
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:
-            judged = await self._judged(handler, connection, flow, governed, agent, self._bodies.size(flow))
+            body = self._body(flow) if governed.index.needs_body else UNREADABLE
+            judged = await self._judged(handler, connection, flow, governed, agent, self._bodies.size(flow), body)
         return await self._concluded(governed, connection, flow, judged, started)
+
+    def _body(self, flow: http.HTTPFlow) -> bytes | Gap:
+        """The body that would be sent, as its fields are read."""
+        return readable(self._bodies.content(flow, MOST_BODY_BYTES), flow.request.data.headers.fields)
 
     async def _concluded(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
                          started: float) -> Judged:
@@ -223,9 +248,9 @@ class Judge:
         return await self._written("request", governed, connection, flow, edited, started)
 
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
-                      governed: Governed, agent: Agent, body_bytes: int) -> Judged:
+                      governed: Governed, agent: Agent, body_bytes: int, body: bytes | Gap) -> Judged:
         try:
-            found = extract(flow, agent, connection.tunnel is not None, body_bytes)
+            found = extract(flow, agent, connection.tunnel is not None, body_bytes, int(self._clock()))
         except NonCanonical as error:
             return _non_canonical(error, agent, flow, connection)
         facts = found.facts
@@ -234,7 +259,8 @@ class Judge:
             return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
-        judgement = name_stage(governed.index, facts)
+        asked = _with_fields(governed, flow, facts, body)
+        judgement = name_stage(governed.index, asked)
         overridden = found.overrides and governed.constrains_method_or_path
         if judgement is None and overridden and facts.host.address is None:
             # No address would let it through, so the name is not asked.
@@ -246,9 +272,10 @@ class Judge:
             except ResolveFailed:
                 verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
-            judgement = address_stage(governed.index, facts, addresses, self._own(facts.port, addresses))
+            judgement = address_stage(governed.index, asked, addresses, self._own(facts.port, addresses))
         verdict = _OVERRIDE if overridden and judgement.verdict.lets_through else judgement.verdict
-        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent)
+        return Judged(verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses, sent=sent,
+                      asked=(governed.index, asked) if governed.index.timed else None)
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
                          facts: RequestFacts) -> tuple[Address, ...]:
@@ -271,22 +298,34 @@ class Judge:
         verdict, agent = judged.verdict, judged.agent
         self._metrics.step()
         source = agent.id if agent else connection.peer
+        quiet = verdict.rule is not None and not verdict.lets_through and verdict.rule in governed.index.quiet
+        if quiet:
+            # What is expected does not use up the turns of what is not.
+            source = f"{source} quiet"
         if not verdict.lets_through and self._rate.exceeded(source, verdict.code):
             self._metrics.rate_limited()
             await self._wait(connection, source)
             return replace(judged, verdict=_TOO_MANY)
+        if quiet and self._rate.is_repeated(source, str(verdict.rule)):
+            self._rate.count(source, verdict.code)
+            self._count(stage, judged, started)
+            return judged
         fields = _decision(stage, flow, governed, judged)
         number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
         try:
-            if stage == "request":
-                self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
-                                       perf_counter() - started)
+            self._count(stage, judged, started)
             await durable
         except BaseException as fault:
             if stage == "request" and verdict.lets_through:
                 self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
+
+    def _count(self, stage: str, judged: Judged, started: float) -> None:
+        verdict, agent = judged.verdict, judged.agent
+        if stage == "request":
+            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                   perf_counter() - started)
 
     def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
         """The entry may yet be written: then what it allows must not stand open, for it is refused."""
@@ -421,6 +460,13 @@ def _host_or_none(flow: http.HTTPFlow) -> Host | None:
         return connect_target(flow.request)[0]
     except NonCanonical:
         return None
+
+
+def _with_fields(governed: Governed, flow: http.HTTPFlow, facts: RequestFacts, body: bytes | Gap) -> RequestFacts:
+    """The facts with what rules can compare, where some rule does. What is kept of a request is without them."""
+    if not governed.index.needs_fields:
+        return facts
+    return replace(facts, fields=Fields(facts.query, flow.request.data.headers.fields, body))
 
 
 def _settle(request: http.Request, facts: RequestFacts) -> None:

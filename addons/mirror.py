@@ -20,6 +20,7 @@ from mitmproxy import http
 from addons.governed import Governed
 from addons.media_types import prefers_json
 from addons.refusal import Refused
+from kernel.comparison import UNREAD
 from kernel.decide import name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import Host, RequestFacts
@@ -120,15 +121,19 @@ class Mirror:
         method, url = asked
         governed = self._governed()
         try:
-            question = facts_of(facts.agent.id, method, url)
+            question = facts_of(facts.agent.id, method, url, headers=UNREAD, body=UNREAD, at=facts.at)
         except NonCanonical as error:
             verdict = Verdict(Action.DENY, error.code, reason=error.problem)
             return _told(_verdict(verdict, method, "", governed.policy.contact))
         if self.is_own(question.host):
             return _told(_verdict(ITSELF, method, NAME, None))
         verdict = answer(governed.index, question).verdict
-        by_address = question.host.address is None and name_stage(governed.index, question) is None
-        return _told(_verdict(verdict, method, question.host.name, governed.policy.contact, by_address))
+        assumed = []
+        if question.host.address is None and name_stage(governed.index, question) is None:
+            assumed.append("the name has a public address")
+        if governed.index.needs_fields and verdict.lets_through:
+            assumed.append("headers and body are as the rules want them")
+        return _told(_verdict(verdict, method, question.host.name, governed.policy.contact, " and ".join(assumed)))
 
 
 def _question(query: str) -> tuple[str, str] | None:
@@ -145,10 +150,10 @@ def _question(query: str) -> tuple[str, str] | None:
     return (method, asked["url"]) if _METHOD.fullmatch(method) else None
 
 
-def _verdict(verdict: Verdict, method: str, host: str, contact: str | None, by_address: bool = False) -> dict[str, Any]:
+def _verdict(verdict: Verdict, method: str, host: str, contact: str | None, assumed: str = "") -> dict[str, Any]:
     """What a refusal would tell, no more: where a request passes, no rule is named."""
     told: dict[str, Any] = {"verdict": verdict.action, "code": verdict.code, "rule": None, "detail": None,
-                            "next_step": None, "assumed": "the name has a public address" if by_address else None}
+                            "next_step": None, "assumed": assumed or None}
     if not verdict.lets_through:
         refused = Refused(verdict, method, host, None, None, None, contact)
         told |= {"rule": verdict.rule, "detail": refused.detail, "next_step": refused.next_step}

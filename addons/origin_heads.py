@@ -2,14 +2,18 @@
 
 mitmproxy takes an informational answer (RFC 9110 section 15.2) for the answer itself and drops the real one as unasked
 for: the client waits for ever, or takes the answer to its next request for the one to this. They are dropped here, as
-mitmproxy drops those of HTTP/2. Of a head that never ends mitmproxy keeps every byte.
+mitmproxy drops those of HTTP/2. Of a head that never ends mitmproxy keeps every byte, and it passes on a bare CR, at
+which some clients end a line and then the head: it becomes a space (RFC 9112 section 2.2), and so does the break of a
+folded line (section 5.2).
 """
 
 from __future__ import annotations
 
+import re
 from functools import wraps
 from typing import Any
 
+from mitmproxy.http import ResponseData
 from mitmproxy.proxy import commands
 from mitmproxy.proxy.events import ConnectionEvent, DataReceived
 from mitmproxy.proxy.layer import CommandGenerator
@@ -20,6 +24,7 @@ from mitmproxy.proxy.layers.http._http1 import Http1Client
 MOST_BYTES = 256 * 1024
 # The protocol changes after it: this one is an answer.
 _SWITCHING_PROTOCOLS = 101
+_BREAK = re.compile(rb"[\r\n\0][\r\n\0 \t]*")
 
 
 def install() -> None:
@@ -33,8 +38,11 @@ def _around(original: Any) -> Any:
     def read_headers(self: Http1Client, event: ConnectionEvent) -> CommandGenerator[None]:
         while True:
             for command in original(self, event):
-                if _is_informational(command):
+                head = _head_in(command)
+                if head is not None and _is_informational(head):
                     break
+                if head is not None:
+                    _join_lines(head)
                 yield command
             else:
                 break
@@ -48,8 +56,19 @@ def _around(original: Any) -> Any:
     return read_headers
 
 
-def _is_informational(command: Any) -> bool:
-    if not isinstance(command, ReceiveHttp) or not isinstance(command.event, ResponseHeaders):
-        return False
-    status = command.event.response.status_code
-    return 100 <= status < 200 and status != _SWITCHING_PROTOCOLS
+def _head_in(command: Any) -> ResponseData | None:
+    if isinstance(command, ReceiveHttp) and isinstance(command.event, ResponseHeaders):
+        return command.event.response.data
+    return None
+
+
+def _is_informational(head: ResponseData) -> bool:
+    return 100 <= head.status_code < 200 and head.status_code != _SWITCHING_PROTOCOLS
+
+
+def _join_lines(head: ResponseData) -> None:
+    """Leave no character in the head at which a reader could end a line of it."""
+    fields = head.headers.fields
+    if _BREAK.search(b"".join([head.reason, *[part for field in fields for part in field]])):
+        head.reason = _BREAK.sub(b" ", head.reason)
+        head.headers.fields = tuple((_BREAK.sub(b" ", name), _BREAK.sub(b" ", value)) for name, value in fields)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from time import monotonic
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic, time
 
 from mitmproxy import http
 
@@ -16,12 +17,13 @@ from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry
 from kernel.measures import Cap, Measures, WebSocketMeasures
-from kernel.verdict import Code
+from kernel.verdict import Action, Code, Verdict
 
 # A body whose end is known and near is handed over whole, so that mitmweb can show it; all others pass as they come.
 _WHOLE_BYTES = 64 * 1024
 # What stands for the code of a WebSocket that ended without a close (RFC 6455, 7.1.5).
 _NO_CLOSE = 1006
+_LONGEST_WAIT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class OpenFlow:
     """A flow that may be on its way. `decision` is its entry as LANE/SEQ.
 
     `streams` says that its body passes while it comes. `passed` is the cap over which its request or its answer has
-    gone: it goes no further.
+    gone, `over` says that the hours of what granted it are: it goes no further.
     """
 
     flow: http.HTTPFlow
@@ -42,6 +44,7 @@ class OpenFlow:
     bytes_down: int = 0
     status: int | None = None
     passed: Cap | None = None
+    over: Verdict | None = None
 
     @property
     def agent(self) -> str:
@@ -52,10 +55,34 @@ class OpenFlow:
     def measures(self) -> Measures:
         return self.judged.measures
 
-    @property
-    def larger(self) -> str:
-        """What it is that has gone over its cap."""
-        return "its body" if self.streams and self.passed is self.measures.max_request else "the answer"
+    def stopped(self, now: float) -> Verdict | None:
+        """Why the flow goes no further; None while it may."""
+        if self.passed is not None:
+            what = "its body" if self.streams and self.passed is self.measures.max_request else "the answer"
+            reason = f"{what} is larger than {self.passed.most} bytes"
+            return Verdict(Action.DENY, Code.BODY_TOO_LARGE, self.passed.by, reason)
+        until = self.judged.until
+        if self.over is None and until is not None and now >= until:
+            self._ask_again(int(now))
+        return self.over
+
+    def _ask_again(self, at: int) -> None:
+        later = self.judged.later(at)
+        if later is None:
+            return
+        if later.verdict.lets_through:
+            # It is measured on as it was when it began.
+            judgement = replace(later, measures=self.measures)
+            self.judged = replace(self.judged, judgement=judgement)
+        else:
+            reason = "the hours in which it was granted are over"
+            self.over = Verdict(Action.DENY, Code.OUT_OF_HOURS, later.verdict.rule, reason)
+
+    def waits(self, now: float) -> float | None:
+        """How long until it must be asked again whether the flow may go on; None where that need not be."""
+        until = self.judged.until
+        # Not longer at once: the clock may be put, or the machine asleep.
+        return None if until is None or self.over is not None else min(max(until - now, 0.0), _LONGEST_WAIT_SECONDS)
 
     def upload(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
@@ -107,8 +134,9 @@ class WebSocketWatch:
 class Outcomes:
     """The open flows of this process."""
 
-    def __init__(self, lane: Lane, metrics: Metrics, in_flight: InFlight) -> None:
-        self._lane, self._metrics, self._in_flight = lane, metrics, in_flight
+    def __init__(self, lane: Lane, metrics: Metrics, in_flight: InFlight,
+                 clock: Callable[[], float] = time) -> None:
+        self._lane, self._metrics, self._in_flight, self._clock = lane, metrics, in_flight, clock
         self._open: dict[str, OpenFlow] = {}
 
     def __len__(self) -> int:
@@ -124,6 +152,8 @@ class Outcomes:
         opened = self._open[flow.id] = OpenFlow(
             flow, judged, decision, connection, body_bytes, monotonic(), streams)
         connection.open_flows.add(flow.id)
+        if judged.websocket is not None and judged.until is not None:
+            self._watch_hours(opened)
         if connection.gone:
             # Its layer may have crashed meanwhile, and nobody would tell of this flow's end.
             self._end(flow.id, "aborted")
@@ -137,6 +167,16 @@ class Outcomes:
         """The flows of this client whose origin is not connected yet, each with what was judged of it."""
         opened = [self._open[flow_id] for flow_id in connection.open_flows]
         return [(each.flow, each.judged.sent) for each in opened if each.flow.server_conn.timestamp_start is None]
+
+    def stopped(self, flow: http.HTTPFlow) -> Verdict | None:
+        """Why a flow that was let through goes no further; None while it may."""
+        opened = self._open.get(flow.id)
+        return None if opened is None else opened.stopped(self._clock())
+
+    def waits(self, flow: http.HTTPFlow) -> float | None:
+        """After how many seconds `stopped` must be asked again, though nothing comes of the flow; None: never."""
+        opened = self._open.get(flow.id)
+        return None if opened is None else opened.waits(self._clock())
 
     def too_large(self, flow: http.HTTPFlow) -> Cap | None:
         """The cap over which the answer says that it will go."""
@@ -169,7 +209,20 @@ class Outcomes:
         """What the flow's WebSocket asks and tells, None where the flow is not on its way to be one."""
         opened = self._open.get(flow.id)
         limits = opened.judged.websocket if opened is not None else None
-        return None if opened is None or limits is None else WebSocketWatch(self, opened, limits)
+        if opened is None or limits is None:
+            return None
+        return WebSocketWatch(self, opened, limits)
+
+    def _watch_hours(self, opened: OpenFlow) -> None:
+        """End a WebSocket when the hours are over in which it was granted, whether anything passes in it or not."""
+        if opened.flow.id not in self._open:
+            return
+        if opened.stopped(self._clock()) is not None:
+            websocket_layer.close(opened.flow, Code.OUT_OF_HOURS)
+            return
+        seconds = opened.waits(self._clock())
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, self._watch_hours, opened)
 
     def websocket_refused(self, flow: http.HTTPFlow, code: Code) -> None:
         """Governor ends the flow's WebSocket."""

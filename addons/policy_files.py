@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ from pathlib import Path
 from blake3 import blake3
 
 from addons.errors import GovernorError
+from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
 from kernel.analysis.ahead import ahead_findings
+from kernel.analysis.review import Tables
 from kernel.analysis.startup import Call
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.pattern import host_pattern
+from kernel.suffix import Suffixes
+from kernel.whole_secrets import whole_secrets
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "policies"
 _TABLE = Keys("a data table", now=frozenset({"source", "date", "entries"}), required=("source", "date", "entries"))
@@ -35,12 +41,19 @@ def load_policy(
 
     With `ahead` keys without effect yet are read and analysed, too. What comes of that is never given to an enforcer.
     """
-    contents = [read(path) for path in paths]
-    digest = blake3(b"".join(contents)).hexdigest()
+    return read_policy([(str(path), read(path)) for path in paths], known_agents, ahead=ahead)
+
+
+def read_policy(
+    sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset(), *, ahead: bool = False
+) -> Compiled:
+    """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding."""
+    _refuse_secrets(sources)
+    digest = blake3(b"".join(data for _, data in sources)).hexdigest()
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
-        documents = [compose(data, str(path)) for path, data in zip(paths, contents, strict=True)]
-        compiled = compile_policy(documents, ranges, digest, known_agents, ahead=ahead)
+        documents = [compose(data, name) for name, data in sources]
+        compiled = compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()), ahead=ahead)
     return _looked_over(compiled, known_agents) if ahead else compiled
 
 
@@ -49,6 +62,23 @@ def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)
+
+
+def _refuse_secrets(sources: Sequence[tuple[str, bytes]]) -> None:
+    """Before anything else: other findings quote what they are about."""
+    found = [finding for name, data in sources for finding in whole_secrets(data.decode("utf-8", "replace"), name)]
+    if found:
+        raise PolicyError(found)
+
+
+def is_policy(name: str) -> bool:
+    """True when a file in a folder of policies is one, by its name: YAML, and no cases."""
+    return name.endswith((".yaml", ".yml")) and not name.startswith(".") and not is_cases(name)
+
+
+def is_cases(name: str) -> bool:
+    """True when a file is one of cases, by its name."""
+    return name.endswith((".cases.yaml", ".cases.yml")) and not name.startswith(".")
 
 
 @contextmanager
@@ -101,6 +131,12 @@ def public_suffixes() -> tuple[str, ...]:
     return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
 
 
+@cache
+def known_of_the_world() -> Tables:
+    """What the review of a policy knows of names."""
+    return Tables(tuple(map(host_pattern, _table("exfiltration-hosts.yaml"))), Suffixes(public_suffixes()))
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A data table: where it comes from, of which date, and what it lists."""
@@ -108,6 +144,10 @@ class Table:
     source: str
     date: str
     entries: tuple[str, ...]
+
+
+def _table(name: str) -> tuple[str, ...]:
+    return table(_SHIPPED / "data" / name).entries
 
 
 def table(path: Path) -> Table:
@@ -120,7 +160,3 @@ def table(path: Path) -> Table:
     if reader.findings:
         raise PolicyError(reader.findings)
     return Table(source, date, entries)
-
-
-def _table(name: str) -> tuple[str, ...]:
-    return table(_SHIPPED / "data" / name).entries

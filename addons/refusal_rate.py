@@ -16,6 +16,7 @@ MOST_WAIT_SECONDS = 2.0
 # Behind its answer a client is not read from for so much longer. Meanwhile nobody would see it leave.
 MOST_PAUSE_SECONDS = 5.0
 _REMEMBERED = 10_000
+_HOUR_SECONDS = 3600
 
 
 @dataclass(slots=True)
@@ -39,6 +40,8 @@ class RefusalRate:
         self._clock, self._monotonic = clock, monotonic
         self._seconds: dict[str, _Second] = {}
         self._uncounted: dict[str, Uncounted] = {}
+        # When a refusal of a quiet rule was last written down, by source and rule.
+        self._written: dict[tuple[str, str], float] = {}
         # When the last answer is due that a source over its rate waits for.
         self._due: dict[str, float] = {}
 
@@ -60,6 +63,17 @@ class RefusalRate:
         """True while this second's refusals of the source are more than are written."""
         second = self._seconds.get(source)
         return second is not None and second.refused > PER_SECOND and second.number == int(self._clock())
+
+    def is_repeated(self, source: str, rule: str) -> bool:
+        """True where this rule has refused this source within the hour, as what is written once an hour asks."""
+        now, key = self._clock(), (source, rule)
+        written = self._written.get(key)
+        if written is not None and written <= now < written + _HOUR_SECONDS:
+            return True
+        if len(self._written) >= _REMEMBERED:
+            self._written.clear()
+        self._written[key] = now
+        return False
 
     def count(self, source: str, code: str) -> None:
         """Have one refusal stand in the next count, and nowhere else."""

@@ -15,7 +15,7 @@ from addons.holds import answerable
 from addons.judge import Judge, Judged
 from addons.outcomes import OpenFlow, Outcomes
 from addons.sweeps import LINGER_SECONDS
-from kernel.verdict import Action, Code, Verdict
+from kernel.verdict import Action, Verdict
 
 _MARKS = {Action.ALLOW: ":white_check_mark:", Action.DENY: ":red_circle:", Action.THROTTLE: ":hourglass:",
           Action.ASK: ":question:", Action.HALT: ":black_circle:"}
@@ -52,11 +52,6 @@ class Replies:
         """What is told of a flow that was let through and does not go on."""
         return refusal.Refused(verdict, method_of(flow.request), flow.request.host, opened.agent, flow.id,
                                opened.decision, self._judge.contact)
-
-    def cut_short(self, flow: http.HTTPFlow, opened: OpenFlow, why: str) -> refusal.Refused:
-        """What is told of a flow that was let through and went over its cap."""
-        cap = opened.passed
-        return self.told(flow, opened, Verdict(Action.DENY, Code.BODY_TOO_LARGE, cap.by if cap else None, why))
 
     def taken_back(self, handler: ConnectionHandler, flow: http.HTTPFlow, opened: OpenFlow,
                     verdict: Verdict) -> http.Response:

@@ -89,6 +89,14 @@ class RequestBodies:
             return len(flow.request.data.content or b"")
         return incoming.body.size if incoming.body.spooled else 0
 
+    def content(self, flow: http.HTTPFlow, most_bytes: int) -> bytes | None:
+        """The request's body, wherever it is; None where it is longer than that."""
+        if self.size(flow) > most_bytes:
+            return None
+        content = flow.request.data.content
+        incoming = None if content else self._incoming.get(flow)
+        return (content or b"") if incoming is None else b"".join(incoming.body.chunks())
+
     def add(self, flow: http.HTTPFlow, chunk: bytes) -> bool:
         """Take in a piece; False, with the reason in `refused`, where the body must not go on."""
         if flow not in self._incoming:
@@ -115,19 +123,19 @@ def _written(incoming: Incoming, chunk: bytes) -> Code | None:
         return Code.FAULT
 
 
-type IsTooLarge = Callable[[http.HTTPFlow], bool]
+type IsStopped = Callable[[http.HTTPFlow], bool]
 
 _bodies: RequestBodies | None = None
-_is_too_large: IsTooLarge | None = None
+_is_stopped: IsStopped | None = None
 
 
-def install(bodies: RequestBodies, is_too_large: IsTooLarge) -> None:
-    """Have `bodies` hold every request's body, and end those that stream once `is_too_large(flow)`.
+def install(bodies: RequestBodies, is_stopped: IsStopped) -> None:
+    """Have `bodies` hold every request's body, and end those that stream once `is_stopped(flow)`.
 
     Installing again replaces both.
     """
-    global _bodies, _is_too_large
-    _bodies, _is_too_large = bodies, is_too_large
+    global _bodies, _is_stopped
+    _bodies, _is_stopped = bodies, is_stopped
     if not hasattr(HttpStream.state_consume_request_body, "ungoverned"):
         HttpStream.state_consume_request_body = _around(  # type: ignore[method-assign]
             HttpStream.state_consume_request_body)
@@ -160,7 +168,7 @@ def _metered(original: Any) -> Any:
     @wraps(original)
     def state_stream_request_body(self: HttpStream, event: Event) -> CommandGenerator[None]:
         yield from original(self, event)
-        if isinstance(event, RequestData) and _is_too_large is not None and _is_too_large(self.flow):
+        if isinstance(event, RequestData) and _is_stopped is not None and _is_stopped(self.flow):
             yield SendHttp(RequestProtocolError(self.stream_id, "cut", ErrorCode.CANCEL), self.context.server)
             if self.server_state == self.state_stream_response_body:
                 yield from cutting.end(self, cutting.ending(self.flow))

@@ -100,10 +100,11 @@ class RequestHooks:
 
     async def body_refused(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
         connection, opened = self._clients.known(handler), self._outcomes.opened(flow)
-        if opened is not None and opened.passed is not None:
+        stopped = self._outcomes.stopped(flow)
+        if opened is not None and stopped is not None:
             # The rest of a body that has begun to pass.
-            self._outcomes.refused(flow, Code.BODY_TOO_LARGE)
-            refused = self._replies.cut_short(flow, opened, f"its body is larger than {opened.passed.most} bytes")
+            self._outcomes.refused(flow, stopped.code)
+            refused = self._replies.told(flow, opened, stopped)
             self._replies.send_now(handler, flow, refusal.response(refused, flow.request))
             return
         incoming = self._bodies.of(flow)

@@ -135,6 +135,7 @@ def _explain(fault: yaml.MarkedYAMLError, text: str, file: str) -> NoReturn:
     _refuse(file, mark.line + 1, mark.column + 1, *_diagnosis(context, said, written, mark.column))
 
 
+_MORE = re.compile(r">=? *-?[0-9]+")
 _STAR = re.compile(r"""\*[^\s,\]}"']*""")
 
 
@@ -143,6 +144,8 @@ def _diagnosis(context: str, said: str, written: str, column: int) -> tuple[str,
     here, before = written[column : column + 1], written[:column]
     if context.endswith("alias") and (star := _STAR.match(written, column)):
         return _starred(star[0])
+    if more := _MORE.match(written, column):
+        return f'{more[0]} begins with ">", which YAML reads as folded text', f'quote it: "{more[0]}"'
     if here == "\t" or ("\t" in before and not before.strip()):
         return "a tab stands where YAML wants spaces", "indent with spaces"
     if here and here in "@`%":

@@ -13,15 +13,21 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from kernel.address import RangeSet
+from kernel.comparison import fits
 from kernel.facts import UPGRADES
+from kernel.fields import Part
 from kernel.glob import PathSet
+from kernel.hours import HORIZON_SECONDS
 from kernel.pattern import ANONYMOUS, agent_matches
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
+    from kernel.comparison import Comparison
     from kernel.facts import Address, Host
+    from kernel.fields import Fields
+    from kernel.hours import Window
     from kernel.policy import AgentPattern, Conditions, PathGlob, PortRange
 
 # What a request is, but for its destination and path: agent id, method, scheme, port.
@@ -87,10 +93,32 @@ def _port_set(ranges: tuple[PortRange, ...]) -> Container[int]:
     return spans[0] if len(spans) == 1 else frozenset(chain(*spans))
 
 
+class Phase:
+    """Whether the hours of some conditions have come and their end has not: as it is at the moment asked last."""
+
+    __slots__ = ("_where", "now", "waits")
+
+    def __init__(self, where: Conditions) -> None:
+        self._where = where
+        self.now = self.waits = False
+
+    def turn(self, at: int) -> int:
+        """Go to a moment. Tells the next one at which the answer may be another."""
+        expires, window = self._where.expires, self._where.when
+        if expires is not None and at >= expires:
+            self.now = self.waits = False
+            return at + HORIZON_SECONDS
+        self.now = window is None or window.contains(at)
+        self.waits = not self.now
+        changes = at + HORIZON_SECONDS if window is None else window.changes(at)
+        return changes if expires is None else min(changes, expires)
+
+
 class Shared:
     """Gates and sets made once for all rules of a policy that say the same."""
 
     def __init__(self) -> None:
+        self.phases: dict[tuple[Window | None, int | None, bool], Phase] = {}
         self._gates: dict[object, Gate] = {}
         self._agents: dict[int, tuple[tuple[AgentPattern, ...], tuple[str, ...]]] = {}
         self._ranges: dict[int, tuple[AddressRange, RangeSet]] = {}
@@ -106,6 +134,16 @@ class Shared:
         if gate is None:
             gate = self._gates[key] = Gate(where, url, everyone=everyone, upgrades=upgrades)
         return gate
+
+    def phase(self, where: Conditions, *, of_grant: bool = False) -> Phase | None:
+        """The times of some conditions; None where they say none. Those of grants are kept apart from all others."""
+        if not where.has_time:
+            return None
+        key = (where.when, where.expires, of_grant)
+        phase = self.phases.get(key)
+        if phase is None:
+            phase = self.phases[key] = Phase(where)
+        return phase
 
     def ranges(self, spread: AddressRange) -> RangeSet:
         """The set of one range. Named ranges come as one object; it is kept, so that no other can have its id."""
@@ -143,13 +181,42 @@ def parents(name: str) -> list[str]:
     return found
 
 
+class FieldTest:
+    """What conditions ask of a request's fields. `wide` is the reading of what refuses (kernel/comparison.py)."""
+
+    __slots__ = ("_asked", "_wide")
+
+    def __init__(self, asked: tuple[tuple[Part, str, Comparison], ...], *, wide: bool) -> None:
+        self._asked, self._wide = asked, wide
+
+    def passes(self, fields: Fields) -> bool:
+        return all(
+            fits(comparison, fields.value(part, name), wide=self._wide) for part, name, comparison in self._asked)
+
+
+def compared(where: Conditions) -> tuple[tuple[Part, str, Comparison], ...]:
+    """Every field that conditions speak of, what is at hand before the body first."""
+    said = ((Part.QUERY, where.query), (Part.HEADERS, where.headers), (Part.JSON, where.json), (Part.FORM, where.form))
+    kind = () if where.content_types is None else ((Part.CONTENT_TYPES, "", where.content_types),)
+    return (*kind, *((part, field.name, field.values) for part, fields in said for field in fields or ()))
+
+
+def field_test(where: Conditions, *, wide: bool) -> FieldTest | None:
+    """What conditions ask of the fields; None where they ask nothing."""
+    return FieldTest(compared(where), wide=wide) if where.compares_fields else None
+
+
 class Hole:
-    """An `except:`. A range in its `to` judges the address of the point, for names as well as for literals."""
+    """An `except:`. A range in its `to` judges the address of the point, for names as well as for literals.
 
-    __slots__ = ("_address", "_gate", "_hosts", "_paths", "_ranges", "_to", "_urls")
+    `of_grant` says whose hole it is: one in a grant refuses.
+    """
 
-    def __init__(self, where: Conditions, shared: Shared) -> None:
+    __slots__ = ("_address", "_fields", "_gate", "_hosts", "_paths", "_phase", "_ranges", "_to", "_urls")
+
+    def __init__(self, where: Conditions, shared: Shared, *, of_grant: bool) -> None:
         self._gate, self._paths = shared.gate(where), path_set(where.paths)
+        self._fields, self._phase = field_test(where, wide=of_grant), shared.phase(where)
         self._address = shared.address(where)
         items = where.to or ()
         self._to = where.to is not None
@@ -157,9 +224,15 @@ class Hole:
         self._ranges = tuple(shared.ranges(item) for item in items if isinstance(item, AddressRange))
         self._urls = tuple(_HoleUrl(item, shared) for item in items if isinstance(item, UrlPattern))
 
-    def residue(self, shape: Shape, host: Host, text: str, segments: tuple[str, ...]) -> Residue | None:
+    def residue(
+        self, shape: Shape, host: Host, text: str, segments: tuple[str, ...], fields: Fields
+    ) -> Residue | None:
         """What is left to ask of the address."""
         if not self._gate[shape] or (self._paths is not None and not self._paths.has(text, segments)):
+            return None
+        if self._fields is not None and not self._fields.passes(fields):
+            return None
+        if self._phase is not None and not self._phase.now:
             return None
         if not self._to or host in self._hosts:
             return self._address
@@ -171,8 +244,9 @@ class Hole:
 
     def swallows(self, agent: str, host: Host, port: int) -> bool:
         """True when no request of the agent to this host and port escapes the hole."""
-        anywhere = not self._to or host in self._hosts
-        return anywhere and self._gate.whole(agent, port) and self._paths is None and not self._address
+        if self._fields is not None or self._phase is not None or self._paths is not None or self._address:
+            return False
+        return (not self._to or host in self._hosts) and self._gate.whole(agent, port)
 
 
 class _HoleUrl:

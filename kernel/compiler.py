@@ -12,11 +12,16 @@ from kernel.ahead import Ahead, Clause
 from kernel.ahead_accounts import AccountReader
 from kernel.ahead_cascade import CascadeReader, dns
 from kernel.ahead_clauses import NO_CLAUSE, OWN_METHODS, clause
+from kernel.analysis.review import errors_at_load
+from kernel.clause import compared
 from kernel.conditions import ConditionReader, Names, one_destination
 from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.errors import PolicyError
+from kernel.example import Example, example
 from kernel.facts import Address
+from kernel.fields import Part
 from kernel.findings import Finding, Severity
+from kernel.hours import ONLY_UTC, Zones
 from kernel.measures import NOTHING_SAID
 from kernel.outlook import at_most
 from kernel.pattern import agent_pattern
@@ -33,10 +38,12 @@ from kernel.policy import (
     Verb,
 )
 from kernel.question import judge_assertions
-from kernel.terms import check_upgrades, grant_terms, limit_terms
+from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
+from kernel.times import TimeReader
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
+    FIELDS,
     GRANT_TERMS,
     IDENTITY,
     LATER_VERBS,
@@ -69,19 +76,22 @@ def compile_policy(
     named_ranges: Mapping[str, AddressRange],
     digest: str,
     known_agents: frozenset[str] = frozenset(),
+    zones: Zones = ONLY_UTC,
+    now: int = 0,
     *,
     ahead: bool = False,
 ) -> Compiled:
     """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding.
 
-    With `ahead` keys without effect yet are read, too: such a policy can be analysed and tried, and never governs.
+    `now` only tells what has expired: whether a policy loads never hangs on the time. With `ahead` keys
+    without effect yet are read, too: such a policy can be analysed and tried, and never governs.
     """
     if len(files) != 1:
         raise PolicyError([_several(files)])
-    compiler = _Compiler(files[0], named_ranges, known_agents, ahead=ahead)
+    compiler = _Compiler(files[0], named_ranges, known_agents, zones, now, ahead=ahead)
     policy = compiler.policy(digest)
     raise_errors(compiler.reader.findings)
-    findings = [*compiler.reader.findings, *judge_assertions(at_most(policy))]
+    findings = [*compiler.reader.findings, *errors_at_load(at_most(policy)), *judge_assertions(at_most(policy))]
     raise_errors(findings)
     return Compiled(policy, tuple(findings))
 
@@ -103,9 +113,17 @@ class _Compiler:
     """Compiles one document. Its reader holds the findings."""
 
     def __init__(
-        self, document: Document, ranges: Mapping[str, AddressRange], known: frozenset[str], *, ahead: bool
+        self,
+        document: Document,
+        ranges: Mapping[str, AddressRange],
+        known: frozenset[str],
+        zones: Zones,
+        now: int,
+        *,
+        ahead: bool,
     ) -> None:
         self.reader = Reader(document.file, ahead=ahead)
+        self._times = TimeReader(self.reader, zones, now)
         self._document, self._ranges, self._known = document, ranges, known
         self._names: dict[str, Node] = {}
         self._clauses: dict[str, Clause] = {}
@@ -117,7 +135,7 @@ class _Compiler:
         groups = self._groups(found.get("agents"))
         destinations = self._destinations(found.get("destinations"))
         names = Names(self._ranges, self._known, groups, destinations, identity.anonymous)
-        self._conditions = ConditionReader(self.reader, names)
+        self._conditions = ConditionReader(self.reader, names, self._times)
         rules = self._rules(found.get("rules"))
         nevers = self._nevers(found.get("never"), len(rules))
         ahead = self._ahead(found, groups) if self.reader.ahead else None
@@ -235,7 +253,16 @@ class _Compiler:
         else:
             self._refuse_terms(verb, found)
         tell, why = self._line(found, "tell"), self._why(found)
-        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms)
+        quiet = self._quiet(found, verb)
+        return Rule(number, name or "", verb, where, holes, self.reader.at(node), tell, why, terms, quiet)
+
+    def _quiet(self, found: Mapping[str, Node], verb: Verb) -> bool:
+        if "quiet" not in found:
+            return False
+        if not verb.refuses:
+            message = f'"quiet:" means nothing in an {verb}: it is about what is refused'
+            self.reader.error("E112", found["quiet"], message)
+        return is_yes(self.reader, found["quiet"], "quiet")
 
     def _read_clause(self, name: str, found: Mapping[str, Node], verb: Verb, where: Conditions) -> Conditions:
         """Keep what the rule says that has no effect yet; the conditions with the methods that such a key brings."""
@@ -303,13 +330,14 @@ class _Compiler:
         found = self.reader.mapping(node, NEVER)
         if found is None:
             return None
-        if not found.keys() - {"why", "except"}:
+        if not found.keys() - {"why", "except", "quiet"}:
             message = "an item of never without conditions would refuse everything"
             self.reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         if self.reader.ahead:
             self._read_clause(name, found, Verb.NEVER, where)
-        return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found))
+        quiet = self._quiet(found, Verb.NEVER)
+        return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found), quiet=quiet)
 
     def _limits(self, node: Node | None, first_number: int) -> tuple[Rule, ...]:
         items = [] if node is None else self.reader.items(node, "limits")
@@ -343,9 +371,29 @@ class _Compiler:
         agent = self._one_agent(found["from"], groups)
         url, method = self.reader.text(found["to"], "to"), self._one_method(found["method"])
         address = self._one_address(found["address"]) if "address" in found else None
-        if agent is None or url is None or method is None:
+        said = self._said(inner, found)
+        if agent is None or url is None or method is None or said is None:
             return None
-        return Assertion(expected == "allowed", agent, method, url, self.reader.at(node), address)
+        if said.query:
+            url += f"{'&' if '?' in url else '?'}{said.query}"
+        return Assertion(expected == "allowed", agent, method, url, self.reader.at(node), address, said)
+
+    def _said(self, node: Node, found: Mapping[str, Node]) -> Example | None:
+        """The fields that the request of an assertion carries: one value each, or absent."""
+        keys = {key: found[key] for key in found.keys() & FIELDS}
+        values: dict[tuple[Part, str], str] = {}
+        for part, name, wanted in compared(self._conditions.conditions(keys)):
+            if wanted.intervals or any("*" in glob for glob in wanted.globs) or len(wanted.globs) + wanted.absent != 1:
+                key = f"{part}: {name}" if name else part.value
+                self.reader.error("E102", keys[part], f"an assertion speaks of one request, and {key} has many values",
+                                  "write one value")
+                return None
+            if wanted.globs:
+                values[part, name] = wanted.globs[0]
+        said = example(values)
+        if said is None:
+            self.reader.error("P802", node, "no request carries all these fields", "a body is JSON or a form, not both")
+        return said
 
     def _one_agent(self, node: Node, groups: Mapping[str, tuple[AgentPattern, ...]]) -> str | None:
         agent = self.reader.text(node, "from")

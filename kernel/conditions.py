@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from kernel.document import Node, Reader, Scalar, Sequence, did_you_mean, quote
+from kernel.field_conditions import read_fields
 from kernel.normal import OWN_PORTS
 from kernel.pattern import (
     ANONYMOUS,
@@ -30,8 +31,10 @@ from kernel.policy import (
     PortRange,
     UrlPattern,
 )
+from kernel.times import TimeReader
 from kernel.vocabulary import (
     EXCEPT,
+    FIELDS,
     METHOD_SETS,
     RESERVED_AGENTS,
     WELL_KNOWN_METHODS,
@@ -66,8 +69,8 @@ class Names:
 class ConditionReader:
     """Reads the conditions of rules, of never items and of their exceptions. What was read once is remembered."""
 
-    def __init__(self, reader: Reader, names: Names) -> None:
-        self._reader, self._names = reader, names
+    def __init__(self, reader: Reader, names: Names, times: TimeReader) -> None:
+        self._reader, self._names, self._times = reader, names, times
         patterns = {pattern for group in names.groups.values() for pattern in group}
         self._ids = names.known | RESERVED_AGENTS | {p.text for p in patterns if "*" not in p.text}
         self._globs = tuple(pattern for pattern in patterns if "*" in pattern.text)
@@ -90,6 +93,10 @@ class ConditionReader:
             words = self._keys.get(key)
             if words is not None:
                 said[words.field] = words.meant(node)
+            elif key in FIELDS:
+                said |= read_fields(self._reader, key, node)
+        if found.keys() & {"when", "expires"}:
+            self._read_times(found, said)
         usual = _WSS if "websocket" in found else _HTTPS
         if "to" in said and any(isinstance(target, UrlPattern) for target in said["to"]):
             self._refuse_beside_urls(found)
@@ -98,6 +105,12 @@ class ConditionReader:
         elif grant is not None:
             self._complete(said, usual, grant)
         return Conditions(**said)
+
+    def _read_times(self, found: Mapping[str, Node], said: dict[str, Any]) -> None:
+        window = self._times.when(found["when"]) if "when" in found else None
+        said["when"] = window
+        if "expires" in found:
+            said["expires"] = self._times.expires(found["expires"], window.zone if window is not None else None)
 
     def _complete(self, said: dict[str, Any], usual: frozenset[str], grant: Node) -> None:
         """Add to an allow what it leaves unsaid: the usual scheme, and the port that belongs to the scheme."""

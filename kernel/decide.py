@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kernel.address import is_global
 from kernel.facts import UPGRADES
+from kernel.hours import told
 from kernel.match import measures_of, opens, verdict_of
 from kernel.measures import Cap, Measures, tightest
 from kernel.policy import Verb
@@ -39,6 +40,7 @@ _STRICTNESS = {
     Code.RULE_DENY: 6,
     Code.PRIVATE_ADDRESS: 5,
     Code.DEFAULT_DENY: 4,
+    Code.OUT_OF_HOURS: 4,  # in the place of the two others, or of PRIVATE_ADDRESS
     Code.UPGRADE_REFUSED: 4,  # the same for a request that asks to become a WebSocket
     Code.URL_TOO_LONG: 3,
     Code.BODY_TOO_LARGE: 2,
@@ -88,7 +90,10 @@ def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
     if verdict.code in _REFUSING:
         return Judgement(verdict, index.names(held), None, index.measures(held))
     if verdict.code not in _GRANTING and not index.may_grant(candidates):
-        return Judgement(_unallowed(facts.scheme), index.names(held), None, index.measures(held))
+        verdict = _unallowed(facts.scheme)
+        if index.timed:
+            verdict = _too_early(index.out_of_hours(facts, None), facts.at) or verdict
+        return Judgement(verdict, index.names(held), None, index.measures(held))
     if not _may_exceed(index, facts):
         return None
     at_best = index.at_best(candidates)
@@ -103,7 +108,7 @@ def address_stage(
     """The verdict over all addresses that the host stands for. `own`: where Governor itself listens."""
     candidates = index.by_name(facts)
     literal = facts.host.address is not None
-    plain = facts.scheme not in UPGRADES and not _may_exceed(index, facts)
+    plain = facts.scheme not in UPGRADES and not index.timed and not _may_exceed(index, facts)
     decided = None
     for address in addresses:
         held = index.at(facts, candidates, address)
@@ -112,12 +117,15 @@ def address_stage(
         else:
             judged = index.place(address).judged.get(held) or _judged(index, held, address, literal)
             if not plain:
-                judged = _of_request(index, facts, judged)
+                judged = _of_request(index, facts, judged, address)
         if decided is None or _stricter(index, judged.verdict, decided.verdict):
             decided = judged
         elif judged.measures is not decided.measures and judged.verdict.code in _GRANTING:
             decided = replace(decided, measures=tightest(decided.measures, judged.measures))
-    return decided or Judgement(NO_ADDRESS, (), None)
+    decided = decided or Judgement(NO_ADDRESS, (), None)
+    if index.timed and decided.verdict.lets_through:
+        return replace(decided, until=index.changes(facts.at))
+    return decided
 
 
 def _judged(index: Index, held: tuple[int, ...], address: Address, literal: bool) -> Judgement:
@@ -142,14 +150,36 @@ def _may_exceed(index: Index, facts: RequestFacts) -> bool:
     )
 
 
-def _of_request(index: Index, facts: RequestFacts, judged: Judgement) -> Judgement:
-    """The judgement with what the rules that hold do not say alone: it wants an upgrade, and it has a size."""
+def _of_request(index: Index, facts: RequestFacts, judged: Judgement, address: Address) -> Judgement:
+    """The judgement with what the rules that hold do not say alone: it wants an upgrade, it has a size and a time."""
     verdict = judged.verdict
+    if index.timed and verdict in (NOTHING_ALLOWS, INSIDE):
+        verdict = _early(index, facts, address) or verdict
     if verdict is NOTHING_ALLOWS:
         verdict = _unallowed(facts.scheme)
     elif verdict.code in _GRANTING:
         verdict = _excess(judged.measures, facts.body_bytes, facts.url_bytes, index.told) or verdict
     return judged if verdict is judged.verdict else replace(judged, verdict=verdict)
+
+
+def _early(index: Index, facts: RequestFacts, address: Address) -> Verdict | None:
+    """The refusal at an address of a request that a grant lets through at another time."""
+    waiting = index.out_of_hours(facts, address)
+    if not index.place(address).is_global:
+        literal = facts.host.address is not None
+        waiting = [rule for rule in waiting if opens(rule, address, literal=literal)]
+    return _too_early(waiting, facts.at)
+
+
+def _too_early(waiting: Sequence[Rule], at: int) -> Verdict | None:
+    """The refusal of what one of these grants lets through at another time: the first of those that begin next."""
+    known = [(rule.where.when.opens(at), rule) for rule in waiting if rule.where.when is not None]
+    coming = [(begins, rule) for begins, rule in known if begins is not None and rule.where.in_effect(begins)]
+    if not coming:
+        return None
+    begins, rule = min(coming, key=lambda each: (each[0], each[1].number))
+    reason = f"it is outside the hours of rule {rule.name}; they begin again at {told(begins)}"
+    return Verdict(Action.DENY, Code.OUT_OF_HOURS, rule.name, reason, rule.tell)
 
 
 def from_groups(
@@ -165,8 +195,9 @@ def from_groups(
     """The verdict at an address where exactly these rules hold; `address` is None for a verdict on the name alone.
 
     `rules` are the rules, nevers and limits of the policy by name; scheme and sizes are the request's. This is what
-    `address_stage` says at its deciding address, unless Governor itself listens there (`OWN`). Raises KeyError for a
-    group that is not a rule of the policy.
+    `address_stage` says at its deciding address, unless Governor itself listens there (`OWN`); where that says
+    OUT_OF_HOURS, it is the refusal that it would be without hours. Raises KeyError for a group that is not a rule of
+    the policy.
     """
     held = sorted((rules[name] for name in groups), key=lambda rule: rule.number)
     verdict = _of_rules([verdict_of(rule) for rule in held if rule.verb is not Verb.LIMIT])

@@ -9,8 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kernel.address import range_contains
+from kernel.clause import compared
+from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
+from kernel.document import quote
 from kernel.facts import UPGRADES, Address, RequestFacts
+from kernel.fields import Part
+from kernel.hours import told
 from kernel.measures import Measures
 from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS, agent_matches, host_matches, path_matches
@@ -58,6 +63,8 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
     held = [rule for rule in policy.items if rule.name in judgement.groups]
     sentences = [f"Except this request from {_called(rule)} ({rule.position}): it refuses what others allow."
                  for rule in held if rule.verb.refuses]
+    if verdict.code is Code.OUT_OF_HOURS:
+        return [f"Ask again when its hours have come: {verdict.reason}."]
     if verdict.code is Code.PRIVATE_ADDRESS and judgement.address is not None:
         inside = f"{judgement.address} is an inside address"
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
@@ -147,9 +154,35 @@ def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_
         yield f"the path is {facts.path.text} and it wants {_listed([glob.text for glob in where.paths])}"
     if where.address is not None and not any(range_contains(each, address) for each in where.address):
         yield f"the address is {address} and it wants {_listed([each.text for each in where.address])}"
+    yield from _unfit_fields(where, facts, wide=not every_reading)
+    yield from _untimely(where, facts.at)
     urls = [item for item in where.to or () if isinstance(item, UrlPattern)]
     if urls and len(urls) == len(where.to or ()) and not any(_fits_url(url, facts) for url in urls):
         yield f"the URL is another than {_listed([url.text for url in urls])}"
+
+
+def _unfit_fields(where: Conditions, facts: RequestFacts, *, wide: bool) -> Iterator[str]:
+    for part, name, comparison in compared(where):
+        value = facts.fields.value(part, name)
+        if not fits(comparison, value, wide=wide):
+            what = "content type" if part is Part.CONTENT_TYPES else f"{_KINDS[part]} {name}"
+            yield f"the {what} is {_read(value)} and it wants {_listed(comparison.spelled)}"
+
+
+_KINDS = {Part.QUERY: "query field", Part.HEADERS: "header", Part.JSON: "JSON field", Part.FORM: "form field"}
+
+
+def _read(value: Value) -> str:
+    if isinstance(value, Gap):
+        return f"unreadable ({value.why})"
+    return "absent" if value is None else quote(value)
+
+
+def _untimely(where: Conditions, at: int) -> Iterator[str]:
+    if where.when is not None and not where.when.contains(at):
+        yield f"the time is {told(at)} and it wants {where.when}"
+    if where.expires is not None and at >= where.expires:
+        yield f"it ended at {told(where.expires)}"
 
 
 def _fits_url(url: UrlPattern, facts: RequestFacts) -> bool:

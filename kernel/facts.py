@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
+from kernel.fields import NOT_LOOKED_AT, Fields
+
 Address = IPv4Address | IPv6Address
 
 # The schemes of a request that asks to become a WebSocket.
@@ -48,7 +50,9 @@ class Path:
 class RequestFacts:
     """One request as a policy can see it. `method` is upper-case, sizes are bytes.
 
-    `scheme` is http or https, and for a request that asks to become a WebSocket ws or wss.
+    `scheme` is http or https, and for a request that asks to become a WebSocket ws or wss. `fields` are those of what
+    is sent; they are looked at only where the policy compares some.
+    `at` is when it is judged, in seconds since 1970.
     """
 
     agent: Agent
@@ -60,6 +64,8 @@ class RequestFacts:
     query: str = ""
     body_bytes: int = 0
     content_type: str = ""
+    fields: Fields = NOT_LOOKED_AT
+    at: int = 0
 
     @property
     def url_bytes(self) -> int:

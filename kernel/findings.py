@@ -22,6 +22,8 @@ class Witness:
     method: str
     url: str
     address: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,13 @@ CATALOGUE: dict[str, str] = {
     "E207": "A method is not valid.",
     "E208": "A scheme is not valid.",
     "E209": "A size, count or rate is not valid.",
+    "E210": "A comparison of a field is not valid.",
+    "E211": "The name of a field is not valid.",
+    "E212": "A date or time is not valid.",
+    "E213": "A time zone is not known here.",
+    "E214": "A day of the week is not valid.",
+    "E215": "A span of hours is not valid.",
+    "E405": "A whole secret stands in the policy.",
     "E220": "An amount of money is not valid.",
     "E221": "A number, perhaps with k, M or G, is not valid.",
     "E222": "A duration is not valid.",
@@ -81,10 +90,20 @@ CATALOGUE: dict[str, str] = {
     "W120": "A word in `from` is no group, no id of a group and no registered agent.",
     "W121": "`from` names `anonymous`, and the identity section lets nobody be anonymous.",
     "W207": "A method is close to a well-known one, but is not it.",
+    "W306": "A rule or exception has expired and has no effect.",
     "W310": "A rule for a model API lets none of the calls through with which its clients begin.",
     "W501": "A budget, counter or rate can never be reached, or promises more than there is.",
     "W503": "A budget that begins anew halts its agents for good.",
     "I108": "In an allow, a range in `to` covers only requests whose host is an address.",
+    "W301": "An allow has no effect: what refuses covers all of it.",
+    "W302": "A rule is not needed: no verdict changes without it.",
+    "W303": "A deny refuses nothing that an allow of the same host allows.",
+    "I304": "A deny refuses a part of what an allow allows.",
+    "W305": "A rule matches no request.",
+    "W401": "An allow is wide: every host, every public address, or names that anybody can register.",
+    "E402": "An allow names inside addresses, and a never refuses all of them.",
+    "E403": "An allow lets something be written to where anybody can fetch it; a warning where the rule says why.",
+    "W404": "An allow lets clear text, or every port, out to the public internet.",
     "P801": "An assertion does not hold.",
     "P802": "An assertion names something that no request can be.",
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
-from kernel.clause import CERTAIN, Hole, Shape, Shared, inside, parents, path_set
+from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_set
 from kernel.glob import joined
 from kernel.measures import DEFAULT, NOTHING_SAID, combined
 from kernel.places import Place, Places
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kernel.bucket import Features
     from kernel.clause import Residue
     from kernel.facts import Address, Host, RequestFacts
+    from kernel.fields import Fields
     from kernel.measures import Measures
     from kernel.policy import Destination, Policy, Rule
 
@@ -51,7 +52,10 @@ class Pending(NamedTuple):
 class Entry:
     """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
 
-    __slots__ = ("_address", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "certain", "grants", "rule")
+    __slots__ = (
+        "_address", "_fields", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "_phase", "certain", "grants",
+        "rule",
+    )
 
     def __init__(self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared):
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
@@ -63,6 +67,8 @@ class Entry:
         globs = (rule.where.paths, None if url is None else (url.path,))
         self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
         self._address = shared.address(rule.where)
+        self._fields = field_test(rule.where, wide=not self.grants)
+        self._phase = shared.phase(rule.where, of_grant=self.grants)
         self._literal = self.grants and item is not None and isinstance(hosts_of(item), AddressRange)
 
     def features(self) -> Features:
@@ -72,16 +78,22 @@ class Entry:
         paths = () if where.paths is None else (path_feature(where.paths),)
         return (*agents, *paths, path_feature((item.path,))) if isinstance(item, UrlPattern) else (*agents, *paths)
 
-    def asked(self, shape: Shape, host: Host, text: str, segments: tuple[str, ...]) -> Pending | None:
+    def asked(
+        self, shape: Shape, host: Host, text: str, segments: tuple[str, ...], fields: Fields
+    ) -> Pending | None:
         """What is left to ask of the address; None where no address makes the entry hold."""
         if not self._gate[shape] or (self._literal and host.address is None):
             return None
         for paths in self._paths:
             if not paths.has(text, segments):
                 return None
+        if self._fields is not None and not self._fields.passes(fields):
+            return None
+        if self._phase is not None and not self._phase.now:
+            return None
         if not self._holes:
             return Pending(self.rule, self.grants, self._address, ()) if self._address else self.certain
-        left = [hole.residue(shape, host, text, segments) for hole in self._holes]
+        left = [hole.residue(shape, host, text, segments, fields) for hole in self._holes]
         holes = tuple([residue for residue in left if residue is not None])
         if CERTAIN in holes:
             return None
@@ -101,12 +113,14 @@ class Entry:
 
     def holds_always(self, agent: str, port: int) -> bool:
         """True when this entry holds for every request of the agent to this port, whatever the address."""
-        return self._gate.whole(agent, port) and not self._paths and not self._address and not self._holes
+        if self._paths or self._address or self._holes or self._fields is not None or self._phase is not None:
+            return False
+        return self._gate.whole(agent, port)
 
 
-# One reading of a request's path: its shape, text and segments, the rules that hold at every address, and the entries
-# that hang on the address. A bare tuple, because one is made for every request.
-Reading = tuple[Shape, str, tuple[str, ...], tuple[int, ...], Sequence[Pending]]
+# One reading of a request's path: its shape, text and segments, the rules that hold at every address, the entries that
+# hang on the address, and the request's fields. A bare tuple, because one is made for every request.
+Reading = tuple[Shape, str, tuple[str, ...], tuple[int, ...], Sequence[Pending], "Fields"]
 Candidates = tuple[Reading, ...]
 
 
@@ -114,6 +128,8 @@ class Index:
     """A policy made ready for judging. `rules` are its rules and nevers in the order of the policy, then its limits.
 
     `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
+    `needs_fields` and `needs_body` say whether some rule compares any field of a request, or one of its body.
+    `quiet` are the names of the refusals that say so, `timed` says whether anything of the policy has a time.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -123,12 +139,16 @@ class Index:
         self._limits_from = len(deciding)
         terms = [rule.terms for rule in self.rules if rule.terms is not NOTHING_SAID]
         self._has_terms = bool(terms)
+        asked = [each for rule in self.rules for each in (rule.where, *rule.holes) if each.compares_fields]
+        parts = {part for each in asked for part, _, _ in compared(each)}
+        self.needs_fields, self.needs_body = bool(parts), any(part.in_body for part in parts)
         sizes = [each.max_request for each in terms if each.max_request is not None]
         self.least_request = min([DEFAULT.max_request.most, *sizes])
         self.least_url = min([each.max_url for each in terms if each.max_url is not None], default=None)
         self._measures: dict[tuple[int, ...], Measures] = {}
         self._names = tuple(rule.name for rule in self.rules)
         self._numbers = {name: number for number, name in enumerate(self._names)}
+        self.quiet = frozenset(rule.name for rule in self.rules if rule.quiet)
         self._shared = Shared()
         self._places: Places[Entry] = Places()
         exact: defaultdict[str, list[Entry]] = defaultdict(list)
@@ -147,6 +167,11 @@ class Index:
                     if host.reach is not HostReach.EXACT:
                         below[host.name].append(entry)
         self._places.close()
+        self._phases = tuple(self._shared.phases.values())
+        self._of_grants = tuple([phase for (*_, of_grant), phase in self._shared.phases.items() if of_grant])
+        self.timed = bool(self._phases)
+        # Within [since, until) no time of the policy begins or ends.
+        self._since = self._until = 0
         self._exact = {name: bucket(entries) for name, entries in exact.items()}
         self._below = {name: bucket(entries) for name, entries in below.items()}
         self._everywhere = (bucket(everywhere),) if everywhere else ()
@@ -155,23 +180,57 @@ class Index:
         self._last: tuple[RequestFacts, Candidates] | None = None
 
     def _entries(self, number: int, rule: Rule) -> Iterator[tuple[Destination | None, Entry]]:
-        holes = tuple([Hole(each, self._shared) for each in rule.holes])
+        holes = tuple([Hole(each, self._shared, of_grant=rule.verb.grants) for each in rule.holes])
         certain = Pending(number, rule.verb.grants, CERTAIN, ())
         for item in (None,) if rule.where.to is None else rule.where.to:
             yield item, Entry(certain, rule, item, holes, self._shared)
 
     def by_name(self, facts: RequestFacts) -> Candidates:
         """What the request's own words say, before any address is known."""
+        if self.timed:
+            self._turn(facts.at)
         last = self._last
         if last is not None and last[0] is facts:
             return last[1]
+        found = self._candidates(facts)
+        self._last = (facts, found)
+        return found
+
+    def _turn(self, at: int) -> None:
+        """Have everything that has a time hold or not as it does at a moment."""
+        if not self._since <= at < self._until:
+            self._until = min([phase.turn(at) for phase in self._phases])
+            self._since = at
+
+    def _candidates(self, facts: RequestFacts) -> Candidates:
         buckets = self._named(facts.host)
         path = facts.path
         found: Candidates = (_reading(buckets, facts, path.text, path.segments),)
         if path.split is not None:
             found += (_reading(buckets, facts, joined(path.split), path.split),)
-        self._last = (facts, found)
         return found
+
+    def changes(self, at: int) -> int:
+        """The next moment at which something of this policy may begin or end to hold."""
+        self._turn(at)
+        return self._until
+
+    def out_of_hours(self, facts: RequestFacts, address: Address | None) -> list[Rule]:
+        """The grants that would hold if all hours of grants had come; at some address, where none is given."""
+        self._turn(facts.at)
+        waiting = [phase for phase in self._of_grants if phase.waits]
+        if not waiting:
+            return []
+        for phase in waiting:
+            phase.now = True
+        try:
+            candidates = self._candidates(facts)
+            held = self._possible_grants(candidates) if address is None else self.at(facts, candidates, address)
+        finally:
+            for phase in waiting:
+                phase.now = False
+        rules = [self.rules[number] for number in sorted(held)]
+        return [rule for rule in rules if rule.verb.grants and not rule.where.in_effect(facts.at)]
 
     def _named(self, host: Host) -> tuple[Bucket[Entry], ...]:
         """The buckets of the host's name and of what lies above it, and the one for every host."""
@@ -214,7 +273,7 @@ class Index:
         return bool(self._possible_grants(candidates))
 
     def _possible_grants(self, candidates: Candidates) -> list[int]:
-        held = ({*certain, *(each.rule for each in pending)} for *_, certain, pending in candidates)
+        held = ({*certain, *(each.rule for each in pending)} for *_, certain, pending, _ in candidates)
         return [number for number in set.intersection(*held) if self.rules[number].verb.grants]
 
     def at_best(self, candidates: Candidates) -> tuple[int, ...]:
@@ -320,13 +379,13 @@ def _covers(host: HostPattern | AddressRange, address: Address) -> bool:
 
 
 def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, segments: tuple[str, ...]) -> Reading:
-    host = facts.host
+    host, fields = facts.host, facts.fields
     shape = (facts.agent.id, facts.method, facts.scheme, facts.port)
     certain: list[int] = []
     pending: list[Pending] = []
     for each in buckets:
         for entry in _gathered(each, shape[0], segments) if each.filed else each.always:
-            asked = entry.asked(shape, host, text, segments)
+            asked = entry.asked(shape, host, text, segments, fields)
             if asked is None:
                 continue
             if asked is entry.certain:
@@ -334,7 +393,7 @@ def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, s
             else:
                 pending.append(asked)
     ordered = tuple(certain) if len(certain) < 2 else tuple(sorted(set(certain)))
-    return shape, text, segments, ordered, pending
+    return shape, text, segments, ordered, pending, fields
 
 
 def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> list[Entry]:
@@ -344,12 +403,12 @@ def _gathered(each: Bucket[Entry], agent: str, segments: tuple[str, ...]) -> lis
 
 
 def _held(reading: Reading, host: Host, place: Place[Entry], address: Address) -> set[int]:
-    shape, text, segments, certain, pending = reading
+    shape, text, segments, certain, pending, fields = reading
     held = set(certain)
     held.update(each.rule for each in pending if each.holds(address, place.inner))
     for each in place.buckets:
         for entry in _gathered(each, shape[0], segments):
-            asked = entry.asked(shape, host, text, segments)
+            asked = entry.asked(shape, host, text, segments, fields)
             if asked is not None and asked.holds(address, place.inner):
                 held.add(entry.rule)
     return held

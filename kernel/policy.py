@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kernel.comparison import Comparison, Field
+from kernel.example import NOTHING, Example
 from kernel.facts import Address
+from kernel.hours import Window
 from kernel.measures import NOTHING_SAID, Terms
 
 if TYPE_CHECKING:
@@ -123,7 +126,10 @@ class PortRange:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The keys of a rule, AND-ed; each list is an OR. None means the key says nothing (any)."""
+    """The keys of a rule, AND-ed; each list is an OR, but all fields of a part must fit. None says nothing (any).
+
+    `expires` is the first moment at which they no longer hold, in seconds since 1970.
+    """
 
     agents: tuple[AgentPattern, ...] | None = None
     to: tuple[Destination, ...] | None = None
@@ -132,13 +138,34 @@ class Conditions:
     schemes: frozenset[str] | None = None
     ports: tuple[PortRange, ...] | None = None
     paths: tuple[PathGlob, ...] | None = None
+    query: tuple[Field, ...] | None = None
+    headers: tuple[Field, ...] | None = None
+    content_types: Comparison | None = None
+    json: tuple[Field, ...] | None = None
+    form: tuple[Field, ...] | None = None
+    when: Window | None = None
+    expires: int | None = None
+
+    @property
+    def compares_fields(self) -> bool:
+        said = self.query or self.headers or self.content_types or self.json or self.form
+        return said is not None
+
+    @property
+    def has_time(self) -> bool:
+        return self.when is not None or self.expires is not None
+
+    def in_effect(self, at: int) -> bool:
+        """True when neither its hours nor its end keep this from holding at a moment."""
+        return (self.expires is None or at < self.expires) and (self.when is None or self.when.contains(at))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One item of `rules:`, `never:` (named `never-1`, `never-2`, ...) or `limits:` (named `limits-1`, ...).
 
-    `number` is its place in the policy; limits come last.
+    `number` is its place in the policy; limits come last. What a refusal that is `quiet` refuses is expected: it is
+    counted, and written down once an hour.
     """
 
     number: int
@@ -150,13 +177,15 @@ class Rule:
     tell: str | None = None
     why: str | None = None
     terms: Terms = NOTHING_SAID
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
     """One item of `assert:`: this agent's request must be granted (`allowed`) or refused (`denied`).
 
-    `address` is what the host resolves to; None stands for an address of the public internet.
+    `address` is what the host resolves to; None stands for an address of the public internet. `said` is what the
+    request carries; its query stands in `url`, too.
     """
 
     allowed: bool
@@ -165,6 +194,7 @@ class Assertion:
     url: str
     position: Position
     address: Address | None = None
+    said: Example = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,14 @@ def grant_terms(reader: Reader, found: Mapping[str, Node]) -> Terms:
     """What an allow with these keys says."""
     if not found.keys() & GRANT_TERMS:
         return NOTHING_SAID
+    if "stream-request" in found:
+        for key in found.keys() & {"json", "form"}:
+            message = f'"{key}:" means nothing beside "stream-request:": the body passes before it could be read'
+            reader.error("E112", found[key], message, "take one of them out, or make two rules")
     return replace(
         _sizes(reader, found),
         websocket=_websocket(reader, found["websocket"]) if "websocket" in found else None,
-        stream_request="stream-request" in found and _is_yes(reader, found["stream-request"], "stream-request"),
+        stream_request="stream-request" in found and is_yes(reader, found["stream-request"], "stream-request"),
     )
 
 
@@ -73,7 +77,8 @@ def _quantity[T](reader: Reader, found: Mapping[str, Node], key: str, parse: Cal
     return reader.parsed("E209", node, parse)
 
 
-def _is_yes(reader: Reader, node: Node, key: str) -> bool:
+def is_yes(reader: Reader, node: Node, key: str) -> bool:
+    """True where a key that is yes or left out says yes."""
     said = reader.text(node, key)
     if said not in ("yes", None):
         reader.error("E102", node, f"{key} is yes, or is left out")

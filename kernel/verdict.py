@@ -101,13 +101,15 @@ class Judgement:
 
     `address` is None where no address was judged. Then a refusal for size names as `groups` what may hold at some
     address: the refusal stands even where all of it does. Of a request that passes, `measures` are those under which
-    it may be sent to every address that was judged.
+    it may be sent to every address that was judged, and `until` is when it must be judged again (seconds since 1970):
+    nothing that the policy says of time begins or ends before. None: it says nothing of time.
     """
 
     verdict: Verdict
     groups: tuple[str, ...]
     address: Address | None
     measures: Measures = DEFAULT
+    until: int | None = None
 
 
 _PASSING = frozenset({Code.ALLOW, Code.TUNNEL})

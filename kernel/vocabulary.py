@@ -7,12 +7,14 @@ from kernel.document import Keys
 VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
-_LATER_CONDITIONS = frozenset({"query", "headers", "content-types", "json", "form", "when", "expires"})
-_LATER_EFFECTS = frozenset({"quiet", "secret-paths", "observe"})
 # Keys without effect yet that `--ahead` reads in full.
 _AHEAD_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
 _AHEAD_EFFECTS = frozenset({"risk", "redact", "add-headers", "tunnel", "approvers", "hold", "valid", "rate"})
-_CONDITIONS = frozenset({"from", "to", "address", "methods", "paths", "ports", "schemes"})
+_LATER_EFFECTS = frozenset({"secret-paths", "observe"})
+# What compares the fields of a request.
+FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
+TIMES = frozenset({"when", "expires"})
+_CONDITIONS = FIELDS | TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
 
 SIZES = frozenset({"max-request", "max-response", "max-url"})
 # What only a grant says: in a refusal there is nothing to measure.
@@ -34,27 +36,31 @@ POLICY = Keys(
 )
 RULE = Keys(
     "a rule",
-    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "tell", "why"},
-    later=_LATER_CONDITIONS | _LATER_EFFECTS,
+    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "quiet", "tell", "why"},
+    later=_LATER_EFFECTS,
     ahead=LATER_VERBS | _AHEAD_CONDITIONS | _AHEAD_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )
 NEVER = Keys(
-    "an item of never", now=_CONDITIONS | {"except", "why"}, later=_LATER_CONDITIONS, ahead=_AHEAD_CONDITIONS,
-    elsewhere=TERMS_ELSEWHERE)
-EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS | _AHEAD_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
+    "an item of never",
+    now=_CONDITIONS | {"except", "quiet", "why"},
+    ahead=_AHEAD_CONDITIONS,
+    elsewhere=TERMS_ELSEWHERE,
+)
+EXCEPT = Keys("except", now=_CONDITIONS, later=_AHEAD_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
 LIMIT = Keys(
     "an item of limits",
     now=(_CONDITIONS - {"from"}) | _CAPS | {"for", "except"},
-    later=_LATER_CONDITIONS | _AHEAD_CONDITIONS,
+    later=_AHEAD_CONDITIONS,
     elsewhere={"from": 'say "for:" here: a limit is for agents, and grants them nothing', **_OF_AN_UPGRADE},
 )
 WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
+WHEN = Keys("when", now=frozenset({"days", "hours", "timezone", "not-on"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
-    now=frozenset({"from", "to", "method", "address"}),
-    later=(_CONDITIONS | _LATER_CONDITIONS | _AHEAD_CONDITIONS) - {"from", "to", "address"},
+    now=FIELDS | {"from", "to", "method", "address"},
+    later=(_CONDITIONS | _AHEAD_CONDITIONS) - FIELDS - {"from", "to", "address"},
     required=("from", "to", "method"),
     elsewhere=TERMS_ELSEWHERE,
 )

@@ -1,4 +1,8 @@
-"""Builds the wheel, installs it where the sources are out of reach, and runs the fast tests there."""
+"""Builds the wheel, installs it where the sources are out of reach, and runs tests there: with --all every fast one.
+
+Byte for byte the wheel holds what the repository holds, so every day it is enough to run what installing can break:
+the verbs, the files that come along, and the hold on mitmproxy.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGED = ("addons", "kernel", "policies", "dashboards")
+ALL = ("tests/kernel", "tests/addons")
+SHARE = tuple(f"tests/addons/test_{name}.py" for name in (
+    "agents_verbs", "audit_verbs", "cli", "dashboards", "dispatch", "gate_trial", "init", "policy_files",
+    "policy_verbs", "serve", "settings",
+))
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """The exit status of the tests, or 1 when the wheel is not what the repository holds."""
     with tempfile.TemporaryDirectory(prefix="governor-wheel-") as folder:
         wheel = build(Path(folder))
@@ -24,7 +33,7 @@ def main() -> int:
             print(f"the wheel differs from the repository: {problem}")
             return 1
         python = install(wheel, Path(folder) / "environment")
-        return run_tests(python, Path(folder) / "elsewhere")
+        return run_tests(python, Path(folder) / "elsewhere", ALL if "--all" in arguments else SHARE)
 
 
 def build(folder: Path) -> Path:
@@ -68,8 +77,8 @@ def install(wheel: Path, environment: Path) -> Path:
     return python
 
 
-def run_tests(python: Path, folder: Path) -> int:
-    """Run a small share of the tests, copied to `folder`, against the installed wheel."""
+def run_tests(python: Path, folder: Path, chosen: tuple[str, ...]) -> int:
+    """Run the chosen tests, copied to `folder`, with few random examples, against the installed wheel."""
     package = Path(_ask(python, "import governor_proxy; print(governor_proxy.__path__[0])"))
     folder.mkdir()
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
@@ -84,8 +93,8 @@ def run_tests(python: Path, folder: Path) -> int:
         return 1
     workers = str((os.cpu_count() or 1) + 1)
     pytest = [str(python), "-m", "pytest", "-q", "-n", workers, "--dist", "loadfile", "-p", "no:cacheprovider"]
-    chosen = ["-m", "not e2e and not wheel and not checkout", "tests/kernel", "tests/addons"]
-    return subprocess.run([*pytest, *chosen], cwd=folder, env=environment, check=False).returncode
+    fast = ["-m", "not e2e and not wheel and not checkout"]
+    return subprocess.run([*pytest, *fast, *chosen], cwd=folder, env=environment, check=False).returncode
 
 
 def _ask(python: Path, program: str, environment: dict[str, str] | None = None) -> str:
@@ -94,4 +103,4 @@ def _ask(python: Path, program: str, environment: dict[str, str] | None = None) 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -32,11 +32,13 @@ GOOD = "source: somebody who knows\ndate: 2026-11-26\nentries: [a.example, .b.ex
     [
         pytest.param("llm-hosts.yaml", GOOD, "", id="in order"),
         pytest.param("other.yaml", GOOD, "a table that is not known here", id="no kind"),
-        pytest.param("llm-hosts.yaml", GOOD.replace("source: somebody who knows\n", ""), 'needs "source:"', id="no source"),
+        pytest.param(
+            "llm-hosts.yaml", GOOD.replace("source: somebody who knows\n", ""), 'needs "source:"', id="no source"),
         pytest.param("llm-hosts.yaml", GOOD.replace("2026-11-26", "26 November"), "is not a date", id="no date"),
         pytest.param("llm-hosts.yaml", GOOD.replace("2026", "2126"), "lies in the future", id="a date to come"),
         pytest.param("llm-hosts.yaml", GOOD.replace("a.example", "z.example"), "not sorted", id="not sorted"),
-        pytest.param("llm-hosts.yaml", GOOD.replace("[a.example,", "[a.example, a.example,"), "stands twice", id="twice"),
+        pytest.param(
+            "llm-hosts.yaml", GOOD.replace("[a.example,", "[a.example, a.example,"), "stands twice", id="twice"),
         pytest.param(
             "llm-hosts.yaml", GOOD.replace("a.example", "a.b.example"), "is covered by the entry", id="covered"),
         pytest.param("llm-hosts.yaml", GOOD.replace("a.example", "a_*.example"), "a star stands only", id="no pattern"),

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from addons.cases import tried
-from addons.policy_files import llm_hosts, load_policy, shipped_policy
+from addons.policy_files import known_of_the_world, llm_hosts, load_policy, shipped_policy
+from kernel.analysis.review import review
 from kernel.errors import PolicyError
+from kernel.findings import Severity
 from kernel.match import Index
+from kernel.outlook import at_most
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
@@ -49,6 +52,13 @@ def test_a_shipped_policy_answers_as_its_cases_say_and_they_meet_every_rule(path
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=_named)
+def test_a_shipped_policy_raises_nothing_doubtful(path):
+    reviewed = review(at_most(load_policy([path], ahead=path in AHEAD).policy), known_of_the_world())
+
+    assert [str(finding) for finding in reviewed.findings if finding.severity is not Severity.INFO] == []
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=_named)
 def test_the_cases_of_a_shipped_policy_hold_something_that_passes_and_something_that_does_not(path):
     answers = {outcome.verdict for outcome in tried(path.with_suffix(".cases.yaml"), ahead=path in AHEAD).outcomes}
 
@@ -60,9 +70,7 @@ def test_the_cases_of_a_shipped_policy_hold_something_that_passes_and_something_
 def test_the_page_of_a_folder_lists_its_policies(folder):
     page = (folder / "README.md").read_text()
 
-    for path in POLICIES:
-        if path.parent == folder:
-            assert f"`{path.stem}" in page, path.stem
+    assert [path.stem for path in POLICIES if path.parent == folder and f"`{path.stem}" not in page] == []
 
 
 def test_nothing_above_a_megabyte_passes_where_a_limit_says_so():
@@ -78,7 +86,7 @@ def test_nothing_above_a_megabyte_passes_where_a_limit_says_so():
 
 def test_the_shipped_policies_are_the_ones_that_are_spoken_of():
     assert {path.stem for path in POLICIES} >= {"default", "demo", "coding-agent", "research-browser", "ci-job",
-                                               "air-gapped", "llm-swarm"}
+                                               "air-gapped", "llm-swarm", "mcp-tools"}
 
 
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -17,85 +15,145 @@ from rich.text import Text
 from addons import agents_file
 from addons.cases import Trial, tried
 from addons.home import Paths, home_folder
-from addons.policy_files import load_policy, shipped_policy
-from addons.verbs.output import console, print_json
+from addons.policy_files import PolicyMissing, is_cases, is_policy, known_of_the_world, load_policy, shipped_policy
+from addons.policy_sides import SideMissing, side
+from addons.verbs import junit
+from addons.verbs.difference import difference_json, markdown, may_loosen, tell_difference
+from addons.verbs.difference import workflow_commands as difference_commands
+from addons.verbs.explanation import (
+    accesses_json,
+    explained,
+    explained_json,
+    prose_json,
+    tell_accesses,
+    tell_explained,
+    tell_prose,
+)
+from addons.verbs.findings import Checked, as_json, tell_check, tell_findings
+from addons.verbs.github import workflow_commands
+from addons.verbs.output import console, print_json, progress
+from addons.verbs.sarif import sarif
+from kernel import times
+from kernel.access import accesses
+from kernel.analysis.difference import difference
+from kernel.analysis.review import review
 from kernel.compiler import Compiled
-from kernel.decide import Judgement
 from kernel.document import printable
-from kernel.errors import NonCanonical, PolicyError
-from kernel.explanation import Miss, measured, near_misses, would_allow
-from kernel.facts import Address, RequestFacts
-from kernel.findings import Finding, Severity, Witness
-from kernel.match import Index
-from kernel.outlook import as_if
-from kernel.policy import Policy, Rule
-from kernel.question import STAND_IN, answer, facts_of
-from kernel.verdict import Action, Verdict
+from kernel.errors import NonCanonical, PatternError, PolicyError
+from kernel.facts import Address, Host
+from kernel.fields import Headers
+from kernel.findings import Severity
+from kernel.normal import host as canonical_host
+from kernel.outlook import as_if, at_most
+from kernel.policy import Policy
+from kernel.schema import schema
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
-_STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
-_EXCERPT_LINES = 3
-_TIER = "platform"
+_FILE_OR_FOLDER = click.Path(exists=True, readable=True, path_type=Path)
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _ahead = click.option("--ahead", is_flag=True, help="Also read what a later version enforces: ask, budgets, llm, ...")
+_json = click.option("--json", "wants_json", is_flag=True, help="Print one JSON object: short for --format json.")
+
+
+def _formats(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    choice = click.Choice(["text", "json", *names])
+    return click.option("--format", "form", type=choice, default="text", show_default=True, help="How to answer.")
 
 
 @click.group()
 def policy() -> None:
-    """Check, test and explain policies.
+    """Check, test, explain and compare policies.
 
     \b
     governor policy check policy.yaml             does it load, and what is doubtful in it?
     governor policy test policy.cases.yaml        does it answer as its cases say?
     governor policy explain GET https://x.org/    what would happen to this request, and why?
+    governor policy explain policy.yaml           what does it say, in sentences?
+    governor policy explain --agent coder-1       what can this agent reach?
+    governor policy diff old.yaml new.yaml        what changes, for every request?
+    governor policy schema                        its keys, for an editor
 
     None of them needs a running Governor, and none asks a name server anything.
     """
 
 
 @policy.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE)
-@click.option("--strict", is_flag=True, help="Exit 1 on a warning, too.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE_OR_FOLDER)
+@click.option("--tiers", is_flag=True, help="The FILEs are the tiers of one policy, the platform's first.")
+@_formats("sarif", "github", "junit")
+@click.option("--strict", is_flag=True, help="Exit 1 on a warning, and on what could not be decided, too.")
 @click.option("--home", metavar="DIR", help="The home whose registered agents are known. Before $GOVERNOR_HOME.")
 @_ahead
 @_json
 @click.pass_context
 def check(
-    ctx: click.Context, files: tuple[Path, ...], strict: bool, home: str | None, ahead: bool, as_json: bool
+    ctx: click.Context, files: tuple[Path, ...], tiers: bool, form: str, strict: bool, home: str | None,
+    ahead: bool, wants_json: bool,
 ) -> None:
     """Check policies: would each FILE load, do its assertions hold, and what is doubtful in it?
 
-    Every finding has a code, a place and, where one helps, a hint and a request that shows it. A policy with an error
-    does not load: a start is refused, and a reload keeps the policy that is in force.
+    A FILE may be a folder: every policy in it is checked, not what lies in folders below. Every finding has a code, a
+    place and, where one helps, a hint and a request that shows it. A policy with an error does not load: a start is
+    refused, and a reload keeps the policy that is in force.
 
     A key that this version cannot enforce is an error. With --ahead it is read and analysed like the others, but such a
     policy still does not load: it is written for the version to come.
 
-    Exit status: 0 no error, 1 an error (with --strict also a warning), 2 a FILE that is not there.
+    \b
+    governor policy check --strict policies/
+    governor policy check --tiers platform.yaml team.yaml
+    governor policy check --format github policy.yaml       notes beside the lines of a pull request
+    governor policy check --format sarif policy.yaml        for code hosts and editors
+    governor policy check --format junit policy.yaml        for build servers
+
+    Exit status: 0 no error, 1 an error (with --strict also a warning, or something undecided), 2 a FILE that is not
+    there, or a folder without a policy.
     """
     started = time.perf_counter()
     known = _registered(home)
-    checked = [_checked(file, known, ahead=ahead) for file in files]
-    findings = [finding for each in checked for finding in each.findings]
-    ok = not any(finding.severity is Severity.ERROR for finding in findings)
-    if as_json:
-        shown = [_finding(finding) for finding in findings]
-        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": []})
+    each = _files(files, is_policy, "policy")
+    policies = [tuple(each)] if tiers else [(file,) for file in each]
+    checked = []
+    with progress("checking", len(policies)) as step:
+        for of_one in policies:
+            checked.append(_checked(of_one, known, ahead=ahead))
+            step()
+    _answer_check("json" if wants_json else form, each, checked, strict=strict, seconds=time.perf_counter() - started)
+    ctx.exit(1 if any(one.failures(strict=strict) or (strict and one.undecided) for one in checked) else 0)
+
+
+def _answer_check(
+    form: str, files: Sequence[Path], checked: Sequence[Checked], *, strict: bool, seconds: float
+) -> None:
+    findings = [finding for one in checked for finding in one.findings]
+    undecided = [what for one in checked for what in one.undecided]
+    if form == "json":
+        ok = not any(finding.severity is Severity.ERROR for finding in findings)
+        shown = [as_json(finding) for finding in findings]
+        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": undecided})
+    elif form == "sarif":
+        print_json(sarif(findings, undecided))
+    elif form == "github":
+        click.echo("".join(f"{line}\n" for line in workflow_commands(checked)), nl=False)
+    elif form == "junit":
+        click.echo(junit.of_checks(checked, strict=strict), nl=False)
     else:
-        _tell_findings(console(), findings)
-        _tell_check(console(), checked, findings, time.perf_counter() - started)
-    doubtful = strict and any(finding.severity is Severity.WARNING for finding in findings)
-    ctx.exit(0 if ok and not doubtful else 1)
+        tell_check(console(), checked, seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """One file, its policy where it loads, and everything that was found."""
-
-    policy: Policy | None
-    findings: tuple[Finding, ...]
+def _files(paths: Sequence[Path], wanted: Callable[[str], bool], what: str) -> list[Path]:
+    """The files, and those that are wanted of each folder, by name."""
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.iterdir() if wanted(file.name) and file.is_file())
+        if not inside:
+            raise click.BadParameter(f"the folder {path} has no {what} in it", param_hint="FILE")
+        found += inside
+    return found
 
 
 def _registered(home: str | None) -> frozenset[str]:
@@ -104,87 +162,25 @@ def _registered(home: str | None) -> frozenset[str]:
     return frozenset(agents_file.load(path).agents) if path.exists() else frozenset()
 
 
-def _checked(file: Path, known: frozenset[str], *, ahead: bool) -> _Checked:
+def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> Checked:
     try:
-        compiled = load_policy([file], known, ahead=ahead)
+        compiled = load_policy(files, known, ahead=ahead)
     except PolicyError as refused:
-        return _Checked(None, refused.findings)
-    return _Checked(compiled.policy, compiled.findings)
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "code": finding.code,
-        "severity": finding.severity.value,
-        "file": finding.position.file,
-        "line": finding.position.line,
-        "column": finding.position.column,
-        "rules": list(finding.rules),
-        "message": f"{finding.message} ({finding.hint})" if finding.hint else finding.message,
-        "witness": finding.witness and _witness(finding.witness),
-    }
-
-
-def _witness(seen: Witness) -> dict[str, Any]:
-    asked = {"agent": seen.agent, "method": seen.method, "url": seen.url, "address": seen.address}
-    return {**asked, "at": None, "headers": {}, "body": None}
-
-
-def _tell_findings(out: Console, findings: Iterable[Finding]) -> None:
-    """Each finding with the lines it is about, the hint and the request that shows it."""
-    for finding in findings:
-        severity = (finding.severity.value, _STYLES[finding.severity])
-        out.print(Text.assemble(f"{finding.position}  ", severity, f" {finding.code}  {finding.message}"))
-        for line in _excerpt(finding):
-            out.print(line, style="dim")
-        if finding.hint:
-            out.print(f"  {finding.hint}")
-        if finding.witness:
-            seen = finding.witness
-            address = f" --address {seen.address}" if seen.address else ""
-            url = printable(seen.url)
-            out.print(f"  witness: governor policy explain --agent {seen.agent} {seen.method} {url}{address}")
-        out.print()
-
-
-def _excerpt(finding: Finding) -> list[str]:
-    """The line of a finding and the two before it, with a mark under the place."""
-    try:
-        lines = Path(finding.position.file).read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError):
-        return []
-    last = finding.position.line
-    numbered = [(number, lines[number - 1]) for number in range(max(1, last - _EXCERPT_LINES + 1), last + 1)
-                if number <= len(lines)]
-    return [*(f"  {number:5} | {printable(line)}" for number, line in numbered),
-            f"        | {' ' * (finding.position.column - 1)}^"]
-
-
-def _tell_check(out: Console, checked: Sequence[_Checked], findings: Sequence[Finding], seconds: float) -> None:
-    policies = [each.policy for each in checked if each.policy is not None]
-    counted = [_count(len([f for f in findings if f.severity is severity]), severity.value) for severity in Severity]
-    found = ", ".join(text for text in counted if not text.startswith("0 ")) or "nothing found"
-    rules = _count(sum(len(each.rules) for each in policies), "rule")
-    never = sum(len(each.nevers) for each in policies)
-    limits = sum(len(each.limits) for each in policies)
-    limited = f"{_count(limits, 'limit')}, " if limits else ""
-    proved = _count(sum(len(each.assertions) for each in policies), "assertion")
-    out.print(f"{found}. {rules}, {never} never, {limited}{proved} held, {seconds:.2f} s")
-    if len(policies) < len(checked):
-        out.print("This does not load until the errors are gone." if len(checked) == 1 else
-                  f"{len(checked) - len(policies)} of {len(checked)} files do not load until the errors are gone.")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 or what == "info" else f"{number} {what}s"
+        return Checked(files, None, refused.findings)
+    reviewed = review(at_most(compiled.policy), known_of_the_world())
+    unjudged = compiled.policy.ahead.open_rules if compiled.policy.ahead is not None else frozenset()
+    # What a rule covers whose conditions cannot be judged is not known, so it makes no other rule needless.
+    findings = [found for found in reviewed.findings if found.code != "W302" or unjudged.isdisjoint(found.rules)]
+    return Checked(files, compiled.policy, (*compiled.findings, *findings), reviewed.undecided)
 
 
 @policy.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE_OR_FOLDER)
+@_formats("junit")
 @_ahead
 @_json
 @click.pass_context
-def test(ctx: click.Context, files: tuple[Path, ...], ahead: bool, as_json: bool) -> None:
+def test(ctx: click.Context, files: tuple[Path, ...], form: str, ahead: bool, wants_json: bool) -> None:
     """Try cases: requests written down in a FILE, each with the verdict that the policy must give.
 
     \b
@@ -200,26 +196,39 @@ def test(ctx: click.Context, files: tuple[Path, ...], ahead: bool, as_json: bool
         code: ALLOW                 the same for the code
         holds: [ask-models]         with --ahead: rules whose conditions nothing can judge yet, and this request fulfils
 
-    The end lists the rules that no case met.
+    A FILE may be a folder: every NAME.cases.yaml in it is tried. The end lists the rules that no case met.
 
-    Exit status: 0 every case passed, 1 one did not or the policy does not load, 2 a FILE that is not there.
+    Exit status: 0 every case passed, 1 one did not or the policy does not load, 2 a FILE that is not there, or a
+    folder without cases.
     """
+    each = _files(files, is_cases, "file of cases (NAME.cases.yaml)")
     try:
-        trials = [tried(file, ahead=ahead) for file in files]
+        trials = _trials(each, ahead=ahead)
     except PolicyError as refused:
-        _tell_findings(console(stderr=True), refused.findings)
+        tell_findings(console(stderr=True), refused.findings)
         ctx.exit(1)
     outcomes = [outcome for trial in trials for outcome in trial.outcomes]
     failed = sum(not outcome.ok for outcome in outcomes)
-    if as_json:
+    if wants_json or form == "json":
         cases = [{"name": each.case.name, "ok": each.ok, "expect": each.case.expect, "verdict": each.verdict,
                   "rule": each.rule, "code": each.code} for each in outcomes]
         uncovered = [name for trial in trials for name in trial.uncovered]
         print_json({"passed": len(outcomes) - failed, "failed": failed, "cases": cases, "uncovered": uncovered})
+    elif form == "junit":
+        click.echo(junit.of_trials([(str(file), trial) for file, trial in zip(each, trials, strict=True)]), nl=False)
     else:
-        for file, trial in zip(files, trials, strict=True):
+        for file, trial in zip(each, trials, strict=True):
             _tell_trial(console(), file, trial)
     ctx.exit(1 if failed else 0)
+
+
+def _trials(files: Sequence[Path], *, ahead: bool) -> list[Trial]:
+    trials = []
+    with progress("trying", len(files)) as step:
+        for file in files:
+            trials.append(tried(file, ahead=ahead))
+            step()
+    return trials
 
 
 def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
@@ -227,11 +236,9 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
         if each.ok:
             out.print(Text.assemble(("ok    ", "green"), printable(each.case.name)))
             continue
-        wanted = [each.case.expect, each.case.rule and f"rule {each.case.rule}", each.case.code]
-        got = [each.verdict, each.rule and f"rule {each.rule}", each.code]
         out.print(Text.assemble(("FAIL  ", "bold red"), printable(each.case.name)))
-        out.print(f"      expected {', '.join(filter(None, wanted))}")
-        out.print(f"      got      {', '.join(filter(None, got))}")
+        out.print(f"      expected {each.wanted}")
+        out.print(f"      got      {each.got}")
     failed = sum(not each.ok for each in trial.outcomes)
     out.print(f"{file}: {len(trial.outcomes) - failed} passed, {failed} failed")
     if trial.uncovered:
@@ -242,38 +249,161 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--policy", "file", type=_FILE, metavar="FILE",
               help="The policy that is asked. Without it: the home's policy.yaml, else the one that Governor ships.")
 @click.option("--home", metavar="DIR", help="The home whose policy is asked. Before $GOVERNOR_HOME.")
-@click.option("--agent", default="local", show_default=True, metavar="A", help="Who asks.")
+@click.option("--agent", metavar="A", help="Who asks; local, where a request is asked without it.")
+@click.option("--to", "host", metavar="HOST", help="Who can reach this host, and how?")
 @click.option("--address", metavar="IP", help="What the host resolves to. Without it: some address of the internet.")
-@click.option("--body", metavar="STRING|@FILE", help="The body of the request. Only its size matters yet.")
+@click.option("--at", metavar="TIME", help="When it is asked, as 2026-12-31T18:00:00Z. Without it: now.")
+@click.option("--header", "headers", multiple=True, metavar="K:V",
+              help="A header of the request, such as content-type:application/json. Once for each.")
+@click.option("--body", metavar="STRING|@FILE", help="The body of the request, and what its content type says it is.")
 @_ahead
 @click.option("--holds", multiple=True, metavar="RULE",
               help="With --ahead: the request fulfils what nothing can judge yet of this rule. May be repeated.")
 @_json
-@click.argument("method")
-@click.argument("url")
+@click.argument("asked", nargs=-1, metavar="[METHOD URL | FILE]")
 @click.pass_context
 def explain(
-    ctx: click.Context, file: Path | None, home: str | None, agent: str, address: str | None, body: str | None,
-    ahead: bool, holds: tuple[str, ...], as_json: bool, method: str, url: str,
+    ctx: click.Context, file: Path | None, home: str | None, agent: str | None, host: str | None,
+    address: str | None, at: str | None, headers: tuple[str, ...], body: str | None, ahead: bool,
+    holds: tuple[str, ...], wants_json: bool, asked: tuple[str, ...],
 ) -> None:
-    """Say what would happen to a request, which rules hold for it, and what would let it through.
+    """Say what would happen to a request and why, who can reach what, or what a whole policy says.
 
     \b
     governor policy explain --agent coder-1 POST https://api.example.org/v1/items
     governor policy explain GET https://billing.corp.example/ --address 10.1.2.3
-    governor policy explain GET wss://voice.example.org/
+    governor policy explain POST https://pay.example.org/v1/charges \\
+        --header content-type:application/json --body '{"amount": 5}'
+    governor policy explain --agent coder-1          everything that it can reach
+    governor policy explain --to api.example.org     who can reach it
+    governor policy explain policy.yaml              the whole policy in sentences
 
-    Exit status: 0 granted, 1 refused, 2 a FILE, METHOD, URL or IP that cannot be meant.
+    The two tables come from the rules as they stand. A rule under "but not" takes a part of a row away; a row that a
+    rule certainly takes away as a whole is left out.
+
+    Exit status: 0 granted, something can be reached, or told; 1 refused, or nothing can be reached; 2 a FILE, METHOD,
+    URL, HOST or IP that cannot be meant.
     """
-    asked = as_if(_asked_policy(file, home, ahead=ahead).policy, holds)
-    if not _METHOD.fullmatch(method):
-        raise click.BadParameter(f"{method} is not a method", param_hint="METHOD")
-    explained = _explained(asked, agent, method.upper(), url, _address(address), _body_bytes(body))
-    if as_json:
-        print_json(_explanation(explained))
+    carried = (address, at, headers, body)
+    match asked:
+        case (method, url) if host is None:
+            request = (agent or "local", _method(method), url, _address(address), _headers(headers), _body(body),
+                       _moment(at))
+            supposed = as_if(_asked_policy(file, home, ahead=ahead).policy, holds)
+            granted = _tell_request(supposed, request, wants_json=wants_json)
+        case (one,) if (host, agent, file, *carried) == (None, None, None, None, None, (), None):
+            granted = _tell_policy(one, ahead=ahead, wants_json=wants_json)
+        case () if (host or agent) and carried == (None, None, (), None):
+            granted = _tell_reach(_asked_policy(file, home, ahead=ahead), agent, _host(host), wants_json=wants_json)
+        case _:
+            raise click.UsageError("Say METHOD URL, --agent A, --to HOST, or one FILE.")
+    ctx.exit(0 if granted else 1)
+
+
+def _method(text: str) -> str:
+    if not _METHOD.fullmatch(text):
+        raise click.BadParameter(f"{text} is not a method", param_hint="METHOD")
+    return text.upper()
+
+
+def _tell_request(
+    asked: Policy, request: tuple[str, str, str, Address | None, Headers, bytes, int], *, wants_json: bool
+) -> bool:
+    said = explained(asked, *request)
+    if wants_json:
+        print_json(explained_json(said))
     else:
-        _tell_explanation(console(), explained)
-    ctx.exit(0 if explained.judgement.verdict.lets_through else 1)
+        tell_explained(console(), said)
+    return said.judgement.verdict.lets_through
+
+
+def _tell_policy(file: str, *, ahead: bool, wants_json: bool) -> bool:
+    path = Path(file)
+    if not path.is_file():
+        hint = "a URL needs its method before it" if "://" in file else f"there is no file {file}"
+        raise click.BadParameter(hint, param_hint="FILE")
+    told = load_policy([path], ahead=ahead).policy
+    if wants_json:
+        print_json(prose_json(told))
+    else:
+        tell_prose(console(), told)
+    return True
+
+
+def _tell_reach(compiled: Compiled, agent: str | None, host: Host | None, *, wants_json: bool) -> bool:
+    asked = compiled.policy
+    found = accesses(asked, agent, host)
+    if wants_json:
+        print_json({"agent": agent, "to": host and host.name, "reach": accesses_json(found, asked)})
+    else:
+        whom = f"What {agent} can reach" if agent else "Who can reach"
+        where = "" if host is None else f"{' at' if agent else ''} {host.name}"
+        tell_accesses(console(), found, asked, f"{whom}{where}", agents=agent is None)
+    return bool(found)
+
+
+def _host(text: str | None) -> Host | None:
+    try:
+        return None if text is None else canonical_host(text)
+    except NonCanonical as refused:
+        raise click.BadParameter(f"{text}: {refused.problem}", param_hint="--to") from None
+
+
+@policy.command()
+@click.argument("old")
+@click.argument("new")
+@_formats("markdown", "github")
+@click.option("--fail-if-looser", is_flag=True, help="Exit 1 unless NEW certainly allows nothing that OLD refuses.")
+@_json
+@click.pass_context
+def diff(ctx: click.Context, old: str, new: str, form: str, fail_if_looser: bool, wants_json: bool) -> None:
+    """Say what changes from policy OLD to policy NEW, for every request: what is newly allowed, newly denied, changed.
+
+    OLD and NEW are files, folders, or either at a git revision, which is read without touching the work tree. Every
+    change has a request that shows it; at most five of a kind are shown.
+
+    \b
+    governor policy diff old.yaml new.yaml
+    governor policy diff main:policies/team.yaml policies/team.yaml --fail-if-looser
+    governor policy diff HEAD~1:team.yaml HEAD:team.yaml --format markdown      for a pull request
+
+    Exit status: 0 told, 1 only with --fail-if-looser where NEW is looser, incomparable or undecided, 2 a side that is
+    not there or does not load.
+    """
+    started = time.perf_counter()
+    found = difference(_side(old), _side(new))
+    if wants_json or form == "json":
+        print_json(difference_json(found))
+    elif form == "markdown":
+        click.echo(markdown(found), nl=False)
+    elif form == "github":
+        click.echo("".join(f"{line}\n" for line in difference_commands(found, new)), nl=False)
+    else:
+        tell_difference(console(), found, time.perf_counter() - started)
+    ctx.exit(1 if fail_if_looser and may_loosen(found) else 0)
+
+
+def _side(text: str) -> Policy:
+    try:
+        return side(text).policy()
+    except PolicyError as refused:
+        tell_findings(console(stderr=True), refused.findings)
+        raise click.UsageError(f"{text} does not load") from None
+    except (SideMissing, PolicyMissing) as missing:
+        raise click.UsageError(str(missing)) from None
+
+
+@policy.command("schema")
+def show_schema() -> None:
+    """Print the JSON Schema of policies, for editors: which keys stand where, and what each is for.
+
+    \b
+    governor policy schema > policy.schema.json
+    # yaml-language-server: $schema=policy.schema.json      the first line of a policy
+
+    Whether a policy loads is what governor policy check says: a schema looks up no name and sees no contradiction.
+    """
+    print_json(schema())
 
 
 def _asked_policy(file: Path | None, home: str | None, *, ahead: bool) -> Compiled:
@@ -290,77 +420,26 @@ def _address(text: str | None) -> Address | None:
         raise click.BadParameter(f"{text} is not an address", param_hint="--address") from None
 
 
-def _body_bytes(text: str | None) -> int:
+def _moment(text: str | None) -> int:
+    try:
+        return int(time.time()) if text is None else times.moment(text)
+    except PatternError as refused:
+        raise click.BadParameter(str(refused), param_hint="--at") from None
+
+
+def _headers(texts: Iterable[str]) -> Headers:
+    split = [text.partition(":") for text in texts]
+    for name, colon, _ in split:
+        if not name.strip() or not colon:
+            raise click.BadParameter(f"{name} is no NAME:VALUE", param_hint="--header")
+    return tuple((name.strip().lower().encode(errors="surrogateescape"), value.strip().encode(errors="surrogateescape"))
+                 for name, _, value in split)
+
+
+def _body(text: str | None) -> bytes:
     if text is None or not text.startswith("@"):
-        return len((text or "").encode(errors="surrogateescape"))
+        return (text or "").encode(errors="surrogateescape")
     file = Path(text[1:])
     if not file.is_file():
         raise click.BadParameter(f"there is no file {file}", param_hint="--body")
-    return file.stat().st_size
-
-
-@dataclass(frozen=True, slots=True)
-class _Explained:
-    """A verdict with what is said about it. `assumed` is true where no address was given for a name."""
-
-    judgement: Judgement
-    matched: tuple[Rule, ...]
-    misses: tuple[Miss, ...]
-    would_allow: tuple[str, ...]
-    assumed: bool
-
-
-def _explained(
-    asked: Policy, agent: str, method: str, url: str, address: Address | None, body_bytes: int
-) -> _Explained:
-    try:
-        facts = facts_of(agent, method, url, body_bytes)
-    except NonCanonical as refused:
-        verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
-        sentence = f"No policy can allow it: {refused.problem}."
-        return _Explained(Judgement(verdict, (), None), (), (), (sentence,), assumed=False)
-    judgement = answer(Index(asked), facts, address)
-    held = tuple(rule for rule in asked.items if rule.name in judgement.groups)
-    misses = near_misses(asked, facts, facts.host.address or address or STAND_IN)
-    sentences = tuple(would_allow(asked, facts, judgement, misses))
-    return _Explained(judgement, held, tuple(misses), sentences, _assumed(facts, address))
-
-
-def _assumed(facts: RequestFacts, address: Address | None) -> bool:
-    return facts.host.address is None and address is None
-
-
-def _explanation(explained: _Explained) -> dict[str, Any]:
-    verdict = explained.judgement.verdict
-    matched = [
-        {"tier": _TIER, "rule": rule.name, "verb": rule.verb.value, "file": rule.position.file,
-         "line": rule.position.line} for rule in explained.matched]
-    return {"verdict": verdict.action.value, "rule": verdict.rule, "code": verdict.code.value, "matched": matched,
-            "would_allow": list(explained.would_allow)}
-
-
-def _tell_explanation(out: Console, explained: _Explained) -> None:
-    verdict = explained.judgement.verdict
-    deciding = next((rule for rule in explained.matched if rule.name == verdict.rule), None)
-    because = f"by rule {deciding.name} ({_place(deciding)})" if deciding else verdict.reason
-    style = "bold green" if verdict.lets_through else "bold red"
-    out.print(Text.assemble((f"{verdict.action.value}", style), f"  {verdict.code.value}  {because}"))
-    if verdict.lets_through or explained.matched or explained.misses:
-        out.print()
-    for rule in explained.matched:
-        out.print(f"  matched  {rule.verb.value:5} {rule.name}  {_place(rule)}")
-    for miss in explained.misses:
-        reasons = ", ".join(miss.reasons)
-        out.print(f"  missed   {miss.rule.verb.value:5} {miss.rule.name}  {_place(miss.rule)}  {reasons}")
-    if verdict.lets_through:
-        out.print(f"  measured {'; '.join(measured(explained.judgement.measures))}")
-    if explained.assumed:
-        out.print("\nThe host is taken to be on the public internet; --address says where else it resolves to.")
-    if explained.would_allow:
-        out.print("\nTo let it through:")
-    for sentence in explained.would_allow:
-        out.print(f"  {printable(sentence)}")
-
-
-def _place(rule: Rule) -> str:
-    return f"{Path(rule.position.file).name}:{rule.position.line}"
+    return file.read_bytes()

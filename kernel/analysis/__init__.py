@@ -1,0 +1,1 @@
+"""What a policy means for every request at once: an exact engine, and the findings and comparisons built on it."""

@@ -197,7 +197,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
     place = Inside(home, lane, governed, registry, metrics, resolver, outcomes, bodies, judge, admission, hooks,
                    rate=rate)
     resolver._ask = _answering(place)  # type: ignore[method-assign]
-    with _installed(place.hooks, bodies, deadline):
+    with _installed(place, bodies, deadline):
         async with asyncio.timeout(_LONGEST_SECONDS), _listening(place, others, mode):
             try:
                 yield place
@@ -223,14 +223,14 @@ def _answering(place: Inside) -> Any:
 
 
 @contextlib.contextmanager
-def _installed(hooks: Hooks, bodies: RequestBodies, deadline: float) -> Any:
-    deadlines = Deadlines(gate.end, deadline)
+def _installed(place: Inside, bodies: RequestBodies, deadline: float) -> Any:
+    hooks, deadlines = place.hooks, Deadlines(gate.end, deadline)
     gate.install(hooks.guards(), deadlines)
     deadlines.start(asyncio.get_running_loop())
     crashes.install(hooks.crashed)
     early_answer.install(hooks.replies.is_early)
-    request_bodies.install(bodies, hooks.answers.is_too_large)
-    cutting.install(hooks.answers.ending_of)
+    request_bodies.install(bodies, hooks.answers.is_stopped)
+    cutting.install(hooks.answers.ending_of, place.outcomes.waits)
     origin_failure.install(hooks.answers.origin_failed)
     trailers.install()
     framing.install()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textwrap import dedent
 
+from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
 from kernel.compiler import Compiled, compile_policy
@@ -13,11 +14,13 @@ from kernel.findings import Finding
 RANGES = named_ranges(["169.254.169.254", "fd00:ec2::254"])
 
 
-def compiled(text: str, known: frozenset[str] = frozenset(), *, ahead: bool = False) -> Compiled:
+def compiled(
+    text: str, known: frozenset[str] = frozenset(), now: int = 0, *, ahead: bool = False
+) -> Compiled:
     """The policy in `text`, called p.yaml; `version: 1` is put before it where it has none."""
     text = dedent(text)
     whole = text if text.lstrip().startswith("version") else f"version: 1\n{text}"
-    return compile_policy([compose(whole.encode(), "p.yaml")], RANGES, "digest", known, ahead=ahead)
+    return compile_policy([compose(whole.encode(), "p.yaml")], RANGES, "digest", known, ZONES, now, ahead=ahead)
 
 
 def findings(text: str, known: frozenset[str] = frozenset(), *, ahead: bool = False) -> tuple[Finding, ...]:

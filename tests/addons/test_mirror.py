@@ -126,6 +126,28 @@ def test_a_verdict_is_the_policys_for_this_agent_and_says_when_an_address_may_ch
     assert answer["next_step"]
 
 
+@pytest.mark.parametrize(("url", "verdict", "assumed"), [
+    ("https://pay.example.org/v1", "allow", "the name has a public address and headers and body are as the rules want"),
+    ("https://pay.example.org/v1?debug=1", "deny", None),
+])
+def test_a_question_without_a_body_is_about_the_body_that_the_rules_want(
+        tmp_path: Path, url: str, verdict: str, assumed: str | None) -> None:
+    (tmp_path / "policy.yaml").write_text("""\
+version: 1
+rules:
+  - allow: pay
+    to: pay.example.org
+    methods: [POST]
+    query: {debug: absent}
+    json: {amount: "<= 5"}
+""")
+    governed = prepare([tmp_path / "policy.yaml"], frozenset())
+    answer = may(Mirror(lambda: governed, "enforce", lambda: 0.0), "POST", url)
+
+    assert answer["verdict"] == verdict
+    assert answer["assumed"] is assumed is None or answer["assumed"].startswith(assumed)
+
+
 def test_the_mirror_itself_may_be_asked(mirror: Mirror) -> None:
     assert may(mirror, "GET", "http://governor.internal/me")["verdict"] == "allow"
 

@@ -28,6 +28,21 @@ async def test_an_informational_answer_is_not_the_answer(home: Home, before: byt
         assert (await outcome(place))["status"] == 200
 
 
+@pytest.mark.parametrize(("sent", "passed"), [
+    (b"HTTP/1.1 200 OK\r\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 200 OK \r\nContent-Length: 2\r\n\r\nok"),
+    (b"HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 200 O K\r\nContent-Length: 2\r\n\r\nok"),
+    (b"HTTP/1.1 200 OK\r\nA: b\r\rHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+     b"HTTP/1.1 200 OK\r\nA: b HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+    (b"HTTP/1.1 200 OK\r\nA: b\r\n\tc\r\nContent-Length: 2\r\n\r\nok",
+     b"HTTP/1.1 200 OK\r\nA: b c\r\nContent-Length: 2\r\n\r\nok"),
+    (b"HTTP/1.1 200 OK\r\nA: b\0c\r\nContent-Length: 2\r\n\r\nok",
+     b"HTTP/1.1 200 OK\r\nA: b c\r\nContent-Length: 2\r\n\r\nok"),
+], ids=["after the reason", "in the reason", "in a value", "a folded line", "NUL"])
+async def test_no_character_of_a_head_ends_a_line_early(home: Home, sent: bytes, passed: bytes) -> None:
+    async with raw_origin(sent) as raw, inside(home) as place:
+        assert await place.get(raw.url) == passed
+
+
 async def test_informational_answers_in_pieces_are_read_like_whole_ones(home: Home) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from addons import cli
 from addons.policy_files import shipped_policy
+from kernel.schema import schema
 
 POLICY = """\
 version: 1
@@ -81,8 +82,8 @@ def test_check_shows_the_line_the_place_and_the_hint(governor):
     assert 'bad.yaml:4:5  error E103  unknown key "metods" in a rule' in out
     assert "      4 |     metods: [GET]\n        |     ^\n" in out
     assert 'did you mean "methods"?' in out
-    assert "2 errors. 0 rules, 0 never, 0 assertions held" in out
-    assert "This does not load until the errors are gone." in out
+    assert "2 findings: 2 errors. 0 rules, 0 never, 0 assertions proved" in out
+    assert "This policy does not load until the errors are gone." in out
 
 
 def test_check_shows_the_request_that_breaks_an_assertion(governor):
@@ -125,17 +126,26 @@ def test_several_files_are_checked_each_for_itself(governor):
 @pytest.mark.parametrize("arguments", [
     pytest.param(["check"], id="check without a file"),
     pytest.param(["check", "nowhere.yaml"], id="check of a file that is not there"),
-    pytest.param(["check", "."], id="check of a folder"),
+    pytest.param(["check", "empty"], id="check of a folder without a policy"),
+    pytest.param(["test", "empty"], id="test of a folder without cases"),
+    pytest.param(["check", "--format", "xml", "p.yaml"], id="a form that is not there"),
+    pytest.param(["explain"], id="explain of nothing"),
+    pytest.param(["explain", "https://x.example/"], id="explain of a URL without its method"),
+    pytest.param(["explain", "p.yaml", "--agent", "a"], id="explain of a policy and an agent"),
+    pytest.param(["explain", "--to", "a b"], id="explain of no host"),
+    pytest.param(["explain", "--to", "x.example", "GET", "https://x.example/"], id="explain of a host and a request"),
     pytest.param(["test", "*.cases.yaml"], id="test of a pattern that matches no file"),
     pytest.param(["explain", "GET"], id="explain without a URL"),
     pytest.param(["explain", "G T", "https://x.example/"], id="explain of no method"),
     pytest.param(["explain", "--policy", "nowhere.yaml", "GET", "https://x.example/"], id="explain without a policy"),
     pytest.param(["explain", "--address", "10.0.0.0/8", "GET", "https://x.example/"], id="explain at a range"),
     pytest.param(["explain", "--at", "now", "GET", "https://x.example/"], id="a time, which has no effect yet"),
-    pytest.param(["explain", "--header", "a: b", "GET", "https://x.example/"], id="a header, which has no effect yet"),
+    pytest.param(["explain", "--header", "a b", "GET", "https://x.example/"], id="a header without a value"),
     pytest.param(["explain", "--body", "@nowhere", "POST", "https://x.example/"], id="a body that is not there"),
 ])
 def test_wrong_usage_is_told_and_exits_2(governor, arguments):
+    Path("empty").mkdir()
+
     status, out, err = governor(*arguments)
 
     assert (status, out) == (2, "")
@@ -189,7 +199,7 @@ def test_a_case_also_fails_by_its_rule_or_code(governor, wrong, right):
     ("policy: p.yaml\n", "E104"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: halt}]\n', "E180"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: yes}]\n', "E102"),
-    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, at: now}]\n', "E180"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, at: now}]\n', "E212"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, code: DENY}]\n', "E102"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "x.example", expect: deny}]\n', "P802"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, address: x}]\n', "E202"),
@@ -337,7 +347,7 @@ def test_explain_names_a_limit_that_holds(governor):
 def test_check_counts_the_limits(governor):
     Path("sizes.yaml").write_text(SIZES)
 
-    assert "2 rules, 0 never, 1 limit, 0 assertions held" in governor("check", "sizes.yaml")[1]
+    assert "2 rules, 0 never, 1 limit, 0 assertions proved" in governor("check", "sizes.yaml")[1]
 
 
 def test_a_case_can_have_a_body(governor):
@@ -353,6 +363,81 @@ cases:
 
     assert status == 0
     assert json.loads(out)["uncovered"] == ["talk", "limits-1"]
+
+
+PAYMENTS = """\
+version: 1
+rules:
+  - allow: small-payments
+    to: pay.example
+    methods: [POST]
+    json: {amount: "<= 20000", channel: absent}
+    headers: {x-tenant: acme}
+  - deny: no-forms
+    to: pay.example
+    content-types: application/x-www-form-urlencoded
+"""
+ASKED = ("POST", "https://pay.example/", "--header", "Content-Type: application/json", "--header", "x-tenant: acme")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [
+    ((*ASKED, "--body", '{"amount": 5}'), "ALLOW"),
+    ((*ASKED, "--body", "@body"), "ALLOW"),
+    ((*ASKED, "--body", '{"amount": 20001}'), "DEFAULT_DENY"),
+    ((*ASKED[:4], "--body", '{"amount": 5}'), "DEFAULT_DENY"),
+    ((*ASKED[:2], "--header", "content-type:application/x-www-form-urlencoded"), "RULE_DENY"),
+])
+def test_explain_asks_about_headers_and_a_body(governor, arguments, code):
+    Path("pay.yaml").write_text(PAYMENTS)
+    Path("body").write_bytes(b'{"amount": 2e4}')
+
+    status, out, _ = governor("explain", "--policy", "pay.yaml", *arguments, "--json")
+
+    assert (status, json.loads(out)["code"]) == (0 if code == "ALLOW" else 1, code)
+
+
+@pytest.mark.parametrize(("body", "reason"), [
+    ('{"amount": 20001}', 'the JSON field amount is "20001" and it wants <= 20000'),
+    ('{"channel": "x", "amount": 5}', 'the JSON field channel is "x" and it wants absent'),
+    ("{}", "the JSON field amount is absent and it wants <= 20000"),
+    ('{"amount": 5, "amount": 6}',
+     "the JSON field amount is unreadable (a name stands twice in one object of the JSON) and it wants <= 20000"),
+])
+def test_explain_says_which_field_does_not_fit_and_how_it_was_read(governor, body, reason):
+    Path("pay.yaml").write_text(PAYMENTS)
+
+    _, out, _ = governor("explain", "--policy", "pay.yaml", *ASKED, "--body", body, "--json")
+
+    (sentence,) = json.loads(out)["would_allow"]
+    assert reason in sentence
+
+
+def test_a_case_can_have_headers_and_a_content_type(governor):
+    Path("pay.yaml").write_text(PAYMENTS)
+    Path("pay.cases.yaml").write_text("""\
+policy: pay.yaml
+cases:
+  - name: small
+    method: POST
+    url: https://pay.example/
+    headers: {X-Tenant: acme}
+    content-type: application/json
+    body: '{"amount": 5}'
+    expect: allow
+  - name: twice
+    method: POST
+    url: https://pay.example/
+    headers: {X-Tenant: acme, content-type: application/json}
+    body: '{"amount": 5, "amount": 5}'
+    expect: deny
+    code: DEFAULT_DENY
+  - {name: form, method: POST, url: "https://pay.example/", content-type: application/x-www-form-urlencoded,
+     body: amount=5, expect: deny, rule: no-forms}
+""")
+
+    status, out, _ = governor("test", "pay.cases.yaml", "--json")
+
+    assert (status, json.loads(out)["uncovered"]) == (0, [])
 
 
 def test_explain_reads_like_a_story(governor):
@@ -388,3 +473,85 @@ def test_no_colour_is_no_colour(governor, monkeypatch):
     Path("bad.yaml").write_text("version: 2\n")
 
     assert "\x1b[3" not in governor("check", "bad.yaml")[1]
+
+
+TIMED = """\
+version: 1
+rules:
+  - {allow: work, to: x.example, methods: any, when: {hours: "08:00-18:00", timezone: UTC}}
+"""
+
+
+@pytest.mark.parametrize(("at", "code"), [("2026-01-09T12:00:00Z", "ALLOW"), ("2026-01-09T18:00:00Z", "OUT_OF_HOURS")])
+def test_a_case_and_an_explanation_ask_about_a_moment(governor, at, code):
+    Path("t.yaml").write_text(TIMED)
+    expect = "allow" if code == "ALLOW" else "deny"
+    Path("t.cases.yaml").write_text(
+        f"policy: t.yaml\ncases: [{{name: x, method: GET, url: 'https://x.example/', at: '{at}', expect: {expect}, "
+        f"code: {code}}}]\n")
+
+    assert governor("test", "t.cases.yaml")[0] == 0
+    assert json.loads(governor("explain", "--policy", "t.yaml", "--at", at, "--json", "GET", "https://x.example/")[1])[
+        "code"] == code
+
+
+def test_a_moment_that_is_none_is_refused(governor):
+    Path("t.yaml").write_text(TIMED)
+
+    assert governor("explain", "--policy", "t.yaml", "--at", "noon", "GET", "https://x.example/")[0] == 2
+
+
+def test_a_check_shows_no_line_with_a_secret(governor):
+    secret = "ghp_" + "a1B2" * 9
+    Path("s.yaml").write_text(f"version: 1\n# {secret}\n")
+    status, out, err = governor("check", "s.yaml")
+
+    assert status == 1
+    assert "E405" in out
+    assert secret not in out + err
+def test_explain_shows_what_an_agent_can_reach(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--agent", "claude-1")
+
+    assert status == 0
+    assert [" ".join(line.split()) for line in out.splitlines()[2:5]] == [
+        "to methods paths conditions rule but not",
+        "api.example.org GET HEAD OPTIONS /repos and everything below it read its own except",
+        "billing.example GET HEAD OPTIONS any where the name leads to the addresses in 10.1.0.0/16 billing",
+    ]
+
+
+def test_explain_shows_who_can_reach_a_host(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--to", "API.example.org.", "--json")
+
+    assert status == 0
+    assert json.loads(out) == {"agent": None, "to": "api.example.org", "reach": [{
+        "agents": "coders", "to": ["api.example.org"], "methods": ["GET", "HEAD", "OPTIONS"],
+        "paths": "/repos and everything below it", "conditions": "", "rule": "read", "file": "p.yaml", "line": 4,
+        "except": True, "but_not": [],
+    }]}
+
+
+def test_explain_says_no_where_nothing_can_be_reached(governor):
+    status, out, _ = governor("explain", "--policy", "p.yaml", "--to", "gist.example.org")
+
+    assert (status, out) == (1, "Who can reach gist.example.org: nothing is allowed.\n")
+
+
+def test_explain_tells_a_whole_policy(governor):
+    status, out, _ = governor("explain", "p.yaml")
+    paragraphs = json.loads(governor("explain", "p.yaml", "--json")[1])["paragraphs"]
+
+    assert status == 0
+    assert "coders (claude-*)\n  Allowed: reading (GET, HEAD or OPTIONS) to api.example.org, where the path" in out
+    assert [each["title"] for each in paragraphs] == [
+        "In general", "coders (claude-*)", "Every agent", "Never, whatever a rule allows"]
+    assert [said["rule"] for each in paragraphs for said in each["sentences"] if said["rule"]] == [
+        "read", "billing", "no-gists", "never-1"]
+    assert all(said["text"] in out for each in paragraphs for said in each["sentences"])
+
+
+def test_schema_prints_the_schema(governor):
+    status, out, _ = governor("schema")
+
+    assert status == 0
+    assert json.loads(out) == schema()

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.e2e
 
 EVERYDAY = SCALE < 10
 SLICE_SECONDS = 0.7 if EVERYDAY else 3.0
-# What the neighbour keeps is shown each time and judged in the full run alone: nothing timed gates a change.
+# What the neighbour keeps is shown and gates nothing: whatever else the machine does would decide. Measured alone:
+# GOVERNOR_TEST_SCALE=10 scripts/test -s tests/e2e/test_floods.py
 PAIRS = 1 if EVERYDAY else 7
-KEPT = 0.6
 OTHER_ADDRESS, THIRD_ADDRESS = "127.0.0.2", "127.0.0.3"
 # What a connection that only stands there costs, mitmproxy's part and ours.
 IDLE_BYTES = 100 * 1024
@@ -145,8 +145,6 @@ def test_a_flood_costs_the_neighbour_little_and_the_log_less(flooded: Flooded, f
         assert others <= (seconds + 1) * (2 * PER_SECOND + 5)
     print(f"{flood}: median {median(kept):.0%}")
 
-    assert EVERYDAY or median(kept) > KEPT
-
 
 @pytest.mark.parametrize(("name", "jobs", "most"), [
     pytest.param("idle", [("hold", "", IDLE // 2, OTHER_ADDRESS), ("hold", "", IDLE // 2, THIRD_ADDRESS)],
@@ -164,7 +162,7 @@ def test_memory_stays_bounded_under(flooded: Flooded, name: str, jobs: list[tupl
             sent = floods(flooded)[content].content if content in floods(flooded) else content
             running.enter_context(load.running(Job(
                 kind, flooded.governor.port, sent, at_once, address, padding=MIB if name == "heads" else 0)))
-        until = time.monotonic() + 15
+        until = time.monotonic() + 60
         time.sleep(1.0 if EVERYDAY else 5.0)
         while name == "idle" and len(held.descriptors) < IDLE and time.monotonic() < until:
             time.sleep(0.1)

@@ -98,6 +98,9 @@ RESPONSES: dict[str, Case] = {
     "an early hint": Case(
         head(b"HTTP/1.1 103 Early Hints", b"Link: </a>") + head(b"HTTP/1.1 200 OK", b"Content-Length: 2", body=b"ok"),
         head(b"HTTP/1.1 200 OK", b"Content-Length: 2", body=b"ok"), "informational responses are dropped"),
+    "lines that some readers end early": Case(
+        head(b"HTTP/1.1 200 O\rK", b"X-A: b\r\n\tc", b"X-B: d\re", b"Content-Length: 0"),
+        head(b"HTTP/1.1 200 O K", b"X-A: b c", b"X-B: d e", b"Content-Length: 0"), "each line of a head is one line"),
     "headers in Governor's name": Case(
         head(b"HTTP/1.1 200 OK", b"X-Governor-Verdict: allow", b"X-A: b", b"Content-Length: 0"),
         head(b"HTTP/1.1 200 OK", b"X-A: b", b"Content-Length: 0"), "x-governor-* comes from Governor alone"),

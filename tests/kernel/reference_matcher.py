@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from math import inf
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
 
 from kernel.address import embedded, is_global, named_ranges
+from kernel.comparison import UNREAD, Gap
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kernel.comparison import Comparison, Interval
     from kernel.facts import Address, RequestFacts
     from kernel.measures import Rate
     from kernel.policy import AgentPattern, Conditions, Policy, Rule
 
 PUBLIC = named_ranges(())["public-internet"]
 SEVERITY = [
-    Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.PRIVATE_ADDRESS,
-    Code.RULE_DENY, Code.NEVER,
+    {Code.ALLOW}, {Code.BODY_TOO_LARGE}, {Code.URL_TOO_LONG},
+    {Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.OUT_OF_HOURS}, {Code.PRIVATE_ADDRESS}, {Code.RULE_DENY},
+    {Code.NEVER},
 ]  # fmt: skip
 UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf}
 
@@ -43,12 +49,16 @@ class Point:
 def judge(policy: Policy, facts: RequestFacts, addresses: Sequence[Address], own: set[tuple[Address, int]]) -> Answer:
     """The strictest answer over all addresses; of equally strict refusals the one whose rule comes first."""
     answers = [_at_address(policy, facts, address, own) for address in addresses]
-    strictest = max(SEVERITY.index(answer.code) for answer in answers)
-    left = [answer for answer in answers if SEVERITY.index(answer.code) == strictest]
+    strictest = max(map(_severity, answers))
+    left = [answer for answer in answers if _severity(answer) == strictest]
     if left[0].code not in (Code.NEVER, Code.RULE_DENY):
         return left[0]
     order = [None, *(rule.name for rule in rules_of(policy))]
     return min(left, key=lambda answer: order.index(answer.rule))
+
+
+def _severity(answer: Answer) -> int:
+    return next(place for place, codes in enumerate(SEVERITY) if answer.code in codes)
 
 
 def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[tuple[Address, int]]) -> Answer:
@@ -61,7 +71,11 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
         for rule in held:
             if rule.verb is verb:
                 return Answer(code, rule.name, groups, address)
-    if not is_global(address) and not any(_was_written_for(rule, facts, address) for rule in held):
+    passes = [rule for rule in held if is_global(address) or _was_written_for(rule, facts, address)]
+    early = early_at(policy, facts, address)
+    if not passes and early:
+        return Answer(Code.OUT_OF_HOURS, early[0].name, groups, address)
+    if not is_global(address) and not passes:
         return Answer(Code.PRIVATE_ADDRESS, None, groups, address)
     if not held:
         code = Code.UPGRADE_REFUSED if facts.scheme in ("ws", "wss") else Code.DEFAULT_DENY
@@ -73,6 +87,21 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
         if size > most:
             return Answer(code, by, groups, address)
     return Answer(Code.ALLOW, held[0].name, groups, address)
+
+
+def early_at(policy: Policy, facts: RequestFacts, address: Address) -> list[Rule]:
+    """The grants that would hold here once their hours come, in the order in which they come."""
+    coming = []
+    for rule in rules_of(policy):
+        begins = rule.where.when.opens(facts.at) if rule.where.when is not None else None
+        if not rule.verb.grants or begins in (None, facts.at):
+            continue
+        if rule.where.expires is not None and rule.where.expires <= begins:
+            continue
+        timeless = replace(rule, where=replace(rule.where, when=None))
+        if holds(timeless, facts, address) and (is_global(address) or _was_written_for(rule, facts, address)):
+            coming.append((begins, rule.number, rule))
+    return [rule for *_, rule in sorted(coming)]
 
 
 def url_of(facts: RequestFacts) -> str:
@@ -136,6 +165,10 @@ def _holds_at(rule: Rule, point: Point) -> bool:
 
 def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> bool:
     facts = point.facts
+    if where.expires is not None and facts.at >= where.expires:
+        return False
+    if where.when is not None and not where.when.contains(facts.at):
+        return False
     if where.agents is not None and not any(_agent(pattern, facts.agent.id) for pattern in where.agents):
         return False
     if where.methods is not None and facts.method not in where.methods:
@@ -148,7 +181,86 @@ def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> 
         return False
     if where.address is not None and not any(_in_range(each, point.address, wide) for each in where.address):
         return False
+    if not all(_comparison(values, sent_value(facts, part, name), wide) for part, name, values in _compared(where)):
+        return False
     return where.to is None or any(_destination(each, point, wide, literal_only) for each in where.to)
+
+
+def _compared(where: Conditions) -> list[tuple[str, str, Comparison]]:
+    parts = {"query": where.query, "headers": where.headers, "json": where.json, "form": where.form}
+    found = [(part, field.name, field.values) for part, fields in parts.items() for field in fields or ()]
+    return found if where.content_types is None else [*found, ("kind", "", where.content_types)]
+
+
+def sent_value(facts: RequestFacts, part: str, name: str) -> object:
+    """A text, None for absent, UNREAD, or False for unreadable."""
+    headers = [(own.decode(), value.decode()) for own, value in facts.fields._headers]
+    body = facts.fields._body
+    kinds = [value for own, value in headers if own == "content-type"]
+    match part:
+        case "query":
+            return _only([value for own, value in parse_qsl(facts.query, keep_blank_values=True) if own == name])
+        case "headers":
+            return _only([value for own, value in headers if own == name])
+        case "kind":
+            return _only(kinds)
+    if body == b"":
+        return None
+    if isinstance(body, Gap):
+        return UNREAD if body is UNREAD else False
+    if part == "form":
+        pairs = parse_qsl(body.decode(), keep_blank_values=True)
+        is_form = kinds == ["application/x-www-form-urlencoded"]
+        return _only([value for own, value in pairs if own == name]) if is_form else False
+    return _in_json(body, name) if kinds == ["application/json"] else False
+
+
+def _only(values: list[str]) -> str | bool | None:
+    return False if len(values) > 1 else values[0] if values else None
+
+
+def _in_json(body: bytes, name: str) -> object:
+    try:
+        pairs = json.loads(body, object_pairs_hook=list, parse_int=str, parse_float=str)
+    except ValueError:
+        return False
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        return False
+    if len(dict(pairs)) < len(pairs):
+        return False
+    value = dict(pairs).get(name)
+    return value if isinstance(value, str) or value is None else False
+
+
+def _comparison(values: Comparison, found: object, wide: bool) -> bool:
+    if found is None:
+        return values.absent
+    if found is UNREAD:
+        return not wide
+    if found is False:
+        return wide
+    if any(word_matches(glob, found) for glob in values.globs):
+        return True
+    if not values.intervals:
+        return False
+    if not _is_plain_number(found):
+        return wide
+    return any(_within(Decimal(found), each) for each in values.intervals)
+
+
+def _is_plain_number(text: str) -> bool:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return False
+    return number.is_finite() and text != "-0" and f"{number.normalize():f}" == text
+
+
+def _within(number: Decimal, interval: Interval) -> bool:
+    low = -inf if interval.low is None else interval.low
+    high = inf if interval.high is None else interval.high
+    return low <= number <= high and not (
+        (interval.low_open and number == low) or (interval.high_open and number == high))
 
 
 def _destination(item: HostPattern | AddressRange | UrlPattern, point: Point, wide: bool, literal_only: bool) -> bool:

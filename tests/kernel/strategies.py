@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
 from ipaddress import ip_address
 
 from hypothesis import strategies as st
 
 from kernel.address import named_ranges
+from kernel.comparison import UNREAD, UNREADABLE, Comparison, Field, Interval
 from kernel.facts import Agent, RequestFacts
+from kernel.fields import Fields
+from kernel.hours import UTC_ZONE, Window, Zone
 from kernel.measures import NOTHING_SAID, Rate, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
@@ -66,6 +70,52 @@ _schemes = st.none() | st.sampled_from(
 _rarely = st.none() | st.none() | st.none()
 
 
+_FORM, _JSON = b"application/x-www-form-urlencoded", b"application/json"
+BODIES = [
+    b"", b"a=5", b"a=5&b=x", b"a=5&a=6", b"a=05&b=", b'{"a": 5}', b'{"a": 6, "b": "xy"}', b'{"a": 5, "a": 6}',
+    b'{"a": "x", "b": 1.5}', b'{"a": [5]}', b'[{"a": 5}]', b'{"a": 5', UNREADABLE,
+]  # fmt: skip
+QUERIES = ["", "", "q", "q=12345678", "a=5", "a=x&b=6", "a=5&a=5"]
+headers = st.sampled_from([
+    (), ((b"content-type", _JSON),), ((b"content-type", _JSON), (b"a", b"5")), ((b"content-type", _FORM),),
+    ((b"content-type", _FORM), (b"a", b"x"), (b"b", b"6")), ((b"a", b"5"), (b"a", b"5")),
+    ((b"content-type", _JSON), (b"content-type", _FORM)),
+])  # fmt: skip
+
+_intervals = st.sampled_from([
+    Interval(high=5), Interval(high=5, high_open=True), Interval(low=5), Interval(low=1, low_open=True),
+    Interval(1, 2), Interval(5, 6), Interval(-3, 5),
+])  # fmt: skip
+
+
+_values = st.builds(
+    Comparison,
+    st.lists(st.sampled_from(["5", "x", "x*", "*", "05", ""]), max_size=2).map(tuple),
+    st.lists(_intervals, max_size=2).map(tuple),
+    st.booleans(),
+).filter(lambda made: made != Comparison())
+_kinds = st.sampled_from([("application/json",), ("application/*", "text/*"), ("*/x-www*",)]).flatmap(
+    lambda globs: st.builds(Comparison, st.just(globs), absent=st.booleans()))
+_field_lists = st.lists(
+    st.builds(Field, st.sampled_from(["a", "b"]), _values), min_size=1, max_size=2, unique_by=lambda field: field.name
+).map(tuple)
+
+# Around the turn of a Friday: a few hours in which everything below begins or ends once.
+FRIDAY = 1_767_913_200  # 2026-01-08T23:00:00Z, midnight in Berlin
+MOMENTS = [FRIDAY + 3600 * hour + second for hour in (-3, -1, 0, 1, 7, 12, 24) for second in (-1, 0)]
+ZONES = [UTC_ZONE, Zone("Berlin", (0,), (3600,)), Zone("put back", (0, FRIDAY + 3600), (7200, 3600))]
+windows = st.builds(
+    Window,
+    st.sampled_from([frozenset(range(7)), frozenset({4}), frozenset({3, 4}), frozenset({5, 6})]),
+    st.sampled_from([0, 60, 480, 1320]),
+    st.sampled_from([120, 360, 780, 1440]),
+    st.sampled_from(ZONES),
+    st.sampled_from([frozenset(), frozenset(), frozenset({date(2026, 1, 9).toordinal()})]),
+)
+_whens = st.none() | st.none() | st.none() | windows
+_ends = st.none() | st.none() | st.none() | st.none() | st.sampled_from(MOMENTS)
+
+
 def conditions(
     to: st.SearchStrategy[tuple[object, ...] | None] | None = None, paths: st.SearchStrategy[object] | None = None
 ) -> st.SearchStrategy[Conditions]:
@@ -79,7 +129,24 @@ def conditions(
         schemes=_rarely | _schemes,
         ports=_rarely | _some(ports),
         paths=_some(globs) if paths is None else paths,
+        query=_rarely | _field_lists,
+        headers=_rarely | _field_lists,
+        content_types=_rarely | _kinds,
+        json=_rarely | _field_lists,
+        form=_rarely | _field_lists,
+        when=_whens,
+        expires=_ends,
     )
+
+
+_compared = st.builds(
+    Conditions,
+    query=_rarely | _field_lists,
+    headers=_rarely | _field_lists,
+    content_types=_rarely | _kinds,
+    json=st.none() | _field_lists,
+    form=_rarely | _field_lists,
+)
 
 
 _MIB = 2**20
@@ -121,6 +188,10 @@ _open = st.tuples(
     _terms,
 )
 
+# Told apart by their fields alone.
+_by_fields = st.tuples(
+    st.sampled_from([Verb.ALLOW] * 4 + [Verb.DENY]), _compared, st.lists(_compared, max_size=1).map(tuple), _terms)
+
 type _Body = tuple[Verb, Conditions, tuple[Conditions, ...], Terms]
 
 
@@ -146,12 +217,18 @@ def _policy(bodies: list[_Body], caps: list[tuple[Conditions, tuple[Conditions, 
 policies = st.builds(_policy, st.lists(_bodies, max_size=10), _limits)
 crowded_policies = st.builds(_policy, st.lists(_crowded, min_size=5, max_size=24), _limits)
 open_policies = st.builds(_policy, st.lists(_open, min_size=2, max_size=8), _limits)
+compared_policies = st.builds(
+    _policy,
+    st.lists(_by_fields, min_size=1, max_size=5),
+    st.lists(st.tuples(_compared, st.just(()), _caps), max_size=2),
+)
 
 
 def requests(hosts: list[str] | None = None) -> st.SearchStrategy[RequestFacts]:
     return st.builds(
-        lambda agent, method, scheme, name, port, raw, query, body_bytes: RequestFacts(
-            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw), query, body_bytes
+        lambda agent, method, scheme, name, port, raw, query, body_bytes, sent, body, at: RequestFacts(
+            Agent(agent, "proxy-auth"), method, scheme, host(name), port, path(raw), query, body_bytes,
+            fields=Fields(query, sent, body), at=at,
         ),
         st.sampled_from(AGENTS),
         st.sampled_from(["GET", "POST"]),
@@ -159,8 +236,11 @@ def requests(hosts: list[str] | None = None) -> st.SearchStrategy[RequestFacts]:
         st.sampled_from(hosts or [*HOSTS, "z.net", *LITERALS]),
         st.sampled_from([443, 443, 80, 8443]),
         raw_paths,
-        st.sampled_from(["", "", "q", "q=12345678"]),
+        st.sampled_from(QUERIES),
         st.sampled_from([0, 0, 0, 10, 11, 1000, 16 * _MIB, 16 * _MIB + 1, 40 * _MIB]),
+        headers,
+        st.sampled_from([*BODIES, UNREAD]),
+        st.sampled_from(MOMENTS),
     )
 
 

@@ -333,3 +333,10 @@ def test_a_key_that_speaks_of_a_protocol_brings_its_methods(key, methods):
 
     assert rule.where.methods == methods
     assert rule.verb is Verb.ALLOW
+
+
+def test_a_host_that_is_an_address_is_not_asked_for_either_when_it_is_too_large():
+    text = "rules: [{ask: r, to: 8.8.8.8, max-url: 17}]"
+
+    assert verdict(text, "GET", "https://8.8.8.8/a")[1] is Code.APPROVAL_PENDING
+    assert verdict(text, "GET", "https://8.8.8.8/ab")[1] is Code.URL_TOO_LONG

@@ -10,9 +10,10 @@ import pytest
 
 import kernel
 from addons.yaml_nodes import compose
+from kernel.comparison import Comparison, Field, Interval
 from kernel.compiler import compile_policy
 from kernel.errors import PolicyError
-from kernel.findings import CATALOGUE, Severity
+from kernel.findings import CATALOGUE, Severity, Witness
 from kernel.match import Index
 from kernel.measures import Rate, Terms, WebSocketMeasures
 from kernel.policy import (
@@ -219,7 +220,7 @@ REFUSED = [
     ("a limit with websocket", "limits: [{max-url: 1KB, websocket: {}}]\n", "E112"),
     ("a limit with stream-request", "limits: [{max-url: 1KB, stream-request: yes}]\n", "E112"),
     ("a limit with a verb", "limits: [{allow: x, max-url: 1KB}]\n", "E103"),
-    ("a limit with a condition of a later version", "limits: [{max-url: 1KB, headers: x}]\n", "E180"),
+    ("a limit with a condition of a later version", "limits: [{max-url: 1KB, llm: x}]\n", "E180"),
     ("a name like that of a limit", "rules:\n  - deny: limits-1\n", "E106"),
     ("a size that is none", f"{A_RULE}    max-request: 10mb\n", "E209"),
     ("a list of sizes", f"{A_RULE}    max-request: [1MB]\n", "E102"),
@@ -250,6 +251,44 @@ REFUSED = [
         "rules:\n  - {allow: x, to: example.org, methods: writes, websocket: {}}\n",
         "E112",
     ),
+    ("fields that are no mapping", f"{A_RULE}    json: amount\n", "E102"),
+    ("no field at all", f"{A_RULE}    json: {{}}\n", "E104"),
+    ("a field without a value", f"{A_RULE}    json: {{amount: }}\n", "E102"),
+    ("a field with an empty list", f"{A_RULE}    json: {{amount: []}}\n", "E102"),
+    ("a field with a mapping", f"{A_RULE}    json: {{amount: {{max: 5}}}}\n", "E102"),
+    ("a field that stands twice", f"{A_RULE}    form: {{a: x, a: y}}\n", "E101"),
+    ("a header that stands twice in two cases", f"{A_RULE}    headers: {{X-A: x, x-a: y}}\n", "E101"),
+    ("a comparison that is none", f'{A_RULE}    json: {{amount: "<= 1.5"}}\n', "E210"),
+    ("an interval that runs backwards", f"{A_RULE}    query: {{a: 9..1}}\n", "E210"),
+    ("a media type without a slash", f"{A_RULE}    content-types: json\n", "E210"),
+    ("a media type with parameters", f'{A_RULE}    content-types: "text/html; charset=utf-8"\n', "E210"),
+    ("an interval of media types", f"{A_RULE}    content-types: 1..5\n", "E210"),
+    ("a path into a list", f'{A_RULE}    json: {{"items[0].id": x}}\n', "E211"),
+    ("a path as JSONPath has it", f"{A_RULE}    json: {{$.amount: x}}\n", "E211"),
+    ("a path with an empty name", f"{A_RULE}    json: {{user..name: x}}\n", "E211"),
+    ("a name with a star", f'{A_RULE}    form: {{"a*": x}}\n', "E211"),
+    ("the content type as a header", f"{A_RULE}    headers: {{Content-Type: text/html}}\n", "E211"),
+    ("a header of Governor's own", f"{A_RULE}    headers: {{host: example.org}}\n", "E211"),
+    ("a header for proxies", f"{A_RULE}    headers: {{proxy-authorization: x}}\n", "E211"),
+    ("a header that is no token", f'{A_RULE}    headers: {{"x tenant": x}}\n', "E211"),
+    ("json beside stream-request", f"{A_RULE}    stream-request: yes\n    json: {{a: x}}\n", "E112"),
+    ("form beside stream-request", f"{A_RULE}    stream-request: yes\n    form: {{a: x}}\n", "E112"),
+    ("hours without a time zone", 'rules: [{deny: x, when: {hours: "08:00-18:00"}}]\n', "E104"),
+    ("a time zone alone", "rules: [{deny: x, when: {timezone: UTC}}]\n", "E104"),
+    ("a time zone that is none", "rules: [{deny: x, when: {days: mon, timezone: Europe/Berln}}]\n", "E213"),
+    ("a time zone with dots", "rules: [{deny: x, when: {days: mon, timezone: ../UTC}}]\n", "E213"),
+    ("a day that is none", "rules: [{deny: x, when: {days: monday, timezone: UTC}}]\n", "E214"),
+    ("days to nowhere", "rules: [{deny: x, when: {days: mon-, timezone: UTC}}]\n", "E214"),
+    ("an hour that is none", 'rules: [{deny: x, when: {hours: "08:00-24:01", timezone: UTC}}]\n', "E215"),
+    ("an hour of no length", 'rules: [{deny: x, when: {hours: "08:00-08:00", timezone: UTC}}]\n', "E215"),
+    ("an hour in words", "rules: [{deny: x, when: {hours: 8-18, timezone: UTC}}]\n", "E215"),
+    ("a day of no month", "rules: [{deny: x, when: {not-on: [2026-02-30], timezone: UTC}}]\n", "E212"),
+    ("an end in words", "rules: [{deny: x, expires: tomorrow}]\n", "E212"),
+    ("an end without a zone", 'rules: [{deny: x, expires: "2026-12-31T18:00:00"}]\n', "E212"),
+    ("an end in another age", "rules: [{deny: x, expires: 2400-01-01}]\n", "E212"),
+    ("a grant that is quiet", f"{A_RULE}    quiet: yes\n", "E112"),
+    ("quiet switched off", "rules: [{deny: x, quiet: no}]\n", "E102"),
+    ("a never that is only quiet", "never: [{quiet: yes}]\n", "E104"),
     ("an identity source of a later version", "identity: {cert: yes}\n", "E180"),
     ("an identity source switched off", "identity: {proxy-auth: no}\n", "E102"),
     ("anonymous said differently", "identity: {anonymous: yes}\n", "E102"),
@@ -262,6 +301,97 @@ def test_what_cannot_be_meant_does_not_load(text, code):
         compiled(text)
 
     assert code in [finding.code for finding in refused.value.findings if finding.severity is Severity.ERROR]
+
+
+def test_fields_are_read_wherever_conditions_stand():
+    policy = compiled("""
+        version: 1
+        rules:
+          - allow: pay
+            to: pay.example.org
+            methods: [POST]
+            json: {amount: "<= 20000", user.name: [a, "b*", absent]}
+            form: {"card[number]": "4*"}
+            query: {debug: absent}
+            headers: {X-Tenant: acme}
+            content-types: [application/json, Text/*, absent]
+            except: {json: {amount: 13}}
+          - deny: uploads
+            content-types: multipart/*
+        never:
+          - json: {amount: "> 5000000"}
+        limits:
+          - {headers: {x-batch: "*"}, max-request: 1MB}
+    """).policy
+    pay, uploads = policy.rules
+
+    assert pay.where.json == (
+        Field("amount", Comparison(intervals=(Interval(high=20000),))),
+        Field("user.name", Comparison(("a", "b*"), absent=True)))
+    assert pay.where.form == (Field("card[number]", Comparison(("4*",))),)
+    assert pay.where.query == (Field("debug", Comparison(absent=True)),)
+    assert pay.where.headers == (Field("x-tenant", Comparison(("acme",))),)
+    assert pay.where.content_types == Comparison(("application/json", "text/*"), absent=True)
+    assert pay.holes[0].json == (Field("amount", Comparison(("13",))),)
+    assert uploads.where.content_types == Comparison(("multipart/*",))
+    assert policy.nevers[0].where.json == (
+        Field("amount", Comparison(intervals=(Interval(low=5000000, low_open=True),))),)
+    assert policy.limits[0].where.headers == (Field("x-batch", Comparison(("*",))),)
+
+
+PAY = """
+rules:
+  - allow: pay
+    to: pay.example.org
+    methods: [POST]
+    json: {amount: "<= 20000", channel: absent}
+    query: {debug: absent}
+assert:
+  - %s: {from: a, to: "https://pay.example.org/", method: POST, %s}
+"""
+
+
+@pytest.mark.parametrize(("expected", "keys", "found"), [
+    ("allowed", "json: {amount: 20000, channel: absent}", []),
+    ("denied", "json: {amount: 20001}", []),
+    ("denied", "json: {amount: 5, channel: x}", []),
+    ("denied", "json: {amount: 5}, query: {debug: 1}", []),
+    ("denied", "form: {amount: 5}, headers: {x-tenant: acme}", []),
+    ("allowed", "json: {amount: 20001}", ["P801"]),
+    ("denied", "json: {amount: 5}", ["P801"]),
+    ("denied", 'json: {amount: "<= 5"}', ["E102"]),
+    ("denied", "json: {amount: [5, 6]}", ["E102"]),
+    ("denied", "json: {amount: [5, 7..8]}", ["E102"]),
+    ("denied", "json: {amount: [5, absent]}", ["E102"]),
+    ("denied", 'query: {a: "x*"}', ["E102"]),
+    ("denied", "content-types: [text/plain, text/html]", ["E102"]),
+    ("denied", "json: {amount: 5}, form: {amount: 5}", ["P802"]),
+    ("denied", "json: {amount: 5}, content-types: text/plain", ["P802"]),
+])
+def test_an_assertion_may_say_what_the_request_carries(expected, keys, found):
+    assert codes(PAY % (expected, keys)) == found
+
+
+def test_the_witness_of_an_assertion_carries_what_the_assertion_says():
+    (found,) = findings(PAY % ("denied", "json: {amount: 5}, headers: {x-tenant: acme}, query: {a: b}"))
+
+    assert found.witness == Witness(
+        "a", "POST", "https://pay.example.org/?a=b", "192.0.32.8",
+        (("x-tenant", "acme"), ("content-type", "application/json")), '{"amount": 5}')
+
+
+@pytest.mark.parametrize(("line", "hint"), [
+    ("content-types: json", "application/json"),
+    ('content-types: "text/html; charset=x"', "write text/html"),
+    ("headers: {Content-Type: text/html}", "content-types: [application/json]"),
+    ("json: {user..name: x}", "write user.name"),
+    ('json: {"a[0]": x}', "user.name"),
+    ('json: {amount: "=5"}', 'write "5"'),
+])
+def test_a_field_that_cannot_be_meant_says_what_to_write(line, hint):
+    (found,) = findings(f"rules:\n  - deny: x\n    {line}\n")
+
+    assert hint in found.hint
 
 
 LATER = {
@@ -282,20 +412,12 @@ LATER = {
         "ask",
         "throttle",
         "halt",
-        "query",
-        "headers",
-        "content-types",
-        "json",
-        "form",
         "llm",
         "mcp",
         "git",
         "graphql",
         "credentials",
-        "when",
-        "expires",
         "risk",
-        "quiet",
         "secret-paths",
         "observe",
         "redact",
@@ -356,13 +478,14 @@ DOUBTFUL = [
     ("anonymous where nobody is", "rules:\n  - deny: x\n    from: anonymous\n", "W121"),
     ("a host of one label", "rules:\n  - deny: x\n    to: intranet\n", "W105"),
     ("a misspelt method", "rules:\n  - deny: x\n    methods: [DELTE]\n", "W207"),
+    ("a rule that has expired", "rules: [{deny: x, expires: 1970-01-01}]\n", "W306"),
     ("a range in an allow", "rules:\n  - allow: x\n    to: 10.0.0.0/8\n    methods: any\n", "I108"),
 ]
 
 
 @pytest.mark.parametrize(("text", "code"), [pytest.param(text, code, id=name) for name, text, code in DOUBTFUL])
 def test_what_is_doubtful_loads_and_is_told(text, code):
-    assert [finding.code for finding in compiled(text).findings] == [code]
+    assert [finding.code for finding in compiled(text, now=86400).findings] == [code]
 
 
 QUIET = [

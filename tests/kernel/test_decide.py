@@ -8,8 +8,10 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.address import named_ranges
+from kernel.comparison import UNREAD, UNREADABLE, Comparison, Field
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Agent, RequestFacts
+from kernel.fields import Fields
 from kernel.match import Index
 from kernel.measures import Cap, Terms, WebSocketMeasures
 from kernel.normal import host, path
@@ -23,12 +25,14 @@ METADATA = ip_address("169.254.169.254")
 NOBODY: frozenset = frozenset()
 
 
-def rule(verb, name, *, to=None, address=None, paths=None, agents=None, methods=None, holes=(), tell=None, **terms):
-    where = conditions(to=to, address=address, paths=paths, agents=agents, methods=methods)
+def rule(
+    verb, name, *, to=None, address=None, paths=None, agents=None, methods=None, json=None, holes=(), tell=None, **terms
+):
+    where = conditions(to=to, address=address, paths=paths, agents=agents, methods=methods, json=json)
     return Rule(0, name, Verb(verb), where, tuple(holes), Position("p.yaml", 1, 1), tell=tell, terms=Terms(**terms))
 
 
-def conditions(*, to=None, address=None, paths=None, agents=None, methods=None):
+def conditions(*, to=None, address=None, paths=None, agents=None, methods=None, json=None):
     def each(parse, texts):
         return None if texts is None else tuple(parse(text) for text in texts)
 
@@ -38,6 +42,7 @@ def conditions(*, to=None, address=None, paths=None, agents=None, methods=None):
         address=each(lambda text: address_range(text, NAMED), address),
         methods=None if methods is None else frozenset(methods),
         paths=each(path_glob, paths),
+        json=None if json is None else tuple(Field(name, Comparison((text,))) for name, text in json.items()),
     )
 
 
@@ -489,6 +494,14 @@ TO_X, TO_INSIDE = rule("allow", "x", to=["x.example"]), rule("allow", "inside", 
         pytest.param([ALL, rule("deny", "d", methods=["POST"])], "https://x.example/", True, id="denied in part"),
         pytest.param([ALL, rule("limit", "limits-1", max_request=0)], "https://x.example/", True, id="only limited"),
         pytest.param([rule("allow", "x", holes=[TO_X.where])], "https://x.example/", False, id="excepted"),
+        pytest.param([ALL, rule("deny", "d", json={"a": "x"})], "https://x.example/", True, id="denied by a field"),
+        pytest.param([rule("allow", "x", json={"a": "x"})], "https://x.example/", True, id="allowed by a field"),
+        pytest.param(
+            [rule("allow", "x", holes=[conditions(json={"a": "x"})])],
+            "https://x.example/",
+            True,
+            id="excepted by a field",
+        ),
         pytest.param([TO_INSIDE], "https://10.1.2.3/", True, id="an inside literal, granted"),
         pytest.param([ALL], "https://10.1.2.3/", False, id="an inside literal, not granted"),
         pytest.param([TO_INSIDE, rule("never", "n", to=["10.1.2.3"])], "https://10.1.2.3/", False, id="never reached"),
@@ -498,3 +511,50 @@ def test_a_tunnel_reaches_where_some_request_may_pass(rules, url, reaches):
     facts = get(url)
 
     assert index(*rules).connect_reaches(facts.agent.id, facts.host, facts.port) is reaches
+
+
+JSON = ((b"content-type", b"application/json"),)
+WANTS, WANTS_TOO = rule("allow", "wants", json={"a": "x"}), rule("allow", "streams", stream_request=True)
+REFUSES = rule("deny", "refuses", json={"a": "x"})
+
+
+@pytest.mark.parametrize(
+    ("rules", "body", "code"),
+    [
+        pytest.param([WANTS], b'{"a": "x"}', Code.ALLOW, id="granted"),
+        pytest.param([WANTS], b'{"a": "y"}', Code.DEFAULT_DENY, id="not granted"),
+        pytest.param([WANTS], UNREADABLE, Code.DEFAULT_DENY, id="unreadable, not granted"),
+        pytest.param([ALL, REFUSES], b'{"a": "x"}', Code.RULE_DENY, id="refused"),
+        pytest.param([ALL, REFUSES], b'{"a": "y"}', Code.ALLOW, id="not refused"),
+        pytest.param([ALL, REFUSES], UNREADABLE, Code.RULE_DENY, id="unreadable, refused"),
+    ],
+)
+def test_what_is_unreadable_is_refused_and_never_granted(rules, body, code):
+    facts = replace(get("https://x.example/"), fields=Fields("", JSON, body))
+
+    assert address_stage(index(*rules), facts, [PUBLIC], NOBODY).verdict.code is code
+
+
+@pytest.mark.parametrize("url", ["https://x.example/", "https://8.8.8.8/"])
+@pytest.mark.parametrize(
+    ("rules", "refused", "may_stream"),
+    [
+        pytest.param([WANTS], False, False, id="a grant may hold"),
+        pytest.param([ALL, REFUSES], False, False, id="a refusal need not hold"),
+        pytest.param([WANTS_TOO, REFUSES], False, True, id="and a body may stream, if it is refused by none"),
+        pytest.param([WANTS, rule("deny", "d")], True, False, id="what no body can lift"),
+        pytest.param([REFUSES], True, False, id="nothing grants it"),
+    ],
+)
+def test_before_the_body_has_come_only_what_no_body_can_lift_is_refused(rules, refused, may_stream, url):
+    facts = replace(get(url), fields=Fields("", JSON, UNREAD))
+    found = expected(index(*rules), facts)
+
+    assert (found.refused is not None, found.may_stream) == (refused, may_stream)
+
+
+def test_a_body_that_streams_is_refused_by_a_rule_that_would_look_at_it():
+    policy = index(WANTS_TOO, REFUSES)
+    facts = replace(get("https://x.example/"), fields=Fields("", JSON, UNREADABLE))
+
+    assert address_stage(policy, facts, [PUBLIC], NOBODY).verdict.code is Code.RULE_DENY

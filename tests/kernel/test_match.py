@@ -8,8 +8,10 @@ from math import inf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
+from kernel.fields import Fields
 from kernel.match import Index
 from kernel.measures import Measures, tightest
 from kernel.policy import Policy, Rule, Verb
@@ -18,8 +20,11 @@ from tests.conftest import scaled
 from tests.kernel import reference_matcher as reference
 from tests.kernel.strategies import (
     ADDRESSES,
+    BODIES,
+    MOMENTS,
     PUBLIC_ADDRESSES,
     answers,
+    compared_policies,
     crowded_policies,
     open_policies,
     policies,
@@ -44,10 +49,22 @@ def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_
         found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address)
         assert found == wanted
         assert judged.verdict.lets_through == (wanted.code is Code.ALLOW)
-        if judged.verdict.rule or not own:
+        out_of_hours = judged.verdict.code is Code.OUT_OF_HOURS
+        if not out_of_hours and (judged.verdict.rule or not own):
             assert _again(by_name, facts, judged) == judged.verdict
         if judged.verdict.lets_through:
+            _lasts(policy, index, facts, addresses, own, judged)
             _measures_agree(policy, facts, addresses, judged.measures)
+
+
+def _lasts(policy: Policy, index: Index, facts: RequestFacts, addresses: list[Address],
+           own: frozenset[tuple[Address, int]], judged: Judgement) -> None:
+    """Until its time is over, the judgement stays the same."""
+    assert (judged.until is None) == (not index.timed)
+    for at in MOMENTS:
+        if facts.at <= at and (judged.until is None or at < judged.until):
+            later = reference.judge(policy, replace(facts, at=at), addresses, set(own))
+            assert (later.code, later.groups) == (judged.verdict.code, judged.groups)
 
 
 def _again(rules: dict[str, Rule], facts: RequestFacts, judged: Judgement) -> Verdict:
@@ -93,6 +110,12 @@ def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
+@settings(max_examples=scaled(100))
+@given(compared_policies, st.data())
+def test_fields_are_compared_as_the_reference_compares_them(policy, data):
+    _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
+
+
 def _ignores_addresses(rule: Rule) -> bool:
     return all(
         each.address is None and not any(hasattr(getattr(item, "host", item), "networks") for item in each.to or ())
@@ -114,10 +137,11 @@ def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy
         elif early is not None:
             assert early.address is None
             assert all(answer.code is not Code.ALLOW for answer in later)
-            assert _again({rule.name: rule for rule in policy.items}, facts, early) == early.verdict
-            # A size is refused under the most generous grant that any address could bring.
+            out_of_hours = early.verdict.code is Code.OUT_OF_HOURS
+            assert out_of_hours or _again({rule.name: rule for rule in policy.items}, facts, early) == early.verdict
+            # A size is refused under the most generous grant that any address could bring, and so is a time.
             by_size = early.verdict.code in (Code.BODY_TOO_LARGE, Code.URL_TOO_LONG)
-            assert by_size or all(early.verdict.rule in (None, *answer.groups) for answer in later)
+            assert by_size or out_of_hours or all(early.verdict.rule in (None, *answer.groups) for answer in later)
 
 
 @settings(max_examples=scaled(40))
@@ -138,7 +162,8 @@ def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data
             assert early is not None
             assert (early.verdict.code, early.verdict.rule) == (wanted.code, wanted.rule)
             assert early.groups == wanted.groups
-            assert _again({rule.name: rule for rule in index.rules}, facts, early) == early.verdict
+            out_of_hours = early.verdict.code is Code.OUT_OF_HOURS
+            assert out_of_hours or _again({rule.name: rule for rule in index.rules}, facts, early) == early.verdict
 
 
 @settings(max_examples=scaled(40))
@@ -157,6 +182,45 @@ def test_what_is_expected_at_the_headers_is_never_less_than_what_holds_at_an_add
                 assert hoped.may_stream or not judged.measures.stream_request
         if facts.body_bytes > hoped.max_request.most:
             assert hoped.refused
+
+
+some_bodies = st.lists(st.sampled_from(BODIES), min_size=3, max_size=3, unique=True)
+
+
+def _with_body(facts: RequestFacts, body: bytes | Gap) -> RequestFacts:
+    return replace(facts, fields=Fields(facts.query, facts.fields._headers, body))
+
+
+@settings(max_examples=scaled(60))
+@given(compared_policies | policies, st.data())
+def test_what_is_expected_before_the_body_is_never_less_than_what_holds_with_it(policy, data):
+    index = Index(policy)
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        hoped = expected(index, _with_body(facts, UNREAD))
+        for body in data.draw(some_bodies):
+            judged = address_stage(index, _with_body(facts, body), [PUBLIC_ADDRESSES[0]], frozenset())
+
+            assert not (hoped.refused and judged.verdict.lets_through)
+            if judged.verdict.lets_through:
+                assert judged.measures.max_request.most <= hoped.max_request.most
+                assert hoped.may_stream or not judged.measures.stream_request
+
+
+@settings(max_examples=scaled(60))
+@given(compared_policies | policies, st.data())
+def test_what_passes_unread_or_unreadable_would_pass_with_any_body(policy, data):
+    index = Index(policy)
+    for _ in range(PER_POLICY):
+        facts = data.draw(requests(PASSING))
+        addresses = data.draw(answers(facts, PUBLIC_ADDRESSES))
+        blind = address_stage(index, _with_body(facts, UNREADABLE), addresses, frozenset())
+        for body in data.draw(some_bodies):
+            judged = address_stage(index, _with_body(facts, body), addresses, frozenset())
+
+            if blind.verdict.lets_through:
+                assert judged.verdict.lets_through
+                assert judged.measures.max_request.most >= blind.measures.max_request.most
 
 
 def _renumbered(policy: Policy, order: list[Rule]) -> Policy:
@@ -210,7 +274,7 @@ def test_a_limit_never_widens(policy, data):
 
 
 @settings(max_examples=scaled(40))
-@given(open_policies, st.data())
+@given(open_policies | compared_policies, st.data())
 def test_a_tunnel_is_given_up_only_when_nothing_inside_could_pass(policy, data):
     index = Index(policy)
     for _ in range(PER_POLICY):

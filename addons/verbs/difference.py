@@ -1,0 +1,84 @@
+"""What `policy diff` says of two policies: text, JSON, Markdown for a pull request, and GitHub's workflow commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from addons.verbs.findings import asked, witness_json
+from addons.verbs.github import command
+from kernel.analysis.difference import MOST_CHANGES, Change, Difference, Relation
+
+_LOOSENS = frozenset({Relation.LOOSER, Relation.INCOMPARABLE, Relation.UNDECIDED})
+_STYLES = {Relation.LOOSER: "bold red", Relation.STRICTER: "bold green", Relation.EQUAL: "bold green"}
+_SPECIAL_IN_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
+
+
+def may_loosen(found: Difference) -> bool:
+    """True unless the new policy certainly allows nothing that the old one refuses."""
+    return found.relation in _LOOSENS or bool(found.undecided)
+
+
+def _kinds(found: Difference) -> list[tuple[str, Sequence[Change]]]:
+    return [("newly allowed", found.newly_allowed), ("newly denied", found.newly_denied), ("changed", found.changed)]
+
+
+def _summary(found: Difference) -> str:
+    numbers = ", ".join(f"{len(changes)} {kind}" for kind, changes in _kinds(found))
+    return f"{found.relation.value.upper()} ({numbers}, {len(found.undecided)} undecided)"
+
+
+def difference_json(found: Difference) -> dict[str, Any]:
+    shown = {kind.replace(" ", "_"): [_change(each) for each in changes] for kind, changes in _kinds(found)}
+    return {"relation": found.relation.value, "mode": {"old": "enforce", "new": "enforce"}, **shown,
+            "undecided": list(found.undecided)}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {"rules": list(change.rules), "message": change.message, "witness": witness_json(change.witness)}
+
+
+def tell_difference(out: Console, found: Difference, seconds: float) -> None:
+    """The relation, then each change with the request that shows it."""
+    out.print(f"{_summary(found)}, {seconds:.2f} s", style=_STYLES.get(found.relation, "bold yellow"))
+    for kind, changes in _kinds(found):
+        for change in changes:
+            out.print(f"\n{kind}: {change.message}")
+            out.print(f"  witness: {asked(change.witness)}", style="dim")
+    for what in found.undecided:
+        out.print(f"\nundecided: {what}", style="yellow")
+
+
+def markdown(found: Difference) -> str:
+    """A comment for a pull request."""
+    return "\n".join([f"### Policy change: {_summary(found)}", "", *_markdown_lines(found)]) + "\n"
+
+
+def _markdown_lines(found: Difference) -> Iterator[str]:
+    for kind, changes in _kinds(found):
+        for change in changes:
+            # In a fence, so that nothing of a URL is read as Markdown.
+            yield f"- **{kind}**: {change.message.translate(_SPECIAL_IN_MARKDOWN)}"
+            yield from ("", "  ```", f"  {asked(change.witness)}", "  ```", "")
+    for what in found.undecided:
+        yield f"- **undecided**: {what.translate(_SPECIAL_IN_MARKDOWN)}"
+    if found.relation is Relation.EQUAL:
+        yield "- Nothing changes for any request."
+    elif any(len(changes) == MOST_CHANGES for _, changes in _kinds(found)):
+        yield f"- At most {MOST_CHANGES} changes of a kind are shown: there may be more."
+    elif not found.undecided:
+        yield "- Nothing else changes for any request."
+
+
+def workflow_commands(found: Difference, file: str) -> Iterator[str]:
+    """A note for the summary, and one for each change."""
+    yield command("warning" if may_loosen(found) else "notice", _summary(found), {"file": file, "title": "policy diff"})
+    for kind, changes in _kinds(found):
+        for change in changes:
+            said = f"{change.message}\nwitness: {asked(change.witness)}"
+            name = "warning" if kind == "newly allowed" else "notice"
+            yield command(name, said, {"file": file, "title": kind})
+    for what in found.undecided:
+        yield command("warning", what, {"file": file, "title": "undecided"})

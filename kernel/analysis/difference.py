@@ -1,0 +1,231 @@
+"""What changes from one policy to another: what passes only now, what passes no more, and what is judged otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from kernel.analysis.box import ADDRESSES, SIZE, Box
+from kernel.analysis.language import TooHard
+from kernel.analysis.phrase import how, place, to, who
+from kernel.analysis.region import Region, regions
+from kernel.analysis.shapes import unread
+from kernel.analysis.sizes import MEASURES, NO_MEASURE, Sizes
+from kernel.findings import Witness
+from kernel.policy import Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kernel.analysis.places import Entry
+    from kernel.analysis.sizes import Measure
+    from kernel.policy import Policy, Rule
+
+MOST_CHANGES = 5
+
+
+class Relation(StrEnum):
+    """How a new policy stands to an old one: STRICTER where less passes and nothing more, LOOSER the other way."""
+
+    STRICTER = "stricter"
+    LOOSER = "looser"
+    EQUAL = "equal"
+    INCOMPARABLE = "incomparable"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change, by the rules that make it, and a request that shows it."""
+
+    rules: tuple[str, ...]
+    message: str
+    witness: Witness
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The changes, at most five of a kind.
+
+    `changed` is what passes both times within other measures, and what is refused both times for another reason.
+    """
+
+    relation: Relation
+    newly_allowed: tuple[Change, ...]
+    newly_denied: tuple[Change, ...]
+    changed: tuple[Change, ...]
+    undecided: tuple[str, ...]
+
+
+def difference(old: Policy, new: Policy) -> Difference:
+    """The difference that the new policy makes, for every request and every measure."""
+    return _Comparison(old, new).difference()
+
+
+class _Comparison:
+    def __init__(self, old: Policy, new: Policy) -> None:
+        self._old, self._new = old, new
+        self._undecided: list[str] = []
+
+    def difference(self) -> Difference:
+        for rule in filter(unread, (*self._old.items, *self._new.items)):
+            self._undecided.append(f"rule {rule.name}: it speaks of fields or times")
+        gained, lost = self._both(NO_MEASURE)
+        allowed = [_allowed(self._new, *gain) for gain in gained]
+        denied = [_denied(self._old, *gain) for gain in lost]
+        changed: list[Change] = []
+        looser, stricter = bool(allowed), bool(denied)
+        for measure in MEASURES:
+            if Sizes(measure, [self._old, self._new]).used:
+                wider, narrower = self._both(measure)
+                looser, stricter = looser or bool(wider), stricter or bool(narrower)
+                changed += [_measured(measure, rule, "more", witness) for rule, _, witness in wider]
+                changed += [_measured(measure, rule, "less", witness) for rule, _, witness in narrower]
+        changed += self._reasons()
+        relation = self._relation(looser=looser, stricter=stricter)
+        return Difference(relation, tuple(allowed), tuple(denied), tuple(changed[:MOST_CHANGES]),
+                          tuple(dict.fromkeys(self._undecided)))
+
+    def _relation(self, *, looser: bool, stricter: bool) -> Relation:
+        if looser and stricter:
+            return Relation.INCOMPARABLE
+        if self._undecided:
+            return Relation.UNDECIDED
+        if looser:
+            return Relation.LOOSER
+        return Relation.STRICTER if stricter else Relation.EQUAL
+
+    def _both(self, measure: Measure) -> tuple[list[_Gain], list[_Gain]]:
+        """What the new policy lets pass in addition, and what it does not any more."""
+        what = measure.name or "what passes"
+        try:
+            old, new = regions([self._old, self._new], measure)
+            if old.vague or new.vague:
+                self._undecided.append("what hides behind some addresses that a rule opens")
+            return list(islice(_gains(new, old), MOST_CHANGES)), list(islice(_gains(old, new), MOST_CHANGES))
+        except TooHard:
+            self._undecided.append(what)
+            return [], []
+
+    def _reasons(self) -> list[Change]:
+        try:
+            old, new = regions([self._old, self._new])
+            found = [*_reasons(old, new, "no longer"), *_reasons(new, old, "now")]
+        except TooHard:
+            self._undecided.append("why requests are refused")
+            return []
+        return found
+
+
+type _Gain = tuple[Rule, Rule | None, Witness]
+
+
+def _names(rule: Rule, refusal: Rule | None) -> tuple[str, ...]:
+    return (rule.name,) if refusal is None else (rule.name, refusal.name)
+
+
+def _allowed(policy: Policy, rule: Rule, refusal: Rule | None, witness: Witness) -> Change:
+    because = "" if refusal is None else f"; {refusal.name} no longer refuses it"
+    message = f"{who(policy, rule)} may now {how(rule)} to {to(rule)} ({place(rule)}){because}"
+    return Change(_names(rule, refusal), message, witness)
+
+
+def _denied(policy: Policy, rule: Rule, refusal: Rule | None, witness: Witness) -> Change:
+    because = "" if refusal is None else f"; {refusal.name} refuses it"
+    message = f"{who(policy, rule)} may no longer {how(rule)} to all of {to(rule)} ({place(rule)}){because}"
+    return Change(_names(rule, refusal), message, witness)
+
+
+def _measured(measure: Measure, rule: Rule, direction: str, witness: Witness) -> Change:
+    return Change((rule.name,), f"{measure.name} lets {direction} pass ({place(rule)})", witness)
+
+
+def said(rule: Rule) -> object:
+    """What makes two rules the same, wherever they stand and whatever they are called."""
+    return rule.verb, rule.where, rule.holes, rule.terms
+
+
+def _gains(new: Region, old: Region) -> Iterator[_Gain]:
+    """The first request of each grant that passes in `new` and does not in `old`; with the refusal that is gone."""
+    kept = {said(entry.rule) for entry in new.refusals.entries}
+    gone = [entry for entry in old.refusals.entries if said(entry.rule) not in kept]
+    granted = {said(entry.rule) for entry in old.grants.entries} if not old.joint and not new.joint else set()
+    found: set[str] = set()
+    for entry in new.grants.entries:
+        if entry.rule.name in found:
+            continue
+        gain = _gain(entry, new, old, gone, same=said(entry.rule) in granted)
+        if gain is not None:
+            found.add(entry.rule.name)
+            yield entry.rule, gain[0], new.witness(gain[1])
+
+
+def _gain(
+    entry: Entry, new: Region, old: Region, gone: Sequence[Entry], *, same: bool
+) -> tuple[Rule | None, Box] | None:
+    lifted = [each for each in gone if new.boxes.meet(entry.box, each.box) is not None]
+    if same and not lifted:
+        return None
+    for piece in new.passing(entry.box):
+        for refusal, box in _differing(piece, old, lifted, same=same):
+            shown = _otherwise_passing(box, old) if new.shapes.sizes.used else box
+            if shown is not None:
+                return refusal, shown
+    return None
+
+
+def _differing(
+    piece: Box, old: Region, lifted: Sequence[Entry], *, same: bool
+) -> Iterator[tuple[Rule | None, Box]]:
+    """What of a passing piece does not pass in `old`: what no grant opens there, what a refusal refuses there."""
+    if not same:
+        for gap in old.boxes.left(piece, old.granting(piece)):
+            yield None, gap
+    for each in lifted:
+        both = old.boxes.meet(piece, each.box)
+        if both is not None:
+            yield each.rule, both
+
+
+def _otherwise_passing(box: Box, old: Region) -> Box | None:
+    """What of the box passes in `old` when it is small: there it is the measure that makes the difference."""
+    small = box.narrowed(SIZE, 1)
+    for cover in old.granting(small):
+        both = old.boxes.meet(small, cover)
+        found = None if both is None else next(old.passing(both), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _reasons(old: Region, new: Region, when: str) -> Iterator[Change]:
+    """What both refuse, and only `old` by a never, or only `old` by a deny and neither by a never."""
+    found: set[str] = set()
+    for entry in old.refusals.entries:
+        known = old.shapes.space.addresses.every & ~old.shapes.space.addresses.vague
+        box = entry.box.narrowed(ADDRESSES, entry.box.masks[ADDRESSES] & known)
+        if entry.rule.name in found or not box.masks[ADDRESSES]:
+            continue
+        shown = _refused_otherwise(entry.rule, box, old, new)
+        if shown is not None:
+            found.add(entry.rule.name)
+            message = f"{entry.rule.name} is {when} the reason why a request is refused ({place(entry.rule)})"
+            yield Change((entry.rule.name,), message, old.witness(shown))
+
+
+def _refused_otherwise(rule: Rule, box: Box, old: Region, new: Region) -> Box | None:
+    strongest = (Verb.NEVER,) if rule.verb is Verb.NEVER else (Verb.NEVER, Verb.DENY)
+    covers = [each.box for each in new.refusals.near(box) if each.rule.verb in strongest]
+    if rule.verb is Verb.DENY:
+        covers += [each.box for each in old.refusals.near(box) if each.rule.verb is Verb.NEVER]
+    for piece in old.boxes.left(box, covers):
+        unopened = next(new.boxes.left(piece, new.granting(piece)), None)
+        if unopened is not None:
+            return unopened
+        for each in new.refusals.near(piece):
+            both = new.boxes.meet(piece, each.box)
+            if both is not None:
+                return both
+    return None

@@ -1,0 +1,65 @@
+"""Words for what a grant lets through: who, how, where to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kernel.conditions import spelled
+from kernel.policy import AddressRange, HostPattern, UrlPattern
+from kernel.vocabulary import METHOD_SETS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kernel.policy import Destination, Policy, Rule
+
+_MOST = 4
+
+
+def who(policy: Policy, rule: Rule) -> str:
+    """The agents of a rule, as a group where they are one."""
+    if rule.where.agents is None:
+        return "every agent"
+    groups = [name for name, patterns in policy.groups.items() if set(patterns) == set(rule.where.agents)]
+    return groups[0] if groups else listed(pattern.text for pattern in rule.where.agents)
+
+
+def how(rule: Rule) -> str:
+    """The methods of a rule."""
+    methods = rule.where.methods
+    if methods is None:
+        return "use any method"
+    named = [name for name, known in METHOD_SETS.items() if known == methods]
+    return f"send {named[0]}" if named else listed(sorted(methods))
+
+
+def to(rule: Rule) -> str:
+    """The destinations of a rule, with their paths."""
+    where = "every host" if rule.where.to is None else listed(map(_destination, rule.where.to))
+    paths = "" if rule.where.paths is None else f" under {listed(path.text for path in rule.where.paths)}"
+    ranges = "" if rule.where.address is None else f" in {listed(each.text for each in rule.where.address)}"
+    return where + ranges + paths
+
+
+def _destination(item: Destination) -> str:
+    if isinstance(item, UrlPattern):
+        whole = item.path.text == "/**"
+        return _destination(item.host) if whole else item.text
+    return item.text if isinstance(item, AddressRange) else _host(item)
+
+
+def _host(pattern: HostPattern) -> str:
+    written = spelled(pattern)
+    return f"{pattern.name} and everything below it" if written.startswith(".") else written
+
+
+def listed(words: Iterable[str]) -> str:
+    """The words in a row; of many the first few."""
+    known = list(dict.fromkeys(words))
+    told = known[:_MOST] + ([f"{len(known) - _MOST} more"] if len(known) > _MOST else [])
+    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+
+
+def place(rule: Rule) -> str:
+    """The rule with the file and line in which it stands."""
+    return f"rule {rule.name}, {rule.position.file.rpartition('/')[2]}:{rule.position.line}"

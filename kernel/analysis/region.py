@@ -1,0 +1,185 @@
+"""A policy as regions: what its grants open, what it refuses, and what passes in the end."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
+
+from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, SIZE, Box
+from kernel.analysis.places import Entry, Nearby, merged
+from kernel.analysis.shapes import Shapes
+from kernel.analysis.sizes import NO_MEASURE, Measure
+from kernel.analysis.space import (
+    ANONYMOUS_AGENT,
+    LITERAL_HOST,
+    NAMED_AGENT,
+    PLAIN_PATH,
+    SPLIT_PATH,
+    bits,
+)
+from kernel.analysis.space import SCHEMES as SCHEME_NAMES
+from kernel.findings import Witness
+from kernel.normal import OWN_PORTS
+from kernel.pattern import ANONYMOUS
+from kernel.question import STAND_IN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from kernel.facts import Address, RequestFacts
+    from kernel.policy import Policy, Rule
+
+_USUAL_METHODS = ("GET", "POST")
+_USUAL_SCHEMES = ("https", "wss", "http", "ws")
+
+
+class Region:
+    """One policy over the shapes of one or more. With a measure, requests have a size in it.
+
+    `joint` is True where at an inside address one grant opens it and another one says how much passes.
+    """
+
+    def __init__(self, policy: Policy, shapes: Shapes) -> None:
+        self.policy, self.shapes = policy, shapes
+        self.boxes = shapes.boxes
+        self.vague = [rule for rule in policy.rules if rule.verb.grants and shapes.vague(rule)]
+        self._known = shapes.space.addresses.every & ~shapes.space.addresses.vague
+        self.joint = False
+        granted, refused = list(self._granted()), list(self._refused())
+        self.grants, self.refusals = Nearby(shapes.space.hosts, granted), Nearby(shapes.space.hosts, refused)
+        self._grants_merged = Nearby(shapes.space.hosts, merged(granted))
+        self._refusals_merged = Nearby(shapes.space.hosts, merged(refused))
+        self._of: defaultdict[str, list[Box]] = defaultdict(list)
+        for entry in (*granted, *refused):
+            self._of[entry.rule.name].append(entry.box)
+
+    def _granted(self) -> Iterator[Entry]:
+        opened = [(rule, self._exact(self.shapes.opened(rule))) for rule in self.policy.rules if rule.verb.grants]
+        for rule, found in opened:
+            for box in self.shapes.sized(rule, found) if self.shapes.sizes.used else found:
+                yield Entry(box, rule)
+        if self.shapes.sizes.used:
+            yield from self._together(opened)
+
+    def _refused(self) -> Iterator[Entry]:
+        for rule in (*self.policy.nevers, *self.policy.rules):
+            if rule.verb.refuses:
+                for box in self.shapes.of(rule):
+                    yield Entry(box, rule)
+        for limit in self.policy.limits if self.shapes.sizes.used else ():
+            for box in self.shapes.sized(limit, self.shapes.of(limit)):
+                yield Entry(box, limit)
+
+    def _exact(self, boxes: Iterable[Box]) -> list[Box]:
+        return [box.narrowed(ADDRESSES, left) for box in boxes if (left := box.masks[ADDRESSES] & self._known)]
+
+    def _together(self, opened: Sequence[tuple[Rule, list[Box]]]) -> Iterator[Entry]:
+        """At an inside address one grant may open it, and another one that holds there too say how much passes."""
+        public = self.shapes.space.addresses.public
+        for rule, found in opened:
+            inside = [box.narrowed(ADDRESSES, left) for box in found if (left := box.masks[ADDRESSES] & ~public)]
+            for other, _ in opened if inside else ():
+                passed = self.shapes.sizes.passed(other)
+                if other is rule or not passed & ~self.shapes.sizes.passed(rule):
+                    continue
+                for one in inside:
+                    for two in self.shapes.of(other):
+                        both = self.boxes.meet(one, two)
+                        if both is not None:
+                            self.joint = True
+                            yield Entry(both.narrowed(SIZE, passed), rule)
+
+    def boxes_of(self, rule: Rule) -> list[Box]:
+        """The boxes of a grant where it opens the address, of a refusal where it holds."""
+        return self._of.get(rule.name, [])
+
+    def likes(self, rule: Rule) -> Nearby:
+        """The boxes of every rule that does the same: grant or refuse."""
+        return self.grants if rule.verb.grants else self.refusals
+
+    def refusing(self, box: Box) -> list[Box]:
+        """The boxes of refusals that may meet this one."""
+        return [entry.box for entry in self._refusals_merged.near(box)]
+
+    def granting(self, box: Box) -> list[Box]:
+        """The boxes of grants that may meet this one."""
+        return [entry.box for entry in self._grants_merged.near(box)]
+
+    def passing(self, box: Box) -> Iterator[Box]:
+        """What of a grant's box no refusal touches, in pieces."""
+        return self.boxes.left(box, self.refusing(box))
+
+    def witness(self, box: Box) -> Witness:
+        """The plainest short request of the box."""
+        return shown(self.shapes, box)
+
+
+def shown(shapes: Shapes, box: Box) -> Witness:
+    """The plainest short request of a box."""
+    return _Shown(shapes, box).witness()
+
+
+class _Shown:
+    """One request of a box, chosen to be as plain as the box allows."""
+
+    def __init__(self, shapes: Shapes, box: Box) -> None:
+        self._space, self._box, self._boxes = shapes.space, box, shapes.boxes
+
+    def witness(self) -> Witness:
+        scheme = self._scheme()
+        host, address = self._destination()
+        port = self._port(OWN_PORTS[scheme])
+        place = host if port == OWN_PORTS[scheme] else f"{host}:{port}"
+        agent = self._boxes.agent(self._box) or ANONYMOUS
+        return Witness(agent, self._method(), f"{scheme}://{place}{self._boxes.path(self._box)}", address)
+
+    def _scheme(self) -> str:
+        return next(s for s in _USUAL_SCHEMES if self._box.masks[SCHEMES] >> SCHEME_NAMES.index(s) & 1)
+
+    def _method(self) -> str:
+        methods = [self._space.methods.all[bit] for bit in bits(self._box.masks[METHODS])]
+        return next((method for method in _USUAL_METHODS if method in methods), methods[0])
+
+    def _port(self, usual: int) -> int:
+        mask = self._box.masks[PORTS]
+        if mask & self._space.ports.span(usual, usual):
+            return usual
+        return self._space.ports.firsts[next(bits(mask))]
+
+    def _destination(self) -> tuple[str, str | None]:
+        mask = self._box.masks[HOSTS]
+        address = self._address()
+        names = mask & ~LITERAL_HOST
+        if names:
+            shown = self._space.hosts.shown(next(bits(names & ~2 or names)))
+            return shown, None if address == STAND_IN else str(address)
+        return f"[{address}]" if isinstance(address, IPv6Address) else str(address), None
+
+    def _address(self) -> Address:
+        mask, known = self._box.masks[ADDRESSES], self._space.addresses
+        if mask & known.kind(STAND_IN):
+            return STAND_IN
+        return known.shown[next(bits(mask & known.public or mask))]
+
+
+def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, ...]:
+    """The kinds of one request at one address, in the order of a box's masks."""
+    space = shapes.space
+    host = LITERAL_HOST if facts.host.address is not None else space.hosts.kind(facts.host.name)
+    return (
+        host,
+        space.addresses.kind(address),
+        space.methods.kind(facts.method),
+        1 << SCHEME_NAMES.index(facts.scheme),
+        space.ports.span(facts.port, facts.port),
+        PLAIN_PATH if facts.path.split is None else SPLIT_PATH,
+        ANONYMOUS_AGENT if facts.agent.id == ANONYMOUS else NAMED_AGENT,
+        shapes.sizes.every,
+    )
+
+
+def regions(policies: Sequence[Policy], measure: Measure = NO_MEASURE) -> tuple[Region, ...]:
+    """The regions of policies that are to be compared."""
+    shapes = Shapes(policies, measure)
+    return tuple(Region(policy, shapes) for policy in policies)

@@ -1,0 +1,82 @@
+"""One measure at a time as the size of a request: what a grant lets pass, and what a limit refuses."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, NamedTuple
+
+from kernel.measures import DEFAULT, NOTHING_SAID
+from kernel.policy import Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kernel.measures import Terms
+    from kernel.policy import Policy, Rule
+
+type Amount = int | tuple[int, int]
+
+
+class Measure(NamedTuple):
+    """A measure by name: how much a rule says, where a grant says nothing, and whether grants say anything at all."""
+
+    name: str
+    said: Callable[[Terms], Amount | None]
+    unsaid: int | None = None
+    of_grants: bool = True
+    of_upgrades: bool = False
+
+_DAY_SECONDS = 86_400  # a rate is for a second, a minute, an hour or a day: a whole part of it
+
+
+def _frame(terms: Terms) -> Amount | None:
+    return None if terms.websocket is None else terms.websocket.max_frame_bytes
+
+
+def _rate(terms: Terms) -> Amount | None:
+    rate = None if terms.websocket is None else terms.websocket.max_rate
+    return None if rate is None else (rate.count * (_DAY_SECONDS // rate.seconds), rate.count)
+
+
+NO_MEASURE = Measure("", lambda _: None)
+MEASURES = (
+    Measure("max-request", lambda terms: terms.max_request, unsaid=DEFAULT.max_request.most),
+    Measure("max-response", lambda terms: terms.max_response),
+    Measure("max-url", lambda terms: terms.max_url),
+    Measure("in-flight", lambda terms: terms.in_flight, of_grants=False),
+    Measure("max-frame", _frame, of_upgrades=True),
+    Measure("max-rate", _rate, of_upgrades=True),
+    Measure("stream-request", lambda terms: 1 if terms.stream_request else None, unsaid=0),
+)
+
+
+class Sizes:
+    """The amounts of one measure, cut at each that a policy names."""
+
+    def __init__(self, measure: Measure, policies: Iterable[Policy]) -> None:
+        self.measure = measure
+        rules = [rule for policy in policies for rule in policy.items if rule.terms is not NOTHING_SAID]
+        said = {measure.said(rule.terms) for rule in rules}
+        if measure.unsaid is not None and said - {None}:
+            said.add(measure.unsaid)
+        self.said: list[Amount] = sorted(amount for amount in said if amount is not None)
+        self.every = (1 << (len(self.said) + 1)) - 1
+
+    @property
+    def used(self) -> bool:
+        return bool(self.said)
+
+    def _up_to(self, amount: Amount) -> int:
+        return (1 << (bisect_left(self.said, amount) + 1)) - 1
+
+    def passed(self, rule: Rule) -> int:
+        """The sizes that a grant lets pass."""
+        said = self.measure.said(rule.terms)
+        if said is None:
+            said = self.measure.unsaid
+        return self.every if said is None or not (self.used and self.measure.of_grants) else self._up_to(said)
+
+    def refused(self, rule: Rule) -> int:
+        """The sizes that a limit refuses; none for another rule."""
+        said = self.measure.said(rule.terms) if rule.verb is Verb.LIMIT else None
+        return 0 if said is None else self.every & ~self._up_to(said)

@@ -1,0 +1,373 @@
+"""A policy in sentences, for a reader who does not program: what each rule says, and the words for its parts.
+
+A condition is one function in `_PARTS`; so is a measure in `_MEASURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import chain
+
+from kernel.comparison import Comparison, Field, Interval
+from kernel.document import printable
+from kernel.hours import clock, told
+from kernel.measures import Terms
+from kernel.normal import OWN_PORTS
+from kernel.policy import (
+    AddressRange,
+    AgentPattern,
+    Assertion,
+    Conditions,
+    Destination,
+    HostPattern,
+    HostReach,
+    PathGlob,
+    Policy,
+    PortRange,
+    Position,
+    Rule,
+    UrlPattern,
+    Verb,
+)
+from kernel.vocabulary import READS, WRITES
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+Groups = Mapping[str, tuple[AgentPattern, ...]]
+
+_SIZE_UNITS = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 10**3), ("KiB", 2**10))
+_PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence, with the item that it is about; None where it is about the whole policy."""
+
+    text: str
+    rule: str | None = None
+    position: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    title: str
+    sentences: tuple[Sentence, ...]
+
+
+def in_words(policy: Policy) -> list[Paragraph]:
+    """The whole policy: what holds for all, then each group of agents, then what nobody may, caps and assertions."""
+    found = [
+        Paragraph("In general", tuple(_in_general(policy))),
+        *_for_agents(policy),
+        Paragraph("Never, whatever a rule allows", tuple(_item(never, policy.groups) for never in policy.nevers)),
+        Paragraph("Caps on what is allowed", tuple(_item(limit, policy.groups) for limit in policy.limits)),
+        Paragraph("Checked at each load", tuple(_asserted(assertion) for assertion in policy.assertions)),
+    ]
+    return [paragraph for paragraph in found if paragraph.sentences]
+
+
+def _in_general(policy: Policy) -> Iterator[Sentence]:
+    yield Sentence("What nothing below allows is refused. The order of the rules does not matter: a refusal beats "
+                   "whatever allows the same request.")
+    if policy.identity.anonymous:
+        yield Sentence("A client without a token is the agent anonymous, and may only what a rule allows anonymous.")
+    elif policy.identity.sources:
+        yield Sentence("Every client must say who it is.")
+    if policy.contact:
+        yield Sentence(f"Whoever is refused is told to ask {policy.contact}.")
+    if any("*" in text for text in _globs(policy)):
+        yield Sentence("In a path, * stands for any characters within one part and ** for any number of parts; in the "
+                       "name of an agent, * stands for any characters.")
+
+
+def _globs(policy: Policy) -> Iterator[str]:
+    for rule in policy.items:
+        for where in (rule.where, *rule.holes):
+            yield from (pattern.text for pattern in where.agents or ())
+            yield from (glob.text.removesuffix("/**") for glob in where.paths or ())
+            yield from (item.path.text.removesuffix("/**") for item in where.to or () if isinstance(item, UrlPattern))
+
+
+def _for_agents(policy: Policy) -> Iterator[Paragraph]:
+    """A paragraph for each set of agents that rules speak of, in the order of the policy."""
+    said: dict[tuple[AgentPattern, ...] | None, list[Rule]] = {}
+    for rule in policy.rules:
+        said.setdefault(rule.where.agents, []).append(rule)
+    for agents, rules in said.items():
+        title = "Every agent" if agents is None else agents_in_words(agents, policy.groups, members=True)
+        yield Paragraph(title, tuple(_item(rule, policy.groups) for rule in rules))
+
+
+def _item(rule: Rule, groups: Groups) -> Sentence:
+    """What one rule, never or limit says."""
+    said = f"{_OPENINGS[rule.verb]} {_request(rule.where, grants=rule.verb.grants)}"
+    if rule.verb is Verb.LIMIT and rule.where.agents is not None:
+        said += f" by {agents_in_words(rule.where.agents, groups)}"
+    caps = [part for measure in _MEASURES if (part := measure(rule.terms)) is not None]
+    sentences = ["; ".join([said, *(f"except {_hole(hole, groups)}" for hole in rule.holes)])]
+    sentences += [_capital(", ".join(caps))] if caps else []
+    sentences += ["It is no news: one in an hour is written down, and the others are counted"] if rule.quiet else []
+    sentences += [f'The agent is told: "{rule.tell}"'] if rule.tell else []
+    sentences += [f"Why: {printable(rule.why)}"] if rule.why else []
+    return Sentence(" ".join(f"{each.rstrip('.')}." for each in sentences), rule.name, rule.position)
+
+
+_OPENINGS = {
+    Verb.ALLOW: "Allowed:",
+    Verb.ASK: "A human is asked about:",
+    Verb.THROTTLE: "Allowed at a slower pace:",
+    Verb.DENY: "Refused:",
+    Verb.HALT: "This ends an agent until an operator releases it:",
+    Verb.NEVER: "Never:",
+    Verb.LIMIT: "For",
+}
+
+
+def _request(where: Conditions, *, grants: bool) -> str:
+    """The requests that conditions speak of, whoever makes them."""
+    return ", ".join([methods_in_words(where.methods) + _to(where, grants=grants), *_parts(where)])
+
+
+def _hole(where: Conditions, groups: Groups) -> str:
+    """The requests that an exception speaks of, and who makes them."""
+    head = methods_in_words(where.methods) if where.methods is not None or where.to is not None else ""
+    by = [] if where.agents is None else [f"by {agents_in_words(where.agents, groups)}"]
+    return ", ".join([*filter(None, [head + _to(where, grants=False)]), *_parts(where), *by])
+
+
+def _to(where: Conditions, *, grants: bool) -> str:
+    if where.to is None:
+        return ""
+    told = [destination_in_words(item) if grants or not isinstance(item, AddressRange)
+            # What refuses judges where a name leads, too.
+            else f"whatever leads to {destination_in_words(item)}" for item in where.to]
+    return f" to {joined(told, 'or')}"
+
+
+def _parts(where: Conditions) -> Iterator[str]:
+    return (part for function in _PARTS if (part := function(where)) is not None)
+
+
+def _paths(where: Conditions) -> str | None:
+    if where.paths is None:
+        return None
+    return f"where the path is {joined([path_in_words(glob) for glob in where.paths], 'or')}"
+
+
+def _address(where: Conditions) -> str | None:
+    if where.address is None:
+        return None
+    return f"where the name leads to {joined([_range(each) for each in where.address], 'or')}"
+
+
+def _schemes(where: Conditions) -> str | None:
+    return None if where.schemes is None else f"over {joined(sorted(where.schemes), 'or')}"
+
+
+def _ports(where: Conditions) -> str | None:
+    usual = {PortRange(OWN_PORTS[scheme], OWN_PORTS[scheme]) for scheme in where.schemes or ()}
+    if where.ports is None or set(where.ports) == usual:
+        return None
+    return f"on port {joined([_port(each) for each in where.ports], 'or')}"
+
+
+def _query(where: Conditions) -> str | None:
+    return _fields("the query's", where.query)
+
+
+def _headers(where: Conditions) -> str | None:
+    return _fields("the header", where.headers)
+
+
+def _content_types(where: Conditions) -> str | None:
+    return None if where.content_types is None else f"where the content type is {_compared(where.content_types)}"
+
+
+def _json(where: Conditions) -> str | None:
+    return _fields("the JSON body's", where.json)
+
+
+def _form(where: Conditions) -> str | None:
+    return _fields("the form's", where.form)
+
+
+def _fields(part: str, said: Sequence[Field] | None) -> str | None:
+    if said is None:
+        return None
+    return f"where {joined([f'{part} {printable(each.name)} is {_compared(each.values)}' for each in said], 'and')}"
+
+
+def _compared(values: Comparison) -> str:
+    """What a field may be, in words."""
+    told = [_interval(interval) for interval in values.intervals]
+    told += ["anything that can be read" if glob == "*" else f'"{glob}"' for glob in values.globs]
+    return joined([*told, *(["absent"] if values.absent else [])], "or")
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None:
+        return f"{'below' if interval.high_open else 'at most'} {interval.high}"
+    if interval.high is None:
+        return f"{'above' if interval.low_open else 'at least'} {interval.low}"
+    return f"from {interval.low} to {interval.high}"
+
+
+def _when(where: Conditions) -> str | None:
+    if where.when is None:
+        return None
+    window = where.when
+    days = "on every day" if len(window.days) == len(_DAYS) else f"on {joined(_runs(window.days), 'and')}"
+    hours = "" if window.is_whole_day else f" from {clock(window.first_minute)} to {clock(window.last_minute)}"
+    dates = [date.fromordinal(day).isoformat() for day in sorted(window.not_on)]
+    return f"{days}{hours} by the clocks of {window.zone.name}{f' but not on {joined(dates, "or")}' if dates else ''}"
+
+
+def _runs(days: Iterable[int]) -> list[str]:
+    """Days by name, three or more in a row by the first and the last."""
+    runs: list[list[int]] = []
+    for day in sorted(days):
+        if runs and day == runs[-1][-1] + 1:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    told = ([f"{_DAYS[run[0]]} to {_DAYS[run[-1]]}"] if len(run) > 2 else [_DAYS[day] for day in run] for run in runs)
+    return list(chain.from_iterable(told))
+
+
+def _expires(where: Conditions) -> str | None:
+    return None if where.expires is None else f"until {told(where.expires)}"
+
+
+_PARTS: tuple[Callable[[Conditions], str | None], ...] = (
+    _paths, _query, _headers, _content_types, _json, _form, _address, _schemes, _ports, _when, _expires,
+)  # fmt: skip
+
+
+def conditions_in_words(where: Conditions) -> str:
+    """What a rule asks beside agent, destination, method and path; nothing where it is just https."""
+    return ", ".join(part for part in _parts(replace(where, paths=None)) if part != "over https")
+
+
+def agents_in_words(agents: Sequence[AgentPattern], groups: Groups, *, members: bool = False) -> str:
+    """Whom a rule names: groups by their name, others as they are written."""
+    left, named = dict.fromkeys(agents), []
+    for name, patterns in groups.items():
+        if patterns and all(pattern in agents for pattern in patterns):
+            shown = f" ({joined([pattern.text for pattern in patterns], 'and')})" if members else ""
+            named.append(f"{name}{shown}")
+            for pattern in patterns:
+                left.pop(pattern, None)
+    return joined([*named, *(pattern.text for pattern in left)], "and")
+
+
+def methods_in_words(methods: frozenset[str] | None) -> str:
+    """`reading (GET, HEAD or OPTIONS)`, `POST requests`, `any request`."""
+    if methods is None:
+        return "any request"
+    listed = joined(sorted(methods), "or")
+    if methods in (READS, WRITES):
+        return f"{'reading' if methods == READS else 'writing'} ({listed})"
+    return f"{listed} requests"
+
+
+def destination_in_words(item: Destination) -> str:
+    """A destination with its dots and stars spelled out."""
+    match item:
+        case HostPattern():
+            return _host(item)
+        case AddressRange():
+            return _range(item)
+        case UrlPattern():
+            host = _host(item.host) if isinstance(item.host, HostPattern) else _range(item.host)
+            port = "" if item.port == OWN_PORTS[item.scheme] else f", port {item.port}"
+            path = "" if item.path.text == "/**" else f", path {path_in_words(item.path)}"
+            return f"{host} (over {item.scheme}{port}{path})"
+
+
+def _host(pattern: HostPattern) -> str:
+    spelled = {
+        HostReach.EXACT: "{}",
+        HostReach.BELOW: "everything below {} (not {} itself)",
+        HostReach.SELF_AND_BELOW: "{} and everything below it",
+    }
+    return spelled[pattern.reach].replace("{}", pattern.name)
+
+
+def _range(spread: AddressRange) -> str:
+    single = len(spread.networks) == 1 and spread.networks[0].first == spread.networks[0].last
+    if single:
+        return f"the address {spread.text}"
+    return f"the addresses in {spread.text}" if "/" in spread.text else f"the {spread.text} addresses"
+
+
+def path_in_words(glob: PathGlob) -> str:
+    """`/a/**` as what it is; other stars stay, and mean what the page on policies says."""
+    if glob.text == "/**":
+        return "any"
+    return f"{glob.text[:-3]} and everything below it" if glob.text.endswith("/**") else glob.text
+
+
+def _port(ports: PortRange) -> str:
+    return str(ports.first) if ports.first == ports.last else f"{ports.first} to {ports.last}"
+
+
+def _max_request(terms: Terms) -> str | None:
+    if terms.max_request == 0:
+        return "without a body"
+    return None if terms.max_request is None else f"a request's body at most {_size(terms.max_request)}"
+
+
+def _max_response(terms: Terms) -> str | None:
+    return None if terms.max_response is None else f"an answer's body at most {_size(terms.max_response)}"
+
+
+def _max_url(terms: Terms) -> str | None:
+    return None if terms.max_url is None else f"a URL at most {_size(terms.max_url)}"
+
+
+def _in_flight(terms: Terms) -> str | None:
+    return None if terms.in_flight is None else f"at most {terms.in_flight} at a time"
+
+
+def _websocket(terms: Terms) -> str | None:
+    if terms.websocket is None:
+        return None
+    frame, rate = terms.websocket.max_frame_bytes, terms.websocket.max_rate
+    caps = [f"messages of at most {_size(frame)}"] if frame is not None else []
+    caps += [f"at most {rate.count} messages a {_PERIODS[rate.seconds]}"] if rate is not None else []
+    return " with ".join(["the connection may become a WebSocket", *([joined(caps, "and")] if caps else [])])
+
+
+def _streaming(terms: Terms) -> str | None:
+    return "the body goes out while it is still coming in" if terms.stream_request else None
+
+
+_MEASURES: tuple[Callable[[Terms], str | None], ...] = (
+    _max_request, _max_response, _max_url, _in_flight, _websocket, _streaming,
+)  # fmt: skip
+
+
+def _size(bytes_: int) -> str:
+    for unit, factor in _SIZE_UNITS:
+        if bytes_ >= factor and bytes_ % factor == 0:
+            return f"{bytes_ // factor} {unit}"
+    return f"{bytes_} bytes"
+
+
+def _asserted(assertion: Assertion) -> Sentence:
+    request = f"{assertion.agent} {assertion.method} {printable(assertion.url)}"
+    where = "" if assertion.address is None else f", at the address {assertion.address},"
+    wanted = "allowed" if assertion.allowed else "refused"
+    return Sentence(f"The request {request}{where} must be {wanted}.", None, assertion.position)
+
+
+def joined(items: Iterable[str], word: str) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    listed = list(items)
+    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} {word} {listed[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,90 @@
+"""The engine says of each rule, and of each policy, what the slow matcher says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from addons.yaml_nodes import compose
+from kernel.analysis.region import kinds, regions
+from kernel.analysis.shapes import unread
+from kernel.compiler import compile_policy
+from kernel.policy import Policy
+from kernel.question import facts_of
+from kernel.verdict import Code
+from tests.kernel.reference_matcher import holds, judge
+from tests.kernel.strategies import NAMED, answers, crowded_policies, policies, requests
+
+
+def readable(policy: Policy) -> Policy:
+    """The policy without the rules that speak of fields."""
+    kinds_of_rules = (policy.rules, policy.nevers, policy.limits)
+    rules, nevers, limits = (tuple(rule for rule in each if not unread(rule)) for each in kinds_of_rules)
+    return replace(policy, rules=rules, nevers=nevers, limits=limits)
+
+
+REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
+    policy: Policy = data.draw(policies | crowded_policies)
+    (region,) = regions([policy])
+    shapes = region.shapes
+
+    for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
+        address = data.draw(answers(facts))[0]
+        masks = kinds(shapes, facts, address)
+        if masks[1] & shapes.space.addresses.vague:
+            continue
+        for rule in (each for each in policy.items if not unread(each)):
+            held = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in shapes.of(rule))
+
+            assert held is holds(rule, facts, address), (rule, facts, address)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
+    policy: Policy = data.draw(policies | crowded_policies)
+    policy = readable(policy)
+    (region,) = regions([policy])
+    shapes = region.shapes
+    passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
+
+    for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
+        address = data.draw(answers(facts))[0]
+        masks = kinds(shapes, facts, address)
+        if masks[1] & shapes.space.addresses.vague:
+            continue
+        passes = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in passing)
+
+        assert passes is (judge(policy, facts, [address], set()).code not in REFUSED), (facts, address)
+
+
+@pytest.mark.parametrize(("rules", "path", "address", "passes"), [
+    pytest.param("{paths: ['/*']}", "/a%2Fb", "8.8.8.8", False, id="a grant needs both readings"),
+    pytest.param("{paths: ['/**']}", "/a%2Fb", "8.8.8.8", True, id="a grant that has both"),
+    pytest.param("{paths: ['/a%2Fb', /a/b]}", "/a%2Fb", "8.8.8.8", True, id="each reading by another glob"),
+    pytest.param("{} - {paths: [/a/b]}", "/a%2Fb", "8.8.8.8", False, id="a refusal needs one reading"),
+    pytest.param("{address: '64:ff9b::/96'} - {to: 10.0.0.0/8}", "/", "64:ff9b::808:808", True, id="another hidden"),
+    pytest.param("{address: '64:ff9b::/96'} - {to: 10.0.0.0/8}", "/", "64:ff9b::a01:203", False, id="a hidden one"),
+])
+def test_readings_and_hidden_addresses(rules, path, address, passes):
+    grant, _, refusal = rules.partition(" - ")
+    said = f"rules:\n- {{allow: a, to: x.com, methods: [GET], {grant[1:]}\n"
+    said += f"- {{deny: d, {refusal[1:]}\n" if refusal else ""
+    document = compose(f"version: 1\n{said}".encode(), "p.yaml")
+    policy = compile_policy([document], NAMED, "0" * 64).policy
+    facts = facts_of("local", "GET", f"https://x.com{path}")
+    (region,) = regions([policy])
+    masks = kinds(region.shapes, facts, ip_address(address))
+
+    passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
+
+    assert any(region.boxes.has(box, masks, "local", facts.path.text) for box in passing) is passes

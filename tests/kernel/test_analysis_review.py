@@ -1,0 +1,214 @@
+# ruff: noqa: E501 - a policy of the tables stands in one line
+"""A review finds what is wrong at the line where it is, and says nothing of what is right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from addons.yaml_nodes import compose
+from kernel.address import named_ranges
+from kernel.analysis.reach import reach_of_agent, reach_to_name
+from kernel.analysis.review import Tables, review
+from kernel.compiler import compile_policy
+from kernel.errors import PolicyError
+from kernel.findings import Finding, Severity, Witness
+from kernel.normal import host
+from kernel.pattern import host_pattern
+from kernel.policy import Policy
+from kernel.question import STAND_IN, facts_of
+from kernel.suffix import Suffixes
+from kernel.verdict import Code
+from tests.kernel.reference_matcher import holds, judge
+from tests.kernel.strategies import answers, crowded_policies, policies, requests
+from tests.kernel.test_analysis import readable
+
+TABLES = Tables((host_pattern("gist.github.com"), host_pattern(".paste.example")), Suffixes(["com", "org", "github.io"]))
+SIZES = {Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG}
+
+
+def policy_of(rules: str, after: str = "") -> Policy:
+    text = f"version: 1\nagents: {{coders: [claude-*, codex-*]}}\nrules:\n{rules}\n{after}"
+    document = compose(text.encode(), "p.yaml")
+    return compile_policy([document], named_ranges(["169.254.169.254"]), "0" * 64).policy
+
+
+def judged(policy: Policy, witness: Witness) -> tuple[Code, set[str]]:
+    facts = facts_of(witness.agent, witness.method, witness.url)
+    address = facts.host.address or (STAND_IN if witness.address is None else ip_address(witness.address))
+    held = {rule.name for rule in policy.items if holds(rule, facts, address)}
+    return judge(policy, facts, [address], set()).code, held
+
+
+READ = "- {allow: read, to: a.example.org, methods: reads, paths: [\"/x/**\"]}"
+FAULTS = [
+    ("W301", 2, READ, "- {allow: dead, to: b.example.org, methods: reads}", "- {deny: all, to: .example.org, except: {to: a.example.org}}"),
+    ("W301", 2, READ, "- {allow: dead, to: b.example.org, methods: [GET, HEAD]}", "- {deny: g, to: b.example.org, methods: [GET]}", "- {deny: h, to: b.example.org, methods: [HEAD]}"),
+    ("W301", 2, READ, '- {allow: dead, to: b.example.org, methods: [GET], paths: ["/a/*"]}', '- {deny: p, to: b.example.org, paths: ["/a/**"]}'),
+    ("W301", 2, READ, "- {allow: dead, from: claude-1, to: b.example.org, methods: [GET]}", "- {deny: c, from: coders, to: b.example.org}"),
+    ("W301", 2, READ, '- {allow: dead, to: "http://b.example.org/x", methods: [GET]}', "- {deny: clear, schemes: [http]}"),
+    ("W301", 2, READ, "- {allow: dead, to: b.example.org, methods: [GET], ports: 8000-8010}", "- {deny: ports, ports: [8000-8005, 8006-9000]}"),
+    ("W301", 2, READ, "- {allow: dead, to: 9.9.9.9, methods: [GET]}", "- {deny: nine, to: 9.0.0.0/8}"),
+    ("W302", 2, READ, "- {allow: again, to: a.example.org, methods: [GET], paths: [\"/x/y\"]}"),
+    ("W302", 2, READ, READ.replace("read,", "twice,")),
+    ("W302", 3, READ, '- {allow: odd, to: b.example.org, methods: [GET], paths: ["/**"]}', '- {allow: part, to: b.example.org, methods: [GET], paths: ["/**/q"]}'),
+    ("W302", 2, "- {deny: wide, to: .example.org}", "- {deny: narrow, to: b.example.org}"),
+    ("W302", 4, READ, "- {allow: g, to: b.example.org, methods: [GET]}", "- {allow: h, to: b.example.org, methods: [HEAD]}", "- {allow: gh, to: b.example.org, methods: [GET, HEAD]}"),
+    ("W302", 2, READ, "- {allow: sub, from: claude-7, to: a.example.org, methods: [GET], paths: [\"/x/**\"]}"),
+    ("W302", 3, "- {deny: ten, to: 10.0.0.0/9}", "- {deny: more, to: 10.128.0.0/9}", "- {deny: within, to: 10.0.0.0/8}"),
+    ("W303", 2, READ, '- {deny: typo, to: a.example.org, paths: ["/xx/**"]}'),
+    ("W303", 3, READ, "- {allow: c, from: claude-*, to: c.example.org, methods: reads}", "- {deny: who, from: cluade-*, to: c.example.org}"),
+    ("I304", 2, READ, '- {deny: part, to: a.example.org, paths: ["/x/secret/**"]}'),
+    ("I304", 2, READ, "- {deny: heads, methods: [HEAD]}"),
+    ("W305", 2, READ, "- {allow: nothing, to: b.example.org, methods: [GET], except: {methods: reads}}"),
+    ("W305", 2, READ, '- {deny: nothing, to: b.example.org, paths: ["/a/*"], except: {paths: ["/a/**"]}}'),
+    ("W305", 2, READ, '- {deny: nothing, to: b.example.org, except: {to: .example.org}}'),
+    ("W305", 2, READ, '- {allow: nothing, to: b.example.org, methods: [GET], paths: ["/a%2Fb"]}'),
+    ("W401", 2, READ, "- {allow: wide, to: .com, methods: [GET]}"),
+    ("W401", 2, READ, '- {allow: wide, to: "*.github.io", methods: [GET]}'),
+    ("W401", 2, READ, "- {allow: wide, from: coders, methods: [GET]}"),
+    ("W401", 2, READ, "- {allow: wide, to: public-internet, methods: [GET]}"),
+    ("E403", 2, READ, "- {allow: post, to: gist.github.com, methods: [POST]}"),
+    ("E403", 2, READ, "- {allow: post, to: .github.com, methods: any}"),
+    ("E403", 2, READ, "- {allow: post, to: x.paste.example, methods: [PUT]}"),
+    ("W404", 2, READ, "- {allow: clear, to: b.example.org, methods: [GET], schemes: [http]}"),
+    ("W404", 2, READ, "- {allow: ports, to: b.example.org, methods: [GET], ports: 1-65535}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault[0]} {fault[-1]}")
+def test_a_fault_is_found_at_its_line(fault):
+    code, line, *rules = fault
+    policy = policy_of("\n".join(f"  {rule}" for rule in rules))
+
+    found = review(policy, TABLES)
+
+    assert [(each.code, each.position.line - 3) for each in found.findings if each.code != "I304"] == [
+        (code, line)] * (code != "I304")
+    assert code in [each.code for each in found.findings]
+    assert found.undecided == ()
+    for finding in found.findings:
+        _check(policy, finding)
+
+
+def _check(policy: Policy, finding: Finding) -> None:
+    """The witness is judged as the finding claims."""
+    if finding.code == "W305":
+        assert finding.witness is None
+        return
+    code, held = judged(policy, finding.witness)
+    first = finding.rules[0]
+    assert first in held, finding
+    if finding.code in ("W301", "E402", "I304"):
+        assert code not in SIZES, finding
+    if finding.code in ("W302", "I304"):
+        assert held & set(finding.rules[1:]) or code not in SIZES, finding
+    if finding.code == "W303":
+        assert code in (Code.RULE_DENY, Code.NEVER), finding
+    if finding.code in ("E403", "W404"):
+        assert code in SIZES, finding
+
+
+CORRECT = [
+    "- {allow: a, to: a.example.org, methods: [GET]}\n  - {allow: b, to: a.example.org, methods: [POST]}",
+    '- {allow: a, to: .example.org, methods: [GET]}\n  - {deny: d, to: secret.example.org}',
+    "- {deny: gists, to: gist.github.com}",
+    "- {deny: gists, to: gist.github.com}\n  - {allow: api, to: api.github.com, methods: any}",
+    '- {allow: a, to: a.example.org, methods: [GET], paths: ["/a/*"]}\n  - {allow: b, to: a.example.org, methods: [GET], paths: ["/a/*/*"]}',
+    '- {allow: a, to: a.example.org, methods: [GET], paths: ["/a/**"], except: {paths: ["/a/x/**"]}}\n  - {allow: b, to: a.example.org, methods: [GET], paths: ["/a/x/y"]}',
+    "- {allow: a, from: claude-*, to: a.example.org, methods: [GET]}\n  - {allow: b, from: \"*-1\", to: a.example.org, methods: [GET]}",
+    "- {allow: a, to: a.example.org, methods: [GET], max-request: 1KB}\n  - {allow: b, to: a.example.org, methods: reads, max-request: 0}",
+    "- {allow: a, to: b.corp.example, address: 10.1.0.0/16, methods: reads}",
+    "- {allow: a, to: a.example.org, methods: [GET]}\n  - {allow: b, to: a.example.org, methods: [GET], ports: 8443}",
+    "- {allow: a, to: a.example.org, methods: [GET]}\n  - {allow: b, to: \"*.a.example.org\", methods: [GET]}",
+    "- {allow: web, methods: [GET], to: public-internet, why: research}",
+    "- {allow: gist, to: gist.github.com, methods: reads}",
+    "- {allow: local, to: localhost, address: [127.0.0.0/8, \"::1\"], methods: any, schemes: [http, https], ports: 1024-65535}",
+    '- {allow: a, to: a.example.org, methods: [GET], paths: ["/x/**"]}\n  - {deny: d, to: a.example.org, paths: ["/y/**"], why: a guard}',
+    '- {allow: a, to: a.example.org, methods: [GET]}\n  - {deny: d, to: a.example.org, methods: writes}',
+    '- {allow: a, to: a.example.org, methods: [GET], paths: ["/a%2Fb", "/a/b"]}',
+    "- {allow: a, to: a.example.org, methods: [GET], websocket: {max-frame: 1MB}}\n  - {allow: b, to: a.example.org, methods: [GET]}",
+    "- {allow: a, to: 10.1.2.3, methods: [GET]}",
+    "- {allow: a, to: a.example.org, methods: [GET], stream-request: yes}\n  - {allow: b, to: a.example.org, methods: reads}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rules", CORRECT)
+def test_a_correct_policy_is_reviewed_without_a_warning(rules):
+    policy = policy_of(f"  {rules}", "never:\n  - to: [metadata, link-local]\n")
+
+    found = review(policy, TABLES)
+
+    assert [each for each in found.findings if each.severity is not Severity.INFO] == []
+    assert (found.undecided, found.proved) == ((), 1)
+
+
+def test_a_reason_makes_an_upload_a_warning():
+    policy = policy_of("  - {allow: post, to: gist.github.com, methods: [POST], why: releases}")
+
+    assert [(f.code, f.severity) for f in review(policy, TABLES).findings] == [("E403", Severity.WARNING)]
+
+
+@pytest.mark.parametrize("rule", [
+    "{allow: a, to: b.corp.example, address: 169.254.169.254, methods: reads}",
+    "{allow: a, to: 127.0.0.1, methods: reads}",
+    "{allow: a, to: [x.example.org, 127.0.0.1], methods: reads}",
+])
+def test_a_grant_for_what_never_refuses_does_not_load(rule):
+    with pytest.raises(PolicyError) as refused:
+        policy_of(f"  - {rule}", "never:\n  - to: [metadata, loopback]\n")
+
+    assert [finding.code for finding in refused.value.findings if finding.severity is Severity.ERROR] == ["E402"]
+
+
+def test_an_exception_of_the_never_lets_the_grant_load():
+    rule = "  - {allow: a, to: b.corp.example, address: 127.0.0.1, methods: reads}"
+
+    assert policy_of(rule, "never:\n  - {to: loopback, except: {to: b.corp.example}}\n").rules[0].name == "a"
+
+
+def test_a_rule_about_fields_is_undecided():
+    policy = policy_of("  - {allow: a, to: a.example.org, methods: [GET], query: {q: x}}")
+
+    assert review(policy, TABLES).undecided == ("rule a: it speaks of fields or times",)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_what_is_found_in_any_policy_is_so(data):
+    policy = readable(data.draw(policies | crowded_policies))
+    found = review(policy)
+    for finding in found.findings:
+        _check(policy, finding)
+    idle = {name for f in found.findings if f.code in ("W301", "W303", "W305") for name in f.rules[:1]}
+    needless = {name for f in found.findings if f.code == "W302" for name in _needless(f)}
+    less = replace(policy, rules=tuple(rule for rule in policy.rules if rule.name not in needless))
+
+    for facts in data.draw(st.lists(requests(), min_size=1, max_size=15)):
+        address = data.draw(answers(facts))[0]
+        code = judge(policy, facts, [address], set()).code
+        held = {rule.name for rule in policy.items if holds(rule, facts, address)}
+        assert not (held & idle and code is Code.ALLOW)
+        assert (code in SIZES) is (judge(less, facts, [address], set()).code in SIZES)
+
+
+def _needless(finding: Finding) -> tuple[str, ...]:
+    return finding.rules[:-1] if " repeats " in finding.message else finding.rules[:1]
+
+
+def test_what_an_agent_reaches_and_who_reaches_a_host():
+    policy = policy_of(
+        "  - {allow: a, from: coders, to: a.example.org, methods: reads}\n"
+        "  - {allow: b, from: ops, to: .example.org, methods: any}\n"
+        "  - {deny: c, from: claude-1, to: a.example.org}"
+    )
+
+    assert [row.rule for row in reach_of_agent(policy, "claude-1").rows] == []
+    assert [(row.rule, row.agents, row.methods) for row in reach_of_agent(policy, "claude-2").rows] == [
+        ("a", "coders", "send reads")]
+    assert [row.rule for row in reach_to_name(policy, host("a.example.org")).rows] == ["a", "b"]
+    assert [row.rule for row in reach_to_name(policy, host("q.example.org")).rows] == ["b"]
