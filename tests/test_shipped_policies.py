@@ -6,14 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, shipped_policy
+from addons.verbs.policy import policy as policy_verbs
 from kernel.analysis.review import review
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index
 from kernel.outlook import at_most
+from kernel.prose import in_words
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
@@ -109,3 +112,22 @@ def test_every_model_host_of_the_default_policy_is_treated_as_one():
     (rule,) = (rule for rule in policy.rules if rule.name == "ask-models")
 
     assert {pattern.name for pattern in rule.where.to or ()} <= set(llm_hosts())
+
+
+def test_a_policy_looked_at_ahead_names_the_rules_whose_conditions_no_page_tells():
+    paragraphs = in_words(load_policy([FOLDER / "ahead" / "mcp-tools.yaml"], ahead=True).policy)
+
+    told = " ".join(sentence.text for sentence in paragraphs[0].sentences)
+    assert "nothing can judge it yet: larger-refunds, look-up, no-deletions, small-refunds." in told
+
+
+def test_a_rule_whose_conditions_cannot_be_judged_makes_no_other_needless(tmp_path):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("""version: 1
+rules:
+  - {allow: wide, to: x.example, methods: [POST], mcp: {tools: [read]}}
+  - {allow: narrow, to: x.example, methods: [POST], paths: [/a]}
+""")
+    checked = CliRunner().invoke(policy_verbs, ["check", "--ahead", str(policy)])
+
+    assert (checked.exit_code, "W302" in checked.output) == (0, False)
