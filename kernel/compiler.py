@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 
+from kernel.ahead import Ahead, Clause
+from kernel.ahead_accounts import AccountReader
+from kernel.ahead_cascade import CascadeReader, dns
+from kernel.ahead_clauses import NO_CLAUSE, OWN_METHODS, clause
 from kernel.analysis.review import errors_at_load
 from kernel.clause import compared
 from kernel.conditions import ConditionReader, Names, one_destination
@@ -19,6 +23,7 @@ from kernel.fields import Part
 from kernel.findings import Finding, Severity
 from kernel.hours import ONLY_UTC, Zones
 from kernel.measures import NOTHING_SAID
+from kernel.outlook import at_most
 from kernel.pattern import agent_pattern
 from kernel.policy import (
     AddressRange,
@@ -42,6 +47,7 @@ from kernel.vocabulary import (
     FIELDS,
     GRANT_TERMS,
     IDENTITY,
+    LATER_VERBS,
     LIMIT,
     NEVER,
     POLICY,
@@ -74,22 +80,25 @@ def compile_policy(
     known_agents: frozenset[str] = frozenset(),
     zones: Zones = ONLY_UTC,
     now: int = 0,
+    *,
+    ahead: bool = False,
 ) -> Compiled:
     """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding.
 
-    `now` only tells what has expired: whether a policy loads never hangs on the time.
+    `now` only tells what has expired: whether a policy loads never hangs on the time. With `ahead` keys
+    without effect yet are read, too: such a policy can be analysed and tried, and never governs.
     """
     if not files:
         raise PolicyError([Finding("E111", Severity.ERROR, Position("(no file)", 1, 1), "no file is given")])
     above, findings = Above(), list(untold(files))
     for level in levels(files):
-        compiler = _Compiler(level, above, named_ranges, known_agents, zones, now)
+        compiler = _Compiler(level, above, named_ranges, known_agents, zones, now, ahead=ahead)
         compiler.read(digest)
         findings += compiler.reader.findings
-    _raise_errors(findings)
+    raise_errors(findings)
     policy = joined(above.parts)
-    findings += [*_unbound(policy), *errors_at_load(policy), *judge_assertions(policy)]
-    _raise_errors(findings)
+    findings += [*_unbound(policy), *errors_at_load(at_most(policy)), *judge_assertions(at_most(policy))]
+    raise_errors(findings)
     return Compiled(policy, tuple(findings))
 
 
@@ -100,7 +109,7 @@ def _unbound(policy: Policy) -> Iterator[Finding]:
         yield Finding("W122", Severity.WARNING, rule.position, message, hint, (rule.name,))
 
 
-def _raise_errors(findings: Iterable[Finding]) -> None:
+def raise_errors(findings: Iterable[Finding]) -> None:
     """Raise `PolicyError` where a finding is an error: errors first, each kind in the order of its file."""
     known = sorted(findings, key=lambda f: (
         f.severity is not Severity.ERROR, f.position.file, f.position.line, f.position.column))
@@ -113,11 +122,12 @@ class _Compiler:
 
     def __init__(
         self, level: Level, above: Above, ranges: Mapping[str, AddressRange], known: frozenset[str], zones: Zones,
-        now: int,
+        now: int, *, ahead: bool,
     ) -> None:
-        self.reader = Reader(level.document.file)
+        self.reader = Reader(level.document.file, ahead=ahead)
         self._times = TimeReader(self.reader, zones, now)
         self._level, self._above, self._ranges, self._known = level, above, ranges, known
+        self._clauses: dict[str, Clause] = {}
 
     def read(self, digest: str) -> None:
         """Add the document to what is above those that follow: as a policy of its own, with one tier."""
@@ -136,6 +146,7 @@ class _Compiler:
         self._conditions = ConditionReader(self.reader, names, self._times)
         rules = self._rules(found.get("rules"))
         nevers = self._nevers(found.get("never"), len(rules))
+        ahead = self._ahead(found, groups) if self.reader.ahead else None
         self._above.add(self._level.number, Policy(
             digest=digest,
             files=(document.file,),
@@ -147,6 +158,7 @@ class _Compiler:
             identity=identity,
             assertions=self._assertions(found.get("assert"), groups),
             tiers=(self._tier(found, rules),),
+            ahead=ahead,
         ), destinations)
 
     def _refuse_below(self, found: Mapping[str, Node]) -> None:
@@ -176,6 +188,19 @@ class _Compiler:
             hint = "take it out: what this file does not allow is refused"
             self.reader.error("E112", found["unmatched"], message, hint)
         return True
+
+    def _ahead(self, found: Mapping[str, Node], groups: Mapping[str, tuple[AgentPattern, ...]]) -> Ahead:
+        """What has no effect yet. The clauses of the rules were read with them."""
+        accounts = AccountReader(self.reader, self._conditions)
+        return Ahead(
+            clauses=self._clauses,
+            budgets=accounts.budgets(found.get("budgets")),
+            rates=accounts.rates(found.get("rates")),
+            profile=accounts.profile(found),
+            counters=accounts.counters(found.get("counters")),
+            cascade=CascadeReader(self.reader, groups).cascade(found.get("cascade")),
+            dns=dns(self.reader, found.get("dns")),
+        )
 
     def _check_version(self, node: Node | None) -> None:
         version = None if node is None else self.reader.text(node, "version")
@@ -249,17 +274,19 @@ class _Compiler:
         found = self.reader.mapping(node, RULE)
         if found is None:
             return None
-        verbs = [key for key in found if key in VERBS]
+        verbs = [key for key in found if key in VERBS or key in LATER_VERBS]
         if len(verbs) != 1:
             self._refuse_verbs(node, found, verbs, already_said=len(self.reader.findings) > before)
             return None
         verb = Verb(verbs[0])
         name = self._rule_name(found[verb])
-        where = self._conditions.conditions(found, node if verb.grants else None)
+        where = self._conditions.conditions(found, node if verb is Verb.ALLOW else None)
         holes = self._conditions.holes(found)
+        if self.reader.ahead:
+            where = self._read_clause(name or "", found, verb, where)
         terms = NOTHING_SAID
         if verb.grants:
-            self._check_grant(node, found, where)
+            self._check_grant(node, verb, found, where)
             terms = grant_terms(self.reader, found)
         else:
             self._refuse_terms(verb, found)
@@ -275,14 +302,24 @@ class _Compiler:
             self.reader.error("E112", found["quiet"], message)
         return is_yes(self.reader, found["quiet"], "quiet")
 
+    def _read_clause(self, name: str, found: Mapping[str, Node], verb: Verb, where: Conditions) -> Conditions:
+        """Keep what the rule says that has no effect yet; the conditions with the methods that such a key brings."""
+        said = clause(self.reader, found, verb)
+        if said != NO_CLAUSE:
+            self._clauses[name] = said
+        brought = OWN_METHODS.keys() & found.keys()
+        if "methods" in found or verb is not Verb.ALLOW or not brought:
+            return where
+        return replace(where, methods=OWN_METHODS[min(brought)])
+
     def _refuse_terms(self, verb: Verb, found: Mapping[str, Node]) -> None:
         """What a rule that refuses says of sizes would never be asked."""
         for key in found.keys() & GRANT_TERMS:
             message = f'"{key}:" means nothing in a {verb}: it is about what passes'
             self.reader.error("E112", found[key], message, TERMS_ELSEWHERE[key])
 
-    def _check_grant(self, node: Node, found: Mapping[str, Node], where: Conditions) -> None:
-        if "methods" not in found:
+    def _check_grant(self, node: Node, verb: Verb, found: Mapping[str, Node], where: Conditions) -> None:
+        if verb is Verb.ALLOW and not found.keys() & ({"methods"} | OWN_METHODS.keys()):
             hint = "reads, writes, any or a list such as [GET, POST]"
             self.reader.error("E104", node, 'an allow needs "methods:"', hint)
         check_upgrades(self.reader, found, where)
@@ -333,6 +370,8 @@ class _Compiler:
             message = "an item of never without conditions would refuse everything"
             self.reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
+        if self.reader.ahead:
+            self._read_clause(name, found, Verb.NEVER, where)
         quiet = self._quiet(found, Verb.NEVER)
         return Rule(number, name, Verb.NEVER, where, holes, self.reader.at(node), why=self._why(found), quiet=quiet)
 

@@ -65,13 +65,14 @@ class Document:
 class Keys:
     """What a mapping may hold.
 
-    `later` are keys of the language that this version cannot enforce; `elsewhere` are keys that mean nothing here, each
-    with where it belongs.
+    `later` are keys of the language that this version cannot enforce, `ahead` those of them that a reader which looks
+    ahead reads all the same; `elsewhere` are keys that mean nothing here, each with where it belongs.
     """
 
     what: str
     now: frozenset[str]
     later: frozenset[str] = frozenset()
+    ahead: frozenset[str] = frozenset()
     required: tuple[str, ...] = ()
     elsewhere: Map[str, str] = field(default_factory=dict)
 
@@ -103,10 +104,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads one document and collects every finding."""
+    """Reads one document and collects every finding. One that looks ahead also takes keys without effect yet."""
 
     file: str
     findings: list[Finding] = field(default_factory=list)
+    ahead: bool = False
 
     def at(self, node: Node) -> Position:
         return Position(self.file, node.mark.line + 1, node.mark.column + 1)
@@ -129,9 +131,10 @@ class Reader:
             self.error("E102", node, f"{keys.what} is written as keys and values, not as {kind_of(node)}")
             return None
         found: dict[str, Node] = {}
+        readable = self._readable(keys)
         places = iter(node.parts)
         for key, value in zip(places, places, strict=True):
-            if isinstance(key, Scalar) and key.text in keys.now and key.text not in found:
+            if isinstance(key, Scalar) and key.text in readable and key.text not in found:
                 found[key.text] = value
             else:
                 self._refuse_key(node, key, keys)
@@ -139,6 +142,9 @@ class Reader:
             if name not in found:
                 self.error("E104", node, f'{keys.what} needs "{name}:"')
         return found
+
+    def _readable(self, keys: Keys) -> frozenset[str]:
+        return keys.now | keys.ahead if self.ahead else keys.now
 
     def entries(self, node: Node, what: str) -> list[tuple[Scalar, Node]]:
         """The entries of a mapping whose keys are the author's own names, each key once."""
@@ -154,9 +160,9 @@ class Reader:
         return list(kept.values())
 
     def _refuse_key(self, node: Mapping, key: Node, keys: Keys) -> None:
-        if not isinstance(key, Scalar) or key.text in keys.now:
+        if not isinstance(key, Scalar) or key.text in self._readable(keys):
             self._refuse_twice(node, key, keys.what)
-        elif key.text in keys.later:
+        elif key.text in keys.later or key.text in keys.ahead:
             message = f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}'
             self.error("E180", key, message, "take it out: a key that is not enforced promises what nothing keeps")
         elif key.text in keys.elsewhere:
@@ -164,7 +170,7 @@ class Reader:
         elif key.text == "<<":
             self.error("E103", key, "merge keys are not read", "write the keys out: a rule says in place what it does")
         else:
-            known = keys.now | keys.later | keys.elsewhere.keys()
+            known = keys.now | keys.later | keys.ahead | keys.elsewhere.keys()
             hint = did_you_mean(key.text, known) or f"known here: {', '.join(sorted(keys.now))}"
             self.error("E103", key, f"unknown key {quote(key.text)} in {keys.what}", hint)
 

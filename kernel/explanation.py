@@ -72,6 +72,9 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
     if verdict.code in _EXCESS:
         return [_smaller(verdict, facts, next((rule for rule in held if rule.name == verdict.rule), None))]
+    if verdict.code is Code.APPROVAL_PENDING:
+        asking = next(rule for rule in held if rule.name == verdict.rule)
+        return [f"Somebody approves it: {_called(asking)} ({asking.position}) asks."]
     left = lacking(asked(policy.tiers, facts.agent.id), (rule for rule in held if rule.verb.grants))
     if len(policy.tiers) > 1:
         sentences += _of_tiers(policy, facts, misses, left)
@@ -131,7 +134,7 @@ def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:
 
 
 def _called(rule: Rule) -> str:
-    return f"rule {rule.name}" if rule.verb in (Verb.ALLOW, Verb.DENY) else rule.name
+    return f"rule {rule.name}" if rule.verb not in (Verb.NEVER, Verb.LIMIT) else rule.name
 
 
 def _unbound(tier: Tier, facts: RequestFacts) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Prints one line for each problem. Exit status: 0 none, 1 some.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
@@ -19,8 +20,10 @@ from kernel.errors import KernelError  # noqa: E402
 from kernel.normal import host  # noqa: E402
 from kernel.pattern import host_matches, host_pattern  # noqa: E402
 from kernel.policy import HostPattern, HostReach  # noqa: E402
+from kernel.question import facts_of  # noqa: E402
 
 FOLDER = ROOT / "policies" / "data"
+_CALL = re.compile(r"(?:GET|HEAD|POST) https://\S+")
 
 
 def host_problems(entries: tuple[str, ...]) -> Iterator[str]:
@@ -54,10 +57,27 @@ def address_problems(entries: tuple[str, ...]) -> Iterator[str]:
             yield f"{entry}: {fault}"
 
 
+def call_problems(entries: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of calls."""
+    if list(entries) != sorted(entries, key=lambda entry: entry.partition("//")[2]):
+        yield "the calls are not sorted by host and path"
+    for entry in entries:
+        if not _CALL.fullmatch(entry):
+            yield f"{entry}: not a method and an https URL"
+            continue
+        method, url = entry.split(" ")
+        try:
+            facts_of("local", method, url)
+        except KernelError as refused:
+            yield f"{entry}: {refused}"
+
+
 KINDS: dict[str, Callable[[tuple[str, ...]], Iterator[str]]] = {
     "exfiltration-hosts.yaml": host_problems,
+    "llm-endpoints.yaml": call_problems,
     "llm-hosts.yaml": host_problems,
     "metadata-ranges.yaml": address_problems,
+    "secret-path-hosts.yaml": host_problems,
 }
 
 
