@@ -12,12 +12,12 @@ from addons.policy_files import load_policy, read
 from addons.request_fields import readable
 from addons.yaml_nodes import compose
 from kernel import times
+from kernel.ahead.outlook import as_if
 from kernel.document import Keys, Node, Reader, Scalar, quote
 from kernel.errors import NonCanonical, PolicyError
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Headers
 from kernel.match import Index
-from kernel.outlook import as_if
 from kernel.question import answer, facts_of
 from kernel.verdict import Action, Code
 

@@ -17,9 +17,9 @@ from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
-from kernel.analysis.ahead import ahead_findings
+from kernel.ahead.review import ahead_findings
+from kernel.ahead.startup_review import Call
 from kernel.analysis.review import Tables
-from kernel.analysis.startup import Call
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError

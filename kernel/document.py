@@ -7,6 +7,7 @@ never stops at the first problem; what could not be read is a finding and comes 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class Keys:
     elsewhere: Map[str, str] = field(default_factory=dict)
 
 
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _SHOWN_CHARACTERS = 60
 _COMPARED_CHARACTERS = 64
 _COMPARED_WORDS = 1000  # a comparison costs microseconds, and a policy may have as many slips as names
@@ -91,6 +93,14 @@ def printable(text: str) -> str:
     """`text` with everything that a terminal would act on written as an escape."""
     return text if text.isprintable() else "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def joined(items: Iterable[str], word: str, most: int | None = None) -> str:
+    """`a`, `a or b`, `a, b or c`; where there are more than `most`, the first of them and how many are left."""
+    told = list(items)
+    if most is not None and len(told) > most:
+        told[most:] = [f"{len(told) - most} more"]
+    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} {word} {told[-1]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -213,6 +223,21 @@ class Reader:
             return None
         return text
 
+    def name(self, node: Node, what: str, taken: Iterable[str] = ()) -> str | None:
+        """A name that the author gives; none of `taken`."""
+        name = self.text(node, f"the name of {what}")
+        if name is None:
+            return None
+        if not _NAME.fullmatch(name):
+            hint = "letters, digits, and . _ - inside; at most 100 characters"
+            self.error("E106", node, f"{quote(name)} cannot name {what}", hint)
+            return None
+        if name in taken:
+            message = f"{quote(name)} has a meaning of its own and cannot name {what}"
+            self.error("E106", node, message, "take another name")
+            return None
+        return name
+
     def words(self, node: Node, what: str) -> list[Scalar]:
         """One or more words: a list of them, or a single one where the list is left out."""
         if isinstance(node, Mapping):
@@ -235,6 +260,14 @@ class Reader:
         except PatternError as refused:
             self.error(code, word, refused.problem, refused.hint)
             return None
+
+
+    def value[T](self, found: Map[str, Node], key: str, code: str, parse: Callable[[str], T]) -> T | None:
+        """What `parse` makes of the text under a key; None where there is none, or none that it can read."""
+        node = found.get(key)
+        if node is None or self.text(node, key) is None or not isinstance(node, Scalar):
+            return None
+        return self.parsed(code, node, parse)
 
 
 def kind_of(node: Node) -> str:

@@ -5,14 +5,14 @@ The verdict is the matcher's (kernel/decide.py); here are only the words about i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kernel.address import range_contains
 from kernel.clause import compared
 from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
-from kernel.document import quote
+from kernel.document import joined, quote
 from kernel.facts import UPGRADES, Address, RequestFacts
 from kernel.fields import Part
 from kernel.hours import told
@@ -226,9 +226,8 @@ def _covers(item: Destination, facts: RequestFacts, address: Address, *, grants:
     return range_contains(host, address) and not (grants and facts.host.address is None)
 
 
-def _listed(items: list[str]) -> str:
-    shown = items[:_SHOWN_ITEMS] + ([f"{len(items) - _SHOWN_ITEMS} more"] if len(items) > _SHOWN_ITEMS else [])
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+def _listed(items: Iterable[str]) -> str:
+    return joined(items, "or", _SHOWN_ITEMS)
 
 
 def _port(ports: PortRange) -> str:

@@ -78,7 +78,7 @@ CATALOGUE: dict[str, str] = {
     "E221": "A number, perhaps with k, M or G, is not valid.",
     "E222": "A duration is not valid.",
     "E223": "A percentage is not valid.",
-    "E224": "The window or timezone of a budget is not valid.",
+    "E224": "The window of a budget is not valid.",
     "E225": "What a threshold, a counter or a halt leads to is not valid.",
     "E226": "A word is none of those that the key knows: detectors, profiles, reasons of a halt, record types.",
     "E227": "A header that a rule would add is not valid, or is none that a rule may set.",

@@ -13,7 +13,7 @@ from kernel.hours import Window
 from kernel.measures import NOTHING_SAID, Terms
 
 if TYPE_CHECKING:
-    from kernel.ahead import Ahead
+    from kernel.ahead.said import Ahead
 
 
 class Verb(StrEnum):

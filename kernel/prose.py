@@ -11,7 +11,7 @@ from datetime import date
 from itertools import chain
 
 from kernel.comparison import Comparison, Field, Interval
-from kernel.document import printable
+from kernel.document import joined, printable
 from kernel.hours import clock, told
 from kernel.measures import Terms
 from kernel.normal import OWN_PORTS
@@ -376,12 +376,6 @@ def _asserted(assertion: Assertion) -> Sentence:
     where = "" if assertion.address is None else f", at the address {assertion.address},"
     wanted = "allowed" if assertion.allowed else "refused"
     return Sentence(f"The request {request}{where} must be {wanted}.", None, assertion.position)
-
-
-def joined(items: Iterable[str], word: str) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    listed = list(items)
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} {word} {listed[-1]}"
 
 
 def _capital(text: str) -> str:

@@ -47,17 +47,14 @@ def size(text: str) -> int:
 
 def positive_size(text: str) -> int:
     """A size under which something can still pass."""
-    found = size(text)
-    if found == 0:
-        raise PatternError(f'"{text}" would let nothing pass', "write a size above 0, or refuse it with a deny")
-    return found
+    return _positive(text, size(text), "a size", _MOST_BYTES)
 
 
 def count(text: str) -> int:
     """A whole number above 0."""
     if not _COUNT.fullmatch(text):
         raise PatternError(f'"{text}" is not a whole number', "write one such as 8")
-    return _positive(text, _number(text))
+    return _positive(text, _number(text), "a number", _MOST)
 
 
 def tally(text: str) -> int:
@@ -65,12 +62,7 @@ def tally(text: str) -> int:
     parts = _TALLY.fullmatch(text)
     if parts is None:
         raise PatternError(f'"{text}" is not a number', _tally_hint(text))
-    found = _number(parts[1]) * _TALLY_UNITS[parts[2]]
-    if found == 0:
-        raise PatternError(f'"{text}" would let nothing pass', "write a number above 0, or refuse it with a deny")
-    if found > _MOST_BYTES:
-        raise PatternError(f'"{text}" is more than anything here can reach', "leave the unit out to mean any number")
-    return found
+    return _positive(text, _number(parts[1]) * _TALLY_UNITS[parts[2]], "a number", _MOST_BYTES)
 
 
 def money(text: str) -> int:
@@ -79,11 +71,7 @@ def money(text: str) -> int:
     if parts is None:
         raise PatternError(f'"{text}" is not an amount of money', _money_hint(text))
     found = _number(parts[1]) * _MICRO + int((parts[2] or "").ljust(6, "0"))
-    if found == 0:
-        raise PatternError(f'"{text}" would let nothing pass', "write an amount above 0, or refuse it with a deny")
-    if found > _MOST_MONEY:
-        raise PatternError(f'"{text}" is more than any budget here', "leave usd out to mean any amount")
-    return found
+    return _positive(text, found, "an amount", _MOST_MONEY)
 
 
 def duration(text: str) -> int:
@@ -117,7 +105,7 @@ def rate(text: str) -> Rate:
     parts = _RATE.fullmatch(text)
     if parts is None or parts[2] not in _PERIODS:
         raise PatternError(f'"{text}" is not a rate', _rate_hint(text))
-    return Rate(_positive(text, _number(parts[1])), _PERIODS[parts[2]])
+    return Rate(_positive(text, _number(parts[1]), "a number", _MOST), _PERIODS[parts[2]])
 
 
 def _number(digits: str) -> int:
@@ -126,11 +114,11 @@ def _number(digits: str) -> int:
     return int(digits)
 
 
-def _positive(text: str, found: int) -> int:
+def _positive(text: str, found: int, what: str, most: int) -> int:
     if found == 0:
-        raise PatternError(f'"{text}" would let nothing pass', "write a number above 0, or refuse it with a deny")
-    if found > _MOST:
-        raise PatternError(f'"{text}" is more than anything here can reach', "leave the measure out to mean any number")
+        raise PatternError(f'"{text}" would let nothing pass', f"write {what} above 0, or refuse it with a deny")
+    if found > most:
+        raise PatternError(f'"{text}" is more than anything here can reach', "leave it out to mean any")
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from kernel.ahead import Ahead
+from kernel.ahead.said import Ahead
 from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.document import Mapping as MappingNode
 from kernel.findings import Finding, Severity

@@ -1,6 +1,6 @@
 """Check the tables of policies/data: where they come from and of when, their order, and that every entry can be read.
 
-Prints one line for each problem. Exit status: 0 none, 1 some.
+`python -m scripts.data_check` prints one line for each problem. Exit status: 0 none, 1 some.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from datetime import UTC, date, datetime
 from ipaddress import ip_network
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from addons.policy_files import table
+from kernel.errors import KernelError
+from kernel.normal import host
+from kernel.pattern import host_matches, host_pattern
+from kernel.policy import HostPattern, HostReach
+from kernel.question import facts_of
 
-from addons.policy_files import table  # noqa: E402
-from kernel.errors import KernelError  # noqa: E402
-from kernel.normal import host  # noqa: E402
-from kernel.pattern import host_matches, host_pattern  # noqa: E402
-from kernel.policy import HostPattern, HostReach  # noqa: E402
-from kernel.question import facts_of  # noqa: E402
-
-FOLDER = ROOT / "policies" / "data"
+FOLDER = Path(__file__).resolve().parents[1] / "policies" / "data"
 _CALL = re.compile(r"(?:GET|HEAD|POST) https://\S+")
 
 

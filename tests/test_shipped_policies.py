@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from addons.verbs.policy import policy as policy_verbs
+from kernel.ahead.outlook import at_most
 from kernel.analysis.review import review
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index
-from kernel.outlook import at_most
 from kernel.prose import in_words
 from kernel.question import answer, facts_of
 from kernel.verdict import Code

@@ -35,6 +35,7 @@ from addons.verbs.output import console, print_json, progress
 from addons.verbs.sarif import sarif
 from kernel import times
 from kernel.access import accesses
+from kernel.ahead.outlook import as_if, at_most
 from kernel.analysis.difference import difference
 from kernel.analysis.review import review
 from kernel.compiler import Compiled
@@ -44,7 +45,6 @@ from kernel.facts import Address, Host
 from kernel.fields import Headers
 from kernel.findings import Severity
 from kernel.normal import host as canonical_host
-from kernel.outlook import as_if, at_most
 from kernel.policy import Policy
 from kernel.schema import schema
 

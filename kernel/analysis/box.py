@@ -13,7 +13,7 @@ from kernel.analysis.language import EVERY, Lang, Pattern, TooHard, Words
 from kernel.analysis.space import NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE = range(8)
 AGENTS, PATHS = range(2)
@@ -141,8 +141,3 @@ class Boxes:
 
 def _ordered(patterns: frozenset[Pattern]) -> list[Pattern]:
     return sorted(patterns, key=lambda pattern: pattern.serial) if len(patterns) > 1 else list(patterns)
-
-
-def simplest_first(boxes: Iterable[Box]) -> list[Box]:
-    """The boxes in an order in which little is cut: those with few patterns first."""
-    return sorted(boxes, key=lambda box: sum(len(lang.pos) + len(lang.neg) for lang in box.langs))

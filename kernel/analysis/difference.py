@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from kernel.analysis.box import ADDRESSES, SIZE, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.phrase import how, place, to, who
-from kernel.analysis.region import Region, regions
-from kernel.analysis.shapes import unread
+from kernel.analysis.region import Region
+from kernel.analysis.shapes import Shapes, unread
 from kernel.analysis.sizes import MEASURES, NO_MEASURE, Sizes
 from kernel.findings import Witness
 from kernel.policy import Verb
@@ -70,6 +70,7 @@ class _Comparison:
     def __init__(self, old: Policy, new: Policy) -> None:
         self._old, self._new = old, new
         self._undecided: list[str] = []
+        self._made: dict[Measure, tuple[Region, Region]] = {}
 
     def difference(self) -> Difference:
         for rule in filter(unread, (*self._old.items, *self._new.items)):
@@ -103,7 +104,7 @@ class _Comparison:
         """What the new policy lets pass in addition, and what it does not any more."""
         what = measure.name or "what passes"
         try:
-            old, new = regions([self._old, self._new], measure)
+            old, new = self._regions(measure)
             if old.vague or new.vague:
                 self._undecided.append("what hides behind some addresses that a rule opens")
             return list(islice(_gains(new, old), MOST_CHANGES)), list(islice(_gains(old, new), MOST_CHANGES))
@@ -111,9 +112,17 @@ class _Comparison:
             self._undecided.append(what)
             return [], []
 
+    def _regions(self, measure: Measure) -> tuple[Region, Region]:
+        """Both policies with this measure as the size of requests; without one they are looked at twice."""
+        made = self._made.get(measure)
+        if made is None:
+            shapes = Shapes([self._old, self._new], measure)
+            made = self._made[measure] = Region(self._old, shapes), Region(self._new, shapes)
+        return made
+
     def _reasons(self) -> list[Change]:
         try:
-            old, new = regions([self._old, self._new])
+            old, new = self._regions(NO_MEASURE)
             found = [*_reasons(old, new, "no longer"), *_reasons(new, old, "now")]
         except TooHard:
             self._undecided.append("why requests are refused")

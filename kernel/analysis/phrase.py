@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kernel.conditions import spelled
+from kernel.document import joined
 from kernel.policy import AddressRange, HostPattern, UrlPattern
 from kernel.vocabulary import METHOD_SETS
 
@@ -21,7 +22,7 @@ def who(policy: Policy, rule: Rule) -> str:
     if rule.where.agents is None:
         return "every agent"
     groups = [name for name, patterns in policy.groups.items() if set(patterns) == set(rule.where.agents)]
-    return groups[0] if groups else listed(pattern.text for pattern in rule.where.agents)
+    return groups[0] if groups else _listed(pattern.text for pattern in rule.where.agents)
 
 
 def how(rule: Rule) -> str:
@@ -30,14 +31,14 @@ def how(rule: Rule) -> str:
     if methods is None:
         return "use any method"
     named = [name for name, known in METHOD_SETS.items() if known == methods]
-    return f"send {named[0]}" if named else listed(sorted(methods))
+    return f"send {named[0]}" if named else _listed(sorted(methods))
 
 
 def to(rule: Rule) -> str:
     """The destinations of a rule, with their paths."""
-    where = "every host" if rule.where.to is None else listed(map(_destination, rule.where.to))
-    paths = "" if rule.where.paths is None else f" under {listed(path.text for path in rule.where.paths)}"
-    ranges = "" if rule.where.address is None else f" in {listed(each.text for each in rule.where.address)}"
+    where = "every host" if rule.where.to is None else _listed(map(_destination, rule.where.to))
+    paths = "" if rule.where.paths is None else f" under {_listed(path.text for path in rule.where.paths)}"
+    ranges = "" if rule.where.address is None else f" in {_listed(each.text for each in rule.where.address)}"
     return where + ranges + paths
 
 
@@ -53,11 +54,8 @@ def _host(pattern: HostPattern) -> str:
     return f"{pattern.name} and everything below it" if written.startswith(".") else written
 
 
-def listed(words: Iterable[str]) -> str:
-    """The words in a row; of many the first few."""
-    known = list(dict.fromkeys(words))
-    told = known[:_MOST] + ([f"{len(known) - _MOST} more"] if len(known) > _MOST else [])
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+def _listed(words: Iterable[str]) -> str:
+    return joined(dict.fromkeys(words), "and", _MOST)
 
 
 def place(rule: Rule) -> str:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, SIZE, Box
 from kernel.analysis.places import Entry, Nearby, merged
 from kernel.analysis.shapes import Shapes
-from kernel.analysis.sizes import NO_MEASURE, Measure
 from kernel.analysis.space import (
     ANONYMOUS_AGENT,
     LITERAL_HOST,
@@ -177,9 +176,3 @@ def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, .
         ANONYMOUS_AGENT if facts.agent.id == ANONYMOUS else NAMED_AGENT,
         shapes.sizes.every,
     )
-
-
-def regions(policies: Sequence[Policy], measure: Measure = NO_MEASURE) -> tuple[Region, ...]:
-    """The regions of policies that are to be compared."""
-    shapes = Shapes(policies, measure)
-    return tuple(Region(policy, shapes) for policy in policies)

@@ -17,6 +17,7 @@ from kernel.analysis.shapes import Shapes, scheme_mask, unread
 from kernel.analysis.sizes import MEASURES, Sizes
 from kernel.analysis.space import OTHER_HOST
 from kernel.conditions import spelled
+from kernel.document import joined
 from kernel.facts import Host
 from kernel.findings import Finding, Severity
 from kernel.match import hosts_of
@@ -115,11 +116,8 @@ def _why_empty(rule: Rule) -> str:
     return "two of its keys exclude each other"
 
 
-def _listed(names: Sequence[str]) -> str:
-    told = list(names[:_MOST_NAMES])
-    if len(names) > _MOST_NAMES:
-        told.append("others")
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+def _listed(names: Iterable[str]) -> str:
+    return joined(names, "and", _MOST_NAMES)
 
 
 class _Reviewer:

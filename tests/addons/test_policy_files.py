@@ -18,9 +18,9 @@ from addons import policy_files, yaml_nodes
 from addons.policy_files import PolicyMissing, load_policy
 from addons.yaml_nodes import DEEPEST, LARGEST_BYTES, compose
 from kernel import normal
-from kernel.ahead_accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
-from kernel.ahead_cascade import BREAKER, CASCADE, DNS, ON_HALT
-from kernel.ahead_clauses import GIT, GRAPHQL, LLM, MCP
+from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
+from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
+from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
 from kernel.policy import PortRange

@@ -6,7 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from kernel.ahead import (
+from kernel.ahead.outlook import as_if, at_most
+from kernel.ahead.said import (
     Breaker,
     Budget,
     Clause,
@@ -26,7 +27,6 @@ from kernel.ahead import (
 )
 from kernel.match import Index
 from kernel.measures import Rate
-from kernel.outlook import as_if, at_most
 from kernel.policy import AgentPattern, Position, Verb
 from kernel.question import answer, facts_of
 from kernel.verdict import Action, Code
@@ -211,7 +211,7 @@ def in_budget(keys: str) -> str:
         (in_budget("each: {bytes: 1mb}"), "E209", "write 1MB"),
         (in_budget("limit: {usd: 5}"), "E112", 'say "each:"'),
         (in_budget("each: {usd: 5}, from: a"), "E112", 'say "for:" here'),
-        (in_budget("each: {usd: 5}, timezone: Berlin time"), "E224", "is not the name of a timezone"),
+        (in_budget("each: {usd: 5}, timezone: Berlin time"), "E213", "is not a time zone"),
         (in_budget("each: {usd: 5}, when-used: {80: tell}"), "E223", "write 80%"),
         (in_budget("each: {usd: 5}, when-used: {80%: throttle}"), "E225", "write throttle 6/minute"),
         (in_budget("each: {usd: 5}, when-used: {80%: tel}"), "E225", 'did you mean "tell"?'),

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kernel.analysis.ahead import ahead_findings
-from kernel.analysis.overlap import agents_overlap, patterns_meet
-from kernel.analysis.startup import Call
+from kernel.ahead.review import ahead_findings
+from kernel.ahead.startup_review import Call
 from kernel.findings import Severity
-from kernel.pattern import agent_pattern
 from tests.addons.policies import compiled
 
 HOSTS = ("models.example",)
@@ -198,30 +192,3 @@ def test_the_finding_shows_a_call_that_fails():
 
 def test_a_policy_that_was_not_read_ahead_has_none_of_these_findings():
     assert list(ahead_findings(compiled("version: 1").policy, HOSTS, CALLS, ())) == []
-
-
-_globs = st.text("ab*", min_size=1, max_size=5).map(agent_pattern)
-_ids = [first + second + third for first in "ab" for second in ("", "a", "b") for third in ("", "a", "b")]
-
-
-@given(_globs, _globs)
-def test_two_patterns_meet_where_an_id_fits_both(one, other):
-    def fits(text: str, word: str) -> bool:
-        return re.fullmatch(text.replace("*", ".*"), word) is not None
-
-    words = {word + more for word in _ids for more in [*_ids, ""]}
-    shared = any(fits(one.text, word) and fits(other.text, word) for word in words)
-
-    assert patterns_meet(one, other) >= shared
-    assert patterns_meet(one, other) == patterns_meet(other, one)
-    if max(len(one.text), len(other.text)) <= 3:
-        assert patterns_meet(one, other) == shared
-
-
-def test_no_star_meets_anonymous():
-    star, anonymous = agent_pattern("*"), agent_pattern("anonymous")
-
-    assert not patterns_meet(star, anonymous)
-    assert not patterns_meet(anonymous, star)
-    assert patterns_meet(anonymous, anonymous)
-    assert agents_overlap(None, (star,))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addons.yaml_nodes import compose
-from kernel.analysis.region import kinds, regions
-from kernel.analysis.shapes import unread
+from kernel.analysis.region import Region, kinds
+from kernel.analysis.shapes import Shapes, unread
 from kernel.compiler import compile_policy
 from kernel.policy import Policy
 from kernel.question import facts_of
@@ -34,7 +34,7 @@ REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, 
 @given(st.data())
 def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
     policy: Policy = data.draw(policies | crowded_policies)
-    (region,) = regions([policy])
+    region = Region(policy, Shapes([policy]))
     shapes = region.shapes
 
     for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
@@ -53,7 +53,7 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
 def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
     policy: Policy = data.draw(policies | crowded_policies)
     policy = readable(policy)
-    (region,) = regions([policy])
+    region = Region(policy, Shapes([policy]))
     shapes = region.shapes
     passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
 
@@ -82,7 +82,7 @@ def test_readings_and_hidden_addresses(rules, path, address, passes):
     document = compose(f"version: 1\n{said}".encode(), "p.yaml")
     policy = compile_policy([document], NAMED, "0" * 64).policy
     facts = facts_of("local", "GET", f"https://x.com{path}")
-    (region,) = regions([policy])
+    region = Region(policy, Shapes([policy]))
     masks = kinds(region.shapes, facts, ip_address(address))
 
     passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]

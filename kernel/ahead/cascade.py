@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kernel.ahead import Breaker, Cascade, Dependent, Dns, OnHalt, Prevention
-from kernel.ahead_values import choice, choices, value
+from kernel.ahead.said import Breaker, Cascade, Dependent, Dns, OnHalt, Prevention
+from kernel.ahead.values import choice, choices
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PatternError
 from kernel.pattern import agent_pattern
@@ -41,7 +41,7 @@ class CascadeReader:
             depends=self._depends(found.get("depends")),
             members=self._members,
             on_halt=self._on_halt(found["on-halt"]) if "on-halt" in found else None,
-            blast_percent=value(self._reader, found, "blast-radius", "E223", _share),
+            blast_percent=self._reader.value(found, "blast-radius", "E223", _share),
             breaker=self._breaker(found["circuit-breaker"]) if "circuit-breaker" in found else None,
             position=self._reader.at(node),
         )
@@ -79,15 +79,15 @@ class CascadeReader:
         if do == Prevention.HALT and "for" in found:
             message = '"for:" means nothing beside do: halt'
             self._reader.error("E112", found["for"], message, "a halt ends only when an operator releases the agent")
-        hops = value(self._reader, found, "hops", "E221", _hops) or 1
-        seconds = value(self._reader, found, "for", "E222", duration)
+        hops = self._reader.value(found, "hops", "E221", _hops) or 1
+        seconds = self._reader.value(found, "for", "E222", duration)
         known = frozenset(reason for reason in reasons if reason is not None)
         return None if do is None else OnHalt(known, Prevention(do), hops, seconds)
 
     def _breaker(self, node: Node) -> Breaker | None:
         found = self._reader.mapping(node, BREAKER) or {}
-        halts = value(self._reader, found, "halts", "E221", count)
-        within = value(self._reader, found, "within", "E222", duration)
+        halts = self._reader.value(found, "halts", "E221", count)
+        within = self._reader.value(found, "within", "E222", duration)
         do = choice(self._reader, found, "do", "E225", _DO)
         return None if halts is None or within is None or do is None else Breaker(halts, within, Prevention(do))
 
@@ -100,8 +100,8 @@ def dns(reader: Reader, node: Node | None) -> Dns | None:
     return Dns(
         choice(reader, found, "answer", "E226", {"allowed-names", "nothing"}) or "allowed-names",
         choices(reader, found, "types", "E226", RECORD_TYPES),
-        value(reader, found, "max-labels", "E221", count),
-        value(reader, found, "max-name", "E221", count),
+        reader.value(found, "max-labels", "E221", count),
+        reader.value(found, "max-name", "E221", count),
     )
 
 

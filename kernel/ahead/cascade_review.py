@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from kernel.ahead import Ahead, Cascade, Clause, Prevention
-from kernel.analysis.overlap import agents_overlap
+from kernel.ahead.said import Ahead, Cascade, Clause, Prevention
 from kernel.document import quote
 from kernel.findings import Finding, Severity
-from kernel.pattern import agent_matches
+from kernel.pattern import agent_matches, agents_meet
 from kernel.policy import AgentPattern, Policy
 
 _SHOWN = 8
@@ -41,7 +40,7 @@ def _edges(cascade: Cascade) -> Edges:
     return {
         name: frozenset(
             dependent for dependent, needs in cascade.depends.items()
-            if any(agents_overlap(members[name].agents, members[need].agents) for need in needs))
+            if any(agents_meet(members[name].agents, members[need].agents) for need in needs))
         for name in members
     }
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from kernel import normal
-from kernel.ahead import Ahead, Budget, Clause, Effect, RateLimit, Unit
-from kernel.analysis.overlap import agents_overlap
+from kernel.ahead.said import Ahead, Budget, Clause, Effect, RateLimit, Unit
 from kernel.document import quote
 from kernel.facts import Host
 from kernel.findings import Finding, Severity
-from kernel.pattern import agent_matches, host_matches
+from kernel.pattern import agent_matches, agents_meet, host_matches
 from kernel.policy import AddressRange, AgentPattern, Policy, Rule, UrlPattern
 
 _MODEL_UNITS = frozenset({Unit.USD, Unit.TOKENS})
@@ -30,7 +29,7 @@ def account_findings(policy: Policy, ahead: Ahead, model_hosts: Collection[str])
 
 
 def _unreached(policy: Policy, ahead: Ahead, budget: Budget, model_hosts: Collection[str]) -> Iterator[Finding]:
-    near = [rule for rule in policy.rules if agents_overlap(rule.where.agents, budget.agents)]
+    near = [rule for rule in policy.rules if agents_meet(rule.where.agents, budget.agents)]
     hosts = [normal.host(name) for name in model_hosts]
     for unit in sorted(budget.units):
         if unit is Unit.RISK:

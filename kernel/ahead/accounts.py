@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 
-from kernel.ahead import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
-from kernel.ahead_values import choice, value
+from kernel.ahead.said import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
+from kernel.ahead.values import choice
 from kernel.conditions import ConditionReader
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PatternError
+from kernel.hours import UTC_ZONE
 from kernel.measures import Rate
 from kernel.policy import AgentPattern
 from kernel.quantity import count, duration, money, percentage, rate, size, tally
+from kernel.times import TimeReader
 
 BUDGET = Keys(
     "an item of budgets",
@@ -36,17 +37,16 @@ COUNTER = Keys("a counter", now=frozenset({"limit", "then", "within"}), required
 PROFILES = frozenset({"conservative", "balanced", "aggressive"})
 
 _EFFECTS = frozenset(effect.value for effect in Effect)
-_ZONE = re.compile(r"[A-Za-z]+(?:[_+-]?[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:[_+-][A-Za-z0-9]+)*){0,2}", re.ASCII)
 _PARSERS: dict[Unit, tuple[str, Callable[[str], int]]] = {
     Unit.USD: ("E220", money), Unit.BYTES: ("E209", size), Unit.SECONDS: ("E222", duration),
 }  # fmt: skip
 
 
 class AccountReader:
-    """Reads what agents may use up. `conditions` knows what the words of `for:` stand for."""
+    """Reads what agents may use up. `conditions` knows what the words of `for:` stand for, `times` the time zones."""
 
-    def __init__(self, reader: Reader, conditions: ConditionReader) -> None:
-        self._reader, self._conditions = reader, conditions
+    def __init__(self, reader: Reader, conditions: ConditionReader, times: TimeReader) -> None:
+        self._reader, self._conditions, self._times = reader, conditions, times
         self._names: dict[str, Node] = {}
 
     def budgets(self, node: Node | None) -> tuple[Budget, ...]:
@@ -90,7 +90,7 @@ class AccountReader:
         amounts = {}
         for unit in said:
             code, parse = _PARSERS.get(Unit(unit), ("E221", tally))
-            amount = value(self._reader, said, unit, code, parse)
+            amount = self._reader.value(said, unit, code, parse)
             if amount is not None:
                 amounts[Unit(unit)] = amount
         return amounts
@@ -99,7 +99,8 @@ class AccountReader:
         if "timezone" in found and every == Every.SESSION:
             message = '"timezone:" means nothing in a budget of a session'
             self._reader.error("E112", found["timezone"], message, "a session does not begin anew by the clock")
-        return value(self._reader, found, "timezone", "E224", _zone) or "UTC"
+        zone = self._times.zone(found["timezone"]) if "timezone" in found else None
+        return UTC_ZONE.name if zone is None else zone.name
 
     def _thresholds(self, found: Mapping[str, Node]) -> tuple[Threshold, ...]:
         entries = self._reader.entries(found["when-used"], "when-used") if "when-used" in found else []
@@ -124,8 +125,8 @@ class AccountReader:
             return None
         if not found.keys() & {"each", "together"}:
             self._reader.error("E104", node, "an item of rates without a rate limits nothing", "say each: 60/minute")
-        each, together = (value(self._reader, found, key, "E209", rate) for key in ("each", "together"))
-        burst = value(self._reader, found, "burst", "E209", count)
+        each, together = (self._reader.value(found, key, "E209", rate) for key in ("each", "together"))
+        burst = self._reader.value(found, "burst", "E209", count)
         return RateLimit(name, self._agents(found), each, together, burst, self._reader.at(node))
 
     def profile(self, found: Mapping[str, Node]) -> str | None:
@@ -140,16 +141,10 @@ class AccountReader:
         found = self._reader.mapping(node, COUNTER)
         if found is None:
             return None
-        limit = value(self._reader, found, "limit", "E221", tally)
+        limit = self._reader.value(found, "limit", "E221", tally)
         then = choice(self._reader, found, "then", "E225", _EFFECTS)
-        within = value(self._reader, found, "within", "E222", duration)
+        within = self._reader.value(found, "within", "E222", duration)
         return None if limit is None or then is None else Counter(name, limit, Effect(then), within)
-
-
-def _zone(text: str) -> str:
-    if _ZONE.fullmatch(text):
-        return text
-    raise PatternError(f"{quote(text)} is not the name of a timezone", "write one such as UTC or Europe/Berlin")
 
 
 def _effect(text: str) -> tuple[Effect, Rate | None]:

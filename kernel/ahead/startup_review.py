@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from kernel.ahead import Ahead
+from kernel.ahead.outlook import as_if
+from kernel.ahead.said import Ahead
 from kernel.document import quote
 from kernel.findings import Finding, Severity, Witness
 from kernel.match import Index
-from kernel.outlook import as_if
 from kernel.pattern import host_matches
 from kernel.policy import HostPattern, Policy, Rule, UrlPattern
 from kernel.question import answer, facts_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from kernel.analysis.accounts import account_findings
-from kernel.analysis.cascades import cascade_findings
-from kernel.analysis.startup import Call, startup_findings
+from kernel.ahead.account_review import account_findings
+from kernel.ahead.cascade_review import cascade_findings
+from kernel.ahead.startup_review import Call, startup_findings
 from kernel.findings import Finding
 from kernel.policy import Policy
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kernel.ahead import Clause, Git, GraphQl, Llm, Mcp
-from kernel.ahead_values import choice, choices, globs, value, yes_or_no
+from kernel.ahead.said import Clause, Git, GraphQl, Llm, Mcp
+from kernel.ahead.values import choice, choices, globs, yes_or_no
 from kernel.document import Keys, Node, Reader, did_you_mean, quote
 from kernel.errors import PatternError
 from kernel.policy import Verb
@@ -63,11 +63,11 @@ def clause(reader: Reader, found: Mapping[str, Node], verb: Verb) -> Clause:
         redact=choices(reader, found, "redact", "E226", DETECTORS) or frozenset(),
         add_headers=tuple(_headers(reader, found["add-headers"])) if "add-headers" in found else (),
         tunnel=choice(reader, found, "tunnel", "E226", {"opaque"}) is not None,
-        risk=value(reader, found, "risk", "E221", tally),
+        risk=reader.value(found, "risk", "E221", tally),
         approvers=_names(reader, found, "approvers"),
-        hold_seconds=value(reader, found, "hold", "E222", duration),
-        valid_seconds=value(reader, found, "valid", "E222", duration),
-        rate=value(reader, found, "rate", "E209", rate),
+        hold_seconds=reader.value(found, "hold", "E222", duration),
+        valid_seconds=reader.value(found, "valid", "E222", duration),
+        rate=reader.value(found, "rate", "E209", rate),
     )
 
 
@@ -89,7 +89,7 @@ def _llm(reader: Reader, node: Node) -> Llm:
     found = reader.mapping(node, LLM) or {}
     return Llm(
         globs(reader, found, "models"),
-        value(reader, found, "max-output-tokens", "E221", tally),
+        reader.value(found, "max-output-tokens", "E221", tally),
         choice(reader, found, "also", "E226", {"housekeeping"}) is not None,
     )
 
@@ -150,9 +150,7 @@ def _header(text: str) -> str:
     if not _HEADER.fullmatch(name):
         raise PatternError(f"{quote(text)} is not the name of a header", "letters, digits and -")
     if name.startswith(_FORGEABLE) or not (name.startswith("x-") or name in _TENANT_HEADERS):
-        hint = did_you_mean(name, _TENANT_HEADERS) or f"a header that begins with x-, or {', '.join(_TENANT_SORTED)}"
+        known = ", ".join(sorted(_TENANT_HEADERS))
+        hint = did_you_mean(name, _TENANT_HEADERS) or f"a header that begins with x-, or {known}"
         raise PatternError(f"{quote(text)} is not a header that a rule may set", hint)
     return name
-
-
-_TENANT_SORTED = sorted(_TENANT_HEADERS)

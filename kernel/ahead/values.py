@@ -1,27 +1,19 @@
-"""Single values under the keys without effect yet: quantities, choices, yes and no, and lists of words of one form."""
+"""Values under the keys without effect yet: choices, yes and no, and lists of words of one form."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
-from kernel.document import Node, Reader, Scalar, did_you_mean, quote
+from kernel.document import Node, Reader, did_you_mean, quote
 from kernel.errors import PatternError
 
 _GLOB = re.compile(r"[A-Za-z0-9_*](?:[A-Za-z0-9_*./:@-]{0,126}[A-Za-z0-9_*])?", re.ASCII)
 
 
-def value[T](reader: Reader, found: Mapping[str, Node], key: str, code: str, parse: Callable[[str], T]) -> T | None:
-    """What stands under the key; None where nothing does, or nothing that can be read."""
-    node = found.get(key)
-    if node is None or reader.text(node, key) is None or not isinstance(node, Scalar):
-        return None
-    return reader.parsed(code, node, parse)
-
-
 def choice(reader: Reader, found: Mapping[str, Node], key: str, code: str, options: Collection[str]) -> str | None:
     """One word out of a few."""
-    return value(reader, found, key, code, lambda text: _one_of(text, key, options))
+    return reader.value(found, key, code, lambda text: _one_of(text, key, options))
 
 
 def _one_of(text: str, key: str, options: Collection[str]) -> str:
