@@ -155,7 +155,7 @@ def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None])
     moment = reader.parsed("E212", at, times.moment) if isinstance(at, Scalar) and at.text else None
     try:
         return facts_of(texts.get("agent") or "local", method, url, len(body), headers, readable(body, headers),
-                        at=moment or int(time.time()))
+                        at=int(time.time()) if moment is None else moment)
     except NonCanonical as refused:
         reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
         return None

@@ -171,7 +171,7 @@ def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> 
     unjudged = compiled.policy.ahead.open_rules if compiled.policy.ahead is not None else frozenset()
     # What a rule covers whose conditions cannot be judged is not known, so it makes no other rule needless.
     findings = [found for found in reviewed.findings if found.code != "W302" or unjudged.isdisjoint(found.rules)]
-    return Checked(files, compiled.policy, (*compiled.findings, *findings), reviewed.undecided)
+    return Checked(files, compiled.policy, (*compiled.findings, *findings), reviewed.undecided, reviewed.proved)
 
 
 @policy.command()

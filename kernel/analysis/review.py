@@ -44,11 +44,11 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The findings, what could not be decided, and how many `never:` items were proved: nothing in them passes."""
+    """The findings, what could not be decided, and the `never:` items that were proved: nothing in them passes."""
 
     findings: tuple[Finding, ...]
     undecided: tuple[str, ...]
-    proved: int
+    proved: tuple[str, ...]
 
 
 NO_TABLES = Tables()
@@ -57,11 +57,11 @@ NO_TABLES = Tables()
 def review(policy: Policy, tables: Tables = NO_TABLES) -> Review:
     """All findings about the meaning of a policy that loads."""
     if policy.narrows:
-        return Review((), ("the policy as a whole: it has tiers",), 0)
+        return Review((), ("the policy as a whole: it has tiers",), ())
     try:
         return _Reviewer(policy, tables).review()
     except TooHard:
-        return Review((), ("the policy as a whole",), 0)
+        return Review((), ("the policy as a whole",), ())
 
 
 def errors_at_load(policy: Policy) -> list[Finding]:
@@ -152,9 +152,10 @@ class _Reviewer:
         for rule in self._policy.rules:
             if rule.verb.grants and rule.name not in self._done:
                 self._width(rule)
-        proved = sum(self._decided(f"never {never.name}", self._holds, never) is True for never in self._policy.nevers)
+        proved = [never.name for never in self._policy.nevers
+                  if self._decided(f"never {never.name}", self._holds, never) is True]
         order = sorted(self._findings, key=lambda each: (each.position.file, each.position.line, each.code))
-        return Review(tuple(order), tuple(dict.fromkeys(self._undecided)), proved)
+        return Review(tuple(order), tuple(dict.fromkeys(self._undecided)), tuple(proved))
 
     def _decided[T](self, what: str, question: Callable[[Rule], T], rule: Rule) -> T | None:
         """The answer; None where it takes too much work, which is noted."""

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addons.yaml_nodes import compose
+from kernel.analysis.automaton import CanonicalPath
+from kernel.analysis.language import Lang, Patterns, Words
 from kernel.analysis.region import Region, kinds
 from kernel.analysis.shapes import Shapes, unread
 from kernel.compiler import compile_policy
@@ -88,3 +90,19 @@ def test_readings_and_hidden_addresses(rules, path, address, passes):
     passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
 
     assert any(region.boxes.has(box, masks, "local", facts.path.text) for box in passing) is passes
+
+
+@pytest.mark.parametrize(("first", "second", "meet"), [
+    ("/a%2Fb/**", "/a/b/**", True),
+    ("/a%2Fb", "/a/b", True),
+    ("/a/**", "/a/b/**", True),
+    ("/c/**", "/a/b/**", False),
+])
+def test_beginnings_tell_readings_apart_only_without_escapes(first, second, meet):
+    patterns = Patterns()
+    one, two = patterns.paths([first], second=False), patterns.paths([second], second=True)
+    lang = Lang(frozenset({one, two}))
+    words = Words(CanonicalPath(split=True), "q%2Fq").some(lang) or Words(CanonicalPath(split=False), "q").some(lang)
+
+    assert words is meet
+    assert one.apart(two) <= (not meet)
