@@ -58,7 +58,8 @@ from addons.home import Home, home_folder
 from addons.hooks import Hooks
 from addons.identity import Registry
 from addons.in_flight import InFlight
-from addons.judge import MODE, Judge
+from addons.judge import Judge
+from addons.judged import MODE
 from addons.lane import Lane
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics

@@ -11,7 +11,7 @@ from datetime import date
 from itertools import chain
 
 from kernel.comparison import Comparison, Field, Interval
-from kernel.document import printable
+from kernel.document import joined, printable
 from kernel.hours import clock, told
 from kernel.measures import Terms
 from kernel.normal import OWN_PORTS
@@ -78,6 +78,9 @@ def _in_general(policy: Policy) -> Iterator[Sentence]:
         yield Sentence("Every client must say who it is.")
     if policy.contact:
         yield Sentence(f"Whoever is refused is told to ask {policy.contact}.")
+    if policy.ahead is not None and policy.ahead.open_rules:
+        names = ", ".join(sorted(policy.ahead.open_rules))
+        yield Sentence(f"These rules ask more of a request than this page says, and nothing can judge it yet: {names}.")
     if any("*" in text for text in _globs(policy)):
         yield Sentence("In a path, * stands for any characters within one part and ** for any number of parts; in the "
                        "name of an agent, * stands for any characters.")
@@ -128,7 +131,10 @@ def _item(rule: Rule, groups: Groups) -> Sentence:
 
 _OPENINGS = {
     Verb.ALLOW: "Allowed:",
+    Verb.ASK: "A human is asked about:",
+    Verb.THROTTLE: "Allowed at a slower pace:",
     Verb.DENY: "Refused:",
+    Verb.HALT: "This ends an agent until an operator releases it:",
     Verb.NEVER: "Never:",
     Verb.LIMIT: "For",
 }
@@ -370,12 +376,6 @@ def _asserted(assertion: Assertion) -> Sentence:
     where = "" if assertion.address is None else f", at the address {assertion.address},"
     wanted = "allowed" if assertion.allowed else "refused"
     return Sentence(f"The request {request}{where} must be {wanted}.", None, assertion.position)
-
-
-def joined(items: Iterable[str], word: str) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    listed = list(items)
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} {word} {listed[-1]}"
 
 
 def _capital(text: str) -> str:

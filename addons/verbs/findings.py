@@ -24,12 +24,16 @@ _EXCERPT_LINES = 3
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The files of one policy, the policy where it loads, all that was found, and what could not be decided."""
+    """The files of one policy, the policy where it loads, all that was found, and what could not be decided.
+
+    `proved` are the never items of which it was shown that nothing in them passes.
+    """
 
     files: tuple[Path, ...]
     policy: Policy | None
     findings: tuple[Finding, ...]
     undecided: tuple[str, ...] = ()
+    proved: tuple[str, ...] = ()
 
     @property
     def loads(self) -> bool:
@@ -144,7 +148,8 @@ def _summed_up(findings: Sequence[Finding]) -> str:
 def _looked_at(checked: Sequence[Checked]) -> str:
     policies = [each.policy for each in checked if each.policy is not None]
     rules = counted(sum(len(policy.rules) for policy in policies), "rule")
-    nevers = counted(sum(len(policy.nevers) for policy in policies), "never")
+    every = sum(len(policy.nevers) for policy in policies)
+    nevers = f"{sum(len(each.proved) for each in checked)} of {every} never proved" if every else "0 never"
     limits = counted(sum(len(policy.limits) for policy in policies), "limit")
     proved = counted(sum(len(policy.assertions) for policy in policies), "assertion")
     undecided = sum(len(each.undecided) for each in checked)

@@ -35,6 +35,7 @@ from addons.verbs.output import console, print_json, progress
 from addons.verbs.sarif import sarif
 from kernel import times
 from kernel.access import accesses
+from kernel.ahead.outlook import as_if, at_most
 from kernel.analysis.difference import difference
 from kernel.analysis.review import review
 from kernel.compiler import Compiled
@@ -51,6 +52,7 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _FILE_OR_FOLDER = click.Path(exists=True, readable=True, path_type=Path)
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
+_ahead = click.option("--ahead", is_flag=True, help="Also read what a later version enforces: ask, budgets, llm, ...")
 _json = click.option("--json", "wants_json", is_flag=True, help="Print one JSON object: short for --format json.")
 
 
@@ -82,17 +84,21 @@ def policy() -> None:
 @_formats("sarif", "github", "junit")
 @click.option("--strict", is_flag=True, help="Exit 1 on a warning, and on what could not be decided, too.")
 @click.option("--home", metavar="DIR", help="The home whose registered agents are known. Before $GOVERNOR_HOME.")
+@_ahead
 @_json
 @click.pass_context
 def check(
     ctx: click.Context, files: tuple[Path, ...], tiers: bool, form: str, strict: bool, home: str | None,
-    wants_json: bool,
+    ahead: bool, wants_json: bool,
 ) -> None:
     """Check policies: would each FILE load, do its assertions hold, and what is doubtful in it?
 
     A FILE may be a folder: every policy in it is checked, not what lies in folders below. Every finding has a code, a
     place and, where one helps, a hint and a request that shows it. A policy with an error does not load: a start is
     refused, and a reload keeps the policy that is in force.
+
+    A key that this version cannot enforce is an error. With --ahead it is read and analysed like the others, but such a
+    policy still does not load: it is written for the version to come.
 
     \b
     governor policy check --strict policies/
@@ -111,7 +117,7 @@ def check(
     checked = []
     with progress("checking", len(policies)) as step:
         for of_one in policies:
-            checked.append(_checked(of_one, known))
+            checked.append(_checked(of_one, known, ahead=ahead))
             step()
     _answer_check("json" if wants_json else form, each, checked, strict=strict, seconds=time.perf_counter() - started)
     ctx.exit(1 if any(one.failures(strict=strict) or (strict and one.undecided) for one in checked) else 0)
@@ -156,21 +162,25 @@ def _registered(home: str | None) -> frozenset[str]:
     return frozenset(agents_file.load(path).agents) if path.exists() else frozenset()
 
 
-def _checked(files: tuple[Path, ...], known: frozenset[str]) -> Checked:
+def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> Checked:
     try:
-        compiled = load_policy(files, known)
+        compiled = load_policy(files, known, ahead=ahead)
     except PolicyError as refused:
         return Checked(files, None, refused.findings)
-    reviewed = review(compiled.policy, known_of_the_world(), int(time.time()))
-    return Checked(files, compiled.policy, (*compiled.findings, *reviewed.findings), reviewed.undecided)
+    reviewed = review(at_most(compiled.policy), known_of_the_world(), int(time.time()))
+    unjudged = compiled.policy.ahead.open_rules if compiled.policy.ahead is not None else frozenset()
+    # What a rule covers whose conditions cannot be judged is not known, so it makes no other rule needless.
+    findings = [found for found in reviewed.findings if found.code != "W302" or unjudged.isdisjoint(found.rules)]
+    return Checked(files, compiled.policy, (*compiled.findings, *findings), reviewed.undecided, reviewed.proved)
 
 
 @policy.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE_OR_FOLDER)
 @_formats("junit")
+@_ahead
 @_json
 @click.pass_context
-def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: bool) -> None:
+def test(ctx: click.Context, files: tuple[Path, ...], form: str, ahead: bool, wants_json: bool) -> None:
     """Try cases: requests written down in a FILE, each with the verdict that the policy must give.
 
     \b
@@ -184,6 +194,7 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
         expect: allow
         rule: read-code             the rule that decides, where it matters
         code: ALLOW                 the same for the code
+        holds: [ask-models]         with --ahead: rules whose conditions nothing can judge yet, and this request fulfils
 
     A FILE may be a folder: every NAME.cases.yaml in it is tried. The end lists the rules that no case met.
 
@@ -192,7 +203,7 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
     """
     each = _files(files, is_cases, "file of cases (NAME.cases.yaml)")
     try:
-        trials = _trials(each)
+        trials = _trials(each, ahead=ahead)
     except PolicyError as refused:
         tell_findings(console(stderr=True), refused.findings)
         ctx.exit(1)
@@ -211,11 +222,11 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
     ctx.exit(1 if failed else 0)
 
 
-def _trials(files: Sequence[Path]) -> list[Trial]:
+def _trials(files: Sequence[Path], *, ahead: bool) -> list[Trial]:
     trials = []
     with progress("trying", len(files)) as step:
         for file in files:
-            trials.append(tried(file))
+            trials.append(tried(file, ahead=ahead))
             step()
     return trials
 
@@ -246,13 +257,16 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--header", "headers", multiple=True, metavar="K:V",
               help="A header of the request, such as content-type:application/json. Once for each.")
 @click.option("--body", metavar="STRING|@FILE", help="The body of the request, and what its content type says it is.")
+@_ahead
+@click.option("--holds", multiple=True, metavar="RULE",
+              help="With --ahead: the request fulfils what nothing can judge yet of this rule. May be repeated.")
 @_json
 @click.argument("asked", nargs=-1, metavar="[METHOD URL | FILE]")
 @click.pass_context
 def explain(
     ctx: click.Context, asked_files: tuple[Path, ...], home: str | None, agent: str | None, host: str | None,
-    address: str | None, at: str | None, headers: tuple[str, ...], body: str | None, wants_json: bool,
-    asked: tuple[str, ...],
+    address: str | None, at: str | None, headers: tuple[str, ...], body: str | None, ahead: bool,
+    holds: tuple[str, ...], wants_json: bool, asked: tuple[str, ...],
 ) -> None:
     """Say what would happen to a request and why, who can reach what, or what a whole policy says.
 
@@ -277,11 +291,13 @@ def explain(
         case (method, url) if host is None:
             request = (agent or "local", _method(method), url, _address(address), _headers(headers), _body(body),
                        _moment(at))
-            granted = _tell_request(_asked_policy(asked_files, home), request, wants_json=wants_json)
+            supposed = as_if(_asked_policy(asked_files, home, ahead=ahead).policy, holds)
+            granted = _tell_request(supposed, request, wants_json=wants_json)
         case (one,) if (host, agent, asked_files, *carried) == (None, None, (), None, None, (), None):
-            granted = _tell_policy(one, wants_json=wants_json)
+            granted = _tell_policy(one, ahead=ahead, wants_json=wants_json)
         case () if (host or agent) and carried == (None, None, (), None):
-            granted = _tell_reach(_asked_policy(asked_files, home), agent, _host(host), wants_json=wants_json)
+            granted = _tell_reach(
+                _asked_policy(asked_files, home, ahead=ahead), agent, _host(host), wants_json=wants_json)
         case _:
             raise click.UsageError("Say METHOD URL, --agent A, --to HOST, or one FILE.")
     ctx.exit(0 if granted else 1)
@@ -294,9 +310,9 @@ def _method(text: str) -> str:
 
 
 def _tell_request(
-    compiled: Compiled, request: tuple[str, str, str, Address | None, Headers, bytes, int], *, wants_json: bool
+    asked: Policy, request: tuple[str, str, str, Address | None, Headers, bytes, int], *, wants_json: bool
 ) -> bool:
-    said = explained(compiled.policy, *request)
+    said = explained(asked, *request)
     if wants_json:
         print_json(explained_json(said))
     else:
@@ -304,12 +320,12 @@ def _tell_request(
     return said.judgement.verdict.lets_through
 
 
-def _tell_policy(file: str, *, wants_json: bool) -> bool:
+def _tell_policy(file: str, *, ahead: bool, wants_json: bool) -> bool:
     path = Path(file)
     if not path.is_file():
         hint = "a URL needs its method before it" if "://" in file else f"there is no file {file}"
         raise click.BadParameter(hint, param_hint="FILE")
-    told = load_policy([path]).policy
+    told = load_policy([path], ahead=ahead).policy
     if wants_json:
         print_json(prose_json(told))
     else:
@@ -393,9 +409,9 @@ def show_schema() -> None:
     print_json(schema())
 
 
-def _asked_policy(files: tuple[Path, ...], home: str | None) -> Compiled:
+def _asked_policy(files: tuple[Path, ...], home: str | None, *, ahead: bool) -> Compiled:
     own = Paths(home_folder(home)).policy
-    return load_policy(files or (own if own.exists() else shipped_policy("default"),))
+    return load_policy(files or (own if own.exists() else shipped_policy("default"),), ahead=ahead)
 
 
 def _address(text: str | None) -> Address | None:

@@ -9,28 +9,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.analysis.automaton import AgentIds, CanonicalPath
-from kernel.analysis.bodies import Bodies, shown_fields
+from kernel.analysis.bodies import Bodies
 from kernel.analysis.language import EVERY, Lang, Pattern, TooHard, Words
 from kernel.analysis.space import NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
-from kernel.analysis.values import NO_TEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from kernel.analysis.values import Values
     from kernel.example import Example
     from kernel.fields import Fields
 
 HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE, MOMENT, VALUES = range(10)
-AGENTS, PATHS, TEXTS = range(3)
+AGENTS, PATHS = range(2)
 _MOST_PIECES = 20_000
-_MOST_PIECES_OF_FIELDS = 2_000  # to look into each of those takes longer
 
 
 class Box(NamedTuple):
     """`masks` are sets of kinds (HOSTS, ADDRESSES, ...), `langs` sets of words (AGENTS, PATHS).
 
-    From VALUES on there is one mask for each field that the policies speak of, from TEXTS on the language of its texts.
+    From VALUES on there is one mask for each field that the policies speak of.
     """
 
     masks: tuple[int, ...]
@@ -60,14 +58,9 @@ class Boxes:
 
     def alive(self, box: Box) -> Box | None:
         """The box without readings that no path has; None where no request is in it."""
-        if 0 in box.masks:
+        if 0 in box.masks or (self._bodies.matter and not self._bodies.possible(box.masks[VALUES:])):
             return None
-        if self._values:
-            said = self._said(box)
-            if said is None:
-                return None
-            box = said
-        agents, paths = box.langs[:TEXTS]
+        agents, paths = box.langs
         if agents is not EVERY and box.masks[WHO] & NAMED_AGENT and not self._agents.some(agents):
             return None
         if paths is EVERY or paths == EVERY:
@@ -78,25 +71,15 @@ class Boxes:
             return None
         return box if left == wanted else box.narrowed(READINGS, left)
 
-    def _said(self, box: Box) -> Box | None:
-        """The box without kinds of values that no field has; None where no request has them all."""
-        masks = tuple([values.left(mask, lang) for values, mask, lang in self._each(box)])
-        if 0 in masks or not self._bodies.of(masks, box.langs[TEXTS:]):
-            return None
-        return box if masks == box.masks[VALUES:] else Box(box.masks[:VALUES] + masks, box.langs)
-
-    def _each(self, box: Box) -> Iterator[tuple[Values, int, Lang]]:
-        return zip(self._values, box.masks[VALUES:], box.langs[TEXTS:], strict=True)
-
     def carried(self, box: Box) -> Example | None:
         """What a request of the box carries beside method and path; None where none was found."""
-        found = shown_fields(self._values, self._bodies, box.masks[VALUES:], box.langs[TEXTS:])
-        return found if found is not None and self.carries(box, found.fields) else None
+        found = self._bodies.shown(box.masks[VALUES:])
+        return found if found is not None and self._carries(box, found.fields) else None
 
-    def carries(self, box: Box, fields: Fields) -> bool:
+    def _carries(self, box: Box, fields: Fields) -> bool:
         """True when the fields of a request are as the box has them."""
-        return all(values.has(mask, lang, fields.value(values.part, values.name))
-                   for values, mask, lang in self._each(box))
+        return all(mask & each.kind(fields.value(each.part, each.name))
+                   for each, mask in zip(self._values, box.masks[VALUES:], strict=True))
 
     def agent(self, box: Box) -> str | None:
         """The shortest agent id of the box; None where it holds `anonymous` alone."""
@@ -110,11 +93,9 @@ class Boxes:
                 return found
         raise AssertionError("the box is empty")
 
-    def has(self, box: Box, masks: Sequence[int], agent: str, path: str, fields: Fields) -> bool:
-        """True when the request with these kinds, this id, this path and these fields is in the box."""
-        if not all(own & each for own, each in zip(box.masks[:VALUES], masks, strict=True)):
-            return False
-        if not self.carries(box, fields):
+    def has(self, box: Box, masks: Sequence[int], agent: str, path: str) -> bool:
+        """True when the request with these kinds (of its fields too), this id and this path is in the box."""
+        if not all(own & each for own, each in zip(box.masks, masks, strict=True)):
             return False
         if masks[WHO] == NAMED_AGENT and not self._agents.has(box.langs[AGENTS], agent):
             return False
@@ -138,32 +119,26 @@ class Boxes:
             outside = rest.masks[part] & ~mask
             if outside:
                 piece = rest.narrowed(part, outside)
-                yield from self._if_alive(piece) if self._values else (piece,)
+                yield from self._if_alive(piece) if self._bodies.matter else (piece,)
                 rest = rest.narrowed(part, rest.masks[part] & mask)
         for part, lang in enumerate(other.langs):
             own = rest.langs[part]
             for pattern in _ordered(lang.pos - own.pos):
-                yield from self._if_alive(self._only_texts(rest, part).worded(part, own.without(pattern)))
+                yield from self._if_alive(rest.worded(part, own.without(pattern)))
                 own = own.within(pattern)
                 rest = rest.worded(part, own)
             for pattern in _ordered(lang.neg - own.neg):
-                yield from self._if_alive(self._only_texts(rest, part).worded(part, own.within(pattern)))
+                yield from self._if_alive(rest.worded(part, own.within(pattern)))
                 own = own.without(pattern)
                 rest = rest.worded(part, own)
-
-    def _only_texts(self, box: Box, part: int) -> Box:
-        """The box without the values of a field that are no texts: its language says nothing of them."""
-        place = part - TEXTS + VALUES
-        return box if part < TEXTS else box.narrowed(place, box.masks[place] & ~NO_TEXT)
 
     def _if_alive(self, box: Box) -> Iterator[Box]:
         found = self.alive(box)
         if found is not None:
             yield found
 
-    def left(self, box: Box, covers: Sequence[Box]) -> Iterator[Box]:
-        """What is in `box` and in none of `covers`, in pieces. Raises `TooHard` where there are too many."""
-        most = _MOST_PIECES_OF_FIELDS if self._values else _MOST_PIECES
+    def left(self, box: Box, covers: Sequence[Box], most: int = _MOST_PIECES) -> Iterator[Box]:
+        """What is in `box` and in none of `covers`, in pieces. Raises `TooHard` beyond `most` pieces."""
         waiting = [(box, 0)]
         made = 0
         while waiting:
@@ -186,8 +161,3 @@ class Boxes:
 
 def _ordered(patterns: frozenset[Pattern]) -> list[Pattern]:
     return sorted(patterns, key=lambda pattern: pattern.serial) if len(patterns) > 1 else list(patterns)
-
-
-def simplest_first(boxes: Iterable[Box]) -> list[Box]:
-    """The boxes in an order in which little is cut: those with few patterns first."""
-    return sorted(boxes, key=lambda box: sum(len(lang.pos) + len(lang.neg) for lang in box.langs))

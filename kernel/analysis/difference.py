@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from kernel.analysis.box import ADDRESSES, SIZE, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.phrase import how, place, to, who
-from kernel.analysis.region import Region, regions
+from kernel.analysis.region import Region
+from kernel.analysis.shapes import Shapes
 from kernel.analysis.sizes import MEASURES, NO_MEASURE, Sizes
 from kernel.findings import Witness
 from kernel.policy import Verb
@@ -70,6 +71,7 @@ class _Comparison:
     def __init__(self, old: Policy, new: Policy, now: int) -> None:
         self._old, self._new, self._now = old, new, now
         self._undecided: list[str] = []
+        self._made: dict[Measure, tuple[Region, Region]] = {}
 
     def difference(self) -> Difference:
         gained, lost = self._both(NO_MEASURE)
@@ -101,7 +103,7 @@ class _Comparison:
         """What the new policy lets pass in addition, and what it does not any more."""
         what = measure.name or "what passes"
         try:
-            old, new = regions([self._old, self._new], measure, self._now)
+            old, new = self._regions(measure)
             if old.vague or new.vague:
                 self._undecided.append("what hides behind some addresses that a rule opens")
             return self._shown(new, old), self._shown(old, new)
@@ -109,15 +111,22 @@ class _Comparison:
             self._undecided.append(what)
             return [], []
 
+    def _regions(self, measure: Measure) -> tuple[Region, Region]:
+        """Both policies with this measure as the size of requests; without one they are looked at twice."""
+        made = self._made.get(measure)
+        if made is None:
+            shapes = Shapes([self._old, self._new], measure, now=self._now)
+            made = self._made[measure] = Region(self._old, shapes), Region(self._new, shapes)
+        return made
+
     def _reasons(self) -> list[Change]:
         try:
-            old, new = regions([self._old, self._new], now=self._now)
+            old, new = self._regions(NO_MEASURE)
             found = [*self._judged_otherwise(old, new, "no longer"), *self._judged_otherwise(new, old, "now")]
         except TooHard:
             self._undecided.append("why requests are refused")
             return []
         return found
-
 
     def _shown(self, new: Region, old: Region) -> list[_Gain]:
         """The first gain of each rule, with a request; a rule of which none was found is undecided."""

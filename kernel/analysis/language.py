@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kernel.analysis.automaton import Globs, SecondReading
+from kernel.analysis.automaton import AgentIds, CanonicalPath, Globs, SecondReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -79,7 +79,7 @@ class Patterns:
     def paths(self, texts: Iterable[str], *, second: bool) -> Pattern:
         return self._pattern(tuple(sorted(set(texts))), path=True, second=second)
 
-    def words(self, texts: Iterable[str]) -> Pattern:
+    def agents(self, texts: Iterable[str]) -> Pattern:
         return self._pattern(tuple(sorted(set(texts))), path=False, second=False)
 
     def _pattern(self, texts: tuple[str, ...], *, path: bool, second: bool) -> Pattern:
@@ -113,24 +113,11 @@ class Lang(NamedTuple):
 EVERY = Lang()
 
 
-class Canonical(Protocol):
-    """An automaton of the words that there are."""
-
-    @property
-    def start(self) -> Any: ...
-    @property
-    def longest(self) -> int | None: ...
-    def step(self, state: Any, character: str) -> Any: ...
-    def accepts(self, state: Any) -> bool: ...
-    def explicit(self, state: Any) -> frozenset[str]: ...
-    def others(self, state: Any) -> str: ...
-
-
 class Words:
-    """The words of one kind, such as agent ids. `probe` is put where a glob is wild."""
+    """The words of one kind: agent ids, or paths with or without `%2F`. `probe` is put where a glob is wild."""
 
-    def __init__(self, canonical: Canonical, probe: str) -> None:
-        self._canonical = canonical
+    def __init__(self, canonical: AgentIds | CanonicalPath, probe: str) -> None:
+        self._canonical: Any = canonical
         self._probe = probe
         self._known: dict[Lang, str | None] = {}
         self._some: dict[Lang, bool] = {}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, MOMENT, PORTS, SCHEMES, SIZE, Box
 from kernel.analysis.places import Entry, Nearby, merged
 from kernel.analysis.shapes import Shapes
-from kernel.analysis.sizes import NO_MEASURE, Measure
 from kernel.analysis.space import (
     ANONYMOUS_AGENT,
     LITERAL_HOST,
@@ -175,7 +174,7 @@ class _Shown:
 
 
 def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, ...]:
-    """The kinds of one request at one address, in the order of a box's masks before VALUES."""
+    """The kinds of one request at one address, in the order of a box's masks."""
     space = shapes.space
     host = LITERAL_HOST if facts.host.address is not None else space.hosts.kind(facts.host.name)
     return (
@@ -188,10 +187,5 @@ def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, .
         ANONYMOUS_AGENT if facts.agent.id == ANONYMOUS else NAMED_AGENT,
         shapes.sizes.every,
         space.moments.kind(facts.at),
+        *(each.kind(facts.fields.value(each.part, each.name)) for each in space.values),
     )
-
-
-def regions(policies: Sequence[Policy], measure: Measure = NO_MEASURE, now: int = 0) -> tuple[Region, ...]:
-    """The regions of policies that are to be compared."""
-    shapes = Shapes(policies, measure, now=now)
-    return tuple(Region(policy, shapes) for policy in policies)

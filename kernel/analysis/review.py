@@ -17,6 +17,7 @@ from kernel.analysis.shapes import Shapes, scheme_mask
 from kernel.analysis.sizes import MEASURES, Sizes
 from kernel.analysis.space import OTHER_HOST
 from kernel.conditions import spelled
+from kernel.document import joined
 from kernel.facts import Host
 from kernel.findings import Finding, Severity
 from kernel.match import hosts_of
@@ -43,11 +44,11 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """The findings, what could not be decided, and how many `never:` items were proved: nothing in them passes."""
+    """The findings, what could not be decided, and the `never:` items that were proved: nothing in them passes."""
 
     findings: tuple[Finding, ...]
     undecided: tuple[str, ...]
-    proved: int
+    proved: tuple[str, ...]
 
 
 NO_TABLES = Tables()
@@ -56,11 +57,11 @@ NO_TABLES = Tables()
 def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
     """All findings about the meaning of a policy that loads, for every request from `now` on."""
     if policy.narrows:
-        return Review((), ("the policy as a whole: it has tiers",), 0)
+        return Review((), ("the policy as a whole: it has tiers",), ())
     try:
         return _Reviewer(policy, tables, now).review()
     except TooHard:
-        return Review((), ("the policy as a whole",), 0)
+        return Review((), ("the policy as a whole",), ())
 
 
 def errors_at_load(policy: Policy) -> list[Finding]:
@@ -126,11 +127,8 @@ def _why_empty(rule: Rule) -> str:
     return "two of its keys exclude each other"
 
 
-def _listed(names: Sequence[str]) -> str:
-    told = list(names[:_MOST_NAMES])
-    if len(names) > _MOST_NAMES:
-        told.append("others")
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+def _listed(names: Iterable[str]) -> str:
+    return joined(names, "and", _MOST_NAMES)
 
 
 class _Reviewer:
@@ -164,9 +162,10 @@ class _Reviewer:
         for rule in self._policy.rules:
             if rule.verb.grants and rule.name not in self._done:
                 self._width(rule)
-        proved = sum(self._decided(f"never {never.name}", self._holds, never) is True for never in self._policy.nevers)
+        proved = [never.name for never in self._policy.nevers
+                  if self._decided(f"never {never.name}", self._holds, never) is True]
         order = sorted(self._findings, key=lambda each: (each.position.file, each.position.line, each.code))
-        return Review(tuple(order), tuple(dict.fromkeys(self._undecided)), proved)
+        return Review(tuple(order), tuple(dict.fromkeys(self._undecided)), tuple(proved))
 
     def _decided[T](self, what: str, question: Callable[[Rule], T], rule: Rule) -> T | None:
         """The answer; None where it takes too much work, which is noted."""

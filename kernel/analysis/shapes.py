@@ -7,13 +7,12 @@ judges, and which addresses a range looks through, is in kernel/clause.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations, product
-from math import prod
+from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import wholly_private
 from kernel.analysis.box import ADDRESSES, HOSTS, SCHEMES, SIZE, Box, Boxes
-from kernel.analysis.language import EVERY, Lang, Pattern, Patterns, TooHard
+from kernel.analysis.language import EVERY, Lang, Pattern, Patterns
 from kernel.analysis.sizes import NO_MEASURE, Measure, Sizes
 from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _EVERY_SCHEME = (1 << len(SCHEME_NAMES)) - 1
 _BOTH_READINGS = PLAIN_PATH | SPLIT_PATH
 _EVERYBODY = NAMED_AGENT | ANONYMOUS_AGENT
-_MOST_CHOICES = 256
 
 
 class _Target(NamedTuple):
@@ -115,28 +113,23 @@ class Shapes:
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
-                         target.ports & ports, readings, who, self.sizes.every, moments)
+                         target.ports & ports, readings, who, self.sizes.every, moments, *values)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
                        for pattern in self._paths((where.paths, own), second=second)}
-                langs = agents, Lang(frozenset(pos)) if pos else EVERY
-                for said, texts in values:
-                    alive = self.boxes.alive(Box(masks + said, langs + texts))
-                    if alive is not None:
-                        yield alive
+                alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))
+                if alive is not None:
+                    yield alive
 
-    def _values(self, where: Conditions, side: _Side) -> list[tuple[tuple[int, ...], tuple[Lang, ...]]]:
-        """What the fields may be, as masks and languages of them all."""
-        if not self.space.values:
-            return [((), ())]
+    def _values(self, where: Conditions, side: _Side) -> tuple[int, ...]:
+        """What each field may be."""
+        if not (self.space.values and where.compares_fields):
+            return tuple([each.every for each in self.space.values])
         asked = {(part, name): comparison for part, name, comparison in compared(where)}
-        options = [
-            [(each.every, EVERY)] if (each.part, each.name) not in asked
-            else each.options(asked[each.part, each.name], self.patterns, wide=side.wide)
+        return tuple([
+            each.every if (each.part, each.name) not in asked
+            else each.mask(asked[each.part, each.name], wide=side.wide)
             for each in self.space.values
-        ]
-        if prod(map(len, options)) > _MOST_CHOICES:
-            raise TooHard
-        return [(tuple(mask for mask, _ in chosen), tuple(lang for _, lang in chosen)) for chosen in product(*options)]
+        ])
 
     def _paths(
         self, lists: Iterable[tuple[PathGlob, ...] | tuple[str, ...] | None], *, second: bool
@@ -155,7 +148,7 @@ class Shapes:
         if "*" in named:
             yield NAMED_AGENT, EVERY
         elif named:
-            yield NAMED_AGENT, Lang(frozenset({self.patterns.words(named)}))
+            yield NAMED_AGENT, Lang(frozenset({self.patterns.agents(named)}))
         if ANONYMOUS in texts:
             yield ANONYMOUS_AGENT, EVERY
 

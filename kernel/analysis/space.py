@@ -14,9 +14,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import embedded, is_global, named_ranges, wholly_private
+from kernel.analysis.bodies import FORM_TYPES, JSON_TYPES
 from kernel.analysis.moments import Moments
 from kernel.analysis.values import Values
 from kernel.clause import compared, parents
+from kernel.fields import Part
 from kernel.match import hosts_of
 from kernel.normal import OWN_PORTS
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from kernel.comparison import Comparison
     from kernel.facts import Address
-    from kernel.fields import Part
     from kernel.policy import Conditions, Policy, PortRange, Rule
 
 SCHEMES = tuple(OWN_PORTS)
@@ -296,4 +297,6 @@ def _values(where: Iterable[Conditions]) -> tuple[Values, ...]:
     for each in where:
         for part, name, comparison in compared(each) if each.compares_fields else ():
             found[part, name].append(comparison)
+    if any(part.in_body for part, _ in found):
+        found[Part.CONTENT_TYPES, ""] += [JSON_TYPES, FORM_TYPES]
     return tuple(Values(part, name, comparisons) for (part, name), comparisons in found.items())

@@ -131,6 +131,16 @@ def test_junit_has_a_suite_for_each_file_and_a_case_for_each_proof(governor):
     assert failures[0].startswith("wrong.yaml:7:5: P801 ")
 
 
+def test_a_never_that_was_not_proved_is_not_called_so(governor):
+    Path("hours.yaml").write_text(
+        "version: 1\nnever:\n  - {to: a.example, when: {days: mon, timezone: UTC}}\n  - {to: b.example}\n")
+    found, root = suites(governor("check", "--format", "junit", "hours.yaml")[1])
+
+    assert root.get("skipped") == "1"
+    assert found["hours.yaml"][1:] == [("never-1 in line 3", ["it was not proved"]), ("never-2 in line 4", [])]
+    assert "1 of 2 never proved" in governor("check", "hours.yaml")[1]
+
+
 @pytest.mark.parametrize(("strict", "failures"), [([], "0"), (["--strict"], "1")])
 def test_junit_fails_on_a_warning_only_when_asked_strictly(governor, strict, failures):
     status, out = governor("check", "--format", "junit", "doubt.yaml", *strict)
@@ -166,6 +176,6 @@ def test_a_folder_stands_for_its_cases(governor):
 
 def test_the_summary_counts_what_was_found_and_looked_at(governor):
     assert governor("check", "good.yaml")[1].startswith(
-        "nothing found. 1 rule, 1 never, 1 assertion proved, 0 undecided, ")
+        "nothing found. 1 rule, 1 of 1 never proved, 1 assertion proved, 0 undecided, ")
     assert ("2 findings: 1 error, 1 warning. 1 rule, 0 never, 0 assertions proved, 0 undecided, "
             in governor("check", "wrong.yaml", "doubt.yaml")[1])

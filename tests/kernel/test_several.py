@@ -10,9 +10,9 @@ import pytest
 from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.analysis.difference import Relation, difference
-from kernel.analysis.reach import reach_of_agent
 from kernel.analysis.review import review
 from kernel.compiler import Compiled, compile_policy
+from kernel.decide import NOTHING_ALLOWS, name_stage
 from kernel.errors import PolicyError
 from kernel.match import Index
 from kernel.question import answer, facts_of
@@ -84,6 +84,13 @@ def test_each_tier_that_binds_an_agent_must_grant_and_any_may_refuse(both, agent
     judged = asked(both, agent, method, url, address).verdict
 
     assert (judged.code, judged.rule) == (code, rule)
+
+
+def test_a_name_that_one_tier_never_grants_is_not_looked_up(both):
+    assert name_stage(both, facts_of("payments-1", "GET", "https://shop.example/")) == Judgement(
+        NOTHING_ALLOWS, ("all-shop",), None, both.measures((0,)))
+    assert name_stage(both, facts_of("payments-1", "POST", "https://shop.example/")) is None
+    assert name_stage(both, facts_of("web-1", "GET", "https://shop.example/")) is None
 
 
 def test_of_each_tier_the_most_generous_grant_counts_and_then_the_smallest(both):
@@ -242,6 +249,5 @@ def test_the_analysis_decides_nothing_about_tiers_yet():
     policy, one = together(PLATFORM, PAYMENTS).policy, together(PLATFORM).policy
 
     assert review(policy).undecided
-    assert reach_of_agent(policy, "web-1").undecided
     assert difference(policy, one).relation is Relation.UNDECIDED
     assert difference(one, one).relation is Relation.EQUAL
