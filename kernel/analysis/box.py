@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.analysis.automaton import AgentIds, CanonicalPath
 from kernel.analysis.bodies import Bodies
 from kernel.analysis.language import EVERY, Lang, Pattern, TooHard, Words
-from kernel.analysis.space import NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
+from kernel.analysis.space import ANONYMOUS_AGENT, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +50,7 @@ class Boxes:
 
     def __init__(self, values: Sequence[Values] = ()) -> None:
         self._values, self._bodies = tuple(values), Bodies(values)
+        self.everything = Box((-1,) * (VALUES + len(values))).narrowed(WHO, NAMED_AGENT | ANONYMOUS_AGENT)
         self._agents = Words(AgentIds(), "q")
         self._paths = (
             (PLAIN_PATH, Words(CanonicalPath(split=False), "q")),

@@ -12,7 +12,7 @@ from kernel.analysis.language import TooHard
 from kernel.analysis.phrase import how, place, to, who
 from kernel.analysis.region import Region
 from kernel.analysis.shapes import Shapes
-from kernel.analysis.sizes import MEASURES, NO_MEASURE, Sizes
+from kernel.analysis.sizes import MEASURES, NO_MEASURE
 from kernel.findings import Witness
 from kernel.policy import Verb
 
@@ -61,16 +61,15 @@ class Difference:
 
 
 def difference(old: Policy, new: Policy, now: int = 0) -> Difference:
-    """The difference that the new policy makes, for every request from `now` on. Tiers are not compared."""
-    if old.narrows or new.narrows:
-        return Difference(Relation.UNDECIDED, (), (), (), ("the policies as a whole: they have tiers",))
+    """The difference that the new policy makes, for every request from `now` on."""
     return _Comparison(old, new, now).difference()
 
 
 class _Comparison:
     def __init__(self, old: Policy, new: Policy, now: int) -> None:
-        self._old, self._new, self._now = old, new, now
+        self._old, self._new = old, new
         self._undecided: list[str] = []
+        self._shapes = Shapes([old, new], now=now)
         self._made: dict[Measure, tuple[Region, Region]] = {}
 
     def difference(self) -> Difference:
@@ -80,7 +79,7 @@ class _Comparison:
         changed: list[Change] = []
         looser, stricter = bool(allowed), bool(denied)
         for measure in MEASURES:
-            if Sizes(measure, [self._old, self._new]).used:
+            if self._shapes.measured(measure).sizes.used:
                 wider, narrower = self._both(measure)
                 looser, stricter = looser or bool(wider), stricter or bool(narrower)
                 changed += [_measured(measure, rule, "more", witness) for rule, _, witness in wider]
@@ -115,7 +114,7 @@ class _Comparison:
         """Both policies with this measure as the size of requests; without one they are looked at twice."""
         made = self._made.get(measure)
         if made is None:
-            shapes = Shapes([self._old, self._new], measure, now=self._now)
+            shapes = self._shapes.measured(measure)
             made = self._made[measure] = Region(self._old, shapes), Region(self._new, shapes)
         return made
 
@@ -180,18 +179,20 @@ def _measured(measure: Measure, rule: Rule, direction: str, witness: Witness) ->
     return Change((rule.name,), f"{measure.name} lets {direction} pass ({place(rule)})", witness)
 
 
-def said(rule: Rule) -> object:
-    """What makes two rules the same, wherever they stand and whatever they are called."""
-    return rule.verb, rule.where, rule.holes, rule.terms
+def _said(region: Region, entry: Entry) -> object:
+    """What makes the rules of two entries say the same, wherever they stand and whatever they are called."""
+    tiers = region.policy.tiers
+    return frozenset((rule.verb, rule.where, rule.holes, rule.terms, tiers[rule.tier].binds) for rule in entry.rules)
 
 
 def _gains(new: Region, old: Region) -> Iterator[tuple[Rule, Iterator[tuple[Rule | None, Box]]]]:
     """What of each grant passes in `new` and does not in `old`, in boxes, each with the refusal that is gone."""
-    kept = {said(entry.rule) for entry in new.refusals.entries}
-    gone = [entry for entry in old.refusals.entries if said(entry.rule) not in kept]
-    granted = {said(entry.rule) for entry in old.grants.entries} if not old.joint and not new.joint else set()
+    kept = {_said(new, entry) for entry in new.refusals.entries}
+    gone = [entry for entry in old.refusals.entries if _said(old, entry) not in kept]
+    alone = not old.joint and not new.joint and old.policy.tiers == new.policy.tiers
+    granted = {_said(old, entry) for entry in old.grants.entries} if alone else set()
     for entry in new.grants.entries:
-        yield entry.rule, _gained(entry, new, old, gone, same=said(entry.rule) in granted)
+        yield entry.rule, _gained(entry, new, old, gone, same=_said(new, entry) in granted)
 
 
 def _gained(

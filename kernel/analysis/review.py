@@ -14,7 +14,7 @@ from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.region import Region, shown
 from kernel.analysis.shapes import Shapes, scheme_mask
-from kernel.analysis.sizes import MEASURES, Sizes
+from kernel.analysis.sizes import MEASURES
 from kernel.analysis.space import OTHER_HOST
 from kernel.conditions import spelled
 from kernel.document import joined
@@ -56,8 +56,6 @@ NO_TABLES = Tables()
 
 def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
     """All findings about the meaning of a policy that loads, for every request from `now` on."""
-    if policy.narrows:
-        return Review((), ("the policy as a whole: it has tiers",), ())
     try:
         return _Reviewer(policy, tables, now).review()
     except TooHard:
@@ -66,17 +64,10 @@ def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
 
 def errors_at_load(policy: Policy) -> list[Finding]:
     """The findings that keep a policy from loading. Only grants that name inside addresses are looked at."""
-    return [finding for tier in range(len(policy.tiers)) for finding in _errors_of_tier(policy, tier)]
-
-
-def _errors_of_tier(policy: Policy, tier: int) -> list[Finding]:
-    """The same for the grants of one tier, under every never that holds for all agents for which they hold."""
-    nevers = tuple([never for never in policy.nevers
-                    if never.tier == tier or policy.tiers[never.tier].binds is None])
-    written = tuple([rule for rule in policy.rules if rule.tier == tier and _written(rule)]) if nevers else ()
+    written = tuple([rule for rule in policy.rules if _written(rule)]) if policy.nevers else ()
     if not written:
         return []
-    asked = replace(policy, rules=written, nevers=nevers, limits=())
+    asked = replace(policy, rules=written, limits=())
     try:
         return list(_closed_by_never(asked, Shapes([asked])))
     except TooHard:
@@ -201,6 +192,10 @@ class _Reviewer:
         if any(True for box in opened for _ in self._region.passing(box)):
             return
         self._done.add(rule.name)
+        if not opened and self._shapes.opened(rule):
+            message = f"{rule.name} has no effect: no rule of {self._silent(rule)} allows any of it"
+            self._find("W301", rule, message, "take it out, or allow it there too", box=self._first(rule))
+            return
         if not opened:
             message = f"{rule.name} has no effect: its addresses are inside, and it does not open them"
             self._find("W301", rule, message, "name the inside range itself: address: RANGE", box=self._first(rule))
@@ -208,6 +203,11 @@ class _Reviewer:
         names = self._meeting(opened)
         self._find("W301", rule, f"{rule.name} has no effect: {_listed(names)} refuses everything that it allows",
                    "take it out, or write an except: into what refuses", names, box=opened[0])
+
+    def _silent(self, rule: Rule) -> str:
+        """The tiers of which each must grant what this rule does."""
+        others = [tier for number, tier in enumerate(self._policy.tiers) if number != rule.tier and not tier.passes]
+        return joined([f"tier {tier.name} ({tier.file})" for tier in others], "and", _MOST_NAMES)
 
     def _first(self, rule: Rule) -> Box:
         return self._shapes.of(rule)[0]
@@ -256,7 +256,8 @@ class _Reviewer:
         groups: defaultdict[object, list[Rule]] = defaultdict(list)
         for rule in self._policy.rules:
             if rule.name not in self._done:
-                groups[rule.verb, rule.where, rule.holes, rule.terms].append(rule)
+                bound = rule.tier if rule.verb.grants else self._policy.tiers[rule.tier].binds
+                groups[bound, rule.verb, rule.where, rule.holes, rule.terms].append(rule)
         for first, *others in groups.values():
             if others:
                 names = [rule.name for rule in others]
@@ -266,9 +267,8 @@ class _Reviewer:
 
     def _needless(self) -> None:
         """W302: no verdict and no measure changes without all the rules that are found here."""
-        used = [measure for measure in MEASURES if Sizes(measure, [self._policy]).used]
-        sized = (Region(self._policy, Shapes([self._policy], measure, now=self._now)) for measure in used)
-        regions = [self._region, *sized]
+        sized = (self._shapes.measured(measure) for measure in MEASURES)
+        regions = [self._region, *(Region(self._policy, each) for each in sized if each.sizes.used)]
         for rule in reversed(self._policy.rules):
             if rule.name in self._done or rule in self._region.vague:
                 continue
@@ -287,11 +287,12 @@ class _Reviewer:
         for region in regions if rule.verb.grants else regions[:1]:
             for box in region.boxes_of(rule):
                 near = [each for each in region.likes(rule).near(box)
-                        if each.rule.name != rule.name and each.rule.name not in self._done]
+                        if rule not in each.rules and not any(other.name in self._done for other in each.rules)]
                 covers = [each.box for each in near] + (region.refusing(box) if rule.verb.grants else [])
                 if not region.boxes.covered(box, covers):
                     return []
-                names.update((each.rule.name, None) for each in near if region.boxes.meet(box, each.box))
+                meeting = (each for each in near if region.boxes.meet(box, each.box))
+                names.update((other.name, None) for each in meeting for other in each.rules if other.tier == rule.tier)
         return list(names)
 
     def _holds(self, never: Rule) -> bool:
@@ -304,7 +305,7 @@ class _Reviewer:
 
     def _width(self, rule: Rule) -> None:
         what = f"rule {rule.name}: how wide it is"
-        if rule.why is None:
+        if rule.why is None and self._region.last_word_of(rule):
             for wide, hint in self._too_wide(rule):
                 self._find("W401", rule, f"{rule.name} allows {wide}", f"{hint}, or say why:", box=self._first(rule))
         self._decided(what, self._uploads, rule)
@@ -349,14 +350,14 @@ class _Reviewer:
             self._find("W404", rule, f"{rule.name} allows clear text on the public internet",
                        "leave out schemes: to mean https", box=clear)
         every = self._shapes.space.ports.every
-        open_box = next((box for box in self._region.boxes_of(rule) if box.masks[PORTS] == every), None)
+        open_box = next((box for box in self._region.last_word_of(rule) if box.masks[PORTS] == every), None)
         if open_box is not None and (box := self._passes(rule, public)) is not None:
             self._find("W404", rule, f"{rule.name} allows every port of a host of the public internet",
                        "name the ports", box=box)
 
     def _passes(self, rule: Rule, parts: dict[int, int], *, named: bool = False) -> Box | None:
         """What of the grant passes with these kinds; where `named`, only of boxes that name their hosts."""
-        for box in self._region.boxes_of(rule):
+        for box in self._region.last_word_of(rule):
             narrowed = box
             for part, mask in parts.items():
                 narrowed = narrowed.narrowed(part, narrowed.masks[part] & mask)

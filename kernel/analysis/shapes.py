@@ -6,14 +6,15 @@ judges, and which addresses a range looks through, is in kernel/clause.py.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import wholly_private
-from kernel.analysis.box import ADDRESSES, HOSTS, SCHEMES, SIZE, Box, Boxes
+from kernel.analysis.box import ADDRESSES, AGENTS, HOSTS, SCHEMES, SIZE, WHO, Box, Boxes
 from kernel.analysis.language import EVERY, Lang, Pattern, Patterns
-from kernel.analysis.sizes import NO_MEASURE, Measure, Sizes
+from kernel.analysis.sizes import EVERY_SIZE, NO_MEASURE, Measure, Sizes
 from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.clause import compared
@@ -62,23 +63,40 @@ _HOLE_IN_REFUSAL = _Side(wide=False, literal=False, everybody=True)
 
 
 class Shapes:
-    """The boxes of the rules of some policies, with one measure as the size of a request."""
+    """The boxes of the rules of some policies; where `measured`, with one measure as the size of a request."""
 
-    def __init__(
-        self, policies: Iterable[Policy], measure: Measure = NO_MEASURE, names: Iterable[HostPattern] = (), now: int = 0
-    ) -> None:
-        known = tuple(policies)
-        self.space, self.patterns = Space(known, names, now), Patterns()
+    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0) -> None:
+        self._policies = tuple(policies)
+        self.space, self.patterns = Space(self._policies, names, now), Patterns()
         self.boxes = Boxes(self.space.values)
-        self.sizes = Sizes(measure, known)
-        self._made: dict[int, tuple[Rule, tuple[Box, ...]]] = {}
+        self.sizes = Sizes(NO_MEASURE, ())
+        self._binds = {
+            id(rule): policy.tiers[rule.tier].binds for policy in self._policies for rule in policy.items}
+        self._made: dict[int, tuple[Box, ...]] = {}
+
+    def measured(self, measure: Measure) -> Shapes:
+        """The same with another measure as the size."""
+        other = copy(self)
+        other.sizes = Sizes(measure, self._policies)
+        return other
 
     def of(self, rule: Rule) -> tuple[Box, ...]:
-        """Where the rule holds, whatever the size. The boxes may meet. Raises `TooHard`."""
+        """Where the rule of one of the policies holds, whatever the size. The boxes may meet. Raises `TooHard`."""
         made = self._made.get(id(rule))
         if made is None:
-            made = self._made[id(rule)] = (rule, tuple(self._of(rule)))
-        return made[1]
+            binds = self._binds[id(rule)]
+            found = self._of(rule) if binds is None else self._bound(self._of(rule), binds)
+            made = self._made[id(rule)] = tuple(found)
+        return made
+
+    def _bound(self, boxes: Iterable[Box], binds: tuple[AgentPattern, ...]) -> Iterator[Box]:
+        asked = self.asked(binds)
+        return (both for box in boxes for each in asked if (both := self.boxes.meet(box, each)) is not None)
+
+    def asked(self, agents: tuple[AgentPattern, ...]) -> list[Box]:
+        """Everything that these agents may ask."""
+        everything = self.boxes.everything
+        return [everything.narrowed(WHO, who).worded(AGENTS, lang) for who, lang in self._agents(agents, _REFUSAL)]
 
     def _of(self, rule: Rule) -> Iterator[Box]:
         grants = rule.verb.grants
@@ -113,7 +131,7 @@ class Shapes:
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
-                         target.ports & ports, readings, who, self.sizes.every, moments, *values)
+                         target.ports & ports, readings, who, EVERY_SIZE, moments, *values)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
                        for pattern in self._paths((where.paths, own), second=second)}
                 alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))

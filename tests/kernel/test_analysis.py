@@ -21,7 +21,16 @@ from kernel.policy import Policy
 from kernel.question import facts_of
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import holds, judge
-from tests.kernel.strategies import MOMENTS, NAMED, answers, compared_policies, crowded_policies, policies, requests
+from tests.kernel.strategies import (
+    MOMENTS,
+    NAMED,
+    answers,
+    compared_policies,
+    crowded_policies,
+    policies,
+    requests,
+    tiered_policies,
+)
 
 BEFORE = MOMENTS[0]
 
@@ -66,7 +75,7 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
-    policy: Policy = data.draw(policies | crowded_policies | compared_policies)
+    policy: Policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies)
     region = region_of(policy)
     shapes = region.shapes
 

@@ -13,7 +13,15 @@ from kernel.policy import Policy
 from kernel.question import STAND_IN
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import judge
-from tests.kernel.strategies import answers, compared_policies, crowded_policies, open_policies, policies, requests
+from tests.kernel.strategies import (
+    answers,
+    compared_policies,
+    crowded_policies,
+    open_policies,
+    policies,
+    requests,
+    tiered_policies,
+)
 from tests.kernel.test_analysis import BEFORE, facts_of_witness
 
 SIZES = {Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG}
@@ -38,7 +46,7 @@ def checked(old: Policy, new: Policy) -> Difference:
 
 
 pairs = st.tuples(policies, policies) | st.tuples(open_policies, open_policies) | st.tuples(crowded_policies, policies)
-pairs |= st.tuples(compared_policies, compared_policies)
+pairs |= st.tuples(compared_policies, compared_policies) | st.tuples(tiered_policies, tiered_policies | policies)
 
 
 @settings(max_examples=10, deadline=None)
@@ -61,7 +69,7 @@ def test_a_difference_holds_for_every_request(data):
 
 
 @settings(max_examples=15, deadline=None)
-@given(policies | open_policies)
+@given(policies | open_policies | tiered_policies)
 def test_a_policy_equals_itself(policy):
     found = difference(policy, policy, BEFORE)
 

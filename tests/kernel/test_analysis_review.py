@@ -15,14 +15,16 @@ from kernel.address import named_ranges
 from kernel.analysis.review import Tables, review
 from kernel.compiler import compile_policy
 from kernel.errors import PolicyError
+from kernel.facts import Address, RequestFacts
 from kernel.findings import Finding, Severity, Witness
 from kernel.pattern import host_pattern
 from kernel.policy import Policy
 from kernel.question import STAND_IN
 from kernel.suffix import Suffixes
+from kernel.tiers import binds
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import holds, judge
-from tests.kernel.strategies import answers, compared_policies, crowded_policies, policies, requests
+from tests.kernel.strategies import answers, compared_policies, crowded_policies, policies, requests, tiered_policies
 from tests.kernel.test_analysis import BEFORE, facts_of_witness
 
 TABLES = Tables((host_pattern("gist.github.com"), host_pattern(".paste.example")), Suffixes(["com", "org", "github.io"]))
@@ -38,8 +40,12 @@ def policy_of(rules: str, after: str = "") -> Policy:
 def judged(policy: Policy, witness: Witness) -> tuple[Code, set[str]]:
     facts = facts_of_witness(witness)
     address = facts.host.address or (STAND_IN if witness.address is None else ip_address(witness.address))
-    held = {rule.name for rule in policy.items if holds(rule, facts, address)}
-    return judge(policy, facts, [address], set()).code, held
+    return judge(policy, facts, [address], set()).code, holding(policy, facts, address)
+
+
+def holding(policy: Policy, facts: RequestFacts, address: Address) -> set[str]:
+    bound = (rule for rule in policy.items if binds(policy.tiers[rule.tier], facts.agent.id))
+    return {rule.name for rule in bound if holds(rule, facts, address)}
 
 
 FIELDS = "{allow: a, to: a.example.org, methods: [POST]"
@@ -197,7 +203,7 @@ def test_fields_and_times_are_compared(rules, codes):
 @settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_what_is_found_in_any_policy_is_so(data):
-    policy = data.draw(policies | crowded_policies | compared_policies)
+    policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies)
     found = review(policy, now=BEFORE)
     for finding in found.findings:
         _check(policy, finding)
@@ -208,7 +214,7 @@ def test_what_is_found_in_any_policy_is_so(data):
     for facts in data.draw(st.lists(requests(), min_size=1, max_size=15)):
         address = data.draw(answers(facts))[0]
         code = judge(policy, facts, [address], set()).code
-        held = {rule.name for rule in policy.items if holds(rule, facts, address)}
+        held = holding(policy, facts, address)
         assert not (held & idle and code is Code.ALLOW)
         assert (code in SIZES) is (judge(less, facts, [address], set()).code in SIZES)
 
