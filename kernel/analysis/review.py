@@ -111,11 +111,15 @@ def _closed_by_never(policy: Policy, shapes: Shapes) -> Iterator[Finding]:
                           shown(shapes, inside[0]))
 
 
-def _why_empty(rule: Rule) -> str:
+def _why_empty(rule: Rule, *, bound: bool) -> str:
     globs = [*(rule.where.paths or ()), *(item.path for item in rule.where.to or () if isinstance(item, UrlPattern))]
     if any("%2F" in glob.text for glob in globs):
         return "an allow covers a path with %2F where it also covers the path with / in its place"
-    return "two of its keys exclude each other"
+    return "its tier is for other agents, or two keys exclude each other" if bound else "two keys exclude each other"
+
+
+def _allow(names: Sequence[str]) -> str:
+    return "allows" if len(names) == 1 else "allow"
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -145,7 +149,7 @@ class _Reviewer:
         for rule in self._policy.items:
             if rule.name not in self._done and not self._shapes.of(rule):
                 self._matches_nothing(rule)
-        for rule in self._policy.rules:
+        for rule in sorted(self._policy.rules, key=lambda rule: rule.verb.refuses):
             if rule.name not in self._done:
                 self._effect(rule)
         self._equal()
@@ -176,7 +180,8 @@ class _Reviewer:
 
     def _matches_nothing(self, rule: Rule) -> None:
         self._done.add(rule.name)
-        hint = "what except: says takes everything back" if rule.holes else _why_empty(rule)
+        bound = rule.where.agents is not None and self._policy.tiers[rule.tier].binds is not None
+        hint = "what except: says takes everything back" if rule.holes else _why_empty(rule, bound=bound)
         self._find("W305", rule, f"{rule.name} matches no request", hint)
 
     def _effect(self, rule: Rule) -> None:
@@ -222,7 +227,7 @@ class _Reviewer:
         cut = self._cut(rule)
         effective = [name for name in cut if name not in self._done]
         if effective:
-            message = f"{rule.name} refuses a part of what {_listed(effective)} allows"
+            message = f"{rule.name} refuses a part of what {_listed(effective)} {_allow(effective)}"
             self._find("I304", rule, message, "", effective, box=cut[effective[0]], severity=Severity.INFO)
         close = None if cut or rule.why is not None else next(self._close(rule), None)
         if close is not None:
