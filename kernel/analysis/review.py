@@ -164,6 +164,7 @@ class _Reviewer:
 
     def _decided[T](self, what: str, question: Callable[[Rule], T], rule: Rule) -> T | None:
         """The answer; None where it takes too much work, which is noted."""
+        self._boxes.allowance.renew()
         try:
             return question(rule)
         except TooHard:
@@ -194,7 +195,7 @@ class _Reviewer:
     def _grant(self, rule: Rule) -> None:
         """W301: everything that it opens is refused."""
         opened = self._region.boxes_of(rule)
-        if any(True for box in opened for _ in self._region.passing(box)):
+        if not all(self._boxes.covered(box, self._region.refusing(box)) for box in opened):
             return
         self._done.add(rule.name)
         if not opened and self._shapes.opened(rule):
