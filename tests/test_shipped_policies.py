@@ -12,11 +12,11 @@ from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from addons.verbs.policy import policy as policy_verbs
 from kernel.ahead.outlook import at_most
+from kernel.ahead.prose import in_words
 from kernel.analysis.review import review
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index
-from kernel.prose import in_words
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
@@ -129,11 +129,14 @@ def test_every_model_host_of_the_default_policy_is_treated_as_one():
     assert {pattern.name for pattern in rule.where.to or ()} <= set(llm_hosts())
 
 
-def test_a_policy_looked_at_ahead_names_the_rules_whose_conditions_no_page_tells():
-    paragraphs = in_words(load_policy([FOLDER / "ahead" / "mcp-tools.yaml"], ahead=True).policy)
+@pytest.mark.parametrize("path", AHEAD, ids=_named)
+def test_a_policy_looked_at_ahead_is_told_with_what_has_no_effect_yet(path):
+    first, *others = in_words(load_policy([path], ahead=True).policy)
 
-    told = " ".join(sentence.text for sentence in paragraphs[0].sentences)
-    assert "nothing can judge it yet: larger-refunds, look-up, no-deletions, small-refunds." in told
+    told = " ".join([*(each.title for each in others), *(said.text for each in others for said in each.sentences)])
+
+    assert first.title == "Not in force"
+    assert "without effect yet" in told.lower()
 
 
 def test_a_rule_whose_conditions_cannot_be_judged_makes_no_other_needless(tmp_path):
