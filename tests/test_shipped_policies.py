@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from addons.verbs.policy import policy as policy_verbs
+from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
+from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
+from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
 from kernel.ahead.outlook import at_most
 from kernel.ahead.prose import in_words
 from kernel.analysis.review import review
@@ -105,6 +108,28 @@ def test_the_page_on_policies_shows_every_key_of_this_version():
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
+
+
+AHEAD_EXAMPLES = re.findall(r"```yaml ahead\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+AHEAD_KEYS = (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, CASCADE, ON_HALT, BREAKER, DNS, LLM, MCP, GIT, GRAPHQL)
+
+
+@pytest.mark.parametrize("example", AHEAD_EXAMPLES)
+def test_an_example_with_keys_of_later_versions_is_read_ahead_without_a_finding_and_does_not_load(example):
+    assert compiled(example, known=frozenset({"claude-1", "claude-2", "rev-1"}), ahead=True).findings == ()
+    with pytest.raises(PolicyError) as refused:
+        compiled(example)
+
+    assert "E180" in {finding.code for finding in refused.value.findings}
+
+
+def test_the_page_on_policies_shows_every_key_of_later_versions():
+    shown, told = "".join(AHEAD_EXAMPLES), (FOLDER / "README.md").read_text()
+
+    for keys in (POLICY, RULE, NEVER):
+        assert {key for key in keys.ahead if f"{key}:" not in shown} == set()
+    for keys in AHEAD_KEYS:
+        assert {key for key in keys.now if f"{key}:" not in shown and not re.search(rf"# .*\b{key}\b", told)} == set()
 
 
 def test_the_tiers_of_the_page_on_policies_are_one_policy_that_answers_as_the_page_says():
