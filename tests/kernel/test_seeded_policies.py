@@ -119,6 +119,7 @@ def test_a_fault_is_told_at_its_line_and_column(check, code):
 
     assert [(found["line"], found["column"]) for found in answer["findings"] if found["code"] == code] == [place]
     assert [found["code"] for found in answer["findings"] if found["code"] != code and found["severity"] != "info"] == []
+    assert answer["undecided"] == []
     assert answer["ok"] is (code[0] not in "EP")
 
 
