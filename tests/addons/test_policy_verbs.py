@@ -579,3 +579,12 @@ def test_a_policy_that_does_not_load_is_not_told_and_its_errors_are_shown_in_pla
     assert (answer.exit_code, answer.stdout) == (1, "")
     assert "|          ^" in answer.stderr
     assert "--ahead reads it" in answer.stderr
+
+
+def test_a_policy_in_the_place_of_cases_is_told_to_be_one(tmp_path):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("version: 1\n")
+    answer = CliRunner().invoke(cli.governor, ["policy", "test", str(policy)])
+
+    assert answer.exit_code == 1
+    assert "this is a policy: governor policy check reads it" in answer.stderr
