@@ -215,7 +215,8 @@ class _Reviewer:
         return joined([f"tier {tier.name} ({tier.file})" for tier in others], "and", _MOST_NAMES)
 
     def _first(self, rule: Rule) -> Box:
-        return self._shapes.of(rule)[0]
+        boxes = self._shapes.of(rule)
+        return next((box for box in boxes if box.masks[ADDRESSES] & ~self._shapes.space.addresses.vague), boxes[0])
 
     def _meeting(self, boxes: Iterable[Box]) -> list[str]:
         """The refusals that meet these boxes."""
