@@ -135,7 +135,7 @@ AHEAD_RIGHT = [
     "budgets: [{budget: b, together: {requests: 2k, risk: 100, new-hosts: 20}, every: session}]",
     "rates: [{for: c-*, each: 60/minute, together: 600/hour, burst: 10}]",
     "profile: balanced",
-    "counters: {persistence: {limit: 20, then: throttle, within: 1h}, steps: {limit: 1k, then: halt}}",
+    "counters: {persistence: {limit: 20, then: throttle, within: 1h}, steps: {limit: 2G, then: halt}}",
     "agents: {a: a-1, b: b-1}\ncascade: {depends: {a: b}, on-halt: {reasons: OVERRISK, do: ask, hops: 2, for: 10m}}",
     "cascade: {blast-radius: 10%, circuit-breaker: {halts: 3, within: 5m, do: ask}}",
     "dns: {answer: allowed-names, types: [A, AAAA], max-labels: 6, max-name: 100}",
