@@ -28,7 +28,8 @@ def test_a_size_is_in_bytes(text, found):
     ("10B", "write 10"), ("1.5MB", "write 1500KB"), ("-1", "10MB"), ("", "10MB"), ("big", "10MB"),
     ("10TB", "write 10000GB"), ("1,000", "write 1000"), ("1 000 000", "write 1000000"), ("1.5 GiB", "write 1536MiB"),
     ("1TiB", "write 1024GiB"),
-    ("0.5KB", "write 500"), ("5 bytes", "write 5"), ("1,5MB", "10MB"), ("1,0000", "10MB"), ("0.1", "10MB"), ("9.999999999GB", "9999999999"),
+    ("0.5KB", "write 500"), ("5 bytes", "write 5"), ("1,5MB", "10MB"),
+    ("1,0000", "10MB"), ("0.1", "10MB"), ("9.999999999GB", "9999999999"),
     ("1e6", "10MB"), ("٣MB", "10MB"),
 ])  # fmt: skip
 def test_what_is_no_size_is_told_what_one_is(text, hint):
