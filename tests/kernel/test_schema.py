@@ -241,7 +241,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 def test_whatever_loads_fits(place):
-    for value in Random(place).sample(VALUES, min(len(VALUES), scaled(20))):
+    for value in Random(place).sample(VALUES, min(len(VALUES), scaled(10))):
         text = place.replace("VALUE", value)
         if not any(finding.severity == "error" for finding in findings(text, ahead=True)):
             assert judged(f"version: 1\n{text}") == [], text
