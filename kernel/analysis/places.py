@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.analysis.box import ADDRESSES, AGENTS, HOSTS, PATHS, READINGS, Box
@@ -112,11 +113,19 @@ class Nearby:
             if above is None or not mask >> above & 1:
                 self._buckets[bit, box.masks[READINGS]].add(box, place)
 
+    @cached_property
+    def _everywhere(self) -> _Bucket:
+        """All of them, for a box that may be at any host."""
+        bucket = _Bucket()
+        for place, entry in enumerate(self.entries):
+            bucket.add(entry.box, place)
+        return bucket
+
     def near(self, box: Box) -> list[Entry]:
         """The entries that may meet the box, in the order in which they were given."""
         mask = box.masks[HOSTS]
         if mask & OTHER_HOST:
-            return list(self.entries)
+            return [self.entries[place] for place in sorted(self._everywhere.near(box))]
         looked: set[int | None] = {None}
         for bit in bits(mask):
             looked.update(self._hosts.upwards(bit))

@@ -242,7 +242,8 @@ class _Reviewer:
         """What it refuses of grants, by their names: some of them, where they are many."""
         cut: dict[str, Box] = {}
         for box in self._region.boxes_of(rule):
-            for entry in self._region.grants.near(box):
+            meets = any(self._boxes.meet(box, each) for each in self._region.granting(box))
+            for entry in self._region.grants.near(box) if meets else ():
                 if len(cut) > _MOST_NAMES:
                     return cut
                 both = None if entry.rule.name in cut else self._boxes.meet(box, entry.box)
