@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_OF_A_QUESTION, _MOST_IN_ALL = 20_000, 400_000
 _GUESSED = 4
+_COMPARED = 32
 
 
 class TooHard(Exception):
@@ -228,7 +229,7 @@ class _State(NamedTuple):
 
 
 class _Search:
-    """One breadth-first search. A state is left out where one that was reached before is as good."""
+    """One breadth-first search. A state is left out where one of the first that were reached is as good."""
 
     def __init__(self, canonical: Any, lang: Lang, allowance: Allowance) -> None:
         self._canonical, self._allowance = canonical, allowance
@@ -255,7 +256,8 @@ class _Search:
                     continue
                 known = reached[after.canonical, after.held]
                 if not any(after.worse(each) for each in known):
-                    known.append(after)
+                    if len(known) < _COMPARED:
+                        known.append(after)
                     came[after] = state, character
                     waiting.append(after)
         return None
