@@ -12,6 +12,7 @@ from addons.policy_files import load_policy, read
 from addons.request_fields import readable
 from addons.yaml_nodes import compose
 from kernel import times
+from kernel.ahead.outlook import as_if
 from kernel.document import Keys, Node, Reader, Scalar, quote
 from kernel.errors import NonCanonical, PolicyError
 from kernel.facts import Address, RequestFacts
@@ -19,13 +20,21 @@ from kernel.fields import Headers
 from kernel.match import Index
 from kernel.question import answer, facts_of
 from kernel.verdict import Action, Code
+from kernel.vocabulary import POLICY
 
-_FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
+_A_POLICY = "this is a policy: governor policy check reads it, and a cases file names it with policy: FILE"
+_FILE = Keys(
+    "a cases file",
+    now=frozenset({"policy", "cases"}),
+    required=("policy", "cases"),
+    elsewhere=dict.fromkeys(POLICY.now | POLICY.ahead, _A_POLICY),
+)
 _CASE = Keys(
     "a case",
     now=frozenset({
         "name", "agent", "method", "url", "address", "at", "headers", "content-type", "body", "expect", "rule", "code",
     }),
+    ahead=frozenset({"holds"}),
     required=("name", "method", "url", "expect"),
 )
 _ANSWERS = {Action.ALLOW.value, Action.DENY.value}
@@ -34,7 +43,10 @@ _LATER_ANSWERS = {action.value for action in Action} - _ANSWERS
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One request, asked as `agent`, and what must come of it; None stands for "whatever"."""
+    """One request, asked as `agent`, and what must come of it; None stands for "whatever".
+
+    `holds` are the rules whose conditions without effect yet the request is taken to fulfil.
+    """
 
     name: str
     facts: RequestFacts
@@ -42,6 +54,7 @@ class Case:
     expect: str
     rule: str | None
     code: str | None
+    holds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +95,17 @@ class Trial:
     uncovered: tuple[str, ...]
 
 
-def tried(path: Path) -> Trial:
-    """Try the cases of a file. Raises `PolicyMissing`, or `PolicyError` for the cases file or the policy it names."""
-    reader, policies, cases = _read(path)
+def tried(path: Path, *, ahead: bool = False) -> Trial:
+    """Try the cases of a file. Raises `PolicyMissing`, or `PolicyError` for the cases file or the policy it names.
+
+    With `ahead` the policy may hold keys without effect yet; a case says with `holds` which of them it meets.
+    """
+    reader, policies, cases = _read(path, ahead=ahead)
     if reader.findings:
         raise PolicyError(reader.findings)
-    policy = load_policy([path.parent / name for name in policies]).policy
-    index = Index(policy)
-    outcomes = tuple(_outcome(index, case) for case in cases)
+    policy = load_policy([path.parent / name for name in policies], ahead=ahead).policy
+    indexes = {holds: Index(as_if(policy, holds)) for holds in {case.holds for case in cases}}
+    outcomes = tuple(_outcome(indexes[case.holds], case) for case in cases)
     held = {name for outcome in outcomes for name in outcome.held}
     names = [rule.name for rule in policy.items]
     return Trial(outcomes, tuple(name for name in names if name not in held))
@@ -101,9 +117,9 @@ def _outcome(index: Index, case: Case) -> Outcome:
     return Outcome(case, verdict.action.value, verdict.rule, verdict.code.value, judgement.groups)
 
 
-def _read(path: Path) -> tuple[Reader, list[str], list[Case]]:
+def _read(path: Path, *, ahead: bool) -> tuple[Reader, list[str], list[Case]]:
     document = compose(read(path), str(path))
-    reader = Reader(document.file)
+    reader = Reader(document.file, ahead=ahead)
     found = reader.mapping(document.root, _FILE) or {}
     policies = [word.text for word in reader.words(found["policy"], "policy")] if "policy" in found else []
     items: Sequence[Node] = reader.items(found["cases"], "cases") if "cases" in found else ()
@@ -117,6 +133,7 @@ def _case(reader: Reader, node: Node) -> Case | None:
     found = reader.mapping(node, _CASE)
     if found is None:
         return None
+    holds = frozenset(word.text for word in reader.words(found.pop("holds"), "holds")) if "holds" in found else None
     texts = {key: reader.text(value, key) for key, value in found.items() if key != "headers"}
     _check_expect(reader, found, texts.get("expect"))
     if "code" in found and texts["code"] not in {code.value for code in Code}:
@@ -126,13 +143,13 @@ def _case(reader: Reader, node: Node) -> Case | None:
     name, expect = texts.get("name"), texts.get("expect")
     if facts is None or name is None or expect is None:
         return None
-    return Case(name, facts, address, expect, texts.get("rule"), texts.get("code"))
+    return Case(name, facts, address, expect, texts.get("rule"), texts.get("code"), holds or frozenset())
 
 
 def _check_expect(reader: Reader, found: dict[str, Node], expect: str | None) -> None:
-    if expect in _LATER_ANSWERS:
+    if expect in _LATER_ANSWERS and not reader.ahead:
         reader.error("E180", found["expect"], f"this version never answers {expect}", "allow or deny")
-    elif expect is not None and expect not in _ANSWERS:
+    elif expect is not None and expect not in _ANSWERS | _LATER_ANSWERS:
         reader.error("E102", found["expect"], f"{quote(expect)} is no verdict", "allow or deny")
 
 
@@ -145,7 +162,7 @@ def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None])
     moment = reader.parsed("E212", at, times.moment) if isinstance(at, Scalar) and at.text else None
     try:
         return facts_of(texts.get("agent") or "local", method, url, len(body), headers, readable(body, headers),
-                        at=moment or int(time.time()))
+                        at=int(time.time()) if moment is None else moment)
     except NonCanonical as refused:
         reader.error("P802", found["url"], f"no request can go to {quote(url)}: {refused.problem}")
         return None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic, perf_counter, time
 
 from mitmproxy import http
@@ -14,28 +12,27 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from addons import websocket_handshake
 from addons.connections import ClientConnection, connected_peers
-from addons.errors import AuditUnavailable
+from addons.decision_log import TOO_MANY, DecisionLog
 from addons.extract import BODYLESS, connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
 from addons.in_flight import InFlight
+from addons.judged import Judged, decision_fields, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.mirror import ITSELF, Mirror
 from addons.refusal import Refused
-from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
+from addons.refusal_rate import RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
 from addons.request_fields import STREAMED, readable
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
 from kernel.comparison import UNREAD, UNREADABLE, Gap
-from kernel.decide import Judgement, address_stage, expected, name_stage
+from kernel.decide import address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
 from kernel.fields import MOST_BODY_BYTES, Fields
-from kernel.match import Index
-from kernel.measures import DEFAULT, Measures, WebSocketMeasures
-from kernel.trial import OBSERVED, Mode, enforced, observing, widest
+from kernel.trial import OBSERVED, Mode, enforced, widest
 from kernel.verdict import Action, Code, Verdict
 
 _TUNNEL = Verdict(Action.ALLOW, Code.TUNNEL, reason="each request inside the tunnel is judged")
@@ -45,64 +42,9 @@ _EDITED = Verdict(Action.DENY, Code.EDITED, reason="the request was changed whil
 _REMOTE_DNS = "let the proxy look names up; write socks5h:// for socks5://, or set your client's option for remote DNS"
 _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _NOBODY = ClientConnection("replay")
-_TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
 _INCOMPLETE = Verdict(Action.DENY, Code.MALFORMED, reason="it did not arrive whole")
 _NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A verdict with what the answer and the log need. `number` is the decision's entry, None where it has none.
-
-    `open_ended` says that it was given before the body, whose size nobody has told.
-    """
-
-    verdict: Verdict
-    agent: Agent | None
-    method: str
-    host: Host | None
-    port: int | None = None
-    facts: RequestFacts | None = None
-    judgement: Judgement | None = None
-    addresses: tuple[Address, ...] = ()
-    number: int | None = None
-    sent: tuple[object, ...] | None = None
-    """The request as it was read for this verdict: another one may not be sent under it."""
-    open_ended: bool = False
-    mode: Mode = Mode.ENFORCE
-    asked: tuple[Index, RequestFacts] | None = None
-    """What was asked of which policy, where that may say another thing at another time."""
-
-    @property
-    def lets_through(self) -> bool:
-        """True when the request may leave: it is granted, or it is only observed that it is not."""
-        return self.verdict.lets_through or (self.mode is Mode.OBSERVE and self.verdict.code in OBSERVED)
-
-    @property
-    def until(self) -> int | None:
-        """When the verdict must be asked for again, in seconds since 1970; None where it stands for good."""
-        return self.judgement.until if self.judgement and self.asked else None
-
-    def later(self, at: int) -> Judgement | None:
-        """What the same policy says of the same request at another second; None where that hangs on no time."""
-        if self.until is None or self.asked is None:
-            return None
-        index, facts = self.asked
-        return address_stage(index, replace(facts, at=at), self.addresses, frozenset())
-
-    @property
-    def measures(self) -> Measures:
-        return self.judgement.measures if self.judgement else DEFAULT
-
-    @property
-    def websocket(self) -> WebSocketMeasures | None:
-        """What the request may carry as the WebSocket that it asks to become; None where it asks for none."""
-        return self.measures.websocket if self.facts is not None and self.facts.scheme in UPGRADES else None
-
-    @property
-    def target(self) -> str:
-        return self.host.name if self.host else ""
 
 
 class Judge:
@@ -115,6 +57,7 @@ class Judge:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
         self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
+        self._log = DecisionLog(lane, metrics, rate)
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -130,7 +73,7 @@ class Judge:
         else:
             verdict = self._tunnel_verdict(governed, connection, agent, refused, host, port)
         judged = Judged(verdict, agent, "CONNECT", host, port, mode=governed.mode(self._clock()))
-        return await self._written("connect", governed, connection, flow, judged, started)
+        return await self._log.written("connect", governed, connection, flow, judged, started)
 
     async def credentials(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge what a SOCKS5 client says of itself. Only a refusal is written: what is asked for comes next."""
@@ -141,7 +84,7 @@ class Judge:
         if agent is not None or refused is Code.IDENTITY_REQUIRED:
             return Judged(_TUNNEL, agent, "CONNECT", None)
         judged = Judged(_unidentified(refused), None, "CONNECT", None)
-        return await self._written("connect", governed, connection, flow, judged, started)
+        return await self._log.written("connect", governed, connection, flow, judged, started)
 
     def _tunnel_verdict(self, governed: Governed, connection: ClientConnection, agent: Agent | None,
                         refused: Code | None, host: Host, port: int) -> Verdict:
@@ -158,7 +101,7 @@ class Judge:
     async def replay(self, flow: http.HTTPFlow) -> Judged:
         """Refuse to send a flow a second time: it has no client whose identity could be judged."""
         judged = Judged(_REPLAY, None, method_of(flow.request), _host_or_none(flow))
-        return await self._written("request", self._governed(), _NOBODY, flow, judged, perf_counter())
+        return await self._log.written("request", self._governed(), _NOBODY, flow, judged, perf_counter())
 
     async def headers(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
                       declared_bytes: int | None) -> Judged | None:
@@ -173,13 +116,13 @@ class Judge:
         agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
-            return await self._written("request", governed, connection, flow, judged, started)
+            return await self._log.written("request", governed, connection, flow, judged, started)
         try:
             facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0,
                             int(self._clock())).facts
         except NonCanonical as error:
             judged = _non_canonical(error, agent, flow, connection)
-            return await self._written("request", governed, connection, flow, judged, started)
+            return await self._log.written("request", governed, connection, flow, judged, started)
         own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
         if self._mirror.is_own(facts.host):
             return None
@@ -187,7 +130,7 @@ class Judge:
         on_trial = governed.mode(facts.at) is Mode.OBSERVE
         if known.refused is not None and not (on_trial and known.refused.verdict.code in OBSERVED):
             judged = Judged(known.refused.verdict, agent, facts.method, facts.host, facts.port, facts, known.refused)
-            return await self._written("request", governed, connection, flow, judged, started)
+            return await self._log.written("request", governed, connection, flow, judged, started)
         # Whether such a method brings a body at all is a part of its verdict.
         if known.may_stream and facts.method not in BODYLESS:
             judged = await self._judged(handler, connection, flow, governed, agent, declared_bytes or 0, STREAMED)
@@ -207,7 +150,7 @@ class Judge:
         else:
             verdict = _NO_ROOM
         judged = Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
-        return await self._written("request", governed, connection, flow, judged, started)
+        return await self._log.written("request", governed, connection, flow, judged, started)
 
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
@@ -230,14 +173,14 @@ class Judge:
                          started: float) -> Judged:
         """The verdict on a request once it is durable; the flow then counts as in flight where it is let through."""
         if not judged.lets_through or judged.agent is None:
-            return await self._written("request", governed, connection, flow, judged, started)
+            return await self._log.written("request", governed, connection, flow, judged, started)
         full = self._in_flight.enter(judged.agent.id, judged.measures.in_flight)
         if full is not None:
-            busy = Verdict(Action.DENY, Code.BUSY, full.by, "as many flows are open as may be")
-            return await self._written("request", governed, connection, flow, replace(judged, verdict=busy), started)
+            busy = replace(judged, verdict=Verdict(Action.DENY, Code.BUSY, full.by, "as many flows are open as may be"))
+            return await self._log.written("request", governed, connection, flow, busy, started)
         goes_on = False
         try:
-            judged = await self._written("request", governed, connection, flow, judged, started)
+            judged = await self._log.written("request", governed, connection, flow, judged, started)
             if fingerprint(flow.request) != judged.sent:
                 return await self._edited(governed, connection, flow, judged, started)
             goes_on = True
@@ -253,7 +196,7 @@ class Judge:
         decision = f"{self._lane.name}/{judged.number}"
         self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
         edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
-        return await self._written("request", governed, connection, flow, edited, started)
+        return await self._log.written("request", governed, connection, flow, edited, started)
 
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
                       governed: Governed, agent: Agent, body_bytes: int, body: bytes | Gap) -> Judged:
@@ -307,60 +250,12 @@ class Judge:
             return frozenset()
         return frozenset((address, port) for address in addresses if _is_local(address))
 
-    async def _written(self, stage: str, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow,
-                       judged: Judged, started: float) -> Judged:
-        """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
-        verdict, agent = judged.verdict, judged.agent
-        self._metrics.step()
-        source = agent.id if agent else connection.peer
-        quiet = verdict.rule is not None and not judged.lets_through and verdict.rule in governed.index.quiet
-        if quiet:
-            # What is expected does not use up the turns of what is not.
-            source = f"{source} quiet"
-        if not judged.lets_through and self._rate.exceeded(source, verdict.code):
-            self._metrics.rate_limited()
-            await self._wait(connection, source)
-            return replace(judged, verdict=_TOO_MANY)
-        if quiet and self._rate.is_repeated(source, str(verdict.rule)):
-            self._rate.count(source, verdict.code)
-            self._count(stage, judged, started)
-            return judged
-        fields = _decision(stage, flow, governed, judged)
-        number, durable = self._lane.commit("decision", fields, _secrets(fields, judged))
-        try:
-            self._count(stage, judged, started)
-            await durable
-        except BaseException as fault:
-            if stage == "request" and judged.lets_through:
-                self._take_back(flow, number, fault)
-            raise
-        return replace(judged, number=number)
-
-    def _count(self, stage: str, judged: Judged, started: float) -> None:
-        verdict, agent = judged.verdict, judged.agent
-        if stage == "request":
-            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
-                                   perf_counter() - started)
-
-    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
-        """The entry may yet be written: then what it allows must not stand open, for it is refused."""
-        code = Code.DEADLINE if isinstance(fault, asyncio.CancelledError) else Code.FAULT
-        with suppress(AuditUnavailable):
-            self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
-
-    async def _wait(self, connection: ClientConnection, source: str) -> None:
-        """Let a source over its rate wait for its turn, and where that is far off, with its next request, too."""
-        seconds = self._rate.wait_seconds(source, MOST_WAIT_SECONDS + MOST_PAUSE_SECONDS)
-        if seconds > MOST_WAIT_SECONDS:
-            connection.pause(seconds)
-        await asyncio.sleep(min(seconds, MOST_WAIT_SECONDS))
-
     async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
         """Refuse a request that has no single reading. Returns when the decision is durable."""
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, method_of(flow.request), None)
         judged = self._malformed(connection, flow, _refusal(Code.MALFORMED, reason))
-        return await self._written("request", self._governed(), connection, flow, judged, perf_counter())
+        return await self._log.written("request", self._governed(), connection, flow, judged, perf_counter())
 
     def record_incomplete(self, connection: ClientConnection, flow: http.HTTPFlow) -> None:
         """Write down a request that ended before it could be judged: nobody waits for an answer."""
@@ -372,7 +267,7 @@ class Judge:
         self._metrics.step()
         source = judged.agent.id if judged.agent else connection.peer
         if not self._rate.exceeded(source, Code.MALFORMED):
-            self._lane.record("decision", _decision("request", flow, self._governed(), judged))
+            self._lane.record("decision", decision_fields("request", flow, self._governed(), judged))
             self._metrics.decision(judged.verdict.action, Code.MALFORMED, judged.agent.id if judged.agent else "",
                                    None, 0.0)
 
@@ -387,8 +282,8 @@ class Judge:
         connection.recorded, source = True, f"{connection.peer} connections"
         if self._rate.exceeded(source, Code.MALFORMED):
             self._metrics.rate_limited()
-            await self._wait(connection, source)
-            return Refused(_TOO_MANY, "", "", None, None, None, self.contact)
+            await self._log.wait(connection, source)
+            return Refused(TOO_MANY, "", "", None, None, None, self.contact)
         fields = entry.connection(connection.peer, "malformed", Code.MALFORMED)
         number, durable = self._lane.commit("connection", fields)
         await durable
@@ -425,33 +320,6 @@ class Judge:
     def is_llm_host(self, name: str) -> bool:
         """True for the hosts whose clients show refusals in the form of model providers. `name` is canonical."""
         return name in self._governed().llm_hosts
-
-
-def _decision(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judged) -> entry.Body:
-    facts, judgement, verdict = judged.facts, judged.judgement, judged.verdict
-    address = judgement.address if judgement else None
-    shown = governed.disclosure.shown(judged.host) if judged.host else None
-    seen = entry.request_facts(
-        judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
-        None if address is None else str(address), facts.body_bytes if facts and not judged.open_ended else None,
-        facts.content_type if facts else None)
-    groups = judgement.groups if judgement else ()
-    because = verdict.reason
-    if governed.index.observed:
-        because = observing(because, groups, governed.index.observed)
-    mode = judged.mode if judged.lets_through else Mode.ENFORCE
-    return entry.decision(
-        stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
-        governed.policy.digest, seen, groups, verdict.action, verdict.rule,
-        verdict.code, because, mode)
-
-
-def _secrets(fields: entry.Body, judged: Judged) -> dict[str, str] | None:
-    """What stands in the entry as a commitment: the path, and a host of which the log shows only the domain."""
-    if judged.facts is None:
-        return None
-    path, host = judged.facts.path.text, judged.facts.host.name
-    return {"path": path} if fields["in"]["host"] == host else {"path": path, "host": host}  # type: ignore[index,call-overload]
 
 
 def _refusal(code: Code, reason: str) -> Verdict:
@@ -496,13 +364,6 @@ def _settle(request: http.Request, facts: RequestFacts) -> None:
     if facts.scheme in UPGRADES:
         websocket_handshake.offer_no_extensions(request)
     data.host, data.path, data.method = facts.host.name, path.encode("latin-1"), facts.method.encode("ascii")
-
-
-def fingerprint(request: http.Request) -> tuple[object, ...]:
-    """Everything of a request that reaches the wire."""
-    data = request.data
-    return (data.host, data.port, data.scheme, data.method, data.authority, data.path, data.headers.fields,
-            data.content, data.trailers)
 
 
 def _is_local(address: Address) -> bool:

@@ -14,7 +14,7 @@ from addons import resolver
 from addons.connections import ClientConnection, Clients
 from addons.faults import Edited, Faults, Ungoverned
 from addons.gate import cut
-from addons.judge import fingerprint
+from addons.judged import fingerprint
 from addons.metrics import Metrics, Side
 from addons.outcomes import Outcomes
 

@@ -12,7 +12,7 @@ from mitmproxy import http
 from addons import ending_words, websocket_layer
 from addons.connections import ClientConnection
 from addons.in_flight import InFlight
-from addons.judge import Judged
+from addons.judged import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry

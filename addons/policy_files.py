@@ -17,8 +17,10 @@ from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
+from kernel.ahead.review import ahead_findings
+from kernel.ahead.startup_review import Call
 from kernel.analysis.review import Tables
-from kernel.compiler import Compiled, compile_policy
+from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
 from kernel.pattern import host_pattern
@@ -33,12 +35,19 @@ class PolicyMissing(GovernorError):
     """A policy file that is not there or cannot be read."""
 
 
-def load_policy(paths: Sequence[Path], known_agents: frozenset[str] = frozenset()) -> Compiled:
-    """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding."""
-    return read_policy([(str(path), read(path)) for path in paths], known_agents)
+def load_policy(
+    paths: Sequence[Path], known_agents: frozenset[str] = frozenset(), *, ahead: bool = False
+) -> Compiled:
+    """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding.
+
+    With `ahead` keys without effect yet are read and analysed, too. What comes of that is never given to an enforcer.
+    """
+    return read_policy([(str(path), read(path)) for path in paths], known_agents, ahead=ahead)
 
 
-def read_policy(sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset()) -> Compiled:
+def read_policy(
+    sources: Sequence[tuple[str, bytes]], known_agents: frozenset[str] = frozenset(), *, ahead: bool = False
+) -> Compiled:
     """The policy in files that were read already, each with its name. Raises `PolicyError` with every finding.
 
     One that was kept beside a log may be given as the file that it is there.
@@ -50,7 +59,15 @@ def read_policy(sources: Sequence[tuple[str, bytes]], known_agents: frozenset[st
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, name) for name, data in sources]
-        return compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()))
+        compiled = compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()), ahead=ahead)
+    return _looked_over(compiled, known_agents) if ahead else compiled
+
+
+def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
+    more = ahead_findings(compiled.policy, llm_hosts(), llm_calls(), known_agents)
+    findings = (*compiled.findings, *more)
+    raise_errors(findings)
+    return Compiled(compiled.policy, findings)
 
 
 def _taken_apart(name: str, data: bytes) -> Sequence[tuple[str, bytes]]:
@@ -110,6 +127,12 @@ def metadata_ranges() -> tuple[str, ...]:
 def llm_hosts() -> tuple[str, ...]:
     """The hosts of the large model providers' APIs."""
     return _table("llm-hosts.yaml")
+
+
+@cache
+def llm_calls() -> tuple[Call, ...]:
+    """The harmless calls with which the clients of model APIs begin."""
+    return tuple(Call(*text.split(" ", 1)) for text in _table("llm-endpoints.yaml"))
 
 
 @cache

@@ -12,7 +12,8 @@ from addons import refusal
 from addons.extract import method_of
 from addons.gate import cut
 from addons.holds import answerable
-from addons.judge import Judge, Judged
+from addons.judge import Judge
+from addons.judged import Judged
 from addons.outcomes import OpenFlow, Outcomes
 from addons.sweeps import LINGER_SECONDS
 from kernel.verdict import Action, Verdict

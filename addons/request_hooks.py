@@ -17,7 +17,8 @@ from addons.faults import Faults, verdict_of
 from addons.gate import cut
 from addons.header_fields import not_ours
 from addons.holds import answerable
-from addons.judge import Judge, Judged, fingerprint
+from addons.judge import Judge
+from addons.judged import Judged, fingerprint
 from addons.outcomes import Outcomes, declared_bytes
 from addons.replies import Replies
 from addons.request_bodies import RequestBodies

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields, replace
 
 from kernel.address import range_contains, wholly_private
 from kernel.facts import Host
-from kernel.pattern import ANONYMOUS, agent_matches, host_matches
+from kernel.glob import words_meet
+from kernel.pattern import ANONYMOUS, agent_matches, agents_meet, host_matches
 from kernel.policy import (
     AddressRange,
     AgentPattern,
@@ -127,7 +128,7 @@ def _touches(refusal: Conditions, grant: Conditions, agent: str | None) -> bool:
     """False only where the two certainly have no request in common."""
     return (_meet(refusal.methods, grant.methods)
             and _meet(refusal.schemes, grant.schemes)
-            and (agent is not None or _agents_meet(refusal.agents, grant.agents))
+            and (agent is not None or agents_meet(refusal.agents, grant.agents))
             and _any_pair(refusal.ports, grant.ports, _ports_meet)
             and _any_pair(refusal.paths, grant.paths, _paths_meet)
             and (refusal.to is None or any(_meets(item, grant) for item in refusal.to))
@@ -142,25 +143,9 @@ def _any_pair[T](one: tuple[T, ...] | None, other: tuple[T, ...] | None, meet: C
     return one is None or other is None or any(meet(a, b) for a in one for b in other)
 
 
-def _agents_meet(one: tuple[AgentPattern, ...] | None, other: tuple[AgentPattern, ...] | None) -> bool:
-    return _any_pair(one, other, lambda a, b: _globs_meet(a.text, b.text))
-
-
 def _paths_meet(one: PathGlob, other: PathGlob) -> bool:
-    return _globs_meet(one.text.removesuffix("/**") + "*" * one.text.endswith("/**"),
-                       other.text.removesuffix("/**") + "*" * other.text.endswith("/**"))
-
-
-def _globs_meet(one: str, other: str) -> bool:
-    """False only where no text fits both: they differ before the first star of either, or have none."""
-    first, second = one.partition("*")[0], other.partition("*")[0]
-    if "*" not in one and "*" not in other:
-        return one == other
-    if "*" not in one:
-        return one.startswith(second)
-    if "*" not in other:
-        return other.startswith(first)
-    return first.startswith(second) or second.startswith(first)
+    # As words, in which a star crosses segments: more than the globs cover, never less.
+    return words_meet(one.text.replace("/**", "*"), other.text.replace("/**", "*"))
 
 
 def _ports_meet(one: PortRange, other: PortRange) -> bool:

@@ -1,9 +1,10 @@
 """Verdicts, from the rules that hold. A name is judged first; what it resolves to is judged before anything is dialled.
 
-At one address the strictest of these wins: a never, a deny, an inside address that no grant was written for, a grant;
-where none is, nothing allows the request. A policy of several tiers wants a grant of each tier that binds the agent,
-one that was written for the address where that is an inside one. What a grant lets through can still be larger than it
-may be. A request is judged at each of its addresses, and the strictest verdict is its verdict.
+At one address the strictest of these wins: a never, a halt, a deny, an inside address that no grant was written for, an
+ask, a throttle, an allow; where none is, nothing allows the request. A policy of several tiers wants a grant of each
+tier that binds the agent, one that was written for the address where that is an inside one. What a grant lets through
+can still be larger than it may be. A request is judged at each of its addresses, and the strictest verdict is its
+verdict.
 """
 
 from __future__ import annotations
@@ -37,18 +38,21 @@ __all__ = ["INSIDE", "NOTHING_ALLOWS", "NO_ADDRESS", "NO_UPGRADE", "OWN", "Expec
            "expected", "from_groups", "name_stage"]  # fmt: skip
 
 _STRICTNESS = {
-    Code.NEVER: 6,
-    Code.RULE_DENY: 5,
-    Code.PRIVATE_ADDRESS: 4,
-    Code.DEFAULT_DENY: 3,
-    Code.OUT_OF_HOURS: 3,  # in the place of the two others, or of PRIVATE_ADDRESS
-    Code.UPGRADE_REFUSED: 3,  # the same for a request that asks to become a WebSocket
-    Code.URL_TOO_LONG: 2,
-    Code.BODY_TOO_LARGE: 1,
+    Code.NEVER: 8,
+    Code.RULE_HALT: 7,
+    Code.RULE_DENY: 6,
+    Code.PRIVATE_ADDRESS: 5,
+    Code.DEFAULT_DENY: 4,
+    Code.OUT_OF_HOURS: 4,  # in the place of the two others, or of PRIVATE_ADDRESS
+    Code.UPGRADE_REFUSED: 4,  # the same for a request that asks to become a WebSocket
+    Code.URL_TOO_LONG: 3,
+    Code.BODY_TOO_LARGE: 2,
+    Code.APPROVAL_PENDING: 1,
     Code.ALLOW: 0,
     Code.RESOLVE_FAILED: -1,  # only where there is no address to judge
 }
-_REFUSING = (Code.NEVER, Code.RULE_DENY)
+_REFUSING = (Code.NEVER, Code.RULE_DENY, Code.RULE_HALT)
+_GRANTING = (Code.ALLOW, Code.APPROVAL_PENDING)
 _REMEMBERED = 64
 
 
@@ -88,7 +92,7 @@ def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
     verdict = _of_rules(index.verdicts(held))
     if verdict.code in _REFUSING:
         return Judgement(verdict, index.names(held), None, index.measures(held))
-    granted = verdict.code is Code.ALLOW and not index.tiered
+    granted = verdict.code in _GRANTING and not index.tiered
     if not granted and not index.may_grant(facts.agent.id, candidates):
         verdict = _unallowed(facts.scheme)
         if index.timed:
@@ -123,7 +127,7 @@ def address_stage(
                 judged = _of_request(index, facts, judged, address, held)
         if decided is None or _stricter(index, judged.verdict, decided.verdict):
             decided = judged
-        elif judged.measures is not decided.measures and judged.verdict.lets_through:
+        elif judged.measures is not decided.measures and judged.verdict.code in _GRANTING:
             decided = replace(decided, measures=tightest(decided.measures, judged.measures))
     decided = decided or Judgement(NO_ADDRESS, (), None)
     if index.timed and decided.verdict.lets_through:
@@ -158,13 +162,13 @@ def _of_request(
 ) -> Judgement:
     """The judgement with what the rules that hold do not say alone: who asks for what upgrade, of what size, when."""
     verdict = judged.verdict
-    if index.tiered and verdict.lets_through and _left(index, facts, address, held):
+    if index.tiered and verdict.code in _GRANTING and _left(index, facts, address, held):
         verdict = NOTHING_ALLOWS if index.place(address).is_global else INSIDE
     if index.timed and verdict in (NOTHING_ALLOWS, INSIDE):
         verdict = _early(index, facts, address, held) or verdict
     if verdict is NOTHING_ALLOWS:
         verdict = _unallowed(facts.scheme)
-    elif verdict.lets_through:
+    elif verdict.code in _GRANTING:
         verdict = _excess(judged.measures, facts.body_bytes, facts.url_bytes, index.told) or verdict
     return judged if verdict is judged.verdict else replace(judged, verdict=verdict)
 
@@ -251,7 +255,12 @@ def _of_rules(said: Sequence[Verdict]) -> Verdict:
     """The strictest of what the rules that hold say; the first of equals."""
     if len(said) == 1:
         return said[0]
-    return max(said, key=lambda verdict: _STRICTNESS[verdict.code], default=NOTHING_ALLOWS)
+    return max(said, key=_strictness, default=NOTHING_ALLOWS)
+
+
+def _strictness(verdict: Verdict) -> tuple[int, bool]:
+    # A throttle passes with the code of an allow.
+    return _STRICTNESS[verdict.code], verdict.action is Action.THROTTLE
 
 
 def _unallowed(scheme: str) -> Verdict:
@@ -278,6 +287,6 @@ def _inside(verdict: Verdict, held: Iterable[Rule], address: Address, literal: b
 
 
 def _stricter(index: Index, verdict: Verdict, than: Verdict) -> bool:
-    if verdict.code is not than.code:
-        return _STRICTNESS[verdict.code] > _STRICTNESS[than.code]
+    if verdict.code is not than.code or verdict.action is not than.action:
+        return _strictness(verdict) > _strictness(than)
     return verdict.code in _REFUSING and index.rank(verdict.rule) < index.rank(than.rule)

@@ -7,6 +7,7 @@ never stops at the first problem; what could not be read is a finding and comes 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
@@ -65,17 +66,19 @@ class Document:
 class Keys:
     """What a mapping may hold.
 
-    `later` are keys of the language that this version cannot enforce; `elsewhere` are keys that mean nothing here, each
-    with where it belongs.
+    `later` are keys of the language that this version cannot enforce, `ahead` those of them that a reader which looks
+    ahead reads all the same; `elsewhere` are keys that mean nothing here, each with where it belongs.
     """
 
     what: str
     now: frozenset[str]
     later: frozenset[str] = frozenset()
+    ahead: frozenset[str] = frozenset()
     required: tuple[str, ...] = ()
     elsewhere: Map[str, str] = field(default_factory=dict)
 
 
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 _SHOWN_CHARACTERS = 60
 _COMPARED_CHARACTERS = 64
 _COMPARED_WORDS = 1000  # a comparison costs microseconds, and a policy may have as many slips as names
@@ -92,6 +95,14 @@ def printable(text: str) -> str:
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def joined(items: Iterable[str], word: str, most: int | None = None) -> str:
+    """`a`, `a or b`, `a, b or c`; where there are more than `most`, the first of them and how many are left."""
+    told = list(items)
+    if most is not None and len(told) > most:
+        told[most:] = [f"{len(told) - most} more"]
+    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} {word} {told[-1]}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest of `known`, or nothing where none is close."""
     words = sorted(known)
@@ -103,10 +114,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads one document and collects every finding."""
+    """Reads one document and collects every finding. One that looks ahead also takes keys without effect yet."""
 
     file: str
     findings: list[Finding] = field(default_factory=list)
+    ahead: bool = False
 
     def at(self, node: Node) -> Position:
         return Position(self.file, node.mark.line + 1, node.mark.column + 1)
@@ -129,9 +141,10 @@ class Reader:
             self.error("E102", node, f"{keys.what} is written as keys and values, not as {kind_of(node)}")
             return None
         found: dict[str, Node] = {}
+        readable = self._readable(keys)
         places = iter(node.parts)
         for key, value in zip(places, places, strict=True):
-            if isinstance(key, Scalar) and key.text in keys.now and key.text not in found:
+            if isinstance(key, Scalar) and key.text in readable and key.text not in found:
                 found[key.text] = value
             else:
                 self._refuse_key(node, key, keys)
@@ -139,6 +152,9 @@ class Reader:
             if name not in found:
                 self.error("E104", node, f'{keys.what} needs "{name}:"')
         return found
+
+    def _readable(self, keys: Keys) -> frozenset[str]:
+        return keys.now | keys.ahead if self.ahead else keys.now
 
     def entries(self, node: Node, what: str) -> list[tuple[Scalar, Node]]:
         """The entries of a mapping whose keys are the author's own names, each key once."""
@@ -154,17 +170,18 @@ class Reader:
         return list(kept.values())
 
     def _refuse_key(self, node: Mapping, key: Node, keys: Keys) -> None:
-        if not isinstance(key, Scalar) or key.text in keys.now:
+        if not isinstance(key, Scalar) or key.text in self._readable(keys):
             self._refuse_twice(node, key, keys.what)
-        elif key.text in keys.later:
+        elif key.text in keys.later or key.text in keys.ahead:
             message = f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}'
-            self.error("E180", key, message, "take it out: a key that is not enforced promises what nothing keeps")
+            hint = "take it out: a key that is not enforced promises what nothing keeps"
+            self.error("E180", key, message, f"{hint}; --ahead reads it" if key.text in keys.ahead else hint)
         elif key.text in keys.elsewhere:
             self.error("E112", key, f'"{key.text}:" means nothing in {keys.what}', keys.elsewhere[key.text])
         elif key.text == "<<":
             self.error("E103", key, "merge keys are not read", "write the keys out: a rule says in place what it does")
         else:
-            known = keys.now | keys.later | keys.elsewhere.keys()
+            known = keys.now | keys.later | keys.ahead | keys.elsewhere.keys()
             hint = did_you_mean(key.text, known) or f"known here: {', '.join(sorted(keys.now))}"
             self.error("E103", key, f"unknown key {quote(key.text)} in {keys.what}", hint)
 
@@ -207,6 +224,21 @@ class Reader:
             return None
         return text
 
+    def name(self, node: Node, what: str, taken: Iterable[str] = ()) -> str | None:
+        """A name that the author gives; none of `taken`."""
+        name = self.text(node, f"the name of {what}")
+        if name is None:
+            return None
+        if not _NAME.fullmatch(name):
+            hint = "letters, digits, and . _ - inside; at most 100 characters"
+            self.error("E106", node, f"{quote(name)} cannot name {what}", hint)
+            return None
+        if name in taken:
+            message = f"{quote(name)} has a meaning of its own and cannot name {what}"
+            self.error("E106", node, message, "take another name")
+            return None
+        return name
+
     def words(self, node: Node, what: str) -> list[Scalar]:
         """One or more words: a list of them, or a single one where the list is left out."""
         if isinstance(node, Mapping):
@@ -229,6 +261,14 @@ class Reader:
         except PatternError as refused:
             self.error(code, word, refused.problem, refused.hint)
             return None
+
+
+    def value[T](self, found: Map[str, Node], key: str, code: str, parse: Callable[[str], T]) -> T | None:
+        """What `parse` makes of the text under a key; None where there is none, or none that it can read."""
+        node = found.get(key)
+        if node is None or self.text(node, key) is None or not isinstance(node, Scalar):
+            return None
+        return self.parsed(code, node, parse)
 
 
 def kind_of(node: Node) -> str:

@@ -5,14 +5,14 @@ The verdict is the matcher's (kernel/decide.py); here are only the words about i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kernel.address import range_contains
 from kernel.clause import compared
 from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
-from kernel.document import quote
+from kernel.document import joined, quote
 from kernel.facts import UPGRADES, Address, RequestFacts
 from kernel.fields import Part
 from kernel.hours import told
@@ -31,6 +31,7 @@ from kernel.policy import (
     UrlPattern,
     Verb,
 )
+from kernel.prose import size_in_words
 from kernel.tiers import asked, binds, lacking
 from kernel.verdict import Code, Verdict
 
@@ -72,6 +73,9 @@ def would_allow(policy: Policy, facts: RequestFacts, judgement: Judgement, misse
         return [*sentences, f"{inside}: an allow for {facts.host.name} needs address: {judgement.address}."]
     if verdict.code in _EXCESS:
         return [_smaller(verdict, facts, next((rule for rule in held if rule.name == verdict.rule), None))]
+    if verdict.code is Code.APPROVAL_PENDING:
+        asking = next(rule for rule in held if rule.name == verdict.rule)
+        return [f"Somebody approves it: {_called(asking)} ({asking.position}) asks."]
     left = lacking(asked(policy.tiers, facts.agent.id), (rule for rule in held if rule.verb.grants))
     if len(policy.tiers) > 1:
         sentences += _of_tiers(policy, facts, misses, left)
@@ -104,14 +108,14 @@ def _smaller(verdict: Verdict, facts: RequestFacts, rule: Rule | None) -> str:
 
 def measured(measures: Measures) -> list[str]:
     """What applies to a request that passes, a few words each; nothing of what has no bound."""
-    caps = (
-        ("request", "bytes", measures.max_request), ("response", "bytes", measures.max_response),
-        ("URL", "bytes", measures.max_url), ("in flight", "at a time", measures.in_flight),
-    )  # fmt: skip
-    found = [f"{what} at most {cap.most} {unit} ({cap.by or 'default'})" for what, unit, cap in caps if cap is not None]
+    sizes = (("request", measures.max_request), ("response", measures.max_response), ("URL", measures.max_url))
+    found = [f"{what} at most {size_in_words(cap.most)} ({cap.by or 'default'})" for what, cap in sizes
+             if cap is not None]
+    if measures.in_flight is not None:
+        found.append(f"in flight at most {measures.in_flight.most} at a time ({measures.in_flight.by or 'default'})")
     websocket = measures.websocket
     if websocket is not None and websocket.max_frame_bytes is not None:
-        found.append(f"a frame at most {websocket.max_frame_bytes} bytes")
+        found.append(f"a frame at most {size_in_words(websocket.max_frame_bytes)}")
     if websocket is not None and websocket.max_rate is not None:
         found.append(f"at most {websocket.max_rate.count} messages in {websocket.max_rate.seconds} s")
     return [*found, "streamed as it comes"] if measures.stream_request else found
@@ -131,7 +135,7 @@ def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:
 
 
 def _called(rule: Rule) -> str:
-    return f"rule {rule.name}" if rule.verb in (Verb.ALLOW, Verb.DENY) else rule.name
+    return f"rule {rule.name}" if rule.verb not in (Verb.NEVER, Verb.LIMIT) else rule.name
 
 
 def _unbound(tier: Tier, facts: RequestFacts) -> tuple[str, ...]:
@@ -223,9 +227,8 @@ def _covers(item: Destination, facts: RequestFacts, address: Address, *, grants:
     return range_contains(host, address) and not (grants and facts.host.address is None)
 
 
-def _listed(items: list[str]) -> str:
-    shown = items[:_SHOWN_ITEMS] + ([f"{len(items) - _SHOWN_ITEMS} more"] if len(items) > _SHOWN_ITEMS else [])
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"
+def _listed(items: Iterable[str]) -> str:
+    return joined(items, "or", _SHOWN_ITEMS)
 
 
 def _port(ports: PortRange) -> str:

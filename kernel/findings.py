@@ -16,7 +16,10 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A request that shows a finding: it can be given to `governor policy explain` as it stands."""
+    """A request that shows a finding: it can be given to `governor policy explain` as it stands.
+
+    `at` is the second since 1970 at which it is made; None where that does not matter.
+    """
 
     agent: str
     method: str
@@ -24,6 +27,7 @@ class Witness:
     address: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,18 @@ CATALOGUE: dict[str, str] = {
     "E214": "A day of the week is not valid.",
     "E215": "A span of hours is not valid.",
     "E405": "A whole secret stands in the policy.",
+    "E220": "An amount of money is not valid.",
+    "E221": "A number, perhaps with k, M or G, is not valid.",
+    "E222": "A duration is not valid.",
+    "E223": "A percentage is not valid.",
+    "E224": "The window of a budget is not valid.",
+    "E225": "What a threshold, a counter or a halt leads to is not valid.",
+    "E226": "A word is none of those that the key knows: detectors, profiles, reasons of a halt, record types.",
+    "E227": "A header that a rule would add is not valid, or is none that a rule may set.",
+    "E228": "A name, or a pattern of names, of models, tools, repositories, fields, keys or approvers is not valid.",
+    "E229": "A name in `depends` is no group and no agent of a group.",
+    "E502": "A budget of money does not say what happens when it is used up.",
+    "E601": "A halt can spread in a circle and halt everybody in it, or reach more agents than `blast-radius` allows.",
     "W105": "A word in `to` is read as a host of one label, and no destination has that name.",
     "W120": "A word in `from` is no group, no id of a group and no registered agent.",
     "W121": "`from` names `anonymous`, and the identity section lets nobody be anonymous.",
@@ -81,6 +97,9 @@ CATALOGUE: dict[str, str] = {
     "W207": "A method is close to a well-known one, but is not it.",
     "W306": "A rule or exception has expired and has no effect, or a trial is over.",
     "W307": "The policy is on trial: what its rules refuse passes until a day.",
+    "W310": "A rule for a model API lets none of the calls through with which its clients begin.",
+    "W501": "A budget, counter or rate can never be reached, or promises more than there is.",
+    "W503": "A budget that begins anew halts its agents for good.",
     "I108": "In an allow, a range in `to` covers only requests whose host is an address.",
     "W301": "An allow has no effect: what refuses covers all of it.",
     "W302": "A rule is not needed: no verdict changes without it.",

@@ -40,6 +40,37 @@ class Word:
         return True
 
 
+def words_meet(one: str, other: str) -> bool:
+    """True when some word fits both word globs: a walk over the places to which both can be read at once."""
+    seen, left = {(0, 0)}, [(0, 0)]
+    while left:
+        first, second = left.pop()
+        if first == len(one) and second == len(other):
+            return True
+        for step in _steps(one, other, first, second):
+            if step not in seen:
+                seen.add(step)
+                left.append(step)
+    return False
+
+
+def _steps(one: str, other: str, first: int, second: int) -> list[tuple[int, int]]:
+    """Where the walk may go next: over an empty star, along a star with the other's next character, or along both."""
+    here, there = one[first : first + 1], other[second : second + 1]
+    steps = []
+    if here == "*":
+        steps.append((first + 1, second))
+        if there:
+            steps.append((first, second + 1))
+    if there == "*":
+        steps.append((first, second + 1))
+        if here:
+            steps.append((first + 1, second))
+    if here and here == there:
+        steps.append((first + 1, second + 1))
+    return steps
+
+
 class Glob:
     """A path glob, cut at each `**` into runs of segments: the first is bound to the start, the last to the end."""
 

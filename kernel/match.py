@@ -384,7 +384,10 @@ def verdict_of(rule: Rule) -> Verdict:
 
 _SAID = {
     Verb.ALLOW: (Action.ALLOW, Code.ALLOW),
+    Verb.THROTTLE: (Action.THROTTLE, Code.ALLOW),
+    Verb.ASK: (Action.ASK, Code.APPROVAL_PENDING),
     Verb.DENY: (Action.DENY, Code.RULE_DENY),
+    Verb.HALT: (Action.HALT, Code.RULE_HALT),
     Verb.NEVER: (Action.DENY, Code.NEVER),
 }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kernel import normal
 from kernel.address import network
 from kernel.errors import NonCanonical, PatternError
-from kernel.glob import prepared, word
+from kernel.glob import prepared, word, words_meet
 from kernel.policy import (
     AddressRange,
     AgentPattern,
@@ -220,3 +220,17 @@ def agent_matches(pattern: AgentPattern, agent: str) -> bool:
     if "*" not in pattern.text or agent == ANONYMOUS:
         return pattern.text == agent
     return word(pattern.text).fits(agent)
+
+
+def agents_meet(first: tuple[AgentPattern, ...] | None, second: tuple[AgentPattern, ...] | None) -> bool:
+    """True when some agent is covered by both; None covers every agent."""
+    return first is None or second is None or any(patterns_meet(one, other) for one in first for other in second)
+
+
+def patterns_meet(one: AgentPattern, other: AgentPattern) -> bool:
+    """True when some agent id fits both patterns."""
+    if "*" not in one.text or one.text == ANONYMOUS:
+        return agent_matches(other, one.text)
+    if "*" not in other.text:
+        return agent_matches(one, other.text)
+    return words_meet(one.text, other.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kernel.comparison import Comparison, Field
 from kernel.example import NOTHING, Example
@@ -11,26 +12,34 @@ from kernel.facts import Address
 from kernel.hours import Window
 from kernel.measures import NOTHING_SAID, Terms
 
+if TYPE_CHECKING:
+    from kernel.ahead.said import Ahead
+
 
 class Verb(StrEnum):
-    """What a rule does. NEVER is how a `never:` item is held: a refusal above every other.
+    """What a rule does. ASK, THROTTLE and HALT stand only in policies that are read ahead.
+
+    NEVER is how a `never:` item is held: a refusal above every other.
 
     LIMIT is how a `limits:` item is held: it neither grants nor refuses, and its conditions mean what they mean in a
     refusal.
     """
 
     ALLOW = "allow"
+    ASK = "ask"
+    THROTTLE = "throttle"
     DENY = "deny"
+    HALT = "halt"
     NEVER = "never"
     LIMIT = "limit"
 
     @property
     def grants(self) -> bool:
-        return self is Verb.ALLOW
+        return self is Verb.ALLOW or self is Verb.ASK or self is Verb.THROTTLE
 
     @property
     def refuses(self) -> bool:
-        return self is Verb.DENY or self is Verb.NEVER
+        return self is Verb.DENY or self is Verb.NEVER or self is Verb.HALT
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +226,8 @@ class Policy:
     """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names.
 
     `observed_until` is the end of `mode: observe`, in seconds since 1970; None where the policy enforces.
-    `tiers` go from the uppermost to the lowest, one for each file.
+    `tiers` go from the uppermost to the lowest, one for each file. `ahead` is what has no effect yet, None unless the
+    policy was read ahead; one that was never governs.
     """
 
     digest: str
@@ -231,6 +241,7 @@ class Policy:
     limits: tuple[Rule, ...] = ()
     observed_until: int | None = None
     tiers: tuple[Tier, ...] = (Tier(),)
+    ahead: Ahead | None = None
 
     @property
     def narrows(self) -> bool:

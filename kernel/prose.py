@@ -11,9 +11,9 @@ from datetime import date
 from itertools import chain
 
 from kernel.comparison import Comparison, Field, Interval
-from kernel.document import printable
+from kernel.document import joined, printable
 from kernel.hours import clock, told
-from kernel.measures import Terms
+from kernel.measures import Rate, Terms
 from kernel.normal import OWN_PORTS
 from kernel.policy import (
     AddressRange,
@@ -38,7 +38,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 Groups = Mapping[str, tuple[AgentPattern, ...]]
 
 _SIZE_UNITS = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 10**3), ("KiB", 2**10))
-_PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+_PERIODS = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,10 @@ def _item(rule: Rule, groups: Groups) -> Sentence:
 _ON_TRIAL = "It is on trial: nothing is refused for it, and that it holds is written down"
 _OPENINGS = {
     Verb.ALLOW: "Allowed:",
+    Verb.ASK: "A human is asked about:",
+    Verb.THROTTLE: "Allowed at a slower pace:",
     Verb.DENY: "Refused:",
+    Verb.HALT: "This ends an agent until an operator releases it:",
     Verb.NEVER: "Never:",
     Verb.LIMIT: "For",
 }
@@ -330,15 +333,15 @@ def _port(ports: PortRange) -> str:
 def _max_request(terms: Terms) -> str | None:
     if terms.max_request == 0:
         return "without a body"
-    return None if terms.max_request is None else f"a request's body at most {_size(terms.max_request)}"
+    return None if terms.max_request is None else f"a request's body at most {size_in_words(terms.max_request)}"
 
 
 def _max_response(terms: Terms) -> str | None:
-    return None if terms.max_response is None else f"an answer's body at most {_size(terms.max_response)}"
+    return None if terms.max_response is None else f"an answer's body at most {size_in_words(terms.max_response)}"
 
 
 def _max_url(terms: Terms) -> str | None:
-    return None if terms.max_url is None else f"a URL at most {_size(terms.max_url)}"
+    return None if terms.max_url is None else f"a URL at most {size_in_words(terms.max_url)}"
 
 
 def _in_flight(terms: Terms) -> str | None:
@@ -349,8 +352,8 @@ def _websocket(terms: Terms) -> str | None:
     if terms.websocket is None:
         return None
     frame, rate = terms.websocket.max_frame_bytes, terms.websocket.max_rate
-    caps = [f"messages of at most {_size(frame)}"] if frame is not None else []
-    caps += [f"at most {rate.count} messages a {_PERIODS[rate.seconds]}"] if rate is not None else []
+    caps = [f"messages of at most {size_in_words(frame)}"] if frame is not None else []
+    caps += [f"at most {rate.count} messages {_PERIODS[rate.seconds]}"] if rate is not None else []
     return " with ".join(["the connection may become a WebSocket", *([joined(caps, "and")] if caps else [])])
 
 
@@ -363,11 +366,17 @@ _MEASURES: tuple[Callable[[Terms], str | None], ...] = (
 )  # fmt: skip
 
 
-def _size(bytes_: int) -> str:
+def rate_in_words(rate: Rate) -> str:
+    """`60 a minute`."""
+    return f"{rate.count:,} {_PERIODS[rate.seconds]}"
+
+
+def size_in_words(bytes_: int) -> str:
+    """In the largest unit of which it is a whole number: `10 MB`."""
     for unit, factor in _SIZE_UNITS:
         if bytes_ >= factor and bytes_ % factor == 0:
             return f"{bytes_ // factor} {unit}"
-    return f"{bytes_} bytes"
+    return f"{bytes_} byte{'' if bytes_ == 1 else 's'}"
 
 
 def _asserted(assertion: Assertion) -> Sentence:
@@ -375,12 +384,6 @@ def _asserted(assertion: Assertion) -> Sentence:
     where = "" if assertion.address is None else f", at the address {assertion.address},"
     wanted = "allowed" if assertion.allowed else "refused"
     return Sentence(f"The request {request}{where} must be {wanted}.", None, assertion.position)
-
-
-def joined(items: Iterable[str], word: str) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    listed = list(items)
-    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} {word} {listed[-1]}"
 
 
 def _capital(text: str) -> str:

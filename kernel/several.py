@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from kernel.ahead.said import Ahead
 from kernel.document import Document, Node, Reader, Scalar, quote
 from kernel.document import Mapping as MappingNode
 from kernel.findings import Finding, Severity
@@ -136,6 +137,22 @@ def joined(parts: Sequence[Policy]) -> Policy:
         limits=tuple(limits),
         groups=_all(part.groups for part in parts),
         assertions=tuple(assertion for part in parts for assertion in part.assertions),
+        ahead=_ahead([part.ahead for part in parts if part.ahead is not None]),
+    )
+
+
+def _ahead(parts: Sequence[Ahead]) -> Ahead | None:
+    """What the tiers say together of what has no effect yet: of what can be said once, the uppermost word."""
+    if not parts:
+        return None
+    return Ahead(
+        clauses=_all(part.clauses for part in parts),
+        budgets=tuple(budget for part in parts for budget in part.budgets),
+        rates=tuple(rate for part in parts for rate in part.rates),
+        profile=next((part.profile for part in parts if part.profile is not None), None),
+        counters=tuple(counter for part in parts for counter in part.counters),
+        cascade=next((part.cascade for part in parts if part.cascade is not None), None),
+        dns=next((part.dns for part in parts if part.dns is not None), None),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from kernel.document import Node, Reader, Scalar
+from kernel.document import Node, Reader
 from kernel.facts import UPGRADES
 from kernel.measures import NOTHING_SAID, Terms, WebSocketMeasures
 from kernel.policy import Conditions, UrlPattern
@@ -35,7 +35,7 @@ def limit_terms(reader: Reader, node: Node, found: Mapping[str, Node]) -> Terms:
     if not found.keys() & (SIZES | {"in-flight"}):
         hint = "say max-request:, max-response:, max-url: or in-flight:"
         reader.error("E104", node, "an item of limits without a cap limits nothing", hint)
-    return replace(_sizes(reader, found), in_flight=_quantity(reader, found, "in-flight", count))
+    return replace(_sizes(reader, found), in_flight=reader.value(found, "in-flight", "E209", count))
 
 
 def check_upgrades(reader: Reader, found: Mapping[str, Node], where: Conditions) -> None:
@@ -58,23 +58,16 @@ def check_upgrades(reader: Reader, found: Mapping[str, Node], where: Conditions)
 
 def _sizes(reader: Reader, found: Mapping[str, Node]) -> Terms:
     return Terms(
-        max_request=_quantity(reader, found, "max-request", size),
-        max_response=_quantity(reader, found, "max-response", positive_size),
-        max_url=_quantity(reader, found, "max-url", positive_size),
+        max_request=reader.value(found, "max-request", "E209", size),
+        max_response=reader.value(found, "max-response", "E209", positive_size),
+        max_url=reader.value(found, "max-url", "E209", positive_size),
     )
 
 
 def _websocket(reader: Reader, node: Node) -> WebSocketMeasures:
     found = reader.mapping(node, WEBSOCKET) or {}
-    frame = _quantity(reader, found, "max-frame", positive_size)
-    return WebSocketMeasures(frame, _quantity(reader, found, "max-rate", rate))
-
-
-def _quantity[T](reader: Reader, found: Mapping[str, Node], key: str, parse: Callable[[str], T]) -> T | None:
-    node = found.get(key)
-    if node is None or reader.text(node, key) is None or not isinstance(node, Scalar):
-        return None
-    return reader.parsed("E209", node, parse)
+    frame = reader.value(found, "max-frame", "E209", positive_size)
+    return WebSocketMeasures(frame, reader.value(found, "max-rate", "E209", rate))
 
 
 def is_yes(reader: Reader, node: Node, key: str) -> bool:

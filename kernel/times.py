@@ -36,7 +36,7 @@ class TimeReader:
         if not found.keys() & {"days", "hours", "not-on"}:
             hint = "say days:, hours: or not-on:"
             self.reader.error("E104", node, '"when:" without days, hours or dates is every time', hint)
-        zone = self._zone(found["timezone"]) if "timezone" in found else None
+        zone = self.zone(found["timezone"]) if "timezone" in found else None
         if "timezone" not in found:
             hint = "timezone: Europe/Berlin, or timezone: UTC"
             self.reader.error("E104", node, '"when:" needs "timezone:"', hint)
@@ -69,7 +69,8 @@ class TimeReader:
             self.reader.warn("W306", node, f"the trial is over: this policy enforces since {text}", hint)
         return moment
 
-    def _zone(self, node: Node) -> Zone | None:
+    def zone(self, node: Node) -> Zone | None:
+        """The zone of a `timezone:`; None where it has a finding."""
         name = self.reader.text(node, "timezone")
         if name is None:
             return None

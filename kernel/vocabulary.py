@@ -7,10 +7,10 @@ from kernel.document import Keys
 VERBS = frozenset({"allow", "deny"})
 LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 
-_LATER_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
-_LATER_EFFECTS = frozenset({
-    "risk", "secret-paths", "redact", "add-headers", "tunnel", "approvers", "hold", "valid",
-})
+# Keys without effect yet that `--ahead` reads in full.
+_AHEAD_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
+_AHEAD_EFFECTS = frozenset({"risk", "redact", "add-headers", "tunnel", "approvers", "hold", "valid", "rate"})
+_LATER_EFFECTS = frozenset({"secret-paths"})
 # What compares the fields of a request.
 FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
 TIMES = frozenset({"when", "expires"})
@@ -31,9 +31,7 @@ POLICY = Keys(
         "version", "tier", "for", "unmatched", "mode", "until", "contact", "identity", "agents", "destinations",
         "rules", "never", "limits", "assert",
     }),
-    later=frozenset({
-        "budgets", "rates", "profile", "cascade", "counters", "dns",
-    }),
+    ahead=frozenset({"budgets", "rates", "profile", "cascade", "counters", "dns"}),
     required=("version",),
 )
 # From the uppermost to the lowest.
@@ -41,20 +39,21 @@ TIERS = ("platform", "team", "agent")
 RULE = Keys(
     "a rule",
     now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "observe", "quiet", "tell", "why"},
-    later=LATER_VERBS | _LATER_CONDITIONS | _LATER_EFFECTS,
+    later=_LATER_EFFECTS,
+    ahead=LATER_VERBS | _AHEAD_CONDITIONS | _AHEAD_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )
 NEVER = Keys(
     "an item of never",
     now=_CONDITIONS | {"except", "quiet", "why"},
-    later=_LATER_CONDITIONS,
+    ahead=_AHEAD_CONDITIONS,
     elsewhere=TERMS_ELSEWHERE,
 )
-EXCEPT = Keys("except", now=_CONDITIONS, later=_LATER_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
+EXCEPT = Keys("except", now=_CONDITIONS, later=_AHEAD_CONDITIONS, elsewhere=TERMS_ELSEWHERE)
 LIMIT = Keys(
     "an item of limits",
     now=(_CONDITIONS - {"from"}) | _CAPS | {"for", "except"},
-    later=_LATER_CONDITIONS,
+    later=_AHEAD_CONDITIONS,
     elsewhere={"from": 'say "for:" here: a limit is for agents, and grants them nothing', **_OF_AN_UPGRADE},
 )
 WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
@@ -63,7 +62,7 @@ ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
 ASSERTED = Keys(
     "an assertion",
     now=FIELDS | {"from", "to", "method", "address"},
-    later=(_CONDITIONS | _LATER_CONDITIONS) - FIELDS - {"from", "to", "address"},
+    later=(_CONDITIONS | _AHEAD_CONDITIONS) - FIELDS - {"from", "to", "address"},
     required=("from", "to", "method"),
     elsewhere=TERMS_ELSEWHERE,
 )

@@ -1,26 +1,26 @@
 """Check the tables of policies/data: where they come from and of when, their order, and that every entry can be read.
 
-Prints one line for each problem. Exit status: 0 none, 1 some.
+`python -m scripts.data_check` prints one line for each problem. Exit status: 0 none, 1 some.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from ipaddress import ip_network
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from addons.policy_files import table
+from kernel.errors import KernelError
+from kernel.normal import host
+from kernel.pattern import host_matches, host_pattern
+from kernel.policy import HostPattern, HostReach
+from kernel.question import facts_of
 
-from addons.policy_files import table  # noqa: E402
-from kernel.errors import KernelError  # noqa: E402
-from kernel.normal import host  # noqa: E402
-from kernel.pattern import host_matches, host_pattern  # noqa: E402
-from kernel.policy import HostPattern, HostReach  # noqa: E402
-
-FOLDER = ROOT / "policies" / "data"
+FOLDER = Path(__file__).resolve().parents[1] / "policies" / "data"
+_CALL = re.compile(r"(?:GET|HEAD|POST) https://\S+")
 
 
 def host_problems(entries: tuple[str, ...]) -> Iterator[str]:
@@ -54,8 +54,24 @@ def address_problems(entries: tuple[str, ...]) -> Iterator[str]:
             yield f"{entry}: {fault}"
 
 
+def call_problems(entries: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of calls."""
+    if list(entries) != sorted(entries, key=lambda entry: entry.partition("//")[2]):
+        yield "the calls are not sorted by host and path"
+    for entry in entries:
+        if not _CALL.fullmatch(entry):
+            yield f"{entry}: not a method and an https URL"
+            continue
+        method, url = entry.split(" ")
+        try:
+            facts_of("local", method, url)
+        except KernelError as refused:
+            yield f"{entry}: {refused}"
+
+
 KINDS: dict[str, Callable[[tuple[str, ...]], Iterator[str]]] = {
     "exfiltration-hosts.yaml": host_problems,
+    "llm-endpoints.yaml": call_problems,
     "llm-hosts.yaml": host_problems,
     "metadata-ranges.yaml": address_problems,
 }

@@ -43,6 +43,13 @@ GOOD = "source: somebody who knows\ndate: 2026-11-26\nentries: [a.example, .b.ex
             "llm-hosts.yaml", GOOD.replace("a.example", "a.b.example"), "is covered by the entry", id="covered"),
         pytest.param("llm-hosts.yaml", GOOD.replace("a.example", "a_*.example"), "a star stands only", id="no pattern"),
         pytest.param("metadata-ranges.yaml", GOOD, "does not appear to be an IPv4", id="no range"),
+        pytest.param("llm-endpoints.yaml", GOOD, "not a method and an https URL", id="no call"),
+        pytest.param(
+            "llm-endpoints.yaml", GOOD.replace("a.example, .b.example", "GET https://b.example/, GET https://a.example/"),
+            "not sorted", id="calls that are not sorted"),
+        pytest.param(
+            "llm-endpoints.yaml", GOOD.replace("a.example, .b.example", "GET https://b.example/%00"), "NON_CANONICAL",
+            id="a call that nobody can make"),
     ],
 )
 def test_a_table_that_is_not_in_order_is_found(name, text, said, tmp_path: Path):

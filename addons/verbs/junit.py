@@ -15,10 +15,11 @@ from kernel.policy import Assertion
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One test of the report; `failures` says what is wrong, nothing where nothing is."""
+    """One test of the report; `failures` says what is wrong, `skipped` why nothing is said; nothing where it holds."""
 
     name: str
     failures: tuple[str, ...] = ()
+    skipped: str = ""
 
 
 type Suite = tuple[str, Sequence[Line]]
@@ -43,7 +44,9 @@ def _checks(checked: Checked, *, strict: bool) -> Iterator[Line]:
         yield Line(f"assertion in line {finding.position.line}", (_placed(finding),))
     if checked.policy is not None:
         yield from (Line(_asserted(assertion)) for assertion in checked.policy.assertions)
-        yield from (Line(f"{never.name} in line {never.position.line}") for never in checked.policy.nevers)
+        for never in checked.policy.nevers:
+            yield Line(f"{never.name} in line {never.position.line}",
+                       skipped="" if never.name in checked.proved else "it was not proved")
 
 
 def _asserted(assertion: Assertion) -> str:
@@ -69,17 +72,24 @@ def _tried(outcome: Outcome) -> Line:
 
 def _document(suites: Sequence[Suite]) -> str:
     every = [case for _, cases in suites for case in cases]
-    root = ElementTree.Element("testsuites", {"name": "governor policy", **_counts(every)})
+    counts = {name: number for name, number in _counts(every).items() if name != "skipped"}
+    root = ElementTree.Element("testsuites", {"name": "governor policy", **counts})
     for name, cases in suites:
         suite = ElementTree.SubElement(root, "testsuite", {"name": printable(name), **_counts(cases)})
         for case in cases:
             shown = ElementTree.SubElement(suite, "testcase", classname=printable(name), name=printable(case.name))
-            for failure in case.failures:
-                ElementTree.SubElement(shown, "failure", message=printable(failure)).text = printable(failure)
+            if case.failures:
+                # One element for all: most readers show the first and drop the others.
+                failures = [printable(failure) for failure in case.failures]
+                failed = ElementTree.SubElement(shown, "failure", message=failures[0], type="failure")
+                failed.text = "\n".join(failures)
+            if case.skipped:
+                ElementTree.SubElement(shown, "skipped", message=case.skipped)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"
 
 
 def _counts(cases: Sequence[Line]) -> dict[str, str]:
     failed = sum(bool(case.failures) for case in cases)
-    return {"tests": str(len(cases)), "failures": str(failed), "errors": "0"}
+    skipped = sum(bool(case.skipped) for case in cases)
+    return {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}

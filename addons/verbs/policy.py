@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -35,8 +36,8 @@ from addons.verbs.output import console, print_json, progress
 from addons.verbs.sarif import sarif
 from kernel import times
 from kernel.access import accesses
+from kernel.ahead.outlook import as_if, review_at_most
 from kernel.analysis.difference import difference
-from kernel.analysis.review import review
 from kernel.compiler import Compiled
 from kernel.document import printable
 from kernel.errors import NonCanonical, PatternError, PolicyError
@@ -46,11 +47,13 @@ from kernel.findings import Severity
 from kernel.normal import host as canonical_host
 from kernel.policy import Policy
 from kernel.schema import schema
+from kernel.vocabulary import WELL_KNOWN_METHODS
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _FILE_OR_FOLDER = click.Path(exists=True, readable=True, path_type=Path)
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
+_ahead = click.option("--ahead", is_flag=True, help="Also read what a later version enforces: ask, budgets, llm, ...")
 _json = click.option("--json", "wants_json", is_flag=True, help="Print one JSON object: short for --format json.")
 
 
@@ -82,17 +85,21 @@ def policy() -> None:
 @_formats("sarif", "github", "junit")
 @click.option("--strict", is_flag=True, help="Exit 1 on a warning, and on what could not be decided, too.")
 @click.option("--home", metavar="DIR", help="The home whose registered agents are known. Before $GOVERNOR_HOME.")
+@_ahead
 @_json
 @click.pass_context
 def check(
     ctx: click.Context, files: tuple[Path, ...], tiers: bool, form: str, strict: bool, home: str | None,
-    wants_json: bool,
+    ahead: bool, wants_json: bool,
 ) -> None:
     """Check policies: would each FILE load, do its assertions hold, and what is doubtful in it?
 
     A FILE may be a folder: every policy in it is checked, not what lies in folders below. Every finding has a code, a
     place and, where one helps, a hint and a request that shows it. A policy with an error does not load: a start is
     refused, and a reload keeps the policy that is in force.
+
+    A key that this version cannot enforce is an error. With --ahead it is read and analysed like the others, but such a
+    policy still does not load: it is written for the version to come.
 
     \b
     governor policy check --strict policies/
@@ -111,7 +118,7 @@ def check(
     checked = []
     with progress("checking", len(policies)) as step:
         for of_one in policies:
-            checked.append(_checked(of_one, known))
+            checked.append(_checked(of_one, known, ahead=ahead))
             step()
     _answer_check("json" if wants_json else form, each, checked, strict=strict, seconds=time.perf_counter() - started)
     ctx.exit(1 if any(one.failures(strict=strict) or (strict and one.undecided) for one in checked) else 0)
@@ -156,21 +163,23 @@ def _registered(home: str | None) -> frozenset[str]:
     return frozenset(agents_file.load(path).agents) if path.exists() else frozenset()
 
 
-def _checked(files: tuple[Path, ...], known: frozenset[str]) -> Checked:
+def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> Checked:
     try:
-        compiled = load_policy(files, known)
+        compiled = load_policy(files, known, ahead=ahead)
     except PolicyError as refused:
         return Checked(files, None, refused.findings)
-    reviewed = review(compiled.policy, known_of_the_world())
-    return Checked(files, compiled.policy, (*compiled.findings, *reviewed.findings), reviewed.undecided)
+    reviewed = review_at_most(compiled.policy, known_of_the_world(), int(time.time()))
+    findings = (*compiled.findings, *reviewed.findings)
+    return Checked(files, compiled.policy, findings, reviewed.undecided, reviewed.proved)
 
 
 @policy.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=_FILE_OR_FOLDER)
 @_formats("junit")
+@_ahead
 @_json
 @click.pass_context
-def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: bool) -> None:
+def test(ctx: click.Context, files: tuple[Path, ...], form: str, ahead: bool, wants_json: bool) -> None:
     """Try cases: requests written down in a FILE, each with the verdict that the policy must give.
 
     \b
@@ -184,6 +193,7 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
         expect: allow
         rule: read-code             the rule that decides, where it matters
         code: ALLOW                 the same for the code
+        holds: [ask-models]         with --ahead: rules whose conditions nothing can judge yet, and this request fulfils
 
     A FILE may be a folder: every NAME.cases.yaml in it is tried. The end lists the rules that no case met.
 
@@ -192,7 +202,7 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
     """
     each = _files(files, is_cases, "file of cases (NAME.cases.yaml)")
     try:
-        trials = _trials(each)
+        trials = _trials(each, ahead=ahead)
     except PolicyError as refused:
         tell_findings(console(stderr=True), refused.findings)
         ctx.exit(1)
@@ -211,11 +221,11 @@ def test(ctx: click.Context, files: tuple[Path, ...], form: str, wants_json: boo
     ctx.exit(1 if failed else 0)
 
 
-def _trials(files: Sequence[Path]) -> list[Trial]:
+def _trials(files: Sequence[Path], *, ahead: bool) -> list[Trial]:
     trials = []
     with progress("trying", len(files)) as step:
         for file in files:
-            trials.append(tried(file))
+            trials.append(tried(file, ahead=ahead))
             step()
     return trials
 
@@ -246,13 +256,16 @@ def _tell_trial(out: Console, file: Path, trial: Trial) -> None:
 @click.option("--header", "headers", multiple=True, metavar="K:V",
               help="A header of the request, such as content-type:application/json. Once for each.")
 @click.option("--body", metavar="STRING|@FILE", help="The body of the request, and what its content type says it is.")
+@_ahead
+@click.option("--holds", multiple=True, metavar="RULE",
+              help="With --ahead: the request fulfils what nothing can judge yet of this rule. May be repeated.")
 @_json
 @click.argument("asked", nargs=-1, metavar="[METHOD URL | FILE]")
 @click.pass_context
 def explain(
     ctx: click.Context, asked_files: tuple[Path, ...], home: str | None, agent: str | None, host: str | None,
-    address: str | None, at: str | None, headers: tuple[str, ...], body: str | None, wants_json: bool,
-    asked: tuple[str, ...],
+    address: str | None, at: str | None, headers: tuple[str, ...], body: str | None, ahead: bool,
+    holds: tuple[str, ...], wants_json: bool, asked: tuple[str, ...],
 ) -> None:
     """Say what would happen to a request and why, who can reach what, or what a whole policy says.
 
@@ -269,19 +282,21 @@ def explain(
     The two tables come from the rules as they stand. A rule under "but not" takes a part of a row away; a row that a
     rule certainly takes away as a whole is left out.
 
-    Exit status: 0 granted, something can be reached, or told; 1 refused, or nothing can be reached; 2 a FILE, METHOD,
-    URL, HOST or IP that cannot be meant.
+    Exit status: 0 granted, something can be reached, or told; 1 refused, nothing can be reached, or a policy that does
+    not load; 2 a FILE, METHOD, URL, HOST or IP that cannot be meant.
     """
     carried = (address, at, headers, body)
     match asked:
         case (method, url) if host is None:
-            request = (agent or "local", _method(method), url, _address(address), _headers(headers), _body(body),
+            request = (agent or "local", _method(method), _url(url), _address(address), _headers(headers), _body(body),
                        _moment(at))
-            granted = _tell_request(_asked_policy(asked_files, home), request, wants_json=wants_json)
+            supposed = as_if(_asked_policy(asked_files, home, ahead=ahead).policy, holds)
+            granted = _tell_request(supposed, request, wants_json=wants_json)
         case (one,) if (host, agent, asked_files, *carried) == (None, None, (), None, None, (), None):
-            granted = _tell_policy(one, wants_json=wants_json)
+            granted = _tell_policy(one, ahead=ahead, wants_json=wants_json)
         case () if (host or agent) and carried == (None, None, (), None):
-            granted = _tell_reach(_asked_policy(asked_files, home), agent, _host(host), wants_json=wants_json)
+            granted = _tell_reach(
+                _asked_policy(asked_files, home, ahead=ahead), agent, _host(host), wants_json=wants_json)
         case _:
             raise click.UsageError("Say METHOD URL, --agent A, --to HOST, or one FILE.")
     ctx.exit(0 if granted else 1)
@@ -293,10 +308,16 @@ def _method(text: str) -> str:
     return text.upper()
 
 
+def _url(text: str) -> str:
+    if "://" not in text:
+        raise click.BadParameter(f"{text} is no URL; write https://{text}", param_hint="URL")
+    return text
+
+
 def _tell_request(
-    compiled: Compiled, request: tuple[str, str, str, Address | None, Headers, bytes, int], *, wants_json: bool
+    asked: Policy, request: tuple[str, str, str, Address | None, Headers, bytes, int], *, wants_json: bool
 ) -> bool:
-    said = explained(compiled.policy, *request)
+    said = explained(asked, *request)
     if wants_json:
         print_json(explained_json(said))
     else:
@@ -304,17 +325,29 @@ def _tell_request(
     return said.judgement.verdict.lets_through
 
 
-def _tell_policy(file: str, *, wants_json: bool) -> bool:
+def _tell_policy(file: str, *, ahead: bool, wants_json: bool) -> bool:
     path = Path(file)
     if not path.is_file():
-        hint = "a URL needs its method before it" if "://" in file else f"there is no file {file}"
-        raise click.BadParameter(hint, param_hint="FILE")
-    told = load_policy([path]).policy
+        raise click.BadParameter(_instead_of(file), param_hint="FILE")
+    try:
+        told = load_policy([path], ahead=ahead).policy
+    except PolicyError as refused:
+        tell_findings(console(stderr=True), refused.findings)
+        return False
     if wants_json:
         print_json(prose_json(told))
     else:
         tell_prose(console(), told)
     return True
+
+
+def _instead_of(file: str) -> str:
+    """What to write where one word is no file."""
+    if "://" in file:
+        return f"a URL needs its method before it: GET {file}"
+    if file.upper() in WELL_KNOWN_METHODS:
+        return f"a method needs its URL behind it: {file} https://example.org/"
+    return f"{file} is a folder; name one file in it" if Path(file).is_dir() else f"there is no file {file}"
 
 
 def _tell_reach(compiled: Compiled, agent: str | None, host: Host | None, *, wants_json: bool) -> bool:
@@ -330,10 +363,14 @@ def _tell_reach(compiled: Compiled, agent: str | None, host: Host | None, *, wan
 
 
 def _host(text: str | None) -> Host | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else canonical_host(text)
+        return canonical_host(text)
     except NonCanonical as refused:
-        raise click.BadParameter(f"{text}: {refused.problem}", param_hint="--to") from None
+        name = urlsplit(text).hostname if "://" in text else None
+        problem = f"{text} is a URL; write --to {name}" if name else f"{text}: {refused.problem}"
+        raise click.BadParameter(problem, param_hint="--to") from None
 
 
 @policy.command()
@@ -358,7 +395,7 @@ def diff(ctx: click.Context, old: str, new: str, form: str, fail_if_looser: bool
     not there or does not load.
     """
     started = time.perf_counter()
-    found = difference(_side(old), _side(new))
+    found = difference(_side(old), _side(new), int(time.time()))
     if wants_json or form == "json":
         print_json(difference_json(found))
     elif form == "markdown":
@@ -393,9 +430,9 @@ def show_schema() -> None:
     print_json(schema())
 
 
-def _asked_policy(files: tuple[Path, ...], home: str | None) -> Compiled:
+def _asked_policy(files: tuple[Path, ...], home: str | None, *, ahead: bool) -> Compiled:
     own = Paths(home_folder(home)).policy
-    return load_policy(files or (own if own.exists() else shipped_policy("default"),))
+    return load_policy(files or (own if own.exists() else shipped_policy("default"),), ahead=ahead)
 
 
 def _address(text: str | None) -> Address | None:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kernel.conditions import spelled
-from kernel.policy import AddressRange, HostPattern, UrlPattern
+from kernel.document import joined
+from kernel.prose import agents_in_words, destination_in_words
 from kernel.vocabulary import METHOD_SETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kernel.policy import Destination, Policy, Rule
+    from kernel.policy import Policy, Rule
 
 _MOST = 4
 
 
 def who(policy: Policy, rule: Rule) -> str:
-    """The agents of a rule, as a group where they are one."""
-    if rule.where.agents is None:
-        return "every agent"
-    groups = [name for name, patterns in policy.groups.items() if set(patterns) == set(rule.where.agents)]
-    return groups[0] if groups else listed(pattern.text for pattern in rule.where.agents)
+    """The agents of a rule, by their groups."""
+    return "every agent" if rule.where.agents is None else agents_in_words(rule.where.agents, policy.groups)
 
 
 def how(rule: Rule) -> str:
@@ -30,34 +27,19 @@ def how(rule: Rule) -> str:
     if methods is None:
         return "use any method"
     named = [name for name, known in METHOD_SETS.items() if known == methods]
-    return f"send {named[0]}" if named else listed(sorted(methods))
+    return f"send {named[0]}" if named else _listed(sorted(methods))
 
 
 def to(rule: Rule) -> str:
     """The destinations of a rule, with their paths."""
-    where = "every host" if rule.where.to is None else listed(map(_destination, rule.where.to))
-    paths = "" if rule.where.paths is None else f" under {listed(path.text for path in rule.where.paths)}"
-    ranges = "" if rule.where.address is None else f" in {listed(each.text for each in rule.where.address)}"
+    where = "every host" if rule.where.to is None else _listed(map(destination_in_words, rule.where.to))
+    paths = "" if rule.where.paths is None else f" under {_listed(path.text for path in rule.where.paths)}"
+    ranges = "" if rule.where.address is None else f" in {_listed(each.text for each in rule.where.address)}"
     return where + ranges + paths
 
 
-def _destination(item: Destination) -> str:
-    if isinstance(item, UrlPattern):
-        whole = item.path.text == "/**"
-        return _destination(item.host) if whole else item.text
-    return item.text if isinstance(item, AddressRange) else _host(item)
-
-
-def _host(pattern: HostPattern) -> str:
-    written = spelled(pattern)
-    return f"{pattern.name} and everything below it" if written.startswith(".") else written
-
-
-def listed(words: Iterable[str]) -> str:
-    """The words in a row; of many the first few."""
-    known = list(dict.fromkeys(words))
-    told = known[:_MOST] + ([f"{len(known) - _MOST} more"] if len(known) > _MOST else [])
-    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+def _listed(words: Iterable[str]) -> str:
+    return joined(dict.fromkeys(words), "and", _MOST)
 
 
 def place(rule: Rule) -> str:

@@ -14,17 +14,19 @@ from kernel.findings import Finding
 RANGES = named_ranges(["169.254.169.254", "fd00:ec2::254"])
 
 
-def compiled(text: str, known: frozenset[str] = frozenset(), now: int = 0) -> Compiled:
+def compiled(
+    text: str, known: frozenset[str] = frozenset(), now: int = 0, *, ahead: bool = False
+) -> Compiled:
     """The policy in `text`, called p.yaml; `version: 1` is put before it where it has none."""
     text = dedent(text)
     whole = text if text.lstrip().startswith("version") else f"version: 1\n{text}"
-    return compile_policy([compose(whole.encode(), "p.yaml")], RANGES, "digest", known, ZONES, now)
+    return compile_policy([compose(whole.encode(), "p.yaml")], RANGES, "digest", known, ZONES, now, ahead=ahead)
 
 
-def findings(text: str, known: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
+def findings(text: str, known: frozenset[str] = frozenset(), *, ahead: bool = False) -> tuple[Finding, ...]:
     """Everything that is found in the policy, whether it loads or not."""
     try:
-        return compiled(text, known).findings
+        return compiled(text, known, ahead=ahead).findings
     except PolicyError as refused:
         return refused.findings
 

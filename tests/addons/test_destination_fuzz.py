@@ -41,7 +41,7 @@ from OpenSSL import SSL
 from addons import authority as certificates
 from addons import origin_failure
 from addons.home import Home
-from addons.judge import Judged
+from addons.judged import Judged
 from addons.refusal_rate import RefusalRate
 from kernel.facts import Address
 from tests.addons import destinations
@@ -401,7 +401,7 @@ def watching(place: Inside, watched: Watched) -> Iterator[None]:
     """Note every verdict and every dial; nothing is really dialled."""
     loop, judge = asyncio.get_running_loop(), place.judge
     real_connect, real_request = loop.sock_connect, judge.request
-    judge._rate = RefusalRate(count().__next__)
+    judge._log._rate = RefusalRate(count().__next__)
 
     async def connect(sock: Any, address: tuple[str, int]) -> None:
         if (client := _CLIENT.get(None)) is None:

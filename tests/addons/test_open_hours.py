@@ -15,6 +15,7 @@ from addons.home import Home
 from kernel.hours import told
 from tests.addons.inside import inside
 from tests.addons.test_limits import events, origin, outcome, policy
+from tests.addons.test_request_bodies import connection, first_line, post
 from tests.addons.websocket_ends import CLOSE, TEXT, closing, frame, open_websocket
 
 
@@ -33,6 +34,13 @@ def refused_in_words(event: bytes) -> dict[str, Any]:
     name, _, data = event.partition(b"\n")
     assert name == b"event: error"
     return json.loads(data.removeprefix(b"data: "))
+
+
+async def test_no_body_is_invited_once_the_hours_are_over(home: Home) -> None:
+    async with inside(home, policy=policy("expires: 1970-02-01")) as place, connection(place) as (reader, writer):
+        writer.write(post("http://localhost/", "Content-Length: 6", "Expect: 100-continue"))
+
+        assert await first_line(reader) == b"HTTP/1.1 403 Forbidden by Governor: DEFAULT_DENY\r\n"
 
 
 @pytest.mark.parametrize("pause", [

@@ -14,7 +14,7 @@ from mitmproxy.websocket import WebSocketData
 from addons.connections import ClientConnection
 from addons.home import Home
 from addons.in_flight import InFlight
-from addons.judge import Judged
+from addons.judged import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.outcomes import Outcomes

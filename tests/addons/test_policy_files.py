@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 from ipaddress import ip_network
 from pathlib import Path
+from random import Random
 
 import pytest
 import yaml
@@ -16,9 +18,14 @@ from addons import policy_files, yaml_nodes
 from addons.policy_files import PolicyMissing, load_policy
 from addons.yaml_nodes import DEEPEST, LARGEST_BYTES, compose
 from kernel import normal
+from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
+from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
+from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
 from kernel.errors import PolicyError
-from kernel.findings import Finding
-from tests.addons.policies import findings
+from kernel.findings import Finding, Severity
+from kernel.policy import PortRange
+from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, POLICY, RULE, WEBSOCKET
+from tests.addons.policies import compiled, findings
 from tests.conftest import scaled
 
 TRAPS = [
@@ -141,6 +148,40 @@ def test_collection_of_garbage_goes_on_after_a_load(tmp_path):
     assert gc.isenabled()
 
 
+TYPED_TRAPS = [
+    ("a norwegian country", "rules: [{allow: NO, to: x.example, methods: [GET]}]", None, ""),
+    ("a time of day", "rules: [{allow: r, to: x.example, methods: [GET], ports: 22:30}]", "E206", "443 or 8000-8999"),
+    ("a port with a leading zero", "rules: [{allow: r, to: x.example, methods: [GET], ports: 0443}]", None, ""),
+    ("a version with a point", "version: 1.0", "E109", "write version: 1"),
+    ("a true for a yes", "identity: {proxy-auth: true}", "E102", "proxy-auth is yes"),
+    ("a number with underscores", "limits: [{max-url: 1_000}]", "E209", "is not a size"),
+    ("a method that is a word of YAML", "rules: [{deny: r, methods: [ON]}]", None, ""),
+    ("a size with a point", "limits: [{max-url: 1.10}]", "E209", "is not a size"),
+    ("a null", "rules: [{deny: r, to: ~}]", "E201", "is not a host"),
+    ("nothing at all", "rules: [{deny: r, to: }]", "E102", "is empty"),
+    ("a comment that swallows a channel", "contact: #agent-platform", "E102", 'text that begins with "#" is a comment'),
+    ("a key that stands twice", "rules: [{deny: r, to: a.example, to: b.example}]", "E101", "stands twice"),
+    ("a merge key", "rules: [{deny: r, <<: {to: a.example}}]", "E103", "merge keys are not read"),
+    ("a key that is nearly one", "rules: [{deny: r, metods: [GET]}]", "E103", 'did you mean "methods"?'),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"), [pytest.param(*rest, id=name) for name, *rest in TYPED_TRAPS])
+def test_what_yaml_would_turn_into_something_else_stays_text_or_is_refused(text, code, said):
+    found = findings(text)
+
+    assert [finding.code for finding in found if finding.severity is Severity.ERROR] == ([code] if code else [])
+    assert any(said in f"{finding.message} {finding.hint}" for finding in found) or not code
+
+
+def test_the_words_of_yaml_are_names_like_any_other():
+    (rule,) = compiled(
+        "rules: [{allow: NO, to: x.example, methods: [ON], ports: 0443}]").policy.rules
+
+    assert (rule.name, rule.where.methods, rule.where.ports) == ("NO", {"ON"}, (PortRange(443, 443),))
+
+
 def test_every_metadata_range_is_a_range_that_is_not_global():
     for text in policy_files.metadata_ranges():
         assert ip_network(text).num_addresses == 1
@@ -177,11 +218,11 @@ GLUE = st.sampled_from([": ", "\n", "\n  ", "\n  - ", "\n    ", ", ", " ", "[", 
 SOUP = st.lists(st.one_of(WORDS, GLUE), max_size=60).map("".join)
 
 
-def _findings(data: bytes, folder: Path) -> tuple[Finding, ...]:
+def _findings(data: bytes, folder: Path, *, ahead: bool = False) -> tuple[Finding, ...]:
     path = folder / "p.yaml"
     path.write_bytes(data)
     try:
-        return load_policy([path]).findings
+        return load_policy([path], ahead=ahead).findings
     except PolicyError as refused:
         return refused.findings or pytest.fail("refused without a finding")
 
@@ -217,3 +258,49 @@ def test_no_well_formed_nonsense_raises_anything_else(document, rules):
     text = yaml.safe_dump({"version": "1", **document, "rules": rules}, default_style='"')
 
     assert all(str(finding).isprintable() for finding in findings(text))
+
+
+# Policies as people write them, with slips: every key of the language, whatever stands under it.
+SECTIONS = sorted((POLICY.now | POLICY.later | POLICY.ahead) - {"version", "rules"})
+KEYS_OF_RULES = sorted(RULE.now | RULE.later | RULE.ahead)
+SUBKEYS = sorted(set().union(*(keys.now for keys in (
+    LLM, MCP, GIT, GRAPHQL, BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, CASCADE, ON_HALT, BREAKER, DNS, IDENTITY,
+    WEBSOCKET, ASSERT, ASSERTED))))
+AMOUNT_WORDS = ["5", "0.25", "4M", "10MB", "10m", "80%", "100%", "60/minute", "throttle 6/minute", "deny", "halt",
+                "tell", "day", "session", "UTC", "secrets", "OVERRISK", "coders", "opaque", "query", "balanced", "A"]
+PLAIN_WORDS = ["1", "x.example", "*.x.example", ".x.example", "10.0.0.0/8", "metadata", "https://x.example/**", "GET",
+               "reads", "any", "/a/**", "443", "yes", "no", "~", "", "\u0665", "\x1b", "a b", "*", "NO", "22:30"]
+DOCUMENTS_A_SEED = 20
+
+
+def _slipped(chance: Random) -> dict[str, object]:
+    """A policy with a few sections and rules, under whose keys stands what belongs there or somewhere else."""
+    document: dict[str, object] = {"version": "1", "agents": {"coders": ["claude-*", "c-1"]}}
+    for section in chance.sample(SECTIONS, chance.randrange(4)):
+        document[section] = _nested(chance, 3)
+    document["rules"] = [
+        {key: _nested(chance, 3) for key in chance.sample(KEYS_OF_RULES, chance.randrange(7))}
+        for _ in range(chance.randrange(4))]
+    return document
+
+
+def _nested(chance: Random, depth: int) -> object:
+    shape = chance.randrange(4 if depth else 2)
+    if shape == 3:
+        keys = chance.sample([*SUBKEYS, *AMOUNT_WORDS], chance.randrange(5))
+        return {key: _nested(chance, depth - 1) for key in keys}
+    if shape == 2:
+        return [_nested(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return chance.choice([AMOUNT_WORDS, PLAIN_WORDS][shape])
+
+
+@settings(max_examples=scaled(500))
+@given(seed=st.integers(0, 2**64))
+def test_no_policy_with_slips_raises_anything_else(seed):
+    chance = Random(seed)
+    for _ in range(DOCUMENTS_A_SEED):
+        text = "".join(f"{key}: {json.dumps(said)}\n" for key, said in _slipped(chance).items())
+        for ahead in (False, True):
+            found = findings(text, ahead=ahead)
+
+            assert all(str(finding).isprintable() for finding in found)

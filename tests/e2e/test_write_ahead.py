@@ -168,7 +168,7 @@ def test_every_decision_is_on_disk_before_anything_leaves(tmp_path: Path, origin
 
 @pytest.mark.parametrize(("file", "call", "instead"), [
     pytest.param("addons/segment.py", " os.fdatasync(self._descriptor)\n", " pass\n", id="syncs nothing"),
-    pytest.param("addons/judge.py", "            await durable\n", "", id="does not wait for the sync"),
+    pytest.param("addons/decision_log.py", "            await durable\n", "", id="does not wait for the sync"),
 ])
 def test_the_trace_of_a_governor_gives_it_away_that(tmp_path: Path, origins: list[Origin], file: str, call: str,
                                                     instead: str, certificate: tuple[Path, Path]) -> None:

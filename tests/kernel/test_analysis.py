@@ -2,47 +2,87 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from addons.yaml_nodes import compose
-from kernel.analysis.region import kinds, regions
-from kernel.analysis.shapes import unread
+from kernel.analysis.automaton import CanonicalPath
+from kernel.analysis.box import Box
+from kernel.analysis.language import Allowance, Lang, Patterns, TooHard, Words
+from kernel.analysis.region import Region, kinds
+from kernel.analysis.shapes import Shapes
+from kernel.comparison import UNREAD
 from kernel.compiler import compile_policy
+from kernel.facts import RequestFacts
+from kernel.findings import Witness
 from kernel.policy import Policy
 from kernel.question import facts_of
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import holds, judge
-from tests.kernel.strategies import NAMED, answers, crowded_policies, policies, requests
+from tests.kernel.strategies import (
+    MOMENTS,
+    NAMED,
+    answers,
+    compared_policies,
+    crowded_policies,
+    policies,
+    requests,
+    tiered_policies,
+)
+
+BEFORE = MOMENTS[0]
 
 
-def readable(policy: Policy) -> Policy:
-    """The policy without the rules that speak of fields."""
-    kinds_of_rules = (policy.rules, policy.nevers, policy.limits)
-    rules, nevers, limits = (tuple(rule for rule in each if not unread(rule)) for each in kinds_of_rules)
-    return replace(policy, rules=rules, nevers=nevers, limits=limits)
+def is_unread(shapes: Shapes, facts: RequestFacts) -> bool:
+    """True where a body has not come yet: the boxes are of requests as they are in the end."""
+    return any(facts.fields.value(each.part, each.name) is UNREAD for each in shapes.space.values)
 
 
-REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED}
+def region_of(policy: Policy) -> Region:
+    return Region(policy, Shapes([policy], now=BEFORE))
+
+
+def at(shapes: Shapes, box: Box, masks: tuple[int, ...]) -> Box | None:
+    """What of the box is of these kinds."""
+    return shapes.boxes.meet(box, Box(masks))
+
+
+def decided(region: Region, box: Box) -> list[Box]:
+    """What of the box passes; where that takes too much work there is nothing to test."""
+    region.boxes.allowance.renew()
+    try:
+        return list(region.passing(box))
+    except TooHard:
+        reject()
+
+
+def facts_of_witness(witness: Witness) -> RequestFacts:
+    body = (witness.body or "").encode()
+    headers = tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in witness.headers)
+    at = BEFORE if witness.at is None else witness.at
+    return facts_of(witness.agent, witness.method, witness.url, len(body), headers, body, at=at)
+
+
+REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED,
+           Code.OUT_OF_HOURS}
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
-    policy: Policy = data.draw(policies | crowded_policies)
-    (region,) = regions([policy])
+    policy: Policy = data.draw(policies | crowded_policies | compared_policies)
+    region = region_of(policy)
     shapes = region.shapes
 
     for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
         address = data.draw(answers(facts))[0]
         masks = kinds(shapes, facts, address)
-        if masks[1] & shapes.space.addresses.vague:
+        if masks[1] & shapes.space.addresses.vague or is_unread(shapes, facts):
             continue
-        for rule in (each for each in policy.items if not unread(each)):
+        for rule in policy.items:
             held = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in shapes.of(rule))
 
             assert held is holds(rule, facts, address), (rule, facts, address)
@@ -51,17 +91,17 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
-    policy: Policy = data.draw(policies | crowded_policies)
-    policy = readable(policy)
-    (region,) = regions([policy])
+    policy: Policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies)
+    region = region_of(policy)
     shapes = region.shapes
-    passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
 
     for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
         address = data.draw(answers(facts))[0]
         masks = kinds(shapes, facts, address)
-        if masks[1] & shapes.space.addresses.vague:
+        if masks[1] & shapes.space.addresses.vague or is_unread(shapes, facts):
             continue
+        near = [box for entry in region.grants.entries if (box := at(shapes, entry.box, masks)) is not None]
+        passing = (piece for box in near for piece in decided(region, box))
         passes = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in passing)
 
         assert passes is (judge(policy, facts, [address], set()).code not in REFUSED), (facts, address)
@@ -82,9 +122,25 @@ def test_readings_and_hidden_addresses(rules, path, address, passes):
     document = compose(f"version: 1\n{said}".encode(), "p.yaml")
     policy = compile_policy([document], NAMED, "0" * 64).policy
     facts = facts_of("local", "GET", f"https://x.com{path}")
-    (region,) = regions([policy])
+    region = Region(policy, Shapes([policy]))
     masks = kinds(region.shapes, facts, ip_address(address))
 
     passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
 
     assert any(region.boxes.has(box, masks, "local", facts.path.text) for box in passing) is passes
+
+
+@pytest.mark.parametrize(("first", "second", "meet"), [
+    ("/a%2Fb/**", "/a/b/**", True),
+    ("/a%2Fb", "/a/b", True),
+    ("/a/**", "/a/b/**", True),
+    ("/c/**", "/a/b/**", False),
+])
+def test_beginnings_tell_readings_apart_only_without_escapes(first, second, meet):
+    patterns = Patterns()
+    one, two = patterns.paths([first], second=False), patterns.paths([second], second=True)
+    lang = Lang(frozenset({one, two}))
+    kinds_of_paths = [Words(CanonicalPath(split=split), "q", Allowance()) for split in (True, False)]
+
+    assert any(words.some(lang) for words in kinds_of_paths) is meet
+    assert one.apart(two) <= (not meet)

@@ -16,11 +16,13 @@ from kernel.pattern import (
     address_range,
     agent_matches,
     agent_pattern,
+    agents_meet,
     destination,
     host_matches,
     host_pattern,
     path_glob,
     path_matches,
+    patterns_meet,
     port_range,
     url_pattern,
 )
@@ -305,3 +307,27 @@ def test_no_text_raises_anything_but_a_pattern_error(text):
                   lambda: port_range(text), lambda: destination(f"https://{text}", NAMED)):  # fmt: skip
         with suppress(PatternError):
             parse()
+
+
+_globs = st.text("ab*", min_size=1, max_size=5).map(agent_pattern)
+_ids = [first + second + third for first in "ab" for second in ("", "a", "b") for third in ("", "a", "b")]
+
+
+@given(_globs, _globs)
+def test_two_patterns_meet_where_an_id_fits_both(one, other):
+    words = {word + more for word in _ids for more in [*_ids, ""]}
+    shared = any(word_matches(one.text, word) and word_matches(other.text, word) for word in words)
+
+    assert patterns_meet(one, other) >= shared
+    assert patterns_meet(one, other) == patterns_meet(other, one)
+    if max(len(one.text), len(other.text)) <= 3:
+        assert patterns_meet(one, other) == shared
+
+
+def test_no_star_meets_anonymous():
+    star, anonymous = agent_pattern("*"), agent_pattern("anonymous")
+
+    assert not patterns_meet(star, anonymous)
+    assert not patterns_meet(anonymous, star)
+    assert patterns_meet(anonymous, anonymous)
+    assert agents_meet(None, (star,))

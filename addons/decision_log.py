@@ -1,0 +1,77 @@
+"""What becomes of a verdict in the log: an entry before it takes effect, or a count where there are too many."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from time import perf_counter
+
+from mitmproxy import http
+
+from addons.connections import ClientConnection
+from addons.errors import AuditUnavailable
+from addons.governed import Governed
+from addons.judged import Judged, decision_fields, secrets
+from addons.lane import Lane
+from addons.metrics import Metrics
+from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
+from kernel import entry
+from kernel.verdict import Action, Code, Verdict
+
+TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
+
+
+class DecisionLog:
+    """The decisions of one lane, each source within its rate of refusals."""
+
+    def __init__(self, lane: Lane, metrics: Metrics, rate: RefusalRate) -> None:
+        self._lane, self._metrics, self._rate = lane, metrics, rate
+
+    async def written(self, stage: str, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow,
+                       judged: Judged, started: float) -> Judged:
+        """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
+        verdict, agent = judged.verdict, judged.agent
+        self._metrics.step()
+        source = agent.id if agent else connection.peer
+        quiet = verdict.rule is not None and not judged.lets_through and verdict.rule in governed.index.quiet
+        if quiet:
+            # What is expected does not use up the turns of what is not.
+            source = f"{source} quiet"
+        if not judged.lets_through and self._rate.exceeded(source, verdict.code):
+            self._metrics.rate_limited()
+            await self.wait(connection, source)
+            return replace(judged, verdict=TOO_MANY)
+        if quiet and self._rate.is_repeated(source, str(verdict.rule)):
+            self._rate.count(source, verdict.code)
+            self._count(stage, judged, started)
+            return judged
+        fields = decision_fields(stage, flow, governed, judged)
+        number, durable = self._lane.commit("decision", fields, secrets(fields, judged))
+        try:
+            self._count(stage, judged, started)
+            await durable
+        except BaseException as fault:
+            if stage == "request" and judged.lets_through:
+                self._take_back(flow, number, fault)
+            raise
+        return replace(judged, number=number)
+
+    def _count(self, stage: str, judged: Judged, started: float) -> None:
+        verdict, agent = judged.verdict, judged.agent
+        if stage == "request":
+            self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
+                                   perf_counter() - started)
+
+    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
+        """The entry may yet be written: then what it allows must not stand open, for it is refused."""
+        code = Code.DEADLINE if isinstance(fault, asyncio.CancelledError) else Code.FAULT
+        with suppress(AuditUnavailable):
+            self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
+
+    async def wait(self, connection: ClientConnection, source: str) -> None:
+        """Let a source over its rate wait for its turn, and where that is far off, with its next request, too."""
+        seconds = self._rate.wait_seconds(source, MOST_WAIT_SECONDS + MOST_PAUSE_SECONDS)
+        if seconds > MOST_WAIT_SECONDS:
+            connection.pause(seconds)
+        await asyncio.sleep(min(seconds, MOST_WAIT_SECONDS))

@@ -1,0 +1,234 @@
+"""What a policy says that this version cannot enforce yet, read in full: `governor policy check --ahead` keeps it.
+
+A policy that holds any of this never governs. Money is in micro-USD, sizes are in bytes, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from kernel.measures import Rate
+from kernel.policy import AgentPattern, Position
+
+
+class Unit(StrEnum):
+    """What a budget counts."""
+
+    USD = "usd"
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+    BYTES = "bytes"
+    SECONDS = "seconds"
+    RISK = "risk"
+    NEW_HOSTS = "new-hosts"
+
+
+class Every(StrEnum):
+    """When a budget begins anew. A session ends with the agent's token; the others come round by the clock."""
+
+    SESSION = "session"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+
+    @property
+    def renews(self) -> bool:
+        return self is not Every.SESSION
+
+
+class Effect(StrEnum):
+    """What is done when a counter or a share of a budget is reached."""
+
+    TELL = "tell"
+    THROTTLE = "throttle"
+    DENY = "deny"
+    HALT = "halt"
+
+
+class Prevention(StrEnum):
+    """What a halt does to the neighbours of the agent."""
+
+    THROTTLE = "throttle"
+    ASK = "ask"
+    QUARANTINE = "quarantine"
+    HALT = "halt"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """`percent` of a budget are used: then this. `rate` is given for a throttle alone."""
+
+    percent: int
+    effect: Effect
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One item of `budgets:`. `each` is for every agent by itself, `together` for all of them; in whole units."""
+
+    name: str
+    agents: tuple[AgentPattern, ...] | None
+    each: Mapping[Unit, int]
+    together: Mapping[Unit, int]
+    every: Every
+    timezone: str
+    when_used: tuple[Threshold, ...]
+    position: Position
+
+    @property
+    def units(self) -> frozenset[Unit]:
+        return frozenset(self.each.keys() | self.together.keys())
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """One item of `rates:`, named `rates-1` and so on."""
+
+    name: str
+    agents: tuple[AgentPattern, ...] | None
+    each: Rate | None
+    together: Rate | None
+    burst: int | None
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One entry of `counters:`: what follows when the counter reaches its limit, within some seconds if it says so."""
+
+    name: str
+    limit: int
+    then: Effect
+    within_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OnHalt:
+    """What a halt does along the declared edges."""
+
+    reasons: frozenset[str]
+    do: Prevention
+    hops: int
+    seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """So many halts within some seconds, then this for the group."""
+
+    halts: int
+    within_seconds: int
+    do: Prevention
+
+
+@dataclass(frozen=True, slots=True)
+class Dependent:
+    """A group or an agent of `depends:`, as it was written, and the agents that it stands for."""
+
+    name: str
+    agents: tuple[AgentPattern, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """The `cascade:` section. `depends` says for each name what it needs: when that halts, this is acted upon."""
+
+    depends: Mapping[str, tuple[str, ...]]
+    members: Mapping[str, Dependent]
+    on_halt: OnHalt | None
+    blast_percent: int | None
+    breaker: Breaker | None
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """The `dns:` section: which names are answered, and how."""
+
+    answer: str
+    types: frozenset[str] | None
+    max_labels: int | None
+    max_name: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Llm:
+    """`llm:` of a rule. `housekeeping` is True where the harmless calls that a client begins with are meant, too."""
+
+    models: tuple[str, ...] | None
+    max_output_tokens: int | None
+    housekeeping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mcp:
+    """`mcp:` of a rule: tool names, and what their arguments must be, as it was written."""
+
+    tools: tuple[str, ...] | None
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """`git:` of a rule: globs of repositories that may be fetched and pushed, and of the references of a push."""
+
+    fetch: tuple[str, ...]
+    push: tuple[str, ...]
+    refs: tuple[str, ...] | None
+    force: bool
+    delete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQl:
+    """`graphql:` of a rule: kinds of operations, and globs of the fields at their root."""
+
+    operations: frozenset[str] | None
+    fields: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """What one rule or never item says that has no effect yet. None and empty: nothing said."""
+
+    llm: Llm | None = None
+    mcp: Mcp | None = None
+    git: Git | None = None
+    graphql: GraphQl | None = None
+    contains: frozenset[str] = frozenset()
+    credentials: frozenset[str] = frozenset()
+    redact: frozenset[str] = frozenset()
+    add_headers: tuple[tuple[str, str], ...] = ()
+    tunnel: bool = False
+    risk: int | None = None
+    approvers: tuple[str, ...] = ()
+    hold_seconds: int | None = None
+    valid_seconds: int | None = None
+    rate: Rate | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """True where the rule has a condition that this version cannot judge."""
+        judged_later = (self.llm, self.mcp, self.git, self.graphql)
+        return any(each is not None for each in judged_later) or bool(self.contains or self.credentials)
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Everything of a policy that this version cannot enforce. `clauses` are by the name of their rule."""
+
+    clauses: Mapping[str, Clause] = field(default_factory=dict)
+    budgets: tuple[Budget, ...] = ()
+    rates: tuple[RateLimit, ...] = ()
+    profile: str | None = None
+    counters: tuple[Counter, ...] = ()
+    cascade: Cascade | None = None
+    dns: Dns | None = None
+
+    @property
+    def open_rules(self) -> frozenset[str]:
+        """The rules with a condition that this version cannot judge."""
+        return frozenset(name for name, clause in self.clauses.items() if clause.is_open)

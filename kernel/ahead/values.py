@@ -1,0 +1,63 @@
+"""Values under the keys without effect yet: choices, yes and no, and lists of words of one form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from kernel.document import Node, Reader, did_you_mean, quote
+from kernel.errors import PatternError
+
+_GLOB = re.compile(r"[A-Za-z0-9_*](?:[A-Za-z0-9_*./:@-]{0,126}[A-Za-z0-9_*])?", re.ASCII)
+
+
+def choice(reader: Reader, found: Mapping[str, Node], key: str, code: str, options: Collection[str]) -> str | None:
+    """One word out of a few."""
+    return reader.value(found, key, code, lambda text: _one_of(text, key, options))
+
+
+def _one_of(text: str, key: str, options: Collection[str]) -> str:
+    if text in options:
+        return text
+    raise PatternError(f"{quote(text)} is nothing that {key} can be", _known(text, options))
+
+
+def _known(text: str, options: Collection[str]) -> str:
+    return did_you_mean(text, options) or f"one of: {', '.join(sorted(options))}"
+
+
+def choices(
+    reader: Reader, found: Mapping[str, Node], key: str, code: str, options: Collection[str]
+) -> frozenset[str] | None:
+    """One or more words out of a few; None where the key is left out."""
+    if key not in found:
+        return None
+    words = reader.words(found[key], key)
+    return frozenset(
+        word.text for word in words
+        if reader.parsed(code, word, lambda text: _one_of(text, key, options)) is not None
+    )
+
+
+def yes_or_no(reader: Reader, found: Mapping[str, Node], key: str) -> bool:
+    """False where the key is left out."""
+    said = reader.text(found[key], key) if key in found else "no"
+    if said not in ("yes", "no", None):
+        reader.error("E102", found[key], f"{key} is yes or no, not {quote(said or '')}")
+    return said == "yes"
+
+
+def globs(reader: Reader, found: Mapping[str, Node], key: str) -> tuple[str, ...] | None:
+    """Names in which a star is any run of characters; None where the key is left out."""
+    if key not in found:
+        return None
+    words = [reader.parsed("E228", word, lambda text: _glob(text, key)) for word in reader.words(found[key], key)]
+    return tuple(dict.fromkeys(word for word in words if word is not None))
+
+
+def _glob(text: str, key: str) -> str:
+    if _GLOB.fullmatch(text):
+        return text
+    raise PatternError(
+        f"{quote(text)} is no name and no pattern of names in {key}",
+        "letters, digits and _ . / : @ - inside, at most 128 characters; * for any run of characters")
