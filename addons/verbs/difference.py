@@ -10,7 +10,10 @@ from rich.console import Console
 from addons.verbs.findings import asked, witness_json
 from addons.verbs.github import command
 from kernel.analysis.difference import MOST_CHANGES, Change, Difference, Relation
+from kernel.hours import told
+from kernel.trial import Mode
 
+_SIDES = ("old", "new")
 _LOOSENS = frozenset({Relation.LOOSER, Relation.INCOMPARABLE, Relation.UNDECIDED})
 _STYLES = {Relation.LOOSER: "bold red", Relation.STRICTER: "bold green", Relation.EQUAL: "bold green"}
 _SPECIAL_IN_MARKDOWN = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
@@ -32,8 +35,29 @@ def _summary(found: Difference) -> str:
 
 def difference_json(found: Difference) -> dict[str, Any]:
     shown = {kind.replace(" ", "_"): [_change(each) for each in changes] for kind, changes in _kinds(found)}
-    return {"relation": found.relation.value, "mode": {"old": "enforce", "new": "enforce"}, **shown,
-            "undecided": list(found.undecided)}
+    modes, ends = ([of(end) for end in found.trials] for of in (_mode, _end))
+    mode: dict[str, Any] = dict(zip(_SIDES, modes, strict=True))
+    if any(ends):
+        mode["until"] = dict(zip(_SIDES, ends, strict=True))
+    return {"relation": found.relation.value, "mode": mode, **shown, "undecided": list(found.undecided)}
+
+
+def _mode(end: int | None) -> Mode:
+    return Mode.ENFORCE if end is None else Mode.OBSERVE
+
+
+def _end(end: int | None) -> str | None:
+    return None if end is None else told(end)
+
+
+def _change_of_mode(found: Difference) -> str | None:
+    """The change of mode in words; None where there is none."""
+    old, new = found.trials
+    if old == new:
+        return None
+    before, after = (f"{_mode(end)}{'' if end is None else f' until {told(end)}'}" for end in found.trials)
+    because = "nothing is refused for the rules until then" if new is not None else "what the rules refuse is refused"
+    return f"mode {before} -> {after}: {because}"
 
 
 def _change(change: Change) -> dict[str, Any]:
@@ -42,6 +66,9 @@ def _change(change: Change) -> dict[str, Any]:
 
 def tell_difference(out: Console, found: Difference, seconds: float) -> None:
     """The relation, then each change with the request that shows it."""
+    mode = _change_of_mode(found)
+    if mode is not None:
+        out.print(mode, style="bold red" if found.trials[1] is not None else "bold green")
     out.print(f"{_summary(found)}, {seconds:.2f} s", style=_STYLES.get(found.relation, "bold yellow"))
     for kind, changes in _kinds(found):
         for change in changes:
@@ -57,6 +84,9 @@ def markdown(found: Difference) -> str:
 
 
 def _markdown_lines(found: Difference) -> Iterator[str]:
+    mode = _change_of_mode(found)
+    if mode is not None:
+        yield f"- **{mode.translate(_SPECIAL_IN_MARKDOWN)}**"
     for kind, changes in _kinds(found):
         for change in changes:
             # In a fence, so that nothing of a URL is read as Markdown.
@@ -73,7 +103,10 @@ def _markdown_lines(found: Difference) -> Iterator[str]:
 
 
 def workflow_commands(found: Difference, file: str) -> Iterator[str]:
-    """A note for the summary, and one for each change."""
+    """A note for a change of mode and for the summary, and one for each change."""
+    mode = _change_of_mode(found)
+    if mode is not None:
+        yield command("warning" if found.trials[1] is not None else "notice", mode, {"file": file, "title": "mode"})
     yield command("warning" if may_loosen(found) else "notice", _summary(found), {"file": file, "title": "policy diff"})
     for kind, changes in _kinds(found):
         for change in changes:

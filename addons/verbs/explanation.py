@@ -13,12 +13,13 @@ from rich.text import Text
 from addons.request_fields import readable
 from kernel.access import Access
 from kernel.ahead.prose import in_words
-from kernel.decide import Judgement
+from kernel.decide import Judgement, address_stage
 from kernel.document import printable
 from kernel.errors import NonCanonical
 from kernel.explanation import Miss, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Headers
+from kernel.hours import told
 from kernel.match import Index
 from kernel.policy import Policy, Rule, Tier
 from kernel.prose import (
@@ -29,6 +30,7 @@ from kernel.prose import (
     path_in_words,
 )
 from kernel.question import STAND_IN, answer, facts_of
+from kernel.trial import OBSERVED, Mode, enforced, mode_at
 from kernel.verdict import Action, Verdict
 
 
@@ -42,6 +44,8 @@ class Explained:
     misses: tuple[Miss, ...]
     would_allow: tuple[str, ...]
     assumed: bool
+    observed_until: int | None = None
+    """The end of the trial, in seconds since 1970, where the request passes for it; None otherwise."""
 
 
 def explained(
@@ -54,11 +58,16 @@ def explained(
         verdict = Verdict(Action.DENY, refused.code, reason=refused.problem)
         sentence = f"No policy can allow it: {refused.problem}."
         return Explained(policy.tiers, Judgement(verdict, (), None), (), (), (sentence,), assumed=False)
-    judgement = answer(Index(policy), facts, address)
+    index, where = Index(policy), facts.host.address or address or STAND_IN
+    judgement, trial = answer(index, facts, address), None
+    if mode_at(policy.observed_until, at) is Mode.OBSERVE and judgement.verdict.code in OBSERVED:
+        whole = address_stage(index, facts, (where,), frozenset())
+        judgement = enforced(index, facts, (where,), whole, policy.observed_until)
+        trial = policy.observed_until if judgement.verdict.code in OBSERVED else None
     held = tuple(rule for rule in policy.items if rule.name in judgement.groups)
-    misses = near_misses(policy, facts, facts.host.address or address or STAND_IN)
+    misses = near_misses(policy, facts, where)
     sentences = tuple(would_allow(policy, facts, judgement, misses))
-    return Explained(policy.tiers, judgement, held, tuple(misses), sentences, _assumed(facts, address))
+    return Explained(policy.tiers, judgement, held, tuple(misses), sentences, _assumed(facts, address), trial)
 
 
 def _assumed(facts: RequestFacts, address: Address | None) -> bool:
@@ -71,7 +80,8 @@ def explained_json(said: Explained) -> dict[str, Any]:
         {"tier": said.tiers[rule.tier].name, "rule": rule.name, "verb": rule.verb.value, "file": rule.position.file,
          "line": rule.position.line} for rule in said.matched]
     return {"verdict": verdict.action.value, "rule": verdict.rule, "code": verdict.code.value, "matched": matched,
-            "would_allow": list(said.would_allow)}
+            "would_allow": list(said.would_allow),
+            "mode": Mode.ENFORCE if said.observed_until is None else Mode.OBSERVE}
 
 
 def tell_explained(out: Console, said: Explained) -> None:
@@ -81,6 +91,8 @@ def tell_explained(out: Console, said: Explained) -> None:
     because = f"by rule {deciding.name} ({_place(deciding)})" if deciding else verdict.reason
     style = "bold green" if verdict.lets_through else "bold red"
     out.print(Text.assemble((f"{verdict.action.value}", style), f"  {verdict.code.value}  {because}"))
+    if said.observed_until is not None:
+        out.print(f"passes all the same: the policy is on trial until {told(said.observed_until)}", style="bold yellow")
     if verdict.lets_through or said.matched or said.misses:
         out.print()
     for rule in said.matched:

@@ -15,6 +15,7 @@ from kernel.analysis.shapes import Shapes
 from kernel.analysis.sizes import MEASURES, NO_MEASURE
 from kernel.findings import Witness
 from kernel.policy import Verb
+from kernel.trial import Mode, mode_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -48,8 +49,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The changes, at most five of a kind.
+    """The changes, at most five of a kind. They are told as if both policies enforced.
 
+    `trials` are the ends of `mode: observe` in the old and in the new policy, in seconds since 1970, None where it
+    enforces: a trial more, or a longer one, is looser.
     `changed` is what passes both times within other measures, and what is refused both times for another reason.
     """
 
@@ -58,6 +61,7 @@ class Difference:
     newly_denied: tuple[Change, ...]
     changed: tuple[Change, ...]
     undecided: tuple[str, ...]
+    trials: tuple[int | None, int | None] = (None, None)
 
 
 def difference(old: Policy, new: Policy, now: int = 0) -> Difference:
@@ -68,6 +72,9 @@ def difference(old: Policy, new: Policy, now: int = 0) -> Difference:
 class _Comparison:
     def __init__(self, old: Policy, new: Policy, now: int) -> None:
         self._old, self._new = old, new
+        ends = (old.observed_until, new.observed_until)
+        was, becomes = (end if mode_at(end, now) is Mode.OBSERVE else None for end in ends)
+        self._trials = was, becomes
         self._undecided: list[str] = []
         self._shapes = Shapes([old, new], now=now)
         self._made: dict[Measure, tuple[Region, Region]] = {}
@@ -77,7 +84,8 @@ class _Comparison:
         allowed = [_allowed(self._new, *gain) for gain in gained]
         denied = [_denied(self._old, *gain) for gain in lost]
         changed: list[Change] = []
-        looser, stricter = bool(allowed), bool(denied)
+        before, after = (end or 0 for end in self._trials)
+        looser, stricter = bool(allowed) or after > before, bool(denied) or after < before
         for measure in MEASURES:
             if self._shapes.measured(measure).sizes.used:
                 wider, narrower = self._both(measure)
@@ -87,7 +95,7 @@ class _Comparison:
         changed += self._reasons()
         relation = self._relation(looser=looser, stricter=stricter)
         return Difference(relation, tuple(allowed), tuple(denied), tuple(changed[:MOST_CHANGES]),
-                          tuple(dict.fromkeys(self._undecided)))
+                          tuple(dict.fromkeys(self._undecided)), self._trials)
 
     def _relation(self, *, looser: bool, stricter: bool) -> Relation:
         if looser and stricter:

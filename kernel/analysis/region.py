@@ -100,7 +100,7 @@ class Region:
 
     def _refused(self) -> Iterator[Entry]:
         for rule in (*self.policy.nevers, *self.policy.rules):
-            if rule.verb.refuses:
+            if rule.verb.refuses and not rule.observed:
                 for box in self.shapes.of(rule):
                     yield Entry(box, rule)
         for limit in self.policy.limits if self.shapes.sizes.used else ():

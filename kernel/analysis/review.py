@@ -141,8 +141,8 @@ class _Reviewer:
     def review(self) -> Review:
         for rule in self._region.vague:
             self._undecided.append(f"rule {rule.name}: what hides behind some addresses that it opens")
-        # W306 says of a rule that it has expired.
-        self._done.update(rule.name for rule in self._policy.items if _has_expired(rule, self._now))
+        # W306 says of a rule that it has expired; what is on trial has no effect yet.
+        self._done.update(rule.name for rule in self._policy.items if _has_expired(rule, self._now) or rule.observed)
         for finding in _closed_by_never(self._policy, self._shapes):
             self._findings.append(finding)
             self._done.add(finding.rules[0])

@@ -81,6 +81,7 @@ FAULTS = {
     "W303": f"rules:\n  - {{{ALLOW}, paths: [/x]}}\n  - «{{deny: d, to: a.example.org, paths: [/y]}}",
     "W305": f"rules:\n  - {{{ALLOW}}}\n  - «{{allow: b, to: b.example.org, methods: [GET], except: {{methods: reads}}}}",
     "W306": "rules: [{deny: x, to: gist.github.com, expires: «2020-01-01}]",
+    "W307": "mode: «observe\nuntil: 2099-01-01\nrules: [{deny: x, to: gist.github.com}]",
     "W310": "rules: [«{allow: m, to: api.anthropic.com, methods: [POST], llm: {models: m}}]",
     "W401": "rules: [«{allow: a, to: .com, methods: [GET]}]",
     "W404": f"rules: [«{{{ALLOW}, schemes: [http]}}]",
