@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,11 +23,11 @@ pytestmark = pytest.mark.e2e
 
 
 def policy(path: str) -> str:
-    """One that allows a single path."""
+    """One that allows a single path, by a rule of its name."""
     return f"""\
 version: 1
 rules:
-  - allow: one-path
+  - allow: rule-{path.strip("/*") or "all"}
     to: localhost
     address: 127.0.0.0/8
     schemes: [http]
@@ -52,6 +55,12 @@ class Reloaded:
 
     def loads(self) -> list[str]:
         return [entry["policy"] for entry in self.governor.entries("policy_load")]
+
+    def failures(self) -> float:
+        with urllib.request.urlopen(self.governor.metrics) as answer:
+            text = answer.read().decode()
+        (count,) = re.findall(r"^governor_policy_reload_failures_total (\S+)$", text, re.MULTILINE)
+        return float(count)
 
     def reload(self, *options: str) -> subprocess.CompletedProcess[str]:
         return self.governor.verb("reload", *options)
@@ -167,8 +176,8 @@ def test_a_reload_without_running_governor_is_told_so(tmp_path: Path, running: R
     assert "Traceback" not in result.stderr
 
 
-def test_requests_pass_while_policies_are_changed(reloaded: Reloaded) -> None:
-    """Each answer comes from one policy or the other; none is lost and none is a fault."""
+def test_each_request_is_judged_by_one_whole_policy_while_they_are_changed(reloaded: Reloaded) -> None:
+    """Good ones, and bad ones between them: no request is lost, and each verdict is of the policy that it names."""
     statuses: set[tuple[int, int]] = set()
     over = threading.Event()
 
@@ -176,14 +185,46 @@ def test_requests_pass_while_policies_are_changed(reloaded: Reloaded) -> None:
         while not over.is_set():
             statuses.add((reloaded.status("/first"), reloaded.status("/second")))
 
-    asking = threading.Thread(target=ask)
-    asking.start()
-    for path in ("/second", "/first", "/second"):
+    before, failures = len(reloaded.governor.entries("decision")), reloaded.failures()
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for each in asking:
+        each.start()
+    names = {reloaded.loads()[-1]: "rule-first"}
+    for path in ("/second", "/first") * 3:
         reloaded.file.write_text(policy(path))
         assert reloaded.reload("--wait").returncode == 0
+        names[reloaded.loads()[-1]] = f"rule-{path[1:]}"
+        reloaded.file.write_text(BAD)
+        assert reloaded.reload("--wait").returncode == 1
     over.set()
-    asking.join()
+    for each in asking:
+        each.join()
 
     assert {status for pair in statuses for status in pair} <= {200, 403, 429}
+    decisions = reloaded.governor.entries("decision")[before:]
+    granted = [(each["rule"], names[each["policy"]]) for each in decisions if each["code"] == "ALLOW"]
+    assert {rule for rule, _ in granted} == {"rule-first", "rule-second"}
+    assert all(rule == name for rule, name in granted)
+    assert all(each["policy"] in names for each in decisions)
+    assert reloaded.failures() == failures + 6
     assert not reloaded.governor.entries("fault")
     assert reloaded.governor.verify()["result"] == "verified"
+
+
+def test_a_trial_ends_by_itself(tmp_path: Path) -> None:
+    """What the rules refuse passes until the trial ends, and not a moment later; never: is refused all the time."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=8)
+    never = "never:\n  - {paths: [/never]}\n"
+    denied = "  - {deny: other, paths: [/other]}\n"
+    text = policy("/**").replace("version: 1\n", f"version: 1\nmode: observe\nuntil: {end:%Y-%m-%dT%H:%M:%SZ}\n{never}")
+    with serving() as origin, started(tmp_path, text + denied) as governor:
+        tried = Reloaded(governor, origin, tmp_path / "policy.yaml")
+        during = tried.status("/other"), tried.status("/never")
+        time.sleep(max(0.0, end.timestamp() - time.time()))
+        after = tried.status("/other")
+        observed, refused, enforced = governor.entries("decision")
+
+    assert (during, after) == ((200, 403), 403)
+    assert (observed["code"], observed["mode"]) == ("RULE_DENY", "observe")
+    assert (refused["code"], refused["mode"]) == ("NEVER", "enforce")
+    assert (enforced["code"], enforced["mode"]) == ("RULE_DENY", "enforce")
