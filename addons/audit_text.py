@@ -30,6 +30,8 @@ class Vault:
         if row is None:
             return "[erased]" if self.present else "[not in this copy]"
         salt, value = row
+        if value.startswith("["):
+            return f"[secret; it matched {', '.join(json.loads(value))}]"
         good = len(salt) == 32 and commitment(salt, name, value.encode()) == expected
         return value if good else "[the vault holds another value]"
 

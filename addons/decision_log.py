@@ -47,7 +47,7 @@ class DecisionLog:
             self._count(stage, judged, started)
             return judged
         fields = decision_fields(stage, flow, governed, judged)
-        number, durable = self._lane.commit("decision", fields, secrets(fields, judged))
+        number, durable = self._lane.commit("decision", fields, secrets(fields, governed, judged))
         try:
             self._count(stage, judged, started)
             await durable

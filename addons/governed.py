@@ -11,6 +11,7 @@ from kernel.disclosure import Disclosure
 from kernel.findings import Finding
 from kernel.match import Index
 from kernel.policy import Policy, Rule, UrlPattern
+from kernel.secret_paths import SecretPaths
 from kernel.suffix import Suffixes
 from kernel.trial import Mode, mode_at
 
@@ -22,6 +23,7 @@ class Governed:
     policy: Policy
     index: Index
     disclosure: Disclosure
+    secret_paths: SecretPaths
     llm_hosts: frozenset[str]
     files: tuple[Path, ...]
     findings: tuple[Finding, ...]
@@ -43,7 +45,8 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool
     """Read, check and index the policy. Raises `PolicyError`, or `PolicyMissing` when a file is not there."""
     compiled = policy_files.load_policy(files, known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
-    return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes),
+    secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
+    return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes), secret_paths,
                     frozenset(policy_files.llm_hosts()), tuple(files), tuple(compiled.findings),
                     any(_constrains(rule) for rule in compiled.policy.items), strict)
 

@@ -11,9 +11,8 @@ from addons.errors import AuditUnavailable
 from addons.journal import Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-    from addons.journal import Fields
+    from addons.journal import Fields, Secrets
 
 # What nobody waits for is written with the next entry that somebody does wait for, or after this time.
 LINGER_SECONDS = 0.05
@@ -35,7 +34,7 @@ class Intake:
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._asleep = _AWAKE
 
-    def put(self, kind: str, fields: Fields, secrets: Mapping[str, str] | None, waiter: Any, last: bool = False) -> int:
+    def put(self, kind: str, fields: Fields, secrets: Secrets | None, waiter: Any, last: bool = False) -> int:
         """Queue an entry and return its number; `last` shuts the intake behind it."""
         with self._order:
             if self.stopped is not None:

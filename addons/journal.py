@@ -32,7 +32,18 @@ class Secret:
     name: str
     salt: bytes
     value: str
-    """Canonical, as it was hashed."""
+    """Canonical, as it was hashed; of a `Veiled` value the array of what is kept in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Veiled:
+    """A value that is committed to and not kept. The vault has `instead`."""
+
+    value: str
+    instead: tuple[str, ...]
+
+
+type Secrets = Mapping[str, str | Veiled]
 
 
 class Draft:
@@ -40,7 +51,7 @@ class Draft:
 
     __slots__ = ("fields", "kind", "mono_ns", "refused", "secrets", "seq", "waiter")
 
-    def __init__(self, seq: int, kind: str, fields: Fields, secrets: Mapping[str, str] | None, waiter: Any) -> None:
+    def __init__(self, seq: int, kind: str, fields: Fields, secrets: Secrets | None, waiter: Any) -> None:
         self.seq, self.kind, self.fields, self.secrets, self.waiter = seq, kind, fields, secrets, waiter
         self.mono_ns = time.monotonic_ns()
         self.refused: CanonicalError | None = None
@@ -141,7 +152,8 @@ def _committed(draft: Draft, facts: Mapping[str, Any], secrets: list[Secret]) ->
     committed = dict(facts)
     for name, value in draft.secrets.items():
         salt = os.urandom(SALT_BYTES)
-        canonical = codec.encode(value)
+        canonical = codec.encode(value.value if isinstance(value, Veiled) else value)
         committed[f"{name}$c"] = entry.commitment(salt, name, canonical)
-        secrets.append(Secret(draft.seq, name, salt, canonical.decode()))
+        kept = codec.encode(list(value.instead)) if isinstance(value, Veiled) else canonical
+        secrets.append(Secret(draft.seq, name, salt, kept.decode()))
     return committed

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from mitmproxy import http
 
 from addons.governed import Governed
+from addons.journal import Secrets, Veiled
 from kernel import entry
 from kernel.decide import Judgement, address_stage
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
@@ -87,11 +88,13 @@ def decision_fields(stage: str, flow: http.HTTPFlow, governed: Governed, judged:
         governed.policy.digest, seen, groups, verdict.action, verdict.rule, verdict.code, because, mode)
 
 
-def secrets(fields: entry.Body, judged: Judged) -> dict[str, str] | None:
+def secrets(fields: entry.Body, governed: Governed, judged: Judged) -> Secrets | None:
     """What stands in the entry as a commitment: the path, and a host of which the log shows only the domain."""
     if judged.facts is None:
         return None
-    path, host = judged.facts.path.text, judged.facts.host.name
+    text, host = judged.facts.path.text, judged.facts.host.name
+    matched = governed.secret_paths.matched(judged.facts, judged.judgement.groups if judged.judgement else ())
+    path = text if matched is None else Veiled(text, matched)
     return {"path": path} if fields["in"]["host"] == host else {"path": path, "host": host}  # type: ignore[index,call-overload]
 
 

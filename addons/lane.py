@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from addons import ballast
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.intake import Intake
-from addons.journal import Draft
+from addons.journal import Draft, Secrets
 from addons.keeper import Keeper
 from addons.opening import open_journal, take
 from addons.vault import Vault
@@ -23,7 +23,7 @@ from kernel import entry
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from addons.home import Home
@@ -121,7 +121,7 @@ class Lane:
         return self._intake.put(kind, fields, None, None)
 
     def commit(
-        self, kind: str, fields: Fields, vault: Mapping[str, str] | None = None
+        self, kind: str, fields: Fields, vault: Secrets | None = None
     ) -> tuple[int, asyncio.Future[None]]:
         """Queue an entry; its number, and a future that resolves when it is durable.
 

@@ -24,6 +24,7 @@ from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
 from kernel.pattern import host_pattern
+from kernel.policy import HostPattern
 from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
@@ -127,6 +128,12 @@ def metadata_ranges() -> tuple[str, ...]:
 def llm_hosts() -> tuple[str, ...]:
     """The hosts of the large model providers' APIs."""
     return _table("llm-hosts.yaml")
+
+
+@cache
+def secret_path_hosts() -> tuple[HostPattern, ...]:
+    """The hosts whose paths are secrets."""
+    return tuple(map(host_pattern, _table("secret-path-hosts.yaml")))
 
 
 @cache

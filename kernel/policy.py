@@ -166,7 +166,8 @@ class Rule:
 
     `number` is its place in the policy; limits come last. `tier` is the place of its tier in the policy: it holds only
     for agents that this tier binds. What a refusal that is `quiet` refuses is expected: it is counted, and written down
-    once an hour. A deny that is `observed` refuses nothing: that it holds is written down.
+    once an hour. A deny that is `observed` refuses nothing: that it holds is written down. With `secret_paths` no path
+    is kept where it holds, nor at the hosts that it names.
     """
 
     number: int
@@ -180,6 +181,7 @@ class Rule:
     terms: Terms = NOTHING_SAID
     quiet: bool = False
     observed: bool = False
+    secret_paths: bool = False
     tier: int = 0
 
 

@@ -123,6 +123,7 @@ def _item(rule: Rule, groups: Groups) -> Sentence:
     caps = [part for measure in _MEASURES if (part := measure(rule.terms)) is not None]
     sentences = ["; ".join([said, *(f"except {_hole(hole, groups)}" for hole in rule.holes)])]
     sentences += [_capital(", ".join(caps))] if caps else []
+    sentences += ["Paths are secrets there: none is kept"] if rule.secret_paths else []
     sentences += ["It is no news: one in an hour is written down, and the others are counted"] if rule.quiet else []
     sentences += [_ON_TRIAL] if rule.observed else []
     sentences += [f'The agent is told: "{rule.tell}"'] if rule.tell else []

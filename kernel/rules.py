@@ -57,7 +57,9 @@ class RuleReader:
         tell = self._reader.line(found["tell"], "tell", _LONGEST_TOLD) if "tell" in found else None
         why = self._why(found)
         quiet, observed = self._quiet(found, verb), self._observed(found, verb)
-        return Rule(number, name or "", verb, where, holes, self._reader.at(node), tell, why, terms, quiet, observed)
+        secret = "secret-paths" in found and is_yes(self._reader, found["secret-paths"], "secret-paths")
+        at = self._reader.at(node)
+        return Rule(number, name or "", verb, where, holes, at, tell, why, terms, quiet, observed, secret)
 
     def _quiet(self, found: Mapping[str, Node], verb: Verb) -> bool:
         if "quiet" not in found:

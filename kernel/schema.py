@@ -92,6 +92,7 @@ _KEYS: dict[str, Described] = {
     "mode": ({"enum": ["enforce", "observe"]}, "observe: what the rules refuse passes, and is written down."),
     "until": (text(), "The last day of mode: observe, 2026-12-31, or a moment. Afterwards the policy enforces."),
     "observe": (YES, "A deny on trial, with expires: it refuses nothing, and that it holds is written down."),
+    "secret-paths": (YES, "The path is a secret: only what it matched is kept, never the path."),
     "quiet": (YES, "Its refusals are no news: one in an hour is written down, the others are counted."),
     "max-request": (SIZE, "The largest body of a request. 0: no body. Without it: 16 MiB in an allow."),
     "max-response": (POSITIVE_SIZE, "The largest body of an answer."),

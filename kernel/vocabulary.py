@@ -10,7 +10,6 @@ LATER_VERBS = frozenset({"ask", "throttle", "halt"})
 # Keys without effect yet that `--ahead` reads in full.
 _AHEAD_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
 _AHEAD_EFFECTS = frozenset({"risk", "redact", "add-headers", "tunnel", "approvers", "hold", "valid", "rate"})
-_LATER_EFFECTS = frozenset({"secret-paths"})
 # What compares the fields of a request.
 FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
 TIMES = frozenset({"when", "expires"})
@@ -38,8 +37,7 @@ POLICY = Keys(
 TIERS = ("platform", "team", "agent")
 RULE = Keys(
     "a rule",
-    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "observe", "quiet", "tell", "why"},
-    later=_LATER_EFFECTS,
+    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "observe", "quiet", "secret-paths", "tell", "why"},
     ahead=LATER_VERBS | _AHEAD_CONDITIONS | _AHEAD_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )

@@ -74,6 +74,7 @@ KINDS: dict[str, Callable[[tuple[str, ...]], Iterator[str]]] = {
     "llm-endpoints.yaml": call_problems,
     "llm-hosts.yaml": host_problems,
     "metadata-ranges.yaml": address_problems,
+    "secret-path-hosts.yaml": host_problems,
 }
 
 

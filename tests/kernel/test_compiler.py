@@ -422,7 +422,6 @@ LATER = {
         "graphql",
         "credentials",
         "risk",
-        "secret-paths",
         "redact",
         "contains",
         "add-headers",
