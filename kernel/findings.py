@@ -16,7 +16,10 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A request that shows a finding: it can be given to `governor policy explain` as it stands."""
+    """A request that shows a finding: it can be given to `governor policy explain` as it stands.
+
+    `at` is the second since 1970 at which it is made; None where that does not matter.
+    """
 
     agent: str
     method: str
@@ -24,6 +27,7 @@ class Witness:
     address: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     body: str | None = None
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

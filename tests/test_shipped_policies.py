@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from click.testing import CliRunner
 from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from addons.verbs.policy import policy as policy_verbs
-from kernel.ahead.outlook import at_most
-from kernel.analysis.review import review
+from kernel.ahead.outlook import review_at_most
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index
@@ -56,9 +56,12 @@ def test_a_shipped_policy_answers_as_its_cases_say_and_they_meet_every_rule(path
 
 @pytest.mark.parametrize("path", POLICIES, ids=_named)
 def test_a_shipped_policy_raises_nothing_doubtful(path):
-    reviewed = review(at_most(load_policy([path], ahead=path in AHEAD).policy), known_of_the_world())
+    reviewed = review_at_most(load_policy([path], ahead=path in AHEAD).policy, known_of_the_world(), int(time.time()))
 
-    assert [str(finding) for finding in reviewed.findings if finding.severity is not Severity.INFO] == []
+    # E403 is a warning only where the rule says why it is meant.
+    explained = [each for each in reviewed.findings if (each.code, each.severity) == ("E403", Severity.WARNING)]
+    doubtful = [each for each in reviewed.findings if each.severity is not Severity.INFO and each not in explained]
+    assert list(map(str, doubtful)) == []
 
 
 @pytest.mark.parametrize("path", POLICIES, ids=_named)

@@ -15,6 +15,7 @@ from rich.text import Text
 from addons.verbs.output import counted
 from kernel.document import printable
 from kernel.findings import Finding, Severity, Witness
+from kernel.hours import told
 from kernel.policy import Policy
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
@@ -55,13 +56,15 @@ def asked(seen: Witness) -> str:
 
 
 def _arguments(seen: Witness) -> Iterator[str]:
-    yield f"--agent {seen.agent} {seen.method} {printable(seen.url)}"
+    yield f"--agent {seen.agent} {seen.method} {shlex.quote(printable(seen.url))}"
     if seen.address:
         yield f"--address {seen.address}"
     for name, value in seen.headers:
         yield f"--header {shlex.quote(printable(f'{name}:{value}'))}"
     if seen.body is not None:
         yield f"--body {shlex.quote(printable(seen.body))}"
+    if seen.at is not None:
+        yield f"--at {told(seen.at)}"
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
@@ -81,7 +84,8 @@ def as_json(finding: Finding) -> dict[str, Any]:
 def witness_json(seen: Witness) -> dict[str, Any]:
     """A request that shows something, with every field of a request."""
     request = {"agent": seen.agent, "method": seen.method, "url": seen.url, "address": seen.address}
-    return {**request, "at": None, "headers": dict(seen.headers), "body": seen.body}
+    at = None if seen.at is None else told(seen.at)
+    return {**request, "at": at, "headers": dict(seen.headers), "body": seen.body}
 
 
 def tell_findings(out: Console, findings: Iterable[Finding]) -> None:

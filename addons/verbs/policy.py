@@ -35,9 +35,8 @@ from addons.verbs.output import console, print_json, progress
 from addons.verbs.sarif import sarif
 from kernel import times
 from kernel.access import accesses
-from kernel.ahead.outlook import as_if, at_most
+from kernel.ahead.outlook import as_if, review_at_most
 from kernel.analysis.difference import difference
-from kernel.analysis.review import review
 from kernel.compiler import Compiled
 from kernel.document import printable
 from kernel.errors import NonCanonical, PatternError, PolicyError
@@ -167,11 +166,9 @@ def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> 
         compiled = load_policy(files, known, ahead=ahead)
     except PolicyError as refused:
         return Checked(files, None, refused.findings)
-    reviewed = review(at_most(compiled.policy), known_of_the_world())
-    unjudged = compiled.policy.ahead.open_rules if compiled.policy.ahead is not None else frozenset()
-    # What a rule covers whose conditions cannot be judged is not known, so it makes no other rule needless.
-    findings = [found for found in reviewed.findings if found.code != "W302" or unjudged.isdisjoint(found.rules)]
-    return Checked(files, compiled.policy, (*compiled.findings, *findings), reviewed.undecided, reviewed.proved)
+    reviewed = review_at_most(compiled.policy, known_of_the_world(), int(time.time()))
+    findings = (*compiled.findings, *reviewed.findings)
+    return Checked(files, compiled.policy, findings, reviewed.undecided, reviewed.proved)
 
 
 @policy.command()
@@ -374,7 +371,7 @@ def diff(ctx: click.Context, old: str, new: str, form: str, fail_if_looser: bool
     not there or does not load.
     """
     started = time.perf_counter()
-    found = difference(_side(old), _side(new))
+    found = difference(_side(old), _side(new), int(time.time()))
     if wants_json or form == "json":
         print_json(difference_json(found))
     elif form == "markdown":

@@ -28,6 +28,7 @@ class Globs:
 
     def __init__(self, texts: Iterable[str], *, path: bool) -> None:
         self._path = path
+        self._end: dict[str, int] = {}
         self._on: dict[str, int] = {}
         self._star = self._deep = self._within = self._ends = start = 0
         place = 0
@@ -36,6 +37,7 @@ class Globs:
             for token in _path_tokens(text) if path else [_STAR if c == "*" else c for c in text]:
                 self._add(token, 1 << place)
                 place += 1
+            self._end[text] = 1 << place
             self._ends |= 1 << place
             place += 1
         self._sure = self._within & (self._ends >> 1)
@@ -74,6 +76,37 @@ class Globs:
 
     def accepts(self, states: int) -> bool:
         return bool(states & self._ends)
+
+    def matched(self, states: int) -> int:
+        """The globs that match what led here, as `ends_of` numbers them."""
+        return states & self._ends
+
+    def ends_of(self, texts: Iterable[str]) -> int:
+        """These globs, as `matched` tells them."""
+        found = 0
+        for text in texts:
+            found |= self._end[text]
+        return found
+
+    def matching(self, word: str) -> int:
+        """The globs that match a word, as `ends_of` numbers them."""
+        states = self.start
+        for character in word:
+            states = self.step(states, character)
+        return self.matched(states)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self._end)
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        return tuple(text for text in self._end if "*" not in text)
+
+    @property
+    def wild(self) -> bool:
+        """True when there is a star in any of them."""
+        return len(self.literals) < len(self._end)
 
     def surely(self, states: int) -> bool:
         """True when every continuation is accepted."""

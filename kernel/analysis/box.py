@@ -9,19 +9,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.analysis.automaton import AgentIds, CanonicalPath
+from kernel.analysis.bodies import Bodies
 from kernel.analysis.language import EVERY, Lang, Pattern, TooHard, Words
-from kernel.analysis.space import NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
+from kernel.analysis.space import ANONYMOUS_AGENT, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE = range(8)
+    from kernel.analysis.values import Values
+    from kernel.example import Example
+    from kernel.fields import Fields
+
+HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE, MOMENT, VALUES = range(10)
 AGENTS, PATHS = range(2)
 _MOST_PIECES = 20_000
 
 
 class Box(NamedTuple):
-    """`masks` are sets of kinds (HOSTS, ADDRESSES, ...), `langs` sets of words (AGENTS, PATHS)."""
+    """`masks` are sets of kinds (HOSTS, ADDRESSES, ...), `langs` sets of words (AGENTS, PATHS).
+
+    From VALUES on there is one mask for each field that the policies speak of.
+    """
 
     masks: tuple[int, ...]
     langs: tuple[Lang, ...] = (EVERY, EVERY)
@@ -38,9 +46,11 @@ class Box(NamedTuple):
 
 
 class Boxes:
-    """What can be asked of boxes over one space."""
+    """What can be asked of boxes over one space. `values` are the fields that its policies speak of."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Sequence[Values] = ()) -> None:
+        self._values, self._bodies = tuple(values), Bodies(values)
+        self.everything = Box((-1,) * (VALUES + len(values))).narrowed(WHO, NAMED_AGENT | ANONYMOUS_AGENT)
         self._agents = Words(AgentIds(), "q")
         self._paths = (
             (PLAIN_PATH, Words(CanonicalPath(split=False), "q")),
@@ -49,7 +59,7 @@ class Boxes:
 
     def alive(self, box: Box) -> Box | None:
         """The box without readings that no path has; None where no request is in it."""
-        if 0 in box.masks:
+        if 0 in box.masks or (self._bodies.matter and not self._bodies.possible(box.masks[VALUES:])):
             return None
         agents, paths = box.langs
         if agents is not EVERY and box.masks[WHO] & NAMED_AGENT and not self._agents.some(agents):
@@ -61,6 +71,16 @@ class Boxes:
         if not left:
             return None
         return box if left == wanted else box.narrowed(READINGS, left)
+
+    def carried(self, box: Box) -> Example | None:
+        """What a request of the box carries beside method and path; None where none was found."""
+        found = self._bodies.shown(box.masks[VALUES:])
+        return found if found is not None and self._carries(box, found.fields) else None
+
+    def _carries(self, box: Box, fields: Fields) -> bool:
+        """True when the fields of a request are as the box has them."""
+        return all(mask & each.kind(fields.value(each.part, each.name))
+                   for each, mask in zip(self._values, box.masks[VALUES:], strict=True))
 
     def agent(self, box: Box) -> str | None:
         """The shortest agent id of the box; None where it holds `anonymous` alone."""
@@ -75,7 +95,7 @@ class Boxes:
         raise AssertionError("the box is empty")
 
     def has(self, box: Box, masks: Sequence[int], agent: str, path: str) -> bool:
-        """True when the request with these kinds, this id and this path is in the box."""
+        """True when the request with these kinds (of its fields too), this id and this path is in the box."""
         if not all(own & each for own, each in zip(box.masks, masks, strict=True)):
             return False
         if masks[WHO] == NAMED_AGENT and not self._agents.has(box.langs[AGENTS], agent):
@@ -99,7 +119,8 @@ class Boxes:
         for part, mask in enumerate(other.masks):
             outside = rest.masks[part] & ~mask
             if outside:
-                yield rest.narrowed(part, outside)
+                piece = rest.narrowed(part, outside)
+                yield from self._if_alive(piece) if self._bodies.matter else (piece,)
                 rest = rest.narrowed(part, rest.masks[part] & mask)
         for part, lang in enumerate(other.langs):
             own = rest.langs[part]

@@ -11,19 +11,20 @@ from kernel.analysis.box import ADDRESSES, SIZE, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.phrase import how, place, to, who
 from kernel.analysis.region import Region
-from kernel.analysis.shapes import Shapes, unread
-from kernel.analysis.sizes import MEASURES, NO_MEASURE, Sizes
+from kernel.analysis.shapes import Shapes
+from kernel.analysis.sizes import MEASURES, NO_MEASURE
 from kernel.findings import Witness
 from kernel.policy import Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kernel.analysis.places import Entry
     from kernel.analysis.sizes import Measure
     from kernel.policy import Policy, Rule
 
 MOST_CHANGES = 5
+_MOST_TRIED = 20
 
 
 class Relation(StrEnum):
@@ -59,29 +60,26 @@ class Difference:
     undecided: tuple[str, ...]
 
 
-def difference(old: Policy, new: Policy) -> Difference:
-    """The difference that the new policy makes, for every request and every measure. Tiers are not compared."""
-    if old.narrows or new.narrows:
-        return Difference(Relation.UNDECIDED, (), (), (), ("the policies as a whole: they have tiers",))
-    return _Comparison(old, new).difference()
+def difference(old: Policy, new: Policy, now: int = 0) -> Difference:
+    """The difference that the new policy makes, for every request from `now` on."""
+    return _Comparison(old, new, now).difference()
 
 
 class _Comparison:
-    def __init__(self, old: Policy, new: Policy) -> None:
+    def __init__(self, old: Policy, new: Policy, now: int) -> None:
         self._old, self._new = old, new
         self._undecided: list[str] = []
+        self._shapes = Shapes([old, new], now=now)
         self._made: dict[Measure, tuple[Region, Region]] = {}
 
     def difference(self) -> Difference:
-        for rule in filter(unread, (*self._old.items, *self._new.items)):
-            self._undecided.append(f"rule {rule.name}: it speaks of fields or times")
         gained, lost = self._both(NO_MEASURE)
         allowed = [_allowed(self._new, *gain) for gain in gained]
         denied = [_denied(self._old, *gain) for gain in lost]
         changed: list[Change] = []
         looser, stricter = bool(allowed), bool(denied)
         for measure in MEASURES:
-            if Sizes(measure, [self._old, self._new]).used:
+            if self._shapes.measured(measure).sizes.used:
                 wider, narrower = self._both(measure)
                 looser, stricter = looser or bool(wider), stricter or bool(narrower)
                 changed += [_measured(measure, rule, "more", witness) for rule, _, witness in wider]
@@ -107,7 +105,7 @@ class _Comparison:
             old, new = self._regions(measure)
             if old.vague or new.vague:
                 self._undecided.append("what hides behind some addresses that a rule opens")
-            return list(islice(_gains(new, old), MOST_CHANGES)), list(islice(_gains(old, new), MOST_CHANGES))
+            return self._shown(new, old), self._shown(old, new)
         except TooHard:
             self._undecided.append(what)
             return [], []
@@ -116,18 +114,46 @@ class _Comparison:
         """Both policies with this measure as the size of requests; without one they are looked at twice."""
         made = self._made.get(measure)
         if made is None:
-            shapes = Shapes([self._old, self._new], measure)
+            shapes = self._shapes.measured(measure)
             made = self._made[measure] = Region(self._old, shapes), Region(self._new, shapes)
         return made
 
     def _reasons(self) -> list[Change]:
         try:
             old, new = self._regions(NO_MEASURE)
-            found = [*_reasons(old, new, "no longer"), *_reasons(new, old, "now")]
+            found = [*self._judged_otherwise(old, new, "no longer"), *self._judged_otherwise(new, old, "now")]
         except TooHard:
             self._undecided.append("why requests are refused")
             return []
         return found
+
+    def _shown(self, new: Region, old: Region) -> list[_Gain]:
+        """The first gain of each rule, with a request; a rule of which none was found is undecided."""
+        found: dict[str, _Gain] = {}
+        unseen: dict[str, None] = {}
+        for rule, gains in _gains(new, old):
+            for refusal, box in islice(gains, _MOST_TRIED) if rule.name not in found else ():
+                witness = new.witness(box)
+                if witness is not None:
+                    found[rule.name] = rule, refusal, witness
+                    break
+                unseen[rule.name] = None
+            if len(found) == MOST_CHANGES:
+                break
+        self._unseen(name for name in unseen if name not in found)
+        return list(found.values())
+
+    def _unseen(self, names: Iterable[str]) -> None:
+        self._undecided += [f"rule {name}: no request was found that shows what it changes" for name in names]
+
+    def _judged_otherwise(self, old: Region, new: Region, when: str) -> Iterator[Change]:
+        for rule, box in _reasons(old, new):
+            witness = old.witness(box)
+            if witness is None:
+                self._unseen([rule.name])
+            else:
+                message = f"{rule.name} is {when} the reason why a request is refused ({place(rule)})"
+                yield Change((rule.name,), message, witness)
 
 
 type _Gain = tuple[Rule, Rule | None, Witness]
@@ -153,38 +179,33 @@ def _measured(measure: Measure, rule: Rule, direction: str, witness: Witness) ->
     return Change((rule.name,), f"{measure.name} lets {direction} pass ({place(rule)})", witness)
 
 
-def said(rule: Rule) -> object:
-    """What makes two rules the same, wherever they stand and whatever they are called."""
-    return rule.verb, rule.where, rule.holes, rule.terms
+def _said(region: Region, entry: Entry) -> object:
+    """What makes the rules of two entries say the same, wherever they stand and whatever they are called."""
+    tiers = region.policy.tiers
+    return frozenset((rule.verb, rule.where, rule.holes, rule.terms, tiers[rule.tier].binds) for rule in entry.rules)
 
 
-def _gains(new: Region, old: Region) -> Iterator[_Gain]:
-    """The first request of each grant that passes in `new` and does not in `old`; with the refusal that is gone."""
-    kept = {said(entry.rule) for entry in new.refusals.entries}
-    gone = [entry for entry in old.refusals.entries if said(entry.rule) not in kept]
-    granted = {said(entry.rule) for entry in old.grants.entries} if not old.joint and not new.joint else set()
-    found: set[str] = set()
+def _gains(new: Region, old: Region) -> Iterator[tuple[Rule, Iterator[tuple[Rule | None, Box]]]]:
+    """What of each grant passes in `new` and does not in `old`, in boxes, each with the refusal that is gone."""
+    kept = {_said(new, entry) for entry in new.refusals.entries}
+    gone = [entry for entry in old.refusals.entries if _said(old, entry) not in kept]
+    alone = not old.joint and not new.joint and old.policy.tiers == new.policy.tiers
+    granted = {_said(old, entry) for entry in old.grants.entries} if alone else set()
     for entry in new.grants.entries:
-        if entry.rule.name in found:
-            continue
-        gain = _gain(entry, new, old, gone, same=said(entry.rule) in granted)
-        if gain is not None:
-            found.add(entry.rule.name)
-            yield entry.rule, gain[0], new.witness(gain[1])
+        yield entry.rule, _gained(entry, new, old, gone, same=_said(new, entry) in granted)
 
 
-def _gain(
+def _gained(
     entry: Entry, new: Region, old: Region, gone: Sequence[Entry], *, same: bool
-) -> tuple[Rule | None, Box] | None:
+) -> Iterator[tuple[Rule | None, Box]]:
     lifted = [each for each in gone if new.boxes.meet(entry.box, each.box) is not None]
     if same and not lifted:
-        return None
+        return
     for piece in new.passing(entry.box):
         for refusal, box in _differing(piece, old, lifted, same=same):
             shown = _otherwise_passing(box, old) if new.shapes.sizes.used else box
             if shown is not None:
-                return refusal, shown
-    return None
+                yield refusal, shown
 
 
 def _differing(
@@ -211,7 +232,7 @@ def _otherwise_passing(box: Box, old: Region) -> Box | None:
     return None
 
 
-def _reasons(old: Region, new: Region, when: str) -> Iterator[Change]:
+def _reasons(old: Region, new: Region) -> Iterator[tuple[Rule, Box]]:
     """What both refuse, and only `old` by a never, or only `old` by a deny and neither by a never."""
     found: set[str] = set()
     for entry in old.refusals.entries:
@@ -222,8 +243,7 @@ def _reasons(old: Region, new: Region, when: str) -> Iterator[Change]:
         shown = _refused_otherwise(entry.rule, box, old, new)
         if shown is not None:
             found.add(entry.rule.name)
-            message = f"{entry.rule.name} is {when} the reason why a request is refused ({place(entry.rule)})"
-            yield Change((entry.rule.name,), message, old.witness(shown))
+            yield entry.rule, shown
 
 
 def _refused_otherwise(rule: Rule, box: Box, old: Region, new: Region) -> Box | None:

@@ -20,10 +20,16 @@ _LAST = "\U0010ffff"
 
 
 class Entry(NamedTuple):
-    """A box, and the rule that it is of."""
+    """A box, and the rule that it is of: of grants of several tiers that let pass together, the lowest one's."""
 
     box: Box
     rule: Rule
+    above: tuple[Rule, ...] = ()
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """From the lowest tier upwards."""
+        return (self.rule, *reversed(self.above))
 
 
 class _Beginnings:

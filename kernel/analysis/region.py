@@ -6,9 +6,11 @@ from collections import defaultdict
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, SIZE, Box
+from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, MOMENT, PORTS, SCHEMES, SIZE, Box
+from kernel.analysis.language import TooHard
 from kernel.analysis.places import Entry, Nearby, merged
 from kernel.analysis.shapes import Shapes
+from kernel.analysis.sizes import EVERY_SIZE
 from kernel.analysis.space import (
     ANONYMOUS_AGENT,
     LITERAL_HOST,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from kernel.facts import Address, RequestFacts
     from kernel.policy import Policy, Rule
 
+_MOST_TOGETHER = 20_000
 _USUAL_METHODS = ("GET", "POST")
 _USUAL_SCHEMES = ("https", "wss", "http", "ws")
 
@@ -49,12 +52,46 @@ class Region:
         self.grants, self.refusals = Nearby(shapes.space.hosts, granted), Nearby(shapes.space.hosts, refused)
         self._grants_merged = Nearby(shapes.space.hosts, merged(granted))
         self._refusals_merged = Nearby(shapes.space.hosts, merged(refused))
-        self._of: defaultdict[str, list[Box]] = defaultdict(list)
+        self._of: defaultdict[str, list[Entry]] = defaultdict(list)
         for entry in (*granted, *refused):
-            self._of[entry.rule.name].append(entry.box)
+            for rule in entry.rules:
+                self._of[rule.name].append(entry)
 
     def _granted(self) -> Iterator[Entry]:
-        opened = [(rule, self._exact(self.shapes.opened(rule))) for rule in self.policy.rules if rule.verb.grants]
+        """What grants open: where there are tiers, one grant of each that binds the agent and does not pass."""
+        if len(self.policy.tiers) == 1:
+            yield from self._granted_by(0)
+            return
+        everything = self.boxes.everything
+        found: list[tuple[Box, tuple[Rule, ...]]] = [(everything, ())]
+        for number, tier in enumerate(self.policy.tiers):
+            if not tier.passes:
+                granted = Nearby(self.shapes.space.hosts, self._granted_by(number))
+                bound = [everything] if tier.binds is None else self.shapes.asked(tier.binds)
+                free = list(self.boxes.left(everything, bound))
+                found = [each for box, rules in found for each in self._narrowed(box, rules, free, granted)]
+                if len(found) > _MOST_TOGETHER:
+                    raise TooHard
+        for box, rules in found:
+            if rules:
+                yield Entry(box, rules[-1], rules[:-1])
+
+    def _narrowed(
+        self, box: Box, rules: tuple[Rule, ...], free: Iterable[Box], granted: Nearby
+    ) -> Iterator[tuple[Box, tuple[Rule, ...]]]:
+        """What of a box one more tier lets pass: what it does not bind, and what it grants."""
+        for each in free:
+            both = self.boxes.meet(box, each)
+            if both is not None:
+                yield both, rules
+        for entry in granted.near(box):
+            both = self.boxes.meet(box, entry.box)
+            if both is not None:
+                yield both, (*rules, entry.rule)
+
+    def _granted_by(self, tier: int) -> Iterator[Entry]:
+        grants = [rule for rule in self.policy.rules if rule.verb.grants and rule.tier == tier]
+        opened = [(rule, self._exact(self.shapes.opened(rule))) for rule in grants]
         for rule, found in opened:
             for box in self.shapes.sized(rule, found) if self.shapes.sizes.used else found:
                 yield Entry(box, rule)
@@ -90,8 +127,12 @@ class Region:
                             yield Entry(both.narrowed(SIZE, passed), rule)
 
     def boxes_of(self, rule: Rule) -> list[Box]:
-        """The boxes of a grant where it opens the address, of a refusal where it holds."""
-        return self._of.get(rule.name, [])
+        """The boxes of a grant where it opens the address and other tiers grant too, of a refusal where it holds."""
+        return [entry.box for entry in self._of.get(rule.name, ())]
+
+    def last_word_of(self, rule: Rule) -> list[Box]:
+        """Those boxes of a grant that no grant of a lower tier narrows."""
+        return [entry.box for entry in self._of.get(rule.name, ()) if entry.rule is rule]
 
     def likes(self, rule: Rule) -> Nearby:
         """The boxes of every rule that does the same: grant or refuse."""
@@ -109,13 +150,13 @@ class Region:
         """What of a grant's box no refusal touches, in pieces."""
         return self.boxes.left(box, self.refusing(box))
 
-    def witness(self, box: Box) -> Witness:
-        """The plainest short request of the box."""
+    def witness(self, box: Box) -> Witness | None:
+        """The plainest short request of the box; None where none was found."""
         return shown(self.shapes, box)
 
 
-def shown(shapes: Shapes, box: Box) -> Witness:
-    """The plainest short request of a box."""
+def shown(shapes: Shapes, box: Box) -> Witness | None:
+    """The plainest short request of a box; None where none was found that has its fields."""
     return _Shown(shapes, box).witness()
 
 
@@ -125,13 +166,24 @@ class _Shown:
     def __init__(self, shapes: Shapes, box: Box) -> None:
         self._space, self._box, self._boxes = shapes.space, box, shapes.boxes
 
-    def witness(self) -> Witness:
+    def witness(self) -> Witness | None:
+        carried = self._boxes.carried(self._box)
+        if carried is None:
+            return None
         scheme = self._scheme()
         host, address = self._destination()
         port = self._port(OWN_PORTS[scheme])
         place = host if port == OWN_PORTS[scheme] else f"{host}:{port}"
         agent = self._boxes.agent(self._box) or ANONYMOUS
-        return Witness(agent, self._method(), f"{scheme}://{place}{self._boxes.path(self._box)}", address)
+        path = self._boxes.path(self._box) + (f"?{carried.query}" if carried.query else "")
+        return Witness(agent, self._method(), f"{scheme}://{place}{path}", address, carried.headers, carried.body,
+                       self._at())
+
+    def _at(self) -> int | None:
+        """A moment of the box; None where it is of every moment."""
+        moments = self._space.moments
+        mask = self._box.masks[MOMENT]
+        return None if mask == moments.every else moments.shown[next(bits(mask))]
 
     def _scheme(self) -> str:
         return next(s for s in _USUAL_SCHEMES if self._box.masks[SCHEMES] >> SCHEME_NAMES.index(s) & 1)
@@ -174,5 +226,7 @@ def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, .
         space.ports.span(facts.port, facts.port),
         PLAIN_PATH if facts.path.split is None else SPLIT_PATH,
         ANONYMOUS_AGENT if facts.agent.id == ANONYMOUS else NAMED_AGENT,
-        shapes.sizes.every,
+        EVERY_SIZE,
+        space.moments.kind(facts.at),
+        *(each.kind(facts.fields.value(each.part, each.name)) for each in space.values),
     )

@@ -13,8 +13,8 @@ from kernel.address import wholly_private
 from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.region import Region, shown
-from kernel.analysis.shapes import Shapes, scheme_mask, unread
-from kernel.analysis.sizes import MEASURES, Sizes
+from kernel.analysis.shapes import Shapes, scheme_mask
+from kernel.analysis.sizes import MEASURES
 from kernel.analysis.space import OTHER_HOST
 from kernel.conditions import spelled
 from kernel.document import joined
@@ -54,33 +54,32 @@ class Review:
 NO_TABLES = Tables()
 
 
-def review(policy: Policy, tables: Tables = NO_TABLES) -> Review:
-    """All findings about the meaning of a policy that loads."""
-    if policy.narrows:
-        return Review((), ("the policy as a whole: it has tiers",), ())
+def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
+    """All findings about the meaning of a policy that loads, for every request from `now` on."""
     try:
-        return _Reviewer(policy, tables).review()
+        return _Reviewer(policy, tables, now).review()
     except TooHard:
         return Review((), ("the policy as a whole",), ())
 
 
 def errors_at_load(policy: Policy) -> list[Finding]:
     """The findings that keep a policy from loading. Only grants that name inside addresses are looked at."""
-    return [finding for tier in range(len(policy.tiers)) for finding in _errors_of_tier(policy, tier)]
-
-
-def _errors_of_tier(policy: Policy, tier: int) -> list[Finding]:
-    """The same for the grants of one tier, under every never that holds for all agents for which they hold."""
-    nevers = tuple([never for never in policy.nevers
-                    if never.tier == tier or policy.tiers[never.tier].binds is None])
-    written = tuple([rule for rule in policy.rules if rule.tier == tier and _written(rule)]) if nevers else ()
+    written = tuple([rule for rule in policy.rules if _written(rule)]) if policy.nevers else ()
     if not written:
         return []
-    asked = replace(policy, rules=written, nevers=nevers, limits=())
+    asked = replace(policy, rules=written, limits=())
     try:
         return list(_closed_by_never(asked, Shapes([asked])))
     except TooHard:
         return []
+
+
+def _has_expired(rule: Rule, now: int) -> bool:
+    return rule.where.expires is not None and rule.where.expires <= now
+
+
+def _is_timeless(rule: Rule) -> bool:
+    return not any(each.has_time for each in (rule.where, *rule.holes))
 
 
 def _written(rule: Rule) -> list[AddressRange]:
@@ -93,8 +92,11 @@ def _written(rule: Rule) -> list[AddressRange]:
 
 
 def _closed_by_never(policy: Policy, shapes: Shapes) -> Iterator[Finding]:
-    """E402: a grant is written for inside addresses, and `never:` refuses every request that it could let through."""
-    covers = [(never.name, box) for never in policy.nevers for box in shapes.of(never)]
+    """E402: a grant is written for inside addresses, and `never:` refuses every request that it could let through.
+
+    A never with a time does not count: whether a policy loads never hangs on the time.
+    """
+    covers = [(never.name, box) for never in filter(_is_timeless, policy.nevers) for box in shapes.of(never)]
     for rule in policy.rules:
         for spread in _written(rule):
             mask = shapes.space.addresses.mask(spread, wide=False) & ~shapes.space.addresses.vague
@@ -109,11 +111,15 @@ def _closed_by_never(policy: Policy, shapes: Shapes) -> Iterator[Finding]:
                           shown(shapes, inside[0]))
 
 
-def _why_empty(rule: Rule) -> str:
+def _why_empty(rule: Rule, *, bound: bool) -> str:
     globs = [*(rule.where.paths or ()), *(item.path for item in rule.where.to or () if isinstance(item, UrlPattern))]
     if any("%2F" in glob.text for glob in globs):
         return "an allow covers a path with %2F where it also covers the path with / in its place"
-    return "two of its keys exclude each other"
+    return "its tier is for other agents, or two keys exclude each other" if bound else "two keys exclude each other"
+
+
+def _allow(names: Sequence[str]) -> str:
+    return "allows" if len(names) == 1 else "allow"
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -123,9 +129,9 @@ def _listed(names: Iterable[str]) -> str:
 class _Reviewer:
     """Reviews one policy. `_done` are the rules of which nothing more need be said."""
 
-    def __init__(self, policy: Policy, tables: Tables) -> None:
-        self._policy, self._tables = policy, tables
-        self._shapes = Shapes([policy], names=tables.exfiltration)
+    def __init__(self, policy: Policy, tables: Tables, now: int) -> None:
+        self._policy, self._tables, self._now = policy, tables, now
+        self._shapes = Shapes([policy], names=tables.exfiltration, now=now)
         self._region = Region(policy, self._shapes)
         self._boxes = self._shapes.boxes
         self._findings: list[Finding] = []
@@ -135,9 +141,8 @@ class _Reviewer:
     def review(self) -> Review:
         for rule in self._region.vague:
             self._undecided.append(f"rule {rule.name}: what hides behind some addresses that it opens")
-        for rule in filter(unread, self._policy.items):
-            self._undecided.append(f"rule {rule.name}: it speaks of fields or times")
-            self._done.add(rule.name)
+        # W306 says of a rule that it has expired.
+        self._done.update(rule.name for rule in self._policy.items if _has_expired(rule, self._now))
         for finding in _closed_by_never(self._policy, self._shapes):
             self._findings.append(finding)
             self._done.add(finding.rules[0])
@@ -145,7 +150,7 @@ class _Reviewer:
             if rule.name not in self._done and not self._shapes.of(rule):
                 self._matches_nothing(rule)
         # Grants first, wherever they stand: a refusal cuts a part out of none that has no effect.
-        for rule in sorted(self._policy.rules, key=lambda rule: not rule.verb.grants):
+        for rule in sorted(self._policy.rules, key=lambda rule: rule.verb.refuses):
             if rule.name not in self._done:
                 self._effect(rule)
         self._equal()
@@ -176,7 +181,8 @@ class _Reviewer:
 
     def _matches_nothing(self, rule: Rule) -> None:
         self._done.add(rule.name)
-        hint = "what except: says takes everything back" if rule.holes else _why_empty(rule)
+        bound = rule.where.agents is not None and self._policy.tiers[rule.tier].binds is not None
+        hint = "what except: says takes everything back" if rule.holes else _why_empty(rule, bound=bound)
         self._find("W305", rule, f"{rule.name} matches no request", hint)
 
     def _effect(self, rule: Rule) -> None:
@@ -192,6 +198,10 @@ class _Reviewer:
         if any(True for box in opened for _ in self._region.passing(box)):
             return
         self._done.add(rule.name)
+        if not opened and self._shapes.opened(rule):
+            message = f"{rule.name} has no effect: no rule of {self._silent(rule)} allows any of it"
+            self._find("W301", rule, message, "take it out, or allow it there too", box=self._first(rule))
+            return
         if not opened:
             message = f"{rule.name} has no effect: its addresses are inside, and it does not open them"
             self._find("W301", rule, message, "name the inside range itself: address: RANGE", box=self._first(rule))
@@ -199,6 +209,11 @@ class _Reviewer:
         names = self._meeting(opened)
         self._find("W301", rule, f"{rule.name} has no effect: {_listed(names)} refuses everything that it allows",
                    "take it out, or write an except: into what refuses", names, box=opened[0])
+
+    def _silent(self, rule: Rule) -> str:
+        """The tiers of which each must grant what this rule does."""
+        others = [tier for number, tier in enumerate(self._policy.tiers) if number != rule.tier and not tier.passes]
+        return joined([f"tier {tier.name} ({tier.file})" for tier in others], "and", _MOST_NAMES)
 
     def _first(self, rule: Rule) -> Box:
         return self._shapes.of(rule)[0]
@@ -213,7 +228,7 @@ class _Reviewer:
         cut = self._cut(rule)
         effective = [name for name in cut if name not in self._done]
         if effective:
-            message = f"{rule.name} refuses a part of what {_listed(effective)} allows"
+            message = f"{rule.name} refuses a part of what {_listed(effective)} {_allow(effective)}"
             self._find("I304", rule, message, "", effective, box=cut[effective[0]], severity=Severity.INFO)
         close = None if cut or rule.why is not None else next(self._close(rule), None)
         if close is not None:
@@ -247,7 +262,8 @@ class _Reviewer:
         groups: defaultdict[object, list[Rule]] = defaultdict(list)
         for rule in self._policy.rules:
             if rule.name not in self._done:
-                groups[rule.verb, rule.where, rule.holes, rule.terms].append(rule)
+                bound = rule.tier if rule.verb.grants else self._policy.tiers[rule.tier].binds
+                groups[bound, rule.verb, rule.where, rule.holes, rule.terms].append(rule)
         for first, *others in groups.values():
             if others:
                 names = [rule.name for rule in others]
@@ -257,9 +273,8 @@ class _Reviewer:
 
     def _needless(self) -> None:
         """W302: no verdict and no measure changes without all the rules that are found here."""
-        used = [measure for measure in MEASURES if Sizes(measure, [self._policy]).used]
-        sized = (Region(self._policy, Shapes([self._policy], measure)) for measure in used)
-        regions = [self._region, *sized]
+        sized = (self._shapes.measured(measure) for measure in MEASURES)
+        regions = [self._region, *(Region(self._policy, each) for each in sized if each.sizes.used)]
         for rule in reversed(self._policy.rules):
             if rule.name in self._done or rule in self._region.vague:
                 continue
@@ -278,16 +293,17 @@ class _Reviewer:
         for region in regions if rule.verb.grants else regions[:1]:
             for box in region.boxes_of(rule):
                 near = [each for each in region.likes(rule).near(box)
-                        if each.rule.name != rule.name and each.rule.name not in self._done]
+                        if rule not in each.rules and not any(other.name in self._done for other in each.rules)]
                 covers = [each.box for each in near] + (region.refusing(box) if rule.verb.grants else [])
                 if not region.boxes.covered(box, covers):
                     return []
-                names.update((each.rule.name, None) for each in near if region.boxes.meet(box, each.box))
+                meeting = (each for each in near if region.boxes.meet(box, each.box))
+                names.update((other.name, None) for each in meeting for other in each.rules if other.tier == rule.tier)
         return list(names)
 
     def _holds(self, never: Rule) -> bool:
         """True when no grant lets a request of the never item pass."""
-        if self._region.vague or unread(never):
+        if self._region.vague:
             return False
         meeting = (both for box in self._shapes.of(never) for entry in self._region.grants.near(box)
                    if (both := self._boxes.meet(box, entry.box)) is not None)
@@ -295,7 +311,7 @@ class _Reviewer:
 
     def _width(self, rule: Rule) -> None:
         what = f"rule {rule.name}: how wide it is"
-        if rule.why is None:
+        if rule.why is None and self._region.last_word_of(rule):
             for wide, hint in self._too_wide(rule):
                 self._find("W401", rule, f"{rule.name} allows {wide}", f"{hint}, or say why:", box=self._first(rule))
         self._decided(what, self._uploads, rule)
@@ -326,7 +342,8 @@ class _Reviewer:
         methods = self._shapes.space.methods.mask_of_named(_UPLOADS)
         box = self._passes(rule, {HOSTS: hosts, METHODS: methods}, named=True)
         if box is not None:
-            host = self._region.witness(box).url.split("/")[2]
+            witness = self._region.witness(box)
+            host = "a host" if witness is None else witness.url.split("/")[2]
             severity = Severity.ERROR if rule.why is None else Severity.WARNING
             self._find("E403", rule, f"{rule.name} allows writing to {host}, from where anybody can fetch it",
                        "allow reads only, or say why:, which makes this a warning", box=box, severity=severity)
@@ -339,14 +356,14 @@ class _Reviewer:
             self._find("W404", rule, f"{rule.name} allows clear text on the public internet",
                        "leave out schemes: to mean https", box=clear)
         every = self._shapes.space.ports.every
-        open_box = next((box for box in self._region.boxes_of(rule) if box.masks[PORTS] == every), None)
+        open_box = next((box for box in self._region.last_word_of(rule) if box.masks[PORTS] == every), None)
         if open_box is not None and (box := self._passes(rule, public)) is not None:
             self._find("W404", rule, f"{rule.name} allows every port of a host of the public internet",
                        "name the ports", box=box)
 
     def _passes(self, rule: Rule, parts: dict[int, int], *, named: bool = False) -> Box | None:
         """What of the grant passes with these kinds; where `named`, only of boxes that name their hosts."""
-        for box in self._region.boxes_of(rule):
+        for box in self._region.last_word_of(rule):
             narrowed = box
             for part, mask in parts.items():
                 narrowed = narrowed.narrowed(part, narrowed.masks[part] & mask)

@@ -6,16 +6,18 @@ judges, and which addresses a range looks through, is in kernel/clause.py.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import wholly_private
-from kernel.analysis.box import ADDRESSES, HOSTS, SCHEMES, SIZE, Box, Boxes
+from kernel.analysis.box import ADDRESSES, AGENTS, HOSTS, SCHEMES, SIZE, WHO, Box, Boxes
 from kernel.analysis.language import EVERY, Lang, Pattern, Patterns
-from kernel.analysis.sizes import NO_MEASURE, Measure, Sizes
+from kernel.analysis.sizes import EVERY_SIZE, NO_MEASURE, Measure, Sizes
 from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
+from kernel.clause import compared
 from kernel.facts import UPGRADES
 from kernel.match import hosts_of
 from kernel.pattern import ANONYMOUS
@@ -46,7 +48,8 @@ class _Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """How conditions are read: `wide` ranges look through addresses, `literal` ranges want a host that is one."""
+    """How conditions are read: `wide` ranges look through addresses and fields that cannot be read fit, `literal`
+    ranges want a host that is an address."""
 
     wide: bool
     literal: bool
@@ -60,22 +63,40 @@ _HOLE_IN_REFUSAL = _Side(wide=False, literal=False, everybody=True)
 
 
 class Shapes:
-    """The boxes of the rules of some policies, with one measure as the size of a request."""
+    """The boxes of the rules of some policies; where `measured`, with one measure as the size of a request."""
 
-    def __init__(
-        self, policies: Iterable[Policy], measure: Measure = NO_MEASURE, names: Iterable[HostPattern] = ()
-    ) -> None:
-        known = tuple(policies)
-        self.space, self.boxes, self.patterns = Space(known, names), Boxes(), Patterns()
-        self.sizes = Sizes(measure, known)
-        self._made: dict[int, tuple[Rule, tuple[Box, ...]]] = {}
+    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0) -> None:
+        self._policies = tuple(policies)
+        self.space, self.patterns = Space(self._policies, names, now), Patterns()
+        self.boxes = Boxes(self.space.values)
+        self.sizes = Sizes(NO_MEASURE, ())
+        self._binds = {
+            id(rule): policy.tiers[rule.tier].binds for policy in self._policies for rule in policy.items}
+        self._made: dict[int, tuple[Box, ...]] = {}
+
+    def measured(self, measure: Measure) -> Shapes:
+        """The same with another measure as the size."""
+        other = copy(self)
+        other.sizes = Sizes(measure, self._policies)
+        return other
 
     def of(self, rule: Rule) -> tuple[Box, ...]:
-        """Where the rule holds, whatever the size. The boxes may meet. Raises `TooHard`. None for an `unread` rule."""
+        """Where the rule of one of the policies holds, whatever the size. The boxes may meet. Raises `TooHard`."""
         made = self._made.get(id(rule))
         if made is None:
-            made = self._made[id(rule)] = (rule, () if unread(rule) else tuple(self._of(rule)))
-        return made[1]
+            binds = self._binds[id(rule)]
+            found = self._of(rule) if binds is None else self._bound(self._of(rule), binds)
+            made = self._made[id(rule)] = tuple(found)
+        return made
+
+    def _bound(self, boxes: Iterable[Box], binds: tuple[AgentPattern, ...]) -> Iterator[Box]:
+        asked = self.asked(binds)
+        return (both for box in boxes for each in asked if (both := self.boxes.meet(box, each)) is not None)
+
+    def asked(self, agents: tuple[AgentPattern, ...]) -> list[Box]:
+        """Everything that these agents may ask."""
+        everything = self.boxes.everything
+        return [everything.narrowed(WHO, who).worded(AGENTS, lang) for who, lang in self._agents(agents, _REFUSAL)]
 
     def _of(self, rule: Rule) -> Iterator[Box]:
         grants = rule.verb.grants
@@ -106,15 +127,27 @@ class Shapes:
         """The boxes of conditions under each of these readings at once: the first, the second, or both."""
         methods, schemes = self.space.methods.mask(where.methods), scheme_mask(where.schemes)
         ports, addresses = self.space.ports.mask(where.ports), self._addresses(where.address, side)
+        moments, values = self.space.moments.mask(where), self._values(where, side)
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
-                         target.ports & ports, readings, who, self.sizes.every)
+                         target.ports & ports, readings, who, EVERY_SIZE, moments, *values)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
                        for pattern in self._paths((where.paths, own), second=second)}
                 alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))
                 if alive is not None:
                     yield alive
+
+    def _values(self, where: Conditions, side: _Side) -> tuple[int, ...]:
+        """What each field may be."""
+        if not (self.space.values and where.compares_fields):
+            return tuple([each.every for each in self.space.values])
+        asked = {(part, name): comparison for part, name, comparison in compared(where)}
+        return tuple([
+            each.every if (each.part, each.name) not in asked
+            else each.mask(asked[each.part, each.name], wide=side.wide)
+            for each in self.space.values
+        ])
 
     def _paths(
         self, lists: Iterable[tuple[PathGlob, ...] | tuple[str, ...] | None], *, second: bool
@@ -226,11 +259,6 @@ class Shapes:
         """True when the grant opens addresses of which it cannot be said what they hide."""
         named, literal = self._written(rule)
         return bool((named | literal) & self.space.addresses.vague)
-
-
-def unread(rule: Rule) -> bool:
-    """True for a rule that speaks of fields of a request or of times, of which there are no boxes."""
-    return any(each.compares_fields or each.has_time for each in (rule.where, *rule.holes))
 
 
 def _joined(masks: Iterable[int]) -> int:

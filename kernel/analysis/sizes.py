@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from kernel.measures import Terms
     from kernel.policy import Policy, Rule
 
+EVERY_SIZE = -1  # of whatever measure
+
 type Amount = int | tuple[int, int]
 
 
@@ -60,7 +62,6 @@ class Sizes:
         if measure.unsaid is not None and said - {None}:
             said.add(measure.unsaid)
         self.said: list[Amount] = sorted(amount for amount in said if amount is not None)
-        self.every = (1 << (len(self.said) + 1)) - 1
 
     @property
     def used(self) -> bool:
@@ -74,9 +75,9 @@ class Sizes:
         said = self.measure.said(rule.terms)
         if said is None:
             said = self.measure.unsaid
-        return self.every if said is None or not (self.used and self.measure.of_grants) else self._up_to(said)
+        return EVERY_SIZE if said is None or not (self.used and self.measure.of_grants) else self._up_to(said)
 
     def refused(self, rule: Rule) -> int:
         """The sizes that a limit refuses; none for another rule."""
         said = self.measure.said(rule.terms) if rule.verb is Verb.LIMIT else None
-        return 0 if said is None else self.every & ~self._up_to(said)
+        return 0 if said is None else EVERY_SIZE & ~self._up_to(said)

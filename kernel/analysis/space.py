@@ -7,13 +7,18 @@ a set of kinds is one integer. Agent ids and the words of paths are not here: ke
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import embedded, is_global, named_ranges, wholly_private
-from kernel.clause import parents
+from kernel.analysis.bodies import FORM_TYPES, JSON_TYPES
+from kernel.analysis.moments import Moments
+from kernel.analysis.values import Values
+from kernel.clause import compared, parents
+from kernel.fields import Part
 from kernel.match import hosts_of
 from kernel.normal import OWN_PORTS
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
@@ -22,6 +27,7 @@ from kernel.vocabulary import READS, WRITES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from kernel.comparison import Comparison
     from kernel.facts import Address
     from kernel.policy import Conditions, Policy, PortRange, Rule
 
@@ -277,10 +283,20 @@ def _hidden_cuts(cuts: Iterable[int], written: Sequence[_Kind]) -> Iterator[int]
 
 
 class Space:
-    """The kinds of everything that these policies tell apart, and of the hosts `names`."""
+    """The kinds of everything that these policies tell apart from `now` on, and of the hosts `names`."""
 
-    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = ()) -> None:
+    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0) -> None:
         rules = [rule for policy in policies for rule in policy.items]
         where = [each for rule in rules for each in (rule.where, *rule.holes)]
         self.methods, self.ports, self.hosts = Methods(where), Ports(where), Hosts(where, names)
-        self.addresses = Addresses(rules)
+        self.addresses, self.moments, self.values = Addresses(rules), Moments(where, now), _values(where)
+
+
+def _values(where: Iterable[Conditions]) -> tuple[Values, ...]:
+    found: defaultdict[tuple[Part, str], list[Comparison]] = defaultdict(list)
+    for each in where:
+        for part, name, comparison in compared(each) if each.compares_fields else ():
+            found[part, name].append(comparison)
+    if any(part.in_body for part, _ in found):
+        found[Part.CONTENT_TYPES, ""] += [JSON_TYPES, FORM_TYPES]
+    return tuple(Values(part, name, comparisons) for (part, name), comparisons in found.items())

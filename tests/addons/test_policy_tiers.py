@@ -56,8 +56,48 @@ def test_tiers_are_checked_together(governor):
     status, out, _ = governor("check", "--tiers", "platform.yaml", "team.yaml", "--json")
 
     assert status == 0
-    assert json.loads(out)["findings"] == []
-    assert json.loads(out)["undecided"] == ["the policy as a whole: it has tiers"]
+    assert json.loads(out)["undecided"] == []
+    assert [(each["code"], each["rules"]) for each in json.loads(out)["findings"]] == [("I304", ["no-admin", "shop"])]
+
+
+@pytest.mark.parametrize(("added", "code", "said"), [
+    ("  - {allow: other, to: other.example, methods: [GET]}\n", "W301",
+     "other has no effect: no rule of tier platform (platform.yaml) allows any of it"),
+    ("  - {allow: all-paths, to: pay.shop.example, methods: [POST], paths: ['/a']}\n", "W302",
+     "all-paths is not needed: pay allows all of it"),
+    ("  - {deny: others, from: web-*, to: pay.shop.example}\n", "W305", "others matches no request"),
+    ("  - {allow: admin, to: admin.shop.example, methods: [POST]}\n", "W301",
+     "admin has no effect: no-admin refuses everything that it allows"),
+])
+def test_what_a_tier_says_in_vain_is_found(governor, added, code, said):
+    Path("team.yaml").write_text(TEAM + added)
+
+    findings = json.loads(governor("check", "--tiers", "platform.yaml", "team.yaml", "--json")[1])["findings"]
+
+    assert any((each["code"], each["line"]) == (code, 6) and each["message"].startswith(said) for each in findings)
+
+
+def test_a_rule_that_another_tier_repeats_is_needed_in_both(governor):
+    Path("team.yaml").write_text(TEAM.replace("{allow: pay, to: pay.shop.example, methods: [POST]}",
+                                              "{allow: pay, to: .shop.example, methods: any, why: all}"))
+
+    findings = json.loads(governor("check", "--tiers", "platform.yaml", "team.yaml", "--json")[1])["findings"]
+
+    assert [each["code"] for each in findings] == ["I304"]
+
+
+def test_a_tier_more_for_some_agents_is_stricter_and_one_less_looser(governor):
+    Path("old").mkdir()
+    Path("old/platform.yaml").write_text(PLATFORM.replace("no-admin, to: admin.", "no-admin, to: www."))
+    Path("new").mkdir()
+    Path("new/platform.yaml").write_text(PLATFORM.replace("no-admin, to: admin.", "no-admin, to: www."))
+    Path("new/team.yaml").write_text(TEAM)
+
+    stricter = json.loads(governor("diff", "old", "new", "--json")[1])
+    looser = json.loads(governor("diff", "new", "old", "--json")[1])
+
+    assert (stricter["relation"], looser["relation"]) == ("stricter", "looser")
+    assert stricter["newly_denied"][0]["witness"]["agent"].startswith("payments-")
 
 
 def test_a_finding_names_the_file_of_the_tier_that_has_it(governor):
@@ -148,7 +188,7 @@ def test_a_policy_that_was_kept_is_told_as_its_files_were(governor):
     assert "(pay, kept.yaml#2:5)" in out
 
 
-def test_folders_of_tiers_are_compared_as_far_as_that_goes(governor):
+def test_folders_of_tiers_are_compared(governor):
     status, out, _ = governor("diff", ".", "platform.yaml", "--json", "--fail-if-looser")
 
-    assert (status, json.loads(out)["relation"]) == (1, "undecided")
+    assert (status, json.loads(out)["relation"]) == (1, "looser")

@@ -121,13 +121,22 @@ class Oracle:
         )
 
     def passes(self, policy: Policy) -> z3.BoolRef:
-        """Some grant opens the request, and nothing refuses it."""
+        """Some grant opens the request, one of each tier that must grant, and nothing refuses it."""
         grants = [rule for rule in policy.rules if rule.verb is Verb.ALLOW]
-        return z3.And(z3.Or(*map(self.opens, grants)), z3.Not(self.refused(policy)))
+        opened = [(rule.tier, z3.And(self.bound(policy, rule.tier), self.opens(rule))) for rule in grants]
+        asked = [(number, self.bound(policy, number)) for number, tier in enumerate(policy.tiers) if not tier.passes]
+        granted = [z3.Implies(bound, z3.Or(*(opens for own, opens in opened if own == number)))
+                   for number, bound in asked]
+        return z3.And(z3.Or(*(opens for _, opens in opened)), *granted, z3.Not(self.refused(policy)))
 
     def refused(self, policy: Policy) -> z3.BoolRef:
-        refusals = [rule for rule in policy.rules if rule.verb is Verb.DENY]
-        return z3.Or(*map(self.holds, (*refusals, *policy.nevers)))
+        refusals = [*(rule for rule in policy.rules if rule.verb is Verb.DENY), *policy.nevers]
+        return z3.Or(*(z3.And(self.bound(policy, rule.tier), self.holds(rule)) for rule in refusals))
+
+    def bound(self, policy: Policy, tier: int) -> z3.BoolRef:
+        """The tier binds the agent."""
+        binds = policy.tiers[tier].binds
+        return z3.BoolVal(True) if binds is None else z3.Or(*(self._agent(each.text) for each in binds))
 
     def opens(self, grant: Rule) -> z3.BoolRef:
         """The grant holds, and the address is global or one for which it was written."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from kernel.address import named_ranges
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
-from kernel.policy import Conditions, Policy, Position, Rule, Verb
+from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
 
 NAMED = named_ranges(())
 AGENTS = ["a*", "*-1", "a-1", "b*", "*", "anonymous"]
@@ -42,6 +43,20 @@ def changed_policy(random: Random, policy: Policy) -> Policy:
     old = rules[place]
     rules[place] = Rule(old.number, old.name, old.verb, _changed(random, old.where), old.holes, old.position)
     return _policy(rules)
+
+
+def in_tiers(random: Random, policy: Policy) -> Policy:
+    """The policy with its rules dealt out to two or three tiers; one that passes has only refusals."""
+    tiers = tuple(
+        Tier(binds=random.choice([None, (agent_pattern(random.choice(AGENTS)),)]), passes=random.random() < 0.2)
+        for _ in range(random.choice([2, 3])))
+
+    def dealt(rule: Rule) -> Rule:
+        fitting = [number for number, tier in enumerate(tiers) if rule.verb.refuses or not tier.passes]
+        own = random.choice(fitting or [0])
+        return replace(rule, tier=own, verb=Verb.DENY if rule.verb.grants and tiers[own].passes else rule.verb)
+
+    return replace(policy, rules=tuple(map(dealt, policy.rules)), nevers=tuple(map(dealt, policy.nevers)), tiers=tiers)
 
 
 def _policy(rules: list[Rule]) -> Policy:

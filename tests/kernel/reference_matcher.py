@@ -248,7 +248,8 @@ def sent_value(facts: RequestFacts, part: str, name: str) -> object:
         pairs = parse_qsl(body.decode(), keep_blank_values=True)
         is_form = kinds == ["application/x-www-form-urlencoded"]
         return _only([value for own, value in pairs if own == name]) if is_form else False
-    return _in_json(body, name) if kinds == ["application/json"] else False
+    is_json = len(kinds) == 1 and (kinds[0] == "application/json" or kinds[0].endswith("+json"))
+    return _in_json(body, name) if is_json else False
 
 
 def _only(values: list[str]) -> str | bool | None:

@@ -10,23 +10,31 @@ from hypothesis import strategies as st
 from kernel.analysis.difference import Difference, Relation, difference
 from kernel.findings import Witness
 from kernel.policy import Policy
-from kernel.question import STAND_IN, facts_of
+from kernel.question import STAND_IN
 from kernel.verdict import Code
 from tests.kernel.reference_matcher import judge
-from tests.kernel.strategies import answers, crowded_policies, open_policies, policies, requests
-from tests.kernel.test_analysis import readable
+from tests.kernel.strategies import (
+    answers,
+    compared_policies,
+    crowded_policies,
+    open_policies,
+    policies,
+    requests,
+    tiered_policies,
+)
+from tests.kernel.test_analysis import BEFORE, facts_of_witness
 
 SIZES = {Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG}
 
 
 def code_of(policy: Policy, witness: Witness) -> Code:
-    facts = facts_of(witness.agent, witness.method, witness.url)
+    facts = facts_of_witness(witness)
     address = facts.host.address or (STAND_IN if witness.address is None else ip_address(witness.address))
     return judge(policy, facts, [address], set()).code
 
 
 def checked(old: Policy, new: Policy) -> Difference:
-    found = difference(old, new)
+    found = difference(old, new, BEFORE)
     for change in found.newly_allowed:
         assert (code_of(old, change.witness) in SIZES, code_of(new, change.witness) in SIZES) == (False, True), change
     for change in found.newly_denied:
@@ -38,12 +46,13 @@ def checked(old: Policy, new: Policy) -> Difference:
 
 
 pairs = st.tuples(policies, policies) | st.tuples(open_policies, open_policies) | st.tuples(crowded_policies, policies)
+pairs |= st.tuples(compared_policies, compared_policies) | st.tuples(tiered_policies, tiered_policies | policies)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_a_difference_holds_for_every_request(data):
-    old, new = map(readable, data.draw(pairs))
+    old, new = data.draw(pairs)
     found = checked(old, new)
 
     for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
@@ -60,9 +69,9 @@ def test_a_difference_holds_for_every_request(data):
 
 
 @settings(max_examples=15, deadline=None)
-@given(policies | open_policies)
+@given(policies | open_policies | tiered_policies)
 def test_a_policy_equals_itself(policy):
-    found = difference(policy, policy)
+    found = difference(policy, policy, BEFORE)
 
     assert found.relation in (Relation.EQUAL, Relation.UNDECIDED)
     assert (found.newly_allowed, found.newly_denied, found.changed) == ((), (), ())
@@ -71,7 +80,6 @@ def test_a_policy_equals_itself(policy):
 @settings(max_examples=15, deadline=None)
 @given(policies)
 def test_without_its_rules_nothing_passes_that_passed(policy):
-    policy = readable(policy)
     less = Policy(policy.digest, policy.files, policy.rules[1:], policy.nevers, limits=policy.limits)
     found = checked(policy, less)
 

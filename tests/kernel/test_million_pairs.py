@@ -11,25 +11,35 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.analysis.region import Region, kinds
-from kernel.analysis.review import review
-from kernel.analysis.shapes import Shapes
+from kernel.analysis.region import kinds
 from kernel.decide import address_stage
 from kernel.facts import Address, Agent, RequestFacts
 from kernel.fields import Fields
 from kernel.match import Index
 from kernel.normal import host, path
-from kernel.policy import Policy
 from tests.conftest import SCALE, scaled
 from tests.kernel import reference_matcher as reference
-from tests.kernel.strategies import ADDRESSES, AGENTS, HOSTS, LITERALS, MOMENTS, QUERIES, crowded_policies, policies
-from tests.kernel.test_analysis import REFUSED, readable
-from tests.kernel.test_analysis_difference import checked
-from tests.kernel.test_analysis_review import _check
+from tests.kernel.strategies import (
+    ADDRESSES,
+    AGENTS,
+    BODIES,
+    HOSTS,
+    LITERALS,
+    MOMENTS,
+    QUERIES,
+    compared_policies,
+    crowded_policies,
+    policies,
+    tiered_policies,
+)
+from tests.kernel.test_analysis import REFUSED, region_of
 
 PAIRS = 1_000_000 if SCALE >= 10 else scaled(3000)
-POLICIES = scaled(25)
+POLICIES = 250 if SCALE >= 10 else scaled(10)
 SEGMENTS = ["a", "b", "ab", "abb", "a%2Fb", "c"]
+FORM = b"application/x-www-form-urlencoded"
+HEADERS = [(), ((b"content-type", b"application/json"), (b"a", b"5")), ((b"content-type", FORM),)]
+EVERY_KIND = policies | crowded_policies | compared_policies | tiered_policies
 
 
 @cache
@@ -46,16 +56,15 @@ def _request(random: Random) -> tuple[RequestFacts, Address]:
     facts = RequestFacts(
         Agent(random.choice(AGENTS), "proxy-auth"), random.choice(["GET", "POST"]),
         random.choice(["https", "https", "https", "http", "wss"]), name, random.choice([443, 443, 80, 8443]), path(raw),
-        query, fields=Fields(query, (), b""), at=random.choice(MOMENTS),
+        query, fields=Fields(query, random.choice(HEADERS), random.choice(BODIES)), at=random.choice(MOMENTS),
     )  # fmt: skip
     return facts, name.address or random.choice(ADDRESSES)
 
 
 @settings(max_examples=POLICIES)
-@given(policies | crowded_policies, st.integers(0, 2**32))
+@given(EVERY_KIND, st.integers(0, 2**32))
 def test_index_analyser_and_slow_matcher_agree_on_every_pair(policy, seed):
-    policy = readable(policy)
-    index, region = Index(policy), Region(policy, Shapes([policy]))
+    index, region = Index(policy), region_of(policy)
     boxes, vague = region.boxes, region.shapes.space.addresses.vague
     passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
     for facts, address in Random(seed).choices(stock(), k=PAIRS // POLICIES):
@@ -68,14 +77,3 @@ def test_index_analyser_and_slow_matcher_agree_on_every_pair(policy, seed):
         if not masks[1] & vague:
             passes = any(boxes.has(box, masks, facts.agent.id, facts.path.text) for box in passing)
             assert passes is (wanted.code not in REFUSED), (facts, address)
-
-
-@settings(max_examples=scaled(8))
-@given(policies | crowded_policies, policies)
-def test_every_witness_is_judged_as_claimed(old: Policy, new: Policy):
-    old, new = readable(old), readable(new)
-
-    checked(old, new)
-    for policy in (old, new):
-        for finding in review(policy).findings:
-            _check(policy, finding)

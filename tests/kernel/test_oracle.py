@@ -10,15 +10,17 @@ from random import Random
 import pytest
 import z3
 
-from kernel.analysis.difference import Relation, difference
+from kernel.analysis.difference import Relation
 from kernel.analysis.review import Review, review
 from kernel.policy import Assertion, Policy, Rule
 from kernel.question import facts_of, judge_assertions
 from kernel.verdict import Code
 from tests.conftest import SCALE, scaled
 from tests.kernel.oracle import Found, Oracle
-from tests.kernel.oracle_policies import changed_policy, random_policy
+from tests.kernel.oracle_policies import changed_policy, in_tiers, random_policy
 from tests.kernel.reference_matcher import holds, judge
+from tests.kernel.test_analysis_difference import checked
+from tests.kernel.test_analysis_review import _check
 
 QUESTIONS = 2000 if SCALE >= 10 else scaled(60)
 OF_DIFFERENCES, OF_ASSERTIONS = QUESTIONS // 3, QUESTIONS // 6
@@ -46,13 +48,15 @@ def code_of(policy: Policy, found: Found) -> Code:
 
 
 def test_one_policy_lets_pass_more_or_less_than_another_where_z3_finds_a_request(oracle):
-    for number, (random, old) in enumerate(policies(1)):
+    for number, (random, policy) in enumerate(policies(1)):
         if oracle.asked.total() >= OF_DIFFERENCES:
             break
-        new = changed_policy(random, old) if number % 2 else random_policy(random)
+        old = policy if number % 3 else in_tiers(random, policy)
+        new = changed_policy(random, policy) if number % 2 else random_policy(random)
+        new = new if number % 6 else in_tiers(random, new)
         more = oracle.some("more", z3.And(oracle.passes(new), z3.Not(oracle.passes(old))))
         less = oracle.some("less", z3.And(oracle.passes(old), z3.Not(oracle.passes(new))))
-        relation = difference(old, new).relation
+        relation = checked(old, new).relation
         if not (more.known and less.known):
             continue
 
@@ -71,6 +75,8 @@ def test_a_review_finds_exactly_what_z3_finds(oracle):
             break
         found = review(policy)
 
+        for finding in found.findings:
+            _check(policy, finding)
         assert found.undecided == ()
         assert set(found.proved) == {never.name for never in policy.nevers}
         _Checked(oracle, policy, found).check()

@@ -1,0 +1,58 @@
+"""The moments that policies tell apart: those at which the same hours and the same ends hold are one kind."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from kernel.hours import HORIZON_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kernel.hours import Window
+    from kernel.policy import Conditions
+
+
+class Moments:
+    """What happens from `now` until 400 days after the last `expires`. A kind is shown by its first moment."""
+
+    def __init__(self, where: Iterable[Conditions], now: int) -> None:
+        timed = [each for each in where if each.has_time]
+        windows = list(dict.fromkeys(each.when for each in timed if each.when is not None))
+        ends = list(dict.fromkeys(each.expires for each in timed if each.expires is not None))
+        until = max([now, *ends]) + HORIZON_SECONDS
+        spans: dict[Window | int, Iterable[tuple[int, int]]] = {each: each.spans(now, until) for each in windows}
+        spans |= {end: [(now, max(end, now))] for end in ends}
+        self._bits: dict[Window | int, int] = {}
+        changes: defaultdict[int, int] = defaultdict(int)
+        for key, found in spans.items():
+            bit = self._bits[key] = 1 << len(self._bits)
+            for begin, stop in found:
+                changes[begin] ^= bit
+                changes[stop] ^= bit
+        first: dict[int, int] = {}
+        holding = 0
+        for at in sorted({now, *changes} - {until}):
+            holding ^= changes[at]
+            first.setdefault(holding, at)
+        self._holding = tuple(first)
+        self.shown = tuple(first.values())
+        self.every = (1 << len(first)) - 1
+        self._masks: dict[int, int] = {}
+
+    def mask(self, where: Conditions) -> int:
+        """The moments at which its hours have come and its end has not."""
+        wanted = 0
+        for key in (where.when, where.expires):
+            wanted |= 0 if key is None else self._bits[key]
+        if wanted not in self._masks:
+            self._masks[wanted] = sum(
+                1 << place for place, holding in enumerate(self._holding) if wanted & holding == wanted)
+        return self._masks[wanted]
+
+    def kind(self, at: int) -> int:
+        """The bit of one moment of those that are looked at."""
+        holding = sum(
+            bit for key, bit in self._bits.items() if (at < key if isinstance(key, int) else key.contains(at)))
+        return 1 << self._holding.index(holding)
