@@ -20,8 +20,15 @@ from kernel.fields import Headers
 from kernel.match import Index
 from kernel.question import answer, facts_of
 from kernel.verdict import Action, Code
+from kernel.vocabulary import POLICY
 
-_FILE = Keys("a cases file", now=frozenset({"policy", "cases"}), required=("policy", "cases"))
+_A_POLICY = "this is a policy: governor policy check reads it, and a cases file names it with policy: FILE"
+_FILE = Keys(
+    "a cases file",
+    now=frozenset({"policy", "cases"}),
+    required=("policy", "cases"),
+    elsewhere=dict.fromkeys(POLICY.now | POLICY.ahead, _A_POLICY),
+)
 _CASE = Keys(
     "a case",
     now=frozenset({

@@ -174,7 +174,8 @@ class Reader:
             self._refuse_twice(node, key, keys.what)
         elif key.text in keys.later or key.text in keys.ahead:
             message = f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}'
-            self.error("E180", key, message, "take it out: a key that is not enforced promises what nothing keeps")
+            hint = "take it out: a key that is not enforced promises what nothing keeps"
+            self.error("E180", key, message, f"{hint}; --ahead reads it" if key.text in keys.ahead else hint)
         elif key.text in keys.elsewhere:
             self.error("E112", key, f'"{key.text}:" means nothing in {keys.what}', keys.elsewhere[key.text])
         elif key.text == "<<":

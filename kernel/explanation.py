@@ -31,6 +31,7 @@ from kernel.policy import (
     UrlPattern,
     Verb,
 )
+from kernel.prose import size_in_words
 from kernel.tiers import asked, binds, lacking
 from kernel.verdict import Code, Verdict
 
@@ -107,14 +108,14 @@ def _smaller(verdict: Verdict, facts: RequestFacts, rule: Rule | None) -> str:
 
 def measured(measures: Measures) -> list[str]:
     """What applies to a request that passes, a few words each; nothing of what has no bound."""
-    caps = (
-        ("request", "bytes", measures.max_request), ("response", "bytes", measures.max_response),
-        ("URL", "bytes", measures.max_url), ("in flight", "at a time", measures.in_flight),
-    )  # fmt: skip
-    found = [f"{what} at most {cap.most} {unit} ({cap.by or 'default'})" for what, unit, cap in caps if cap is not None]
+    sizes = (("request", measures.max_request), ("response", measures.max_response), ("URL", measures.max_url))
+    found = [f"{what} at most {size_in_words(cap.most)} ({cap.by or 'default'})" for what, cap in sizes
+             if cap is not None]
+    if measures.in_flight is not None:
+        found.append(f"in flight at most {measures.in_flight.most} at a time ({measures.in_flight.by or 'default'})")
     websocket = measures.websocket
     if websocket is not None and websocket.max_frame_bytes is not None:
-        found.append(f"a frame at most {websocket.max_frame_bytes} bytes")
+        found.append(f"a frame at most {size_in_words(websocket.max_frame_bytes)}")
     if websocket is not None and websocket.max_rate is not None:
         found.append(f"at most {websocket.max_rate.count} messages in {websocket.max_rate.seconds} s")
     return [*found, "streamed as it comes"] if measures.stream_request else found

@@ -13,7 +13,7 @@ from itertools import chain
 from kernel.comparison import Comparison, Field, Interval
 from kernel.document import joined, printable
 from kernel.hours import clock, told
-from kernel.measures import Terms
+from kernel.measures import Rate, Terms
 from kernel.normal import OWN_PORTS
 from kernel.policy import (
     AddressRange,
@@ -38,7 +38,7 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 Groups = Mapping[str, tuple[AgentPattern, ...]]
 
 _SIZE_UNITS = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 10**3), ("KiB", 2**10))
-_PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
+_PERIODS = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,6 @@ def _in_general(policy: Policy) -> Iterator[Sentence]:
         yield Sentence("Every client must say who it is.")
     if policy.contact:
         yield Sentence(f"Whoever is refused is told to ask {policy.contact}.")
-    if policy.ahead is not None and policy.ahead.open_rules:
-        names = ", ".join(sorted(policy.ahead.open_rules))
-        yield Sentence(f"These rules ask more of a request than this page says, and nothing can judge it yet: {names}.")
     if any("*" in text for text in _globs(policy)):
         yield Sentence("In a path, * stands for any characters within one part and ** for any number of parts; in the "
                        "name of an agent, * stands for any characters.")
@@ -331,15 +328,15 @@ def _port(ports: PortRange) -> str:
 def _max_request(terms: Terms) -> str | None:
     if terms.max_request == 0:
         return "without a body"
-    return None if terms.max_request is None else f"a request's body at most {_size(terms.max_request)}"
+    return None if terms.max_request is None else f"a request's body at most {size_in_words(terms.max_request)}"
 
 
 def _max_response(terms: Terms) -> str | None:
-    return None if terms.max_response is None else f"an answer's body at most {_size(terms.max_response)}"
+    return None if terms.max_response is None else f"an answer's body at most {size_in_words(terms.max_response)}"
 
 
 def _max_url(terms: Terms) -> str | None:
-    return None if terms.max_url is None else f"a URL at most {_size(terms.max_url)}"
+    return None if terms.max_url is None else f"a URL at most {size_in_words(terms.max_url)}"
 
 
 def _in_flight(terms: Terms) -> str | None:
@@ -350,8 +347,8 @@ def _websocket(terms: Terms) -> str | None:
     if terms.websocket is None:
         return None
     frame, rate = terms.websocket.max_frame_bytes, terms.websocket.max_rate
-    caps = [f"messages of at most {_size(frame)}"] if frame is not None else []
-    caps += [f"at most {rate.count} messages a {_PERIODS[rate.seconds]}"] if rate is not None else []
+    caps = [f"messages of at most {size_in_words(frame)}"] if frame is not None else []
+    caps += [f"at most {rate.count} messages {_PERIODS[rate.seconds]}"] if rate is not None else []
     return " with ".join(["the connection may become a WebSocket", *([joined(caps, "and")] if caps else [])])
 
 
@@ -364,11 +361,17 @@ _MEASURES: tuple[Callable[[Terms], str | None], ...] = (
 )  # fmt: skip
 
 
-def _size(bytes_: int) -> str:
+def rate_in_words(rate: Rate) -> str:
+    """`60 a minute`."""
+    return f"{rate.count:,} {_PERIODS[rate.seconds]}"
+
+
+def size_in_words(bytes_: int) -> str:
+    """In the largest unit of which it is a whole number: `10 MB`."""
     for unit, factor in _SIZE_UNITS:
         if bytes_ >= factor and bytes_ % factor == 0:
             return f"{bytes_ // factor} {unit}"
-    return f"{bytes_} bytes"
+    return f"{bytes_} byte{'' if bytes_ == 1 else 's'}"
 
 
 def _asserted(assertion: Assertion) -> Sentence:

@@ -7,12 +7,16 @@ with at most six places, kept as micro-USD. The hint of an error says what to wr
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from fractions import Fraction
 
 from kernel.document import did_you_mean
 from kernel.errors import PatternError
 from kernel.measures import Rate
 
-_SIZE_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_DECIMAL_SIZES = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_BINARY_SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE_UNITS = _DECIMAL_SIZES | _BINARY_SIZES
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _SHORT_PERIODS = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day"}
 _SIZE = re.compile(r"([0-9]+)([A-Za-z]*)", re.ASCII)
@@ -24,7 +28,12 @@ _MICRO = 10**6
 _MOST_MONEY = 10**9 * _MICRO
 _DURATION = re.compile(r"([0-9]+)([smhd])", re.ASCII)
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LONG_UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "hr": "h", "day": "d"}
+_LONG_UNITS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "hr": "h", "day": "d", "week": "w"}
+# What is read only to say what to write instead.
+_WRITTEN_UNITS = {**_DURATION_UNITS, "w": 7 * 86400}
+_TIMES = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*([A-Za-z]*)", re.ASCII)
+_ALL_TIMES = re.compile(r"\s*(?:[0-9]{1,9}(?:\.[0-9]{1,6})?\s*[A-Za-z]*\s*){1,6}", re.ASCII)
+_FRACTION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)([A-Za-z]*)", re.ASCII)
 _MOST_SECONDS = 10 * 366 * 86400
 _PERCENTAGE = re.compile(r"([0-9]{1,6})%", re.ASCII)
 _RATE = re.compile(r"([0-9]+)/([A-Za-z]+)", re.ASCII)
@@ -53,7 +62,7 @@ def positive_size(text: str) -> int:
 def count(text: str) -> int:
     """A whole number above 0."""
     if not _COUNT.fullmatch(text):
-        raise PatternError(f'"{text}" is not a whole number', "write one such as 8")
+        raise PatternError(f'"{text}" is not a whole number', _count_hint(text))
     return _positive(text, _number(text), "a number", _MOST)
 
 
@@ -123,38 +132,54 @@ def _positive(text: str, found: int, what: str, most: int) -> int:
 
 
 def _size_hint(text: str) -> str:
-    spelled = re.sub(r"\s", "", text).upper().replace("IB", "iB")
-    if spelled.endswith(("K", "M", "G")):
+    spelled = _ungrouped(text).upper().replace("IB", "iB").replace("BYTES", "")
+    spelled = spelled.removesuffix("B") if spelled[:-1].isdecimal() else spelled
+    if spelled.endswith(("K", "M", "G", "T")):
         spelled += "B"
-    parts = _SIZE.fullmatch(spelled.removesuffix("B") if spelled[:-1].isdecimal() else spelled)
-    return f"write {parts[0]}" if parts is not None and parts[2] in _SIZE_UNITS else f"write {_SIZES}"
+    parts = _FRACTION.fullmatch(spelled)
+    for written, units in ((_DECIMAL_SIZES | {"TB": 10**12}, _DECIMAL_SIZES),
+                           (_BINARY_SIZES | {"TiB": 2**40}, _BINARY_SIZES)):
+        if parts is not None and parts[2] in written:
+            found = _whole(Fraction(parts[1]) * written[parts[2]], parts[2], units)
+            return f"write {found}" if found else f"write {_SIZES}"
+    return f"write {_SIZES}"
 
 
 def _rate_hint(text: str) -> str:
-    number, slash, period = text.replace(" ", "").partition("/")
-    if slash and number.isdecimal():
-        if period in _SHORT_PERIODS:
-            return f"write {number}/{_SHORT_PERIODS[period]}"
+    number, slash, period = re.sub(r"(?i)per", "/", _ungrouped(text)).partition("/")
+    period = period.lower().rstrip(".")
+    parts = _TALLY.fullmatch(number)
+    if slash and parts is not None and int(parts[1]):
+        known = _SHORT_PERIODS.get(period, period.removesuffix("s"))
+        if known in _PERIODS:
+            return f"write {int(parts[1]) * _TALLY_UNITS[parts[2]]}/{known}"
         if hint := did_you_mean(period.rstrip("s"), _PERIODS):
             return hint
     return "write a whole number in a second, minute, hour or day: 100/second"
 
 
+def _count_hint(text: str) -> str:
+    parts = _TALLY.fullmatch(_ungrouped(text).replace("K", "k"))
+    return f"write {int(parts[1]) * _TALLY_UNITS[parts[2]]}" if parts is not None else "write one such as 8"
+
+
 def _tally_hint(text: str) -> str:
-    plain = re.sub(r"[\s,_']", "", text)
+    plain = _ungrouped(text)
     spelled = plain[:-1] + plain[-1:].replace("K", "k").replace("m", "M").replace("g", "G").replace("B", "G")
-    parts = _TALLY.fullmatch(spelled)
-    if parts is not None:
-        return f"write {parts[0]}"
-    if tenth := re.fullmatch(r"([0-9]{1,9})\.([0-9])([MG])", spelled, re.ASCII):
-        return f"write {tenth[1].lstrip('0')}{tenth[2]}00{ {'M': 'k', 'G': 'M'}[tenth[3]] }"
+    parts = _FRACTION.fullmatch(spelled)
+    if _TALLY.fullmatch(spelled):
+        return f"write {spelled}"
+    if parts is not None and parts[2] in _TALLY_UNITS:
+        found = _whole(Fraction(parts[1]) * _TALLY_UNITS[parts[2]], parts[2], _TALLY_UNITS)
+        return f"write {found or '1'}"
     return "write a whole number, or one with k, M or G (thousand, million, thousand million): 4M"
 
 
 def _money_hint(text: str) -> str:
-    digits = re.sub(r"\s|\$|USD", "", text, flags=re.IGNORECASE)
+    digits = re.sub(r"\$|USD", "", _ungrouped(text), flags=re.IGNORECASE)
     if re.fullmatch(r"[0-9]+,[0-9]{1,2}", digits, re.ASCII):
         digits = digits.replace(",", ".")
+    digits = f"0{digits}" if digits.startswith(".") else digits.removesuffix(".")
     if _MONEY.fullmatch(digits):
         return f"write {digits}: usd says that it is US dollars"
     if re.fullmatch(r"[0-9]+\.[0-9]{7,}", digits, re.ASCII):
@@ -163,9 +188,30 @@ def _money_hint(text: str) -> str:
 
 
 def _duration_hint(text: str) -> str:
-    parts = re.fullmatch(r"\s*([0-9]{1,9})\s*([A-Za-z]*)\s*", text, re.ASCII)
-    if parts is not None and (unit := _LONG_UNITS.get(parts[2].lower().removesuffix("s"))):
-        return f"write {parts[1]}{unit}"
-    if parts is not None and not parts[2]:
-        return f"say the unit: {parts[1]}s, {parts[1]}m, {parts[1]}h or {parts[1]}d"
+    parts = [(number, _LONG_UNITS.get(unit.lower().removesuffix("s"), unit))
+             for number, unit in _TIMES.findall(text)] if _ALL_TIMES.fullmatch(text) else []
+    match parts:
+        case [(number, "")]:
+            return f"say the unit: {number}s, {number}m, {number}h or {number}d"
+        case [(number, unit)] if unit in _DURATION_UNITS and number.isdecimal():
+            return f"write {number}{unit}"
+    if parts and all(unit in _WRITTEN_UNITS for _, unit in parts):
+        seconds = sum(Fraction(number) * _WRITTEN_UNITS[unit] for number, unit in parts)
+        if found := _whole(Fraction(seconds), "", _DURATION_UNITS):
+            return f"write {found}"
     return "write a whole number with s, m, h or d: 10m"
+
+
+def _ungrouped(text: str) -> str:
+    """A number without what people put between its digits: `1,000`, `1 000`, `1_000`."""
+    return re.sub(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", re.sub(r"[\s_']", "", text))
+
+
+def _whole(exact: Fraction, unit: str, units: Mapping[str, int]) -> str:
+    """An amount as a whole number of its unit or else of the largest that goes; nothing for a part of one, or for 0."""
+    if exact.denominator != 1 or exact == 0:
+        return ""
+    if exact % units.get(unit, exact + 1) == 0:
+        return f"{exact // units[unit]}{unit}"
+    factor, name = max((factor, name) for name, factor in units.items() if exact % factor == 0)
+    return f"{exact // factor}{name}"

@@ -8,7 +8,8 @@ from dataclasses import replace
 from kernel.ahead.clauses import NO_CLAUSE, OWN_METHODS, clause
 from kernel.ahead.said import Clause
 from kernel.conditions import ConditionReader
-from kernel.document import Node, Reader, quote
+from kernel.document import Mapping as Tree
+from kernel.document import Node, Reader, Scalar, quote
 from kernel.measures import NOTHING_SAID
 from kernel.policy import AddressRange, Conditions, Rule, Verb
 from kernel.several import Above
@@ -83,7 +84,7 @@ class RuleReader:
             self._reader.error("E112", found[key], message, TERMS_ELSEWHERE[key])
 
     def _check_grant(self, node: Node, verb: Verb, found: Mapping[str, Node], where: Conditions) -> None:
-        if verb is Verb.ALLOW and not found.keys() & ({"methods"} | OWN_METHODS.keys()):
+        if verb is Verb.ALLOW and not _keys(node) & ({"methods"} | OWN_METHODS.keys()):
             hint = "reads, writes, any or a list such as [GET, POST]"
             self._reader.error("E104", node, 'an allow needs "methods:"', hint)
         check_upgrades(self._reader, found, where)
@@ -152,3 +153,8 @@ class RuleReader:
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         terms = limit_terms(self._reader, node, found)
         return Rule(number, name, Verb.LIMIT, where, holes, self._reader.at(node), terms=terms)
+
+
+def _keys(node: Node) -> set[str]:
+    """The keys that a mapping is written with, those that were refused among them."""
+    return {key.text for key in node.parts[::2] if isinstance(key, Scalar)} if isinstance(node, Tree) else set()

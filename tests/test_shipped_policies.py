@@ -12,11 +12,14 @@ from click.testing import CliRunner
 from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from addons.verbs.policy import policy as policy_verbs
+from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
+from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
+from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
 from kernel.ahead.outlook import review_at_most
+from kernel.ahead.prose import in_words
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index
-from kernel.prose import in_words
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
@@ -110,6 +113,28 @@ def test_the_page_on_policies_shows_every_key_of_this_version():
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
 
 
+AHEAD_EXAMPLES = re.findall(r"```yaml ahead\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+AHEAD_KEYS = (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, CASCADE, ON_HALT, BREAKER, DNS, LLM, MCP, GIT, GRAPHQL)
+
+
+@pytest.mark.parametrize("example", AHEAD_EXAMPLES)
+def test_an_example_with_keys_of_later_versions_is_read_ahead_without_a_finding_and_does_not_load(example):
+    assert compiled(example, known=frozenset({"claude-1", "claude-2", "rev-1"}), ahead=True).findings == ()
+    with pytest.raises(PolicyError) as refused:
+        compiled(example)
+
+    assert {finding.code for finding in refused.value.findings} == {"E180"}
+
+
+def test_the_page_on_policies_shows_every_key_of_later_versions():
+    shown, told = "".join(AHEAD_EXAMPLES), (FOLDER / "README.md").read_text()
+
+    for keys in (POLICY, RULE, NEVER):
+        assert {key for key in keys.ahead if f"{key}:" not in shown} == set()
+    for keys in AHEAD_KEYS:
+        assert {key for key in keys.now if f"{key}:" not in shown and not re.search(rf"# .*\b{key}\b", told)} == set()
+
+
 def test_the_tiers_of_the_page_on_policies_are_one_policy_that_answers_as_the_page_says():
     tiers = [example for example in EXAMPLES[1:] if "tier:" in example]
     index = Index(read_policy([(f"{n}.yaml", text.encode()) for n, text in enumerate(tiers)]).policy)
@@ -132,11 +157,14 @@ def test_every_model_host_of_the_default_policy_is_treated_as_one():
     assert {pattern.name for pattern in rule.where.to or ()} <= set(llm_hosts())
 
 
-def test_a_policy_looked_at_ahead_names_the_rules_whose_conditions_no_page_tells():
-    paragraphs = in_words(load_policy([FOLDER / "ahead" / "mcp-tools.yaml"], ahead=True).policy)
+@pytest.mark.parametrize("path", AHEAD, ids=_named)
+def test_a_policy_looked_at_ahead_is_told_with_what_has_no_effect_yet(path):
+    first, *others = in_words(load_policy([path], ahead=True).policy)
 
-    told = " ".join(sentence.text for sentence in paragraphs[0].sentences)
-    assert "nothing can judge it yet: larger-refunds, look-up, no-deletions, small-refunds." in told
+    told = " ".join([*(each.title for each in others), *(said.text for each in others for said in each.sentences)])
+
+    assert first.title == "Not in force"
+    assert "without effect yet" in told.lower()
 
 
 def test_a_rule_whose_conditions_cannot_be_judged_makes_no_other_needless(tmp_path):

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from addons.request_fields import readable
 from kernel.access import Access
+from kernel.ahead.prose import in_words
 from kernel.decide import Judgement
 from kernel.document import printable
 from kernel.errors import NonCanonical
@@ -25,7 +26,6 @@ from kernel.prose import (
     agents_in_words,
     conditions_in_words,
     destination_in_words,
-    in_words,
     path_in_words,
 )
 from kernel.question import STAND_IN, answer, facts_of

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -46,6 +47,7 @@ from kernel.findings import Severity
 from kernel.normal import host as canonical_host
 from kernel.policy import Policy
 from kernel.schema import schema
+from kernel.vocabulary import WELL_KNOWN_METHODS
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _FILE_OR_FOLDER = click.Path(exists=True, readable=True, path_type=Path)
@@ -280,13 +282,13 @@ def explain(
     The two tables come from the rules as they stand. A rule under "but not" takes a part of a row away; a row that a
     rule certainly takes away as a whole is left out.
 
-    Exit status: 0 granted, something can be reached, or told; 1 refused, or nothing can be reached; 2 a FILE, METHOD,
-    URL, HOST or IP that cannot be meant.
+    Exit status: 0 granted, something can be reached, or told; 1 refused, nothing can be reached, or a policy that does
+    not load; 2 a FILE, METHOD, URL, HOST or IP that cannot be meant.
     """
     carried = (address, at, headers, body)
     match asked:
         case (method, url) if host is None:
-            request = (agent or "local", _method(method), url, _address(address), _headers(headers), _body(body),
+            request = (agent or "local", _method(method), _url(url), _address(address), _headers(headers), _body(body),
                        _moment(at))
             supposed = as_if(_asked_policy(asked_files, home, ahead=ahead).policy, holds)
             granted = _tell_request(supposed, request, wants_json=wants_json)
@@ -306,6 +308,12 @@ def _method(text: str) -> str:
     return text.upper()
 
 
+def _url(text: str) -> str:
+    if "://" not in text:
+        raise click.BadParameter(f"{text} is no URL; write https://{text}", param_hint="URL")
+    return text
+
+
 def _tell_request(
     asked: Policy, request: tuple[str, str, str, Address | None, Headers, bytes, int], *, wants_json: bool
 ) -> bool:
@@ -320,14 +328,26 @@ def _tell_request(
 def _tell_policy(file: str, *, ahead: bool, wants_json: bool) -> bool:
     path = Path(file)
     if not path.is_file():
-        hint = "a URL needs its method before it" if "://" in file else f"there is no file {file}"
-        raise click.BadParameter(hint, param_hint="FILE")
-    told = load_policy([path], ahead=ahead).policy
+        raise click.BadParameter(_instead_of(file), param_hint="FILE")
+    try:
+        told = load_policy([path], ahead=ahead).policy
+    except PolicyError as refused:
+        tell_findings(console(stderr=True), refused.findings)
+        return False
     if wants_json:
         print_json(prose_json(told))
     else:
         tell_prose(console(), told)
     return True
+
+
+def _instead_of(file: str) -> str:
+    """What to write where one word is no file."""
+    if "://" in file:
+        return f"a URL needs its method before it: GET {file}"
+    if file.upper() in WELL_KNOWN_METHODS:
+        return f"a method needs its URL behind it: {file} https://example.org/"
+    return f"{file} is a folder; name one file in it" if Path(file).is_dir() else f"there is no file {file}"
 
 
 def _tell_reach(compiled: Compiled, agent: str | None, host: Host | None, *, wants_json: bool) -> bool:
@@ -343,10 +363,14 @@ def _tell_reach(compiled: Compiled, agent: str | None, host: Host | None, *, wan
 
 
 def _host(text: str | None) -> Host | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else canonical_host(text)
+        return canonical_host(text)
     except NonCanonical as refused:
-        raise click.BadParameter(f"{text}: {refused.problem}", param_hint="--to") from None
+        name = urlsplit(text).hostname if "://" in text else None
+        problem = f"{text} is a URL; write --to {name}" if name else f"{text}: {refused.problem}"
+        raise click.BadParameter(problem, param_hint="--to") from None
 
 
 @policy.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from kernel import normal
+from kernel.ahead.prose import amount_in_words
 from kernel.ahead.said import Ahead, Budget, Clause, Effect, RateLimit, Unit
 from kernel.document import quote
 from kernel.facts import Host
@@ -14,7 +15,6 @@ from kernel.policy import AddressRange, AgentPattern, Policy, Rule, UrlPattern
 
 _MODEL_UNITS = frozenset({Unit.USD, Unit.TOKENS})
 _ENDS = frozenset({Effect.DENY, Effect.HALT})
-_MICRO = 10**6
 
 
 def account_findings(policy: Policy, ahead: Ahead, model_hosts: Collection[str]) -> Iterator[Finding]:
@@ -61,8 +61,9 @@ def _amounts(budget: Budget) -> Iterator[Finding]:
     for unit, each in budget.each.items():
         together = budget.together.get(unit)
         if together is not None and each > together:
-            message = f"one agent may use {_shown(unit, each)} of budget {quote(budget.name)}, all together fewer"
-            yield _warning("W501", budget, message, f"together: {_shown(unit, together)} is reached before")
+            used = amount_in_words(unit, each)
+            message = f"one agent may use {used} of budget {quote(budget.name)}, all together fewer"
+            yield _warning("W501", budget, message, f"together: {amount_in_words(unit, together)} is reached before")
     stops = any(threshold.effect in _ENDS and threshold.percent <= 100 for threshold in budget.when_used)
     if Unit.USD in budget.units and not stops:
         yield Finding(
@@ -94,8 +95,9 @@ def _promised(budgets: tuple[Budget, ...]) -> Iterator[Finding]:
             promised = sum(part.together[unit] for part in parts)
             if promised > most:
                 names = ", ".join(part.name for part in parts)
-                message = f"the budgets {names} hold {_shown(unit, promised)}, and {quote(whole.name)} over them fewer"
-                yield _warning("W501", whole, message, f"it holds {_shown(unit, most)}")
+                held = amount_in_words(unit, promised)
+                message = f"the budgets {names} hold {held}, and {quote(whole.name)} over them fewer"
+                yield _warning("W501", whole, message, f"it holds {amount_in_words(unit, most)}")
 
 
 def _is_part(part: Budget, whole: Budget, unit: Unit) -> bool:
@@ -117,13 +119,6 @@ def _rate(rate: RateLimit) -> Iterator[Finding]:
     if each is not None and together is not None and each.count * together.seconds > together.count * each.seconds:
         message = f"one agent may ask faster than all of them together in {rate.name}"
         yield Finding("W501", Severity.WARNING, rate.position, message, "the rate in each: is never reached")
-
-
-def _shown(unit: Unit, amount: int) -> str:
-    if unit is not Unit.USD:
-        return f"{amount} {unit}"
-    whole, rest = divmod(amount, _MICRO)
-    return f"{whole} usd" if not rest else f"{whole}.{rest:06}".rstrip("0") + " usd"
 
 
 def _warning(code: str, budget: Budget, message: str, hint: str) -> Finding:

@@ -12,7 +12,7 @@ from kernel.errors import PatternError
 from kernel.hours import UTC_ZONE
 from kernel.measures import Rate
 from kernel.policy import AgentPattern
-from kernel.quantity import count, duration, money, percentage, rate, size, tally
+from kernel.quantity import count, duration, money, percentage, positive_size, rate, tally
 from kernel.times import TimeReader
 
 BUDGET = Keys(
@@ -38,7 +38,7 @@ PROFILES = frozenset({"conservative", "balanced", "aggressive"})
 
 _EFFECTS = frozenset(effect.value for effect in Effect)
 _PARSERS: dict[Unit, tuple[str, Callable[[str], int]]] = {
-    Unit.USD: ("E220", money), Unit.BYTES: ("E209", size), Unit.SECONDS: ("E222", duration),
+    Unit.USD: ("E220", money), Unit.BYTES: ("E209", positive_size), Unit.SECONDS: ("E222", duration),
 }  # fmt: skip
 
 

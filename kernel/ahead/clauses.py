@@ -71,6 +71,13 @@ def clause(reader: Reader, found: Mapping[str, Node], verb: Verb) -> Clause:
     )
 
 
+def misplaced(verb: Verb) -> frozenset[str]:
+    """The keys of this module that mean nothing in a rule of this verb."""
+    found = {key for key, only in _OF_VERB.items() if verb is not only}
+    found |= set() if verb.grants else _FOR_GRANTS.keys()
+    return frozenset(found | ({"contains"} if verb is Verb.ALLOW else set()))
+
+
 def _refuse_misplaced(reader: Reader, found: Mapping[str, Node], verb: Verb) -> None:
     for key, node in found.items():
         if key in _FOR_GRANTS and not verb.grants:

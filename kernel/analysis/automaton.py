@@ -74,6 +74,11 @@ class Globs:
             found = self._steps[states, character] = self._closed(found)
         return found
 
+    def after(self, states: int, word: str) -> int:
+        for character in word:
+            states = self.step(states, character)
+        return states
+
     def accepts(self, states: int) -> bool:
         return bool(states & self._ends)
 
@@ -90,10 +95,7 @@ class Globs:
 
     def matching(self, word: str) -> int:
         """The globs that match a word, as `ends_of` numbers them."""
-        states = self.start
-        for character in word:
-            states = self.step(states, character)
-        return self.matched(states)
+        return self.matched(self.after(self.start, word))
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -132,49 +134,33 @@ def _path_tokens(text: str) -> list[str]:
 
 
 class Held(NamedTuple):
-    """Where the second reading stands: what it was told, what of an escape it holds, and whether a slash came last."""
+    """Where the second reading of a path stands: what of an escape it holds, and whether a slash came last."""
 
-    states: int
-    escape: str
-    slashed: bool
+    escape: str = ""
+    slashed: bool = False
 
-
-class SecondReading:
-    """The same globs, told the second reading of a path: `%2F` is a slash, and slashes that meet are one."""
-
-    def __init__(self, globs: Globs) -> None:
-        self._globs = globs
-        self.start = Held(globs.start, "", slashed=False)
-        self._steps: dict[tuple[Held, str], Held] = {}
-
-    def step(self, held: Held, character: str) -> Held:
-        found = self._steps.get((held, character))
-        if found is None:
-            found = self._steps[held, character] = self._step(held, held.escape + character)
-        return found
-
-    def _step(self, held: Held, text: str) -> Held:
+    def step(self, character: str) -> tuple[Held, str]:
+        """What it holds after a character, and what it tells: `%2F` is a slash, and slashes that meet are one."""
+        text = self.escape + character
         if text in ("%", "%2"):
-            return held._replace(escape=text)
+            return Held(text, self.slashed), ""
         if text in ("/", "%2F"):
-            states = held.states if held.slashed else self._globs.step(held.states, "/")
-            return Held(states, "", slashed=True)
-        states = held.states
-        for character in text:
-            states = self._globs.step(states, character)
-        return Held(states, "", slashed=False)
+            return Held("", slashed=True), "" if self.slashed else "/"
+        return Held(), text
 
-    def accepts(self, held: Held) -> bool:
-        return not held.escape and self._globs.accepts(held.states)
+    @property
+    def next(self) -> str:
+        """The character with which an escape of a slash goes on."""
+        return "%2F"[len(self.escape)]
 
-    def surely(self, held: Held) -> bool:
-        return self._globs.surely(held.states)
 
-    def expected(self, held: Held) -> frozenset[str]:
-        states = held.states
-        for character in held.escape:
-            states = self._globs.step(states, character)
-        return self._globs.expected(states) | {("%", "2", "F")[len(held.escape)]}
+def second_reading(word: str) -> str:
+    """A path as its second reading tells it."""
+    held, said = Held(), ""
+    for character in word:
+        held, told = held.step(character)
+        said += told
+    return said + held.escape
 
 
 class _Place(NamedTuple):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.analysis.automaton import AgentIds, CanonicalPath
 from kernel.analysis.bodies import Bodies
-from kernel.analysis.language import EVERY, Lang, Pattern, TooHard, Words
+from kernel.analysis.language import EVERY, Allowance, Lang, Pattern, TooHard, Words
 from kernel.analysis.space import ANONYMOUS_AGENT, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
+from kernel.pattern import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,10 +52,11 @@ class Boxes:
     def __init__(self, values: Sequence[Values] = ()) -> None:
         self._values, self._bodies = tuple(values), Bodies(values)
         self.everything = Box((-1,) * (VALUES + len(values))).narrowed(WHO, NAMED_AGENT | ANONYMOUS_AGENT)
-        self._agents = Words(AgentIds(), "q")
+        self.allowance = Allowance()
+        self._agents = Words(AgentIds(), "q", self.allowance)
         self._paths = (
-            (PLAIN_PATH, Words(CanonicalPath(split=False), "q")),
-            (SPLIT_PATH, Words(CanonicalPath(split=True), "q%2Fq")),
+            (PLAIN_PATH, Words(CanonicalPath(split=False), "q", self.allowance)),
+            (SPLIT_PATH, Words(CanonicalPath(split=True), "q%2Fq", self.allowance)),
         )
 
     def alive(self, box: Box) -> Box | None:
@@ -157,7 +159,19 @@ class Boxes:
 
     def covered(self, box: Box, covers: Sequence[Box]) -> bool:
         """True when every request of `box` is in one of `covers`."""
-        return next(self.left(box, covers), None) is None
+        return not self._misses(box, covers) and next(self.left(box, covers), None) is None
+
+    def _misses(self, box: Box, covers: Sequence[Box]) -> bool:
+        """True when one of some few requests of the box is in none of `covers`."""
+        lowest, highest = ([each & -each for each in box.masks], [1 << (each.bit_length() - 1) for each in box.masks])
+        for masks in (lowest, highest):
+            if self._bodies.matter and not self._bodies.possible(masks[VALUES:]):
+                continue
+            agent = next(self._agents.guessed(box.langs[AGENTS]), "") if masks[WHO] == NAMED_AGENT else ANONYMOUS
+            for path in dict(self._paths)[masks[READINGS]].guessed(box.langs[PATHS]) if agent else ():
+                if not any(self.has(cover, masks, agent, path) for cover in covers):
+                    return True
+        return False
 
 
 def _ordered(patterns: frozenset[Pattern]) -> list[Pattern]:

@@ -128,34 +128,38 @@ class _Comparison:
         return found
 
     def _shown(self, new: Region, old: Region) -> list[_Gain]:
-        """The first gain of each rule, with a request; a rule of which none was found is undecided."""
+        """The first gain of each rule, with a request."""
+        return self._first(_gains(new, old), new)
+
+    def _first(self, asked: Iterable[tuple[Rule, Iterator[_Lifted]]], region: Region) -> list[_Gain]:
+        """The first box of each rule with a request that shows it; a rule of which none was found is undecided."""
         found: dict[str, _Gain] = {}
-        unseen: dict[str, None] = {}
-        for rule, gains in _gains(new, old):
-            for refusal, box in islice(gains, _MOST_TRIED) if rule.name not in found else ():
-                witness = new.witness(box)
-                if witness is not None:
-                    found[rule.name] = rule, refusal, witness
-                    break
-                unseen[rule.name] = None
+        doubts: dict[str, str] = {}
+        for rule, boxes in asked:
+            if rule.name in found:
+                continue
+            self._shapes.boxes.allowance.renew()
+            try:
+                for refusal, box in islice(boxes, _MOST_TRIED):
+                    witness = region.witness(box)
+                    if witness is not None:
+                        found[rule.name] = rule, refusal, witness
+                        break
+                    doubts[rule.name] = "no request was found that shows what it changes"
+            except TooHard:
+                doubts[rule.name] = "what it changes"
             if len(found) == MOST_CHANGES:
                 break
-        self._unseen(name for name in unseen if name not in found)
+        self._undecided += [f"rule {name}: {doubt}" for name, doubt in doubts.items() if name not in found]
         return list(found.values())
 
-    def _unseen(self, names: Iterable[str]) -> None:
-        self._undecided += [f"rule {name}: no request was found that shows what it changes" for name in names]
-
     def _judged_otherwise(self, old: Region, new: Region, when: str) -> Iterator[Change]:
-        for rule, box in _reasons(old, new):
-            witness = old.witness(box)
-            if witness is None:
-                self._unseen([rule.name])
-            else:
-                message = f"{rule.name} is {when} the reason why a request is refused ({place(rule)})"
-                yield Change((rule.name,), message, witness)
+        for rule, _, witness in self._first(_reasons(old, new), old):
+            message = f"{rule.name} is {when} the reason why a request is refused ({place(rule)})"
+            yield Change((rule.name,), message, witness)
 
 
+type _Lifted = tuple[Rule | None, Box]
 type _Gain = tuple[Rule, Rule | None, Witness]
 
 
@@ -185,7 +189,7 @@ def _said(region: Region, entry: Entry) -> object:
     return frozenset((rule.verb, rule.where, rule.holes, rule.terms, tiers[rule.tier].binds) for rule in entry.rules)
 
 
-def _gains(new: Region, old: Region) -> Iterator[tuple[Rule, Iterator[tuple[Rule | None, Box]]]]:
+def _gains(new: Region, old: Region) -> Iterator[tuple[Rule, Iterator[_Lifted]]]:
     """What of each grant passes in `new` and does not in `old`, in boxes, each with the refusal that is gone."""
     kept = {_said(new, entry) for entry in new.refusals.entries}
     gone = [entry for entry in old.refusals.entries if _said(old, entry) not in kept]
@@ -197,7 +201,7 @@ def _gains(new: Region, old: Region) -> Iterator[tuple[Rule, Iterator[tuple[Rule
 
 def _gained(
     entry: Entry, new: Region, old: Region, gone: Sequence[Entry], *, same: bool
-) -> Iterator[tuple[Rule | None, Box]]:
+) -> Iterator[_Lifted]:
     lifted = [each for each in gone if new.boxes.meet(entry.box, each.box) is not None]
     if same and not lifted:
         return
@@ -210,7 +214,7 @@ def _gained(
 
 def _differing(
     piece: Box, old: Region, lifted: Sequence[Entry], *, same: bool
-) -> Iterator[tuple[Rule | None, Box]]:
+) -> Iterator[_Lifted]:
     """What of a passing piece does not pass in `old`: what no grant opens there, what a refusal refuses there."""
     if not same:
         for gap in old.boxes.left(piece, old.granting(piece)):
@@ -232,31 +236,25 @@ def _otherwise_passing(box: Box, old: Region) -> Box | None:
     return None
 
 
-def _reasons(old: Region, new: Region) -> Iterator[tuple[Rule, Box]]:
+def _reasons(old: Region, new: Region) -> Iterator[tuple[Rule, Iterator[_Lifted]]]:
     """What both refuse, and only `old` by a never, or only `old` by a deny and neither by a never."""
-    found: set[str] = set()
+    kept = {_said(new, entry) for entry in new.refusals.entries}
+    known = old.shapes.space.addresses.every & ~old.shapes.space.addresses.vague
     for entry in old.refusals.entries:
-        known = old.shapes.space.addresses.every & ~old.shapes.space.addresses.vague
         box = entry.box.narrowed(ADDRESSES, entry.box.masks[ADDRESSES] & known)
-        if entry.rule.name in found or not box.masks[ADDRESSES]:
-            continue
-        shown = _refused_otherwise(entry.rule, box, old, new)
-        if shown is not None:
-            found.add(entry.rule.name)
-            yield entry.rule, shown
+        if box.masks[ADDRESSES] and _said(old, entry) not in kept:
+            yield entry.rule, _refused_otherwise(entry.rule, box, old, new)
 
 
-def _refused_otherwise(rule: Rule, box: Box, old: Region, new: Region) -> Box | None:
+def _refused_otherwise(rule: Rule, box: Box, old: Region, new: Region) -> Iterator[_Lifted]:
     strongest = (Verb.NEVER,) if rule.verb is Verb.NEVER else (Verb.NEVER, Verb.DENY)
     covers = [each.box for each in new.refusals.near(box) if each.rule.verb in strongest]
     if rule.verb is Verb.DENY:
         covers += [each.box for each in old.refusals.near(box) if each.rule.verb is Verb.NEVER]
     for piece in old.boxes.left(box, covers):
-        unopened = next(new.boxes.left(piece, new.granting(piece)), None)
-        if unopened is not None:
-            return unopened
+        for unopened in new.boxes.left(piece, new.granting(piece)):
+            yield None, unopened
         for each in new.refusals.near(piece):
             both = new.boxes.meet(piece, each.box)
             if both is not None:
-                return both
-    return None
+                yield None, both

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.analysis.box import ADDRESSES, AGENTS, HOSTS, PATHS, READINGS, Box
@@ -64,32 +65,48 @@ class _Beginnings:
         return found
 
 
-class _Bucket:
-    def __init__(self) -> None:
-        self._entries: list[int] = []
+class _Filed:
+    """Entries under their words and their addresses."""
+
+    def __init__(self, entries: Iterable[tuple[Box, int]]) -> None:
         self._words = (_Beginnings(PATHS), _Beginnings(PATHS, second=True), _Beginnings(AGENTS))
         self._at: defaultdict[int, list[int]] = defaultdict(list)
         self._wide: list[int] = []
+        for box, place in entries:
+            for words in self._words:
+                words.add(box, place)
+            addresses = box.masks[ADDRESSES]
+            if addresses.bit_count() > _NARROW:
+                self._wide.append(place)
+            else:
+                for bit in bits(addresses):
+                    self._at[bit].append(place)
 
-    def add(self, box: Box, place: int) -> None:
-        self._entries.append(place)
-        for words in self._words:
-            words.add(box, place)
-        addresses = box.masks[ADDRESSES]
-        if addresses.bit_count() > _NARROW:
-            self._wide.append(place)
-        else:
-            for bit in bits(addresses):
-                self._at[bit].append(place)
-
-    def near(self, box: Box) -> Collection[int]:
-        if len(self._entries) <= _FEW:
-            return self._entries
+    def near(self, box: Box) -> set[int] | None:
+        """The places of what may meet the box; None for every place."""
         known = [found for words in self._words if (found := words.near(box)) is not None]
         addresses = box.masks[ADDRESSES]
         if addresses.bit_count() <= _NARROW:
             known.append({*self._wide, *(place for bit in bits(addresses) for place in self._at.get(bit, ()))})
-        return set.intersection(*known) if known else self._entries
+        return set.intersection(*known) if known else None
+
+
+class _Bucket:
+    """Entries that are filed once they are many."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Box] = {}
+
+    def add(self, box: Box, place: int) -> None:
+        self._entries[place] = box
+
+    @cached_property
+    def _filed(self) -> _Filed:
+        return _Filed((box, place) for place, box in self._entries.items())
+
+    def near(self, box: Box) -> Collection[int]:
+        found = self._filed.near(box) if len(self._entries) > _FEW else None
+        return self._entries if found is None else found
 
 
 class Nearby:
@@ -112,11 +129,19 @@ class Nearby:
             if above is None or not mask >> above & 1:
                 self._buckets[bit, box.masks[READINGS]].add(box, place)
 
+    @cached_property
+    def _everywhere(self) -> _Bucket:
+        """All of them, for a box that may be at any host."""
+        bucket = _Bucket()
+        for place, entry in enumerate(self.entries):
+            bucket.add(entry.box, place)
+        return bucket
+
     def near(self, box: Box) -> list[Entry]:
         """The entries that may meet the box, in the order in which they were given."""
         mask = box.masks[HOSTS]
         if mask & OTHER_HOST:
-            return list(self.entries)
+            return [self.entries[place] for place in sorted(self._everywhere.near(box))]
         looked: set[int | None] = {None}
         for bit in bits(mask):
             looked.update(self._hosts.upwards(bit))

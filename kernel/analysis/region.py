@@ -208,7 +208,8 @@ class _Shown:
         return f"[{address}]" if isinstance(address, IPv6Address) else str(address), None
 
     def _address(self) -> Address:
-        mask, known = self._box.masks[ADDRESSES], self._space.addresses
+        known = self._space.addresses
+        mask = self._box.masks[ADDRESSES] & ~known.vague or self._box.masks[ADDRESSES]
         if mask & known.kind(STAND_IN):
             return STAND_IN
         return known.shown[next(bits(mask & known.public or mask))]

@@ -165,6 +165,7 @@ class _Reviewer:
 
     def _decided[T](self, what: str, question: Callable[[Rule], T], rule: Rule) -> T | None:
         """The answer; None where it takes too much work, which is noted."""
+        self._boxes.allowance.renew()
         try:
             return question(rule)
         except TooHard:
@@ -195,7 +196,7 @@ class _Reviewer:
     def _grant(self, rule: Rule) -> None:
         """W301: everything that it opens is refused."""
         opened = self._region.boxes_of(rule)
-        if any(True for box in opened for _ in self._region.passing(box)):
+        if not all(self._boxes.covered(box, self._region.refusing(box)) for box in opened):
             return
         self._done.add(rule.name)
         if not opened and self._shapes.opened(rule):
@@ -216,7 +217,8 @@ class _Reviewer:
         return joined([f"tier {tier.name} ({tier.file})" for tier in others], "and", _MOST_NAMES)
 
     def _first(self, rule: Rule) -> Box:
-        return self._shapes.of(rule)[0]
+        boxes = self._shapes.of(rule)
+        return next((box for box in boxes if box.masks[ADDRESSES] & ~self._shapes.space.addresses.vague), boxes[0])
 
     def _meeting(self, boxes: Iterable[Box]) -> list[str]:
         """The refusals that meet these boxes."""
@@ -241,7 +243,8 @@ class _Reviewer:
         """What it refuses of grants, by their names: some of them, where they are many."""
         cut: dict[str, Box] = {}
         for box in self._region.boxes_of(rule):
-            for entry in self._region.grants.near(box):
+            meets = any(self._boxes.meet(box, each) for each in self._region.granting(box))
+            for entry in self._region.grants.near(box) if meets else ():
                 if len(cut) > _MOST_NAMES:
                     return cut
                 both = None if entry.rule.name in cut else self._boxes.meet(box, entry.box)

@@ -28,9 +28,9 @@ REGISTRY = re.compile(rf"(?<![\w-])(?:{'|'.join(re.escape(first + second) for fi
 MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:home|root|work|Users|tmp/gov)/[\w.]")
 # The kernel computes. What is not here has a clock, files, a network, threads, chance or a log.
 KERNEL_MAY_IMPORT = {
-    "__future__", "array", "base64", "binascii", "bisect", "blake3", "collections", "contextlib",
-    "dataclasses", "datetime", "decimal", "difflib", "enum", "functools", "hashlib", "hmac", "ipaddress", "itertools",
-    "json", "kernel", "math", "operator", "pydantic",
+    "__future__", "array", "base64", "binascii", "bisect", "blake3", "collections", "contextlib", "copy",
+    "dataclasses", "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "hmac", "ipaddress",
+    "itertools", "json", "kernel", "math", "operator", "pydantic",
     "re", "string", "struct", "types", "typing", "unicodedata", "urllib.parse",
 }
 # What lies below is data that one README describes.

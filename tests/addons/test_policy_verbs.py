@@ -322,7 +322,7 @@ def test_explain_says_how_large_a_request_may_be(governor, arguments, code, rule
                  "request at most 2 bytes (limits-1); URL at most 30 bytes (upload); in flight at most 4 at a time "
                  "(limits-1); streamed as it comes", id="a rule and a limit"),
     pytest.param(["GET", "wss://talk.example/"],
-                 "request at most 16777216 bytes (default); a frame at most 1000 bytes; at most 5 messages in 60 s",
+                 "request at most 16 MiB (default); a frame at most 1 KB; at most 5 messages in 60 s",
                  id="an upgrade"),
 ])  # fmt: skip
 def test_explain_shows_what_applies_to_a_request_that_passes(governor, arguments, measured):
@@ -555,3 +555,36 @@ def test_schema_prints_the_schema(governor):
 
     assert status == 0
     assert json.loads(out) == schema()
+
+
+@pytest.mark.parametrize(("asked", "told"), [
+    (["GET", "api.example.org/x"], "api.example.org/x is no URL; write https://api.example.org/x"),
+    (["https://x.example/"], "a URL needs its method before it: GET https://x.example/"),
+    (["post"], "a method needs its URL behind it: post https://example.org/"),
+    (["--to", "https://x.example/a"], "https://x.example/a is a URL; write --to x.example"),
+    (["."], ". is a folder; name one file in it"),
+    (["nowhere.yaml"], "there is no file nowhere.yaml"),
+])
+def test_what_cannot_be_meant_is_told_what_to_write(asked, told):
+    answer = CliRunner().invoke(cli.governor, ["policy", "explain", *asked])
+
+    assert (answer.exit_code, told in answer.output) == (2, True)
+
+
+def test_a_policy_that_does_not_load_is_not_told_and_its_errors_are_shown_in_place(tmp_path):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("version: 1\nrules: [{ask: it}]\n")
+    answer = CliRunner().invoke(cli.governor, ["policy", "explain", str(policy)])
+
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert "|          ^" in answer.stderr
+    assert "--ahead reads it" in answer.stderr
+
+
+def test_a_policy_in_the_place_of_cases_is_told_to_be_one(tmp_path):
+    policy = tmp_path / "p.yaml"
+    policy.write_text("version: 1\n")
+    answer = CliRunner().invoke(cli.governor, ["policy", "test", str(policy)])
+
+    assert answer.exit_code == 1
+    assert "this is a policy: governor policy check reads it" in answer.stderr

@@ -97,8 +97,8 @@ def test_a_finding_on_a_budget_shows_the_amounts_in_their_unit():
 
     (finding,) = found(text)
 
-    assert "5.5 usd" in finding.message
-    assert finding.hint == "together: 5 usd is reached before"
+    assert "5.5 USD" in finding.message
+    assert finding.hint == "together: 5 USD is reached before"
     assert finding.severity is Severity.WARNING
 
 

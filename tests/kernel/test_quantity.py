@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -23,7 +25,11 @@ def test_a_size_is_in_bytes(text, found):
 
 @pytest.mark.parametrize(("text", "hint"), [
     ("10mb", "write 10MB"), ("10 MB", "write 10MB"), ("10M", "write 10MB"), ("1mib", "write 1MiB"),
-    ("10B", "write 10"), ("1.5MB", "10MB"), ("-1", "10MB"), ("", "10MB"), ("big", "10MB"), ("10TB", "10MB"),
+    ("10B", "write 10"), ("1.5MB", "write 1500KB"), ("-1", "10MB"), ("", "10MB"), ("big", "10MB"),
+    ("10TB", "write 10000GB"), ("1,000", "write 1000"), ("1 000 000", "write 1000000"), ("1.5 GiB", "write 1536MiB"),
+    ("1TiB", "write 1024GiB"),
+    ("0.5KB", "write 500"), ("5 bytes", "write 5"), ("1,5MB", "10MB"),
+    ("1,0000", "10MB"), ("0.1", "10MB"), ("9.999999999GB", "9999999999"),
     ("1e6", "10MB"), ("٣MB", "10MB"),
 ])  # fmt: skip
 def test_what_is_no_size_is_told_what_one_is(text, hint):
@@ -68,7 +74,9 @@ def test_a_rate_is_a_number_in_a_period(text, found):
 
 @pytest.mark.parametrize(("text", "hint"), [
     ("100/s", "write 100/second"), ("60/min", "write 60/minute"), ("60 / m", "write 60/minute"),
-    ("5/seconds", 'did you mean "second"?'), ("100", "100/second"), ("x/second", "100/second"),
+    ("5/seconds", "write 5/second"), ("10 / minute", "write 10/minute"), ("10 per minute", "write 10/minute"),
+    ("1k/minute", "write 1000/minute"), ("1,000/hour", "write 1000/hour"), ("10/Minute", "write 10/minute"),
+    ("5/secnd", 'did you mean "second"?'), ("10/week", "100/second"), ("100", "100/second"), ("x/second", "100/second"),
     ("1.5/second", "100/second"),
     ("2000000000/second", "leave it out"),
 ])  # fmt: skip
@@ -122,7 +130,20 @@ def test_a_quantity_is_a_whole_number_of_its_smallest_unit(parse, text, meant):
         pytest.param(money, "\u0665", "write US dollars with a point", id="a digit of another script"),
         pytest.param(duration, "10", "say the unit: 10s, 10m, 10h or 10d", id="no unit"),
         pytest.param(duration, "10 minutes", "write 10m", id="a unit in full"),
-        pytest.param(duration, "1h30m", "write a whole number with s, m, h or d", id="two units"),
+        pytest.param(duration, "1h30m", "write 90m", id="two units"),
+        pytest.param(duration, "1.5h", "write 90m", id="hours with a point"),
+        pytest.param(duration, "2 weeks", "write 14d", id="weeks"),
+        pytest.param(duration, "10M", "write a whole number with s, m, h or d", id="months or minutes"),
+        pytest.param(duration, "0.5s", "write a whole number with s, m, h or d", id="less than a second"),
+        pytest.param(tally, "1,5M", "write a whole number", id="a comma that may be a point"),
+        pytest.param(tally, "1.25M", "write 1250k", id="two places"),
+        pytest.param(tally, "0.5k", "write 500", id="half a thousand"),
+        pytest.param(tally, "0.0M", "write 1", id="nothing with a point"),
+        pytest.param(count, "1,000", "write 1000", id="a comma in a count"),
+        pytest.param(count, "4k", "write 4000", id="thousands where none are read"),
+        pytest.param(money, "$0.10", "write 0.10: usd says", id="cents with a sign"),
+        pytest.param(money, "1,000.50", "write 1000.50: usd says", id="a comma and a point"),
+        pytest.param(money, ".50", "write 0.50: usd says", id="no digit before the point"),
         pytest.param(duration, "0s", "write a duration such as 10m", id="no time"),
         pytest.param(duration, "4000d", "write a shorter one", id="longer than ten years"),
         pytest.param(percentage, "80", "write 80%", id="no sign"),
@@ -143,3 +164,28 @@ def test_no_text_is_read_as_a_quantity_of_another_kind_or_raises_anything_else(t
     for parse in (tally, money, duration, percentage):
         with suppress(PatternError):
             assert parse(text) > 0
+
+
+QUANTITIES = st.from_regex(
+    r"\$?[0-9]{0,7}([.,_' ][0-9]{1,4})?[ ]?"
+    r"(|k|K|m|M|G|KB|kb|MiB|TB|bytes|USD|s|sec|min|hours|weeks|h30m|%|/s|/min| per hour)", fullmatch=True)
+
+
+@given(QUANTITIES)
+def test_what_a_hint_says_to_write_can_be_read(text):
+    for parse in (size, positive_size, count, tally, money, duration, percentage, rate):
+        try:
+            parse(text)
+        except PatternError as refused:
+            told = re.fullmatch(r"write (\S*[0-9]\S*?)(: usd says.*)?", refused.hint)
+            again = _problem(parse, told[1]) if told is not None else ""
+
+            assert " is not " not in again, told
+
+
+def _problem(parse: Callable[[str], object], text: str) -> str:
+    try:
+        parse(text)
+    except PatternError as refused:
+        return refused.problem
+    return ""

@@ -1,0 +1,296 @@
+"""A policy that was read ahead, in sentences: what `prose.py` tells of it, and what has no effect yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from kernel.ahead.said import (
+    Ahead,
+    Budget,
+    Cascade,
+    Clause,
+    Counter,
+    Dns,
+    Effect,
+    Prevention,
+    RateLimit,
+    Threshold,
+    Unit,
+)
+from kernel.document import joined, printable
+from kernel.measures import Rate
+from kernel.policy import AgentPattern, Policy
+from kernel.prose import (
+    Groups,
+    Paragraph,
+    Sentence,
+    agents_in_words,
+    rate_in_words,
+    size_in_words,
+)
+from kernel.prose import in_words as in_words_without_ahead
+from kernel.vocabulary import LATER_VERBS
+
+_MICRO = 10**6
+_DURATIONS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+_EFFECTS = {
+    Effect.TELL: "people are told",
+    Effect.THROTTLE: "the agents are slowed down",
+    Effect.DENY: "requests are refused",
+    Effect.HALT: "the agents are halted until an operator releases them",
+}
+_PREVENTIONS = {
+    Prevention.THROTTLE: "slowed down",
+    Prevention.ASK: "allowed only what a human agrees to",
+    Prevention.QUARANTINE: "allowed to read only",
+    Prevention.HALT: "halted until an operator releases them",
+}
+_COUNTED = {
+    "risk": "points of risk",
+    "exploration": "destinations that are new to it",
+    "persistence": "failures and retries of one request in a row",
+    "stagnation": "requests that are the same and end the same way",
+    "steps": "requests in a session",
+}
+
+
+def in_words(policy: Policy) -> list[Paragraph]:
+    """The whole policy in sentences; what has no effect yet is told with its rule, or in a paragraph of its own."""
+    told = in_words_without_ahead(policy)
+    ahead = policy.ahead or Ahead()
+    later = {rule.name: ahead.clauses.get(rule.name, Clause()) for rule in policy.items
+             if rule.name in ahead.clauses or rule.verb in LATER_VERBS}
+    if ahead == Ahead() and not later:
+        return told
+    rules = [_with_clauses(paragraph, later) for paragraph in told]
+    return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules, *_sections(ahead, policy.groups)]
+
+
+_WARNING = ("This policy says what this version cannot enforce, so it does not load, and governs nothing; what has no "
+            "effect yet is marked.")
+
+
+def _with_clauses(paragraph: Paragraph, clauses: Mapping[str, Clause]) -> Paragraph:
+    said = [(sentence, clauses.get(sentence.rule or "")) for sentence in paragraph.sentences]
+    return replace(paragraph, sentences=tuple(
+        sentence if clause is None else replace(sentence, text=f"{sentence.text} {clause_in_words(clause)}")
+        for sentence, clause in said))
+
+
+def clause_in_words(clause: Clause) -> str:
+    """What a rule says that has no effect yet."""
+    parts = [part for function in _PARTS if (part := function(clause)) is not None]
+    return f"Without effect yet{': ' if parts else ''}{'; '.join(parts)}."
+
+
+def _llm(clause: Clause) -> str | None:
+    said = clause.llm
+    if said is None:
+        return None
+    models = "any model" if said.models is None else f"the model{_s(said.models)} {_listed(said.models)}"
+    longest = "" if said.max_output_tokens is None else f", answers of at most {said.max_output_tokens:,} tokens"
+    also = ", and the harmless calls with which clients begin" if said.housekeeping else ""
+    return f"only calls of {models}{longest}{also}"
+
+
+def _mcp(clause: Clause) -> str | None:
+    said = clause.mcp
+    if said is None:
+        return None
+    tools = "any tool" if said.tools is None else f"the tool{_s(said.tools)} {_listed(said.tools)}"
+    where = [f"{printable(name)} is {_listed(values)}" for name, values in said.where.items()]
+    return f"only calls of {tools}{f' where {joined(where, "and")}' if where else ''}"
+
+
+def _git(clause: Clause) -> str | None:
+    said = clause.git
+    if said is None:
+        return None
+    parts = [f"fetching from {_listed(said.fetch)}"] if said.fetch else []
+    if said.push:
+        refs = "" if said.refs is None else f", there only {_listed(said.refs)}"
+        may = [word for word, allowed in (("rewriting", said.force), ("deleting", said.delete)) if allowed]
+        never = [word for word, allowed in (("rewriting", said.force), ("deleting", said.delete)) if not allowed]
+        how = [*([f"{joined(may, 'and')} what is there, too"] if may else []),
+               *([f"without {joined(never, 'or')} what is there"] if never else [])]
+        parts.append(f"pushing to {_listed(said.push)}{refs}, {joined(how, 'and')}")
+    return f"only {joined(parts, 'and')}"
+
+
+def _graphql(clause: Clause) -> str | None:
+    said = clause.graphql
+    if said is None:
+        return None
+    kinds = "any kind" if said.operations is None else f"the kind {_listed(sorted(said.operations))}"
+    fields = "" if said.fields is None else f" on {_listed(said.fields)}"
+    return f"only GraphQL operations of {kinds}{fields}"
+
+
+def _contains(clause: Clause) -> str | None:
+    return f"only where a detector finds {_listed(sorted(clause.contains))} in it" if clause.contains else None
+
+
+def _credentials(clause: Clause) -> str | None:
+    return f"only with the keys {_listed(sorted(clause.credentials))}" if clause.credentials else None
+
+
+def _redact(clause: Clause) -> str | None:
+    return f"{_listed(sorted(clause.redact), 'and')} are taken out of what is sent" if clause.redact else None
+
+
+def _add_headers(clause: Clause) -> str | None:
+    if not clause.add_headers:
+        return None
+    set_ = [f'{name} is set to "{printable(value)}"' for name, value in clause.add_headers]
+    return f"the header{_s(set_)} {joined(set_, 'and')}"
+
+
+def _tunnel(clause: Clause) -> str | None:
+    return "bytes pass unseen and are only measured" if clause.tunnel else None
+
+
+def _risk(clause: Clause) -> str | None:
+    return None if clause.risk is None else f"each adds {clause.risk:,} point{'' if clause.risk == 1 else 's'} of risk"
+
+
+def _approvers(clause: Clause) -> str | None:
+    return f"{_listed(clause.approvers)} decides" if clause.approvers else None
+
+
+def _hold(clause: Clause) -> str | None:
+    return None if clause.hold_seconds is None else f"it waits {duration_in_words(clause.hold_seconds)} for an answer"
+
+
+def _valid(clause: Clause) -> str | None:
+    if clause.valid_seconds is None:
+        return None
+    return f"a yes holds {duration_in_words(clause.valid_seconds)} for the same request"
+
+
+def _rate(clause: Clause) -> str | None:
+    return None if clause.rate is None else f"at most {rate_in_words(clause.rate)}"
+
+
+_PARTS: tuple[Callable[[Clause], str | None], ...] = (
+    _llm, _mcp, _git, _graphql, _contains, _credentials, _redact, _add_headers, _tunnel, _risk, _approvers, _hold,
+    _valid, _rate,
+)  # fmt: skip
+
+
+def _sections(ahead: Ahead, groups: Groups) -> Iterator[Paragraph]:
+    """A paragraph for each section that says something."""
+    counters = [_counter(counter) for counter in ahead.counters]
+    if ahead.profile is not None:
+        counters.insert(0, f"What no line here says follows the profile {ahead.profile}.")
+    said: list[tuple[str, list[Sentence]]] = [
+        ("What agents may use up", [Sentence(_budget(each, groups), each.name, each.position)
+                                    for each in ahead.budgets]),
+        ("How often agents may ask", [Sentence(_rates(each, groups), each.name, each.position)
+                                      for each in ahead.rates]),
+        ("What is counted", [Sentence(text) for text in counters]),
+        ("When an agent is halted", [] if ahead.cascade is None else [Sentence(t) for t in _cascade(ahead.cascade)]),
+        ("Names that are looked up", [] if ahead.dns is None else [Sentence(_dns(ahead.dns))]),
+    ]
+    for title, sentences in said:
+        if sentences:
+            yield Paragraph(f"{title} (without effect yet)", tuple(sentences))
+
+
+def _budget(budget: Budget, groups: Groups) -> str:
+    every = "in a session" if not budget.every.renews else f"in each {budget.every} by the clocks of {budget.timezone}"
+    spent = [f"{_capital(whom)} may use {_amounts(amounts)} {every}"
+             for whom, amounts in ((_each(budget.agents, groups), budget.each),
+                                   (_together(budget.agents, groups), budget.together)) if amounts]
+    return " ".join(f"{each}." for each in [*spent, *map(_threshold, budget.when_used)])
+
+
+def _threshold(threshold: Threshold) -> str:
+    pace = "" if threshold.rate is None else f" to {rate_in_words(threshold.rate)}"
+    return f"At {threshold.percent} % {_EFFECTS[threshold.effect]}{pace}"
+
+
+def _amounts(amounts: Mapping[Unit, int]) -> str:
+    return joined([amount_in_words(unit, amount) for unit, amount in amounts.items()], "and")
+
+
+def amount_in_words(unit: Unit, amount: int) -> str:
+    """`0.25 USD`, `4,000,000 tokens`, `10 GB`, `8 hours`, `20 new hosts`."""
+    match unit:
+        case Unit.USD:
+            whole, rest = divmod(amount, _MICRO)
+            return f"{whole:,}{f'.{rest:06}'.rstrip('0') if rest else ''} USD"
+        case Unit.BYTES:
+            return size_in_words(amount)
+        case Unit.SECONDS:
+            return duration_in_words(amount)
+        case Unit.RISK:
+            return f"{amount:,} point{'' if amount == 1 else 's'} of risk"
+        case Unit.TOKENS | Unit.REQUESTS | Unit.NEW_HOSTS:
+            noun = unit.value.replace("-", " ")
+            return f"{amount:,} {noun.removesuffix('s') if amount == 1 else noun}"
+
+
+def duration_in_words(seconds: int) -> str:
+    """In the largest unit of which it is a whole number: `90 seconds`, `2 hours`."""
+    unit, length = next((unit, length) for unit, length in _DURATIONS if seconds % length == 0)
+    number = seconds // length
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+def _rates(limit: RateLimit, groups: Groups) -> str:
+    rates: list[tuple[str, Rate | None]] = [
+        (_each(limit.agents, groups), limit.each), (_together(limit.agents, groups), limit.together)]
+    said = [f"{whom} may ask {rate_in_words(rate)}" for whom, rate in rates if rate is not None]
+    burst = "" if limit.burst is None else f", {limit.burst:,} at once"
+    return f"{_capital(joined(said, 'and'))}{burst}."
+
+
+def _each(agents: tuple[AgentPattern, ...] | None, groups: Groups) -> str:
+    return "every agent" if agents is None else f"each of {agents_in_words(agents, groups)}"
+
+
+def _together(agents: tuple[AgentPattern, ...] | None, groups: Groups) -> str:
+    return "all agents together" if agents is None else f"together {agents_in_words(agents, groups)}"
+
+
+def _counter(counter: Counter) -> str:
+    within = "" if counter.within_seconds is None else f" within {duration_in_words(counter.within_seconds)}"
+    return f"At {counter.limit:,} {_COUNTED[counter.name]}{within}, {_EFFECTS[counter.then]}."
+
+
+def _cascade(cascade: Cascade) -> Iterator[str]:
+    for name, needed in cascade.depends.items():
+        yield f"{printable(name)} needs {_listed(needed, 'and')}."
+    if cascade.on_halt is not None:
+        halt = cascade.on_halt
+        steps = "" if halt.hops == 1 else f", up to {halt.hops} steps away,"
+        time = "" if halt.seconds is None else f", for {duration_in_words(halt.seconds)}"
+        yield (f"When an agent is halted for {_listed(sorted(halt.reasons))}, those that need it{steps} are "
+               f"{_PREVENTIONS[halt.do]}{time}.")
+    if cascade.blast_percent is not None:
+        yield f"One halt reaches {cascade.blast_percent} % of the agents at most."
+    if cascade.breaker is not None:
+        halts, seconds = cascade.breaker.halts, cascade.breaker.within_seconds
+        yield (f"After {halts:,} halt{'' if halts == 1 else 's'} within {duration_in_words(seconds)} the others of its "
+               f"group are {_PREVENTIONS[cascade.breaker.do]}.")
+
+
+def _dns(dns: Dns) -> str:
+    names = "No name is" if dns.answer == "nothing" else "Only names that some rule could allow are"
+    types = "" if dns.types is None else f", with records of the type {_listed(sorted(dns.types))}"
+    labels = "" if dns.max_labels is None else f", with at most {dns.max_labels:,} labels"
+    longest = "" if dns.max_name is None else f", of at most {dns.max_name:,} characters"
+    return f"{names} answered{types}{labels}{longest}."
+
+
+def _listed(words: Iterable[str], last: str = "or") -> str:
+    return joined([printable(word) for word in words], last)
+
+
+def _s(several: Iterable[object]) -> str:
+    return "" if len(list(several)) == 1 else "s"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,104 @@
+"""A policy that was read ahead, in sentences: nothing of it is left out, and what has no effect yet is marked."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernel.ahead.prose import amount_in_words, duration_in_words, in_words
+from kernel.ahead.said import Unit
+from tests.addons.policies import compiled
+
+HEAD = "version: 1\nagents: {coders: [claude-*], reviewers: [rev-1]}\n"
+
+
+def told(text: str) -> dict[str, list[str]]:
+    policy = compiled(f"{HEAD}{text}", ahead=True).policy
+    return {each.title: [said.text for said in each.sentences] for each in in_words(policy)}
+
+
+def rule(text: str) -> str:
+    (said,) = told(f"rules: [{{{text}}}]")["Every agent"]
+    return said.partition("Without effect yet")[2].removeprefix(": ")
+
+
+GRANT = "allow: r, to: x.example, methods: [POST]"
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    (f"{GRANT}, llm: {{}}", "only calls of any model."),
+    (f"{GRANT}, llm: {{models: m-1, max-output-tokens: 8k, also: housekeeping}}",
+     ("only calls of the model m-1, answers of at most 8,000 tokens, and the harmless calls with which clients "
+      "begin.")),
+    (f"{GRANT}, mcp: {{tools: [search_*, get], where: {{amount: '<= 5', currency: [eur, usd]}}}}",
+     "only calls of the tools search_* or get where amount is <= 5 and currency is eur or usd."),
+    (f"{GRANT}, mcp: {{}}", "only calls of any tool."),
+    (f"{GRANT}, git: {{fetch: 'acme/**'}}", "only fetching from acme/**."),
+    (f"{GRANT}, git: {{fetch: [a, b], push: c, refs: refs/heads/x, force: yes}}",
+     ("only fetching from a or b and pushing to c, there only refs/heads/x, rewriting what is there, too and without "
+      "deleting what is there.")),
+    (f"{GRANT}, git: {{push: c}}", "only pushing to c, without rewriting or deleting what is there."),
+    (f"{GRANT}, graphql: {{operations: [query, mutation], fields: [viewer, repository]}}",
+     "only GraphQL operations of the kind mutation or query on viewer or repository."),
+    (f"{GRANT}, graphql: {{}}", "only GraphQL operations of any kind."),
+    ("deny: r, contains: [secrets, email]", "only where a detector finds email or secrets in it."),
+    (f"{GRANT}, credentials: [org, team]", "only with the keys org or team."),
+    (f"{GRANT}, redact: [secrets, email]", "email and secrets are taken out of what is sent."),
+    (f"{GRANT}, add-headers: {{X-A: b}}", 'the header x-a is set to "b".'),
+    (f"{GRANT}, add-headers: {{x-a: b, x-c: d}}", 'the headers x-a is set to "b" and x-c is set to "d".'),
+    (f"{GRANT}, tunnel: opaque", "bytes pass unseen and are only measured."),
+    ("deny: r, risk: 1", "each adds 1 point of risk."),
+    ("deny: r, risk: 2k", "each adds 2,000 points of risk."),
+    ("ask: r, to: x.example, approvers: [ana, bob], hold: 90s, valid: 1h",
+     "ana or bob decides; it waits 90 seconds for an answer; a yes holds 1 hour for the same request."),
+    ("throttle: r, to: x.example, rate: 6/minute", "at most 6 a minute."),
+    ("halt: r, to: x.example", "."),
+])  # fmt: skip
+def test_what_a_rule_says_without_effect_is_told_with_the_rule(text, sentence):
+    assert rule(text) == sentence
+
+
+@pytest.mark.parametrize(("text", "sentences"), [
+    (("budgets: [{budget: b, for: coders, each: {usd: 0.25, tokens: 4M}, together: {bytes: 10GB}, every: day, "
+      "when-used: {80%: tell, 95%: throttle 6/minute, 99%: deny, 100%: halt}}]"),
+     [("Each of coders may use 0.25 USD and 4,000,000 tokens in each day by the clocks of UTC. Together coders may use "
+       "10 GB in each day by the clocks of UTC. At 80 % people are told. At 95 % the agents are slowed down to 6 a "
+       "minute. At 99 % requests are refused. At 100 % the agents are halted until an operator releases them.")]),
+    ("budgets: [{budget: b, each: {seconds: 8h}, every: session}]", ["Every agent may use 8 hours in a session."]),
+    ("budgets: [{budget: b, together: {seconds: 90m}, every: hour}]",
+     ["All agents together may use 90 minutes in each hour by the clocks of UTC."]),
+    ("rates: [{for: coders, each: 60/minute, together: 600/hour, burst: 10}]",
+     ["Each of coders may ask 60 a minute and together coders may ask 600 an hour, 10 at once."]),
+    (("profile: balanced\n"
+      "counters: {persistence: {limit: 20, then: throttle, within: 1h}, steps: {limit: 1k, then: tell}}"),
+     ["What no line here says follows the profile balanced.",
+      "At 20 failures and retries of one request in a row within 1 hour, the agents are slowed down.",
+      "At 1,000 requests in a session, people are told."]),
+    (("cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [OVERRISK], do: quarantine, hops: 2, for: 10m}, "
+      "blast-radius: 10%, circuit-breaker: {halts: 3, within: 5m, do: ask}}"),
+     ["coders needs reviewers.",
+      ("When an agent is halted for OVERRISK, those that need it, up to 2 steps away, are allowed to read only, for 10 "
+       "minutes."),
+      "One halt reaches 10 % of the agents at most.",
+      "After 3 halts within 5 minutes the others of its group are allowed only what a human agrees to."]),
+    ("dns: {answer: allowed-names, types: [A, AAAA], max-labels: 6, max-name: 100}",
+     [("Only names that some rule could allow are answered, with records of the type A or AAAA, with at most 6 labels, "
+       "of at most 100 characters.")]),
+    ("dns: {answer: nothing}", ["No name is answered."]),
+])  # fmt: skip
+def test_what_a_section_says_is_a_paragraph_that_is_marked(text, sentences):
+    found = told(text)
+
+    assert next(iter(found)) == "Not in force"
+    assert [said for title, each in found.items() if title.endswith("(without effect yet)")
+            for said in each] == sentences
+
+
+def test_a_policy_that_says_nothing_of_the_kind_is_told_as_ever():
+    assert "Not in force" not in told(f"rules: [{{{GRANT}}}]")
+
+
+def test_amounts_and_times_are_told_in_units_that_people_read():
+    assert [duration_in_words(seconds) for seconds in (1, 60, 90, 7200, 86400 * 7)] == [
+        "1 second", "1 minute", "90 seconds", "2 hours", "7 days"]
+    assert [amount_in_words(unit, 1) for unit in Unit] == [
+        "0.000001 USD", "1 token", "1 request", "1 byte", "1 second", "1 point of risk", "1 new host"]
