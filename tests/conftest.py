@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, Verbosity, settings
 
 SCALE = float(os.environ.get("GOVERNOR_TEST_SCALE", "1"))
 
@@ -19,7 +19,11 @@ def scaled(count: int) -> int:
 # A shared machine makes single examples slow now and then; that is no property of the code.
 settings.register_profile(
     "governor", max_examples=scaled(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("governor")
+# For scripts/mutants: always the same examples, no search for the simplest one that fails, no word of it.
+settings.register_profile(
+    "mutants", settings.get_profile("governor"), derandomize=True, database=None,
+    verbosity=Verbosity.quiet, phases=[Phase.explicit, Phase.generate])
+settings.load_profile(os.environ.get("GOVERNOR_TEST_PROFILE", "governor"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

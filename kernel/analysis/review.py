@@ -149,6 +149,7 @@ class _Reviewer:
         for rule in self._policy.items:
             if rule.name not in self._done and not self._shapes.of(rule):
                 self._matches_nothing(rule)
+        # Grants first, wherever they stand: a refusal cuts a part out of none that has no effect.
         for rule in sorted(self._policy.rules, key=lambda rule: rule.verb.refuses):
             if rule.name not in self._done:
                 self._effect(rule)

@@ -153,6 +153,13 @@ def test_a_correct_policy_is_reviewed_without_a_warning(rules):
     assert (found.undecided, found.proved) == ((), ("never-1",))
 
 
+def test_a_refusal_cuts_no_part_out_of_a_grant_that_has_no_effect_wherever_they_stand():
+    rules = ["  - {allow: dead, to: b.example.org, methods: [GET]}", "  - {deny: all, to: b.example.org}"]
+
+    for order in (rules, rules[::-1]):
+        assert [finding.code for finding in review(policy_of("\n".join(order))).findings] == ["W301"]
+
+
 def test_a_reason_makes_an_upload_a_warning():
     policy = policy_of("  - {allow: post, to: gist.github.com, methods: [POST], why: releases}")
 

@@ -14,7 +14,9 @@ from kernel.facts import Address, RequestFacts
 from kernel.fields import Fields
 from kernel.match import Index
 from kernel.measures import Measures, tightest
-from kernel.policy import Policy, Rule, Verb
+from kernel.pattern import address_range, agent_pattern
+from kernel.policy import Conditions, Policy, Position, Rule, Verb
+from kernel.question import facts_of
 from kernel.tiers import binds
 from kernel.verdict import Code, Judgement, Verdict
 from tests.conftest import scaled
@@ -23,6 +25,7 @@ from tests.kernel.strategies import (
     ADDRESSES,
     BODIES,
     MOMENTS,
+    NAMED,
     PUBLIC_ADDRESSES,
     answers,
     compared_policies,
@@ -62,6 +65,7 @@ def _lasts(policy: Policy, index: Index, facts: RequestFacts, addresses: list[Ad
            own: frozenset[tuple[Address, int]], judged: Judgement) -> None:
     """Until its time is over, the judgement stays the same."""
     assert (judged.until is None) == (not index.timed)
+    assert judged.until is None or judged.until > facts.at
     for at in MOMENTS:
         if facts.at <= at and (judged.until is None or at < judged.until):
             later = reference.judge(policy, replace(facts, at=at), addresses, set(own))
@@ -105,6 +109,19 @@ def test_the_index_says_what_the_reference_says(policy, data):
 @given(crowded_policies, st.data())
 def test_many_rules_on_one_host_are_told_apart_without_losing_one(policy, data):
     _agree(policy, data, requests(["x.com"]), ADDRESSES)
+
+
+def test_many_rules_on_one_range_are_told_apart_by_agent_without_losing_one():
+    names = [f"agent-{number}" for number in range(40)]
+    ten = (address_range("10.0.0.0/8", NAMED),)
+    rules = tuple(
+        Rule(number, name, Verb.ALLOW, Conditions((agent_pattern(name),), ten), (), Position("p.yaml", number + 1, 1))
+        for number, name in enumerate(names))
+    index = Index(Policy("0" * 64, ("p.yaml",), rules))
+    for name in names:
+        judged = address_stage(index, facts_of(name, "GET", "https://10.1.2.3/"), [ADDRESSES[0]], frozenset())
+
+        assert judged.groups == (name,)
 
 
 @settings(max_examples=scaled(60))

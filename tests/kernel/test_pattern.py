@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import product
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernel.address import named_ranges
 from kernel.errors import PatternError
-from kernel.glob import PathSet, joined
+from kernel.glob import PathSet, joined, words_meet
 from kernel.normal import host, path
 from kernel.pattern import (
     address_range,
@@ -322,6 +323,15 @@ def test_two_patterns_meet_where_an_id_fits_both(one, other):
     assert patterns_meet(one, other) == patterns_meet(other, one)
     if max(len(one.text), len(other.text)) <= 3:
         assert patterns_meet(one, other) == shared
+
+
+def test_every_two_short_patterns_meet_exactly_where_a_word_fits_both():
+    globs = ["".join(letters) for count in range(4) for letters in product("ab*", repeat=count)]
+    words = ["".join(letters) for count in range(7) for letters in product("ab", repeat=count)]
+    fitting = {glob: {word for word in words if word_matches(glob, word)} for glob in globs}
+
+    for one, other in product(globs, repeat=2):
+        assert words_meet(one, other) == bool(fitting[one] & fitting[other]), (one, other)
 
 
 def test_no_star_meets_anonymous():
