@@ -93,7 +93,7 @@ class _Filed:
 
 def _is_narrow(mask: int) -> bool:
     """True for few kinds. The box of every request has -1 for all of them, whose bits have no end."""
-    return 0 <= mask and mask.bit_count() <= _NARROW
+    return mask >= 0 and mask.bit_count() <= _NARROW
 
 
 class _Bucket:
