@@ -76,24 +76,19 @@ class _Filed:
             for words in self._words:
                 words.add(box, place)
             addresses = box.masks[ADDRESSES]
-            if _is_narrow(addresses):
+            if addresses.bit_count() > _NARROW:
+                self._wide.append(place)
+            else:
                 for bit in bits(addresses):
                     self._at[bit].append(place)
-            else:
-                self._wide.append(place)
 
     def near(self, box: Box) -> set[int] | None:
         """The places of what may meet the box; None for every place."""
         known = [found for words in self._words if (found := words.near(box)) is not None]
         addresses = box.masks[ADDRESSES]
-        if _is_narrow(addresses):
+        if addresses.bit_count() <= _NARROW:
             known.append({*self._wide, *(place for bit in bits(addresses) for place in self._at.get(bit, ()))})
         return set.intersection(*known) if known else None
-
-
-def _is_narrow(mask: int) -> bool:
-    """True for few kinds. The box of every request has -1 for all of them, whose bits have no end."""
-    return mask >= 0 and mask.bit_count() <= _NARROW
 
 
 class _Bucket:
