@@ -87,7 +87,8 @@ def test_a_rule_that_another_tier_repeats_is_needed_in_both(governor):
 
 
 def test_a_tier_of_many_rules_is_judged_with_what_is_below_it(governor):
-    more = "".join(f"  - {{allow: s{n}, to: s{n}.example, address: 10.0.{n}.0/24, methods: [GET]}}\n" for n in range(20))
+    rule = "  - {{allow: s{0}, to: s{0}.example, address: 10.0.{0}.0/24, methods: [GET]}}\n"
+    more = "".join(map(rule.format, range(20)))
     Path("platform.yaml").write_text(PLATFORM + more)
 
     found = json.loads(governor("check", "--tiers", "platform.yaml", "team.yaml", "--json")[1])
