@@ -190,7 +190,7 @@ REFUSED = [
         'assert: [{allowed: {from: a, to: "https://x.example/", method: GET}, denied: {}}]\n',
         "E110",
     ),
-    ("an assertion of one request without agent", 'assert: [{denied: {to: "https://x.example/", method: GET}}]\n', "E104"),
+    ("an assertion without an agent", 'assert: [{denied: {to: "https://x.example/", method: GET}}]\n', "E104"),
     (
         "an assertion about a group",
         'agents: {a: [b]}\nassert:\n  - denied: {from: a, to: "https://x.example/", method: GET}\n',
