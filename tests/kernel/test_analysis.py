@@ -21,6 +21,7 @@ from kernel.findings import Witness
 from kernel.policy import Policy
 from kernel.question import facts_of
 from kernel.verdict import Code
+from tests.conftest import scaled
 from tests.kernel.reference_matcher import holds, judge
 from tests.kernel.strategies import (
     MOMENTS,
@@ -70,7 +71,7 @@ REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, 
            Code.OUT_OF_HOURS}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(20), deadline=None)
 @given(st.data())
 def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
     policy: Policy = data.draw(policies | crowded_policies | compared_policies)
@@ -88,7 +89,7 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
             assert held is holds(rule, facts, address), (rule, facts, address)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(20), deadline=None)
 @given(st.data())
 def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
     policy: Policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies)

@@ -12,6 +12,7 @@ from kernel.findings import Witness
 from kernel.policy import Policy
 from kernel.question import STAND_IN
 from kernel.verdict import Code
+from tests.conftest import scaled
 from tests.kernel.reference_matcher import judge
 from tests.kernel.strategies import (
     answers,
@@ -49,7 +50,7 @@ pairs = st.tuples(policies, policies) | st.tuples(open_policies, open_policies) 
 pairs |= st.tuples(compared_policies, compared_policies) | st.tuples(tiered_policies, tiered_policies | policies)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=scaled(6), deadline=None)
 @given(st.data())
 def test_a_difference_holds_for_every_request(data):
     old, new = data.draw(pairs)
@@ -68,7 +69,7 @@ def test_a_difference_holds_for_every_request(data):
             assert found.changed or found.relation is Relation.INCOMPARABLE, (one, two, facts)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(8), deadline=None)
 @given(policies | open_policies | tiered_policies)
 def test_a_policy_equals_itself(policy):
     found = difference(policy, policy, BEFORE)
@@ -77,7 +78,7 @@ def test_a_policy_equals_itself(policy):
     assert (found.newly_allowed, found.newly_denied, found.changed) == ((), (), ())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(8), deadline=None)
 @given(policies)
 def test_without_its_rules_nothing_passes_that_passed(policy):
     less = Policy(policy.digest, policy.files, policy.rules[1:], policy.nevers, limits=policy.limits)

@@ -23,6 +23,7 @@ from kernel.question import STAND_IN
 from kernel.suffix import Suffixes
 from kernel.tiers import binds
 from kernel.verdict import Code
+from tests.conftest import scaled
 from tests.kernel.reference_matcher import holds, judge
 from tests.kernel.strategies import answers, compared_policies, crowded_policies, policies, requests, tiered_policies
 from tests.kernel.test_analysis import BEFORE, facts_of_witness
@@ -211,7 +212,7 @@ def test_fields_and_times_are_compared(rules, codes):
         _check(policy, finding)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(10), deadline=None)
 @given(st.data())
 def test_what_is_found_in_any_policy_is_so(data):
     policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies)

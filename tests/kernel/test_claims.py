@@ -84,7 +84,7 @@ def _claim(rule: Rule, verb: Verb) -> Rule:
     return Rule(0, "assertion in line 1", verb, rule.where, rule.holes, Position("p.yaml", 1, 1))
 
 
-@settings(max_examples=scaled(25), deadline=None)
+@settings(max_examples=scaled(10), deadline=None)
 @given(policies | open_policies, st.sampled_from([Verb.ALLOW, Verb.NEVER]), st.data())
 def test_a_claim_is_refuted_exactly_by_requests_that_speak_against_it(policy, verb, data):
     policy = most_generous(policy)

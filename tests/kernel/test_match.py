@@ -99,7 +99,7 @@ def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address
         assert reference.per_second(rate) == min(rate for _, rate in websockets)
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(60))
 @given(policies, st.data())
 def test_the_index_says_what_the_reference_says(policy, data):
     _agree(policy, data, requests(), ADDRESSES)
@@ -130,7 +130,7 @@ def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
-@settings(max_examples=scaled(150))
+@settings(max_examples=scaled(80))
 @given(tiered_policies, st.data())
 def test_tiers_narrow_as_the_reference_narrows(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
@@ -161,7 +161,7 @@ def test_every_tier_lets_pass_at_most_what_the_policy_without_it_lets_pass(polic
             assert under_all.lets_through == under_upper.lets_through
 
 
-@settings(max_examples=scaled(100))
+@settings(max_examples=scaled(60))
 @given(compared_policies, st.data())
 def test_fields_are_compared_as_the_reference_compares_them(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
