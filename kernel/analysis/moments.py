@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from kernel.hours import HORIZON_SECONDS
@@ -23,8 +22,8 @@ class Moments:
         windows = list(dict.fromkeys(each.when for each in timed if each.when is not None))
         ends = list(dict.fromkeys(each.expires for each in timed if each.expires is not None))
         looked = list(_around(now, ends))
-        spans: dict[Window | int, Iterable[tuple[int, int]]] = {
-            each: chain.from_iterable(each.spans(first, last) for first, last in looked) for each in windows}
+        spans: dict[Window | int, list[tuple[int, int]]] = {
+            each: [span for first, last in looked for span in each.spans(first, last)] for each in windows}
         spans |= {end: [(now, max(end, now))] for end in ends}
         self._bits: dict[Window | int, int] = {}
         changes: defaultdict[int, int] = defaultdict(int)
