@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from ipaddress import ip_address
 
 import pytest
@@ -12,13 +13,15 @@ from addons.yaml_nodes import compose
 from kernel.analysis.automaton import CanonicalPath
 from kernel.analysis.box import Box
 from kernel.analysis.language import Allowance, Lang, Patterns, TooHard, Words
+from kernel.analysis.moments import Moments
 from kernel.analysis.region import Region, kinds
 from kernel.analysis.shapes import Shapes
 from kernel.comparison import UNREAD
 from kernel.compiler import compile_policy
 from kernel.facts import RequestFacts
 from kernel.findings import Witness
-from kernel.policy import Policy
+from kernel.hours import UTC_ZONE, Window
+from kernel.policy import Conditions, Policy
 from kernel.question import facts_of
 from kernel.verdict import Code
 from tests.conftest import scaled
@@ -145,3 +148,13 @@ def test_beginnings_tell_readings_apart_only_without_escapes(first, second, meet
 
     assert any(words.some(lang) for words in kinds_of_paths) is meet
     assert one.apart(two) <= (not meet)
+
+
+def test_hours_that_differ_by_one_day_are_told_apart_on_that_day():
+    days, day = frozenset(range(7)), date(2026, 1, 9)
+    always, but_one = (Window(days, 0, 120, UTC_ZONE, frozenset(out)) for out in ([], [day.toordinal()]))
+    moments = Moments([Conditions(when=always), Conditions(when=but_one)], BEFORE)
+    midnight = int(datetime(2026, 1, 9, tzinfo=UTC).timestamp())
+
+    for where, wanted in ((Conditions(when=always), True), (Conditions(when=but_one), False)):
+        assert bool(moments.mask(where) & moments.kind(midnight)) is wanted
