@@ -31,7 +31,7 @@ class Vault:
             return "[erased]" if self.present else "[not in this copy]"
         salt, value = row
         if value.startswith("["):
-            return f"[secret; it matched {', '.join(json.loads(value))}]"
+            return f"[secret; the vault says that it matched {escaped(value)}]"
         good = len(salt) == 32 and commitment(salt, name, value.encode()) == expected
         return value if good else "[the vault holds another value]"
 

@@ -64,7 +64,8 @@ def read_policy(
     ranges = named_ranges(metadata_ranges())
     with _without_collection():
         documents = [compose(data, name) for name, data in sources]
-        compiled = compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()), ahead=ahead)
+        compiled = compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()), ahead=ahead,
+                                  tables=known_of_the_world())
     return _looked_over(compiled, known_agents) if ahead else compiled
 
 

@@ -10,7 +10,7 @@ from kernel.ahead.accounts import AccountReader
 from kernel.ahead.cascade import CascadeReader, dns
 from kernel.ahead.outlook import at_most
 from kernel.ahead.said import Ahead, Clause
-from kernel.analysis.review import errors_at_load
+from kernel.analysis.review import NO_TABLES, Tables, errors_at_load
 from kernel.assertions import AssertionReader
 from kernel.conditions import ConditionReader, Names, one_destination
 from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
@@ -59,11 +59,12 @@ def compile_policy(
     now: int = 0,
     *,
     ahead: bool = False,
+    tables: Tables = NO_TABLES,
 ) -> Compiled:
     """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding.
 
-    `now` only tells what has expired: whether a policy loads never hangs on the time. With `ahead` keys
-    without effect yet are read, too: such a policy can be analysed and tried, and never governs.
+    `tables` is what is known of names. `now` only tells what has expired: whether a policy loads never hangs on the
+    time. With `ahead` keys without effect yet are read, too: such a policy can be analysed, and never governs.
     """
     if not files:
         raise PolicyError([Finding("E111", Severity.ERROR, Position("(no file)", 1, 1), "no file is given")])
@@ -74,7 +75,7 @@ def compile_policy(
         findings += compiler.reader.findings
     raise_errors(findings)
     policy = joined(above.parts)
-    findings += [*_unbound(policy), *errors_at_load(at_most(policy)), *judge_assertions(at_most(policy))]
+    findings += [*_unbound(policy), *errors_at_load(at_most(policy), tables), *judge_assertions(at_most(policy))]
     raise_errors(findings)
     return Compiled(policy, tuple(findings))
 

@@ -79,9 +79,9 @@ def explained_json(said: Explained) -> dict[str, Any]:
     matched = [
         {"tier": said.tiers[rule.tier].name, "rule": rule.name, "verb": rule.verb.value, "file": rule.position.file,
          "line": rule.position.line} for rule in said.matched]
+    trial = {} if said.observed_until is None else {"mode": Mode.OBSERVE}
     return {"verdict": verdict.action.value, "rule": verdict.rule, "code": verdict.code.value, "matched": matched,
-            "would_allow": list(said.would_allow),
-            "mode": Mode.ENFORCE if said.observed_until is None else Mode.OBSERVE}
+            "would_allow": list(said.would_allow), **trial}
 
 
 def tell_explained(out: Console, said: Explained) -> None:

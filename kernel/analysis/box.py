@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.analysis.automaton import AgentIds, CanonicalPath
 from kernel.analysis.bodies import Bodies
 from kernel.analysis.language import EVERY, Allowance, Lang, Pattern, TooHard, Words
-from kernel.analysis.space import ANONYMOUS_AGENT, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
+from kernel.analysis.space import NAMED_AGENT, PLAIN_PATH, SPLIT_PATH
 from kernel.pattern import ANONYMOUS
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ class Boxes:
 
     def __init__(self, values: Sequence[Values] = ()) -> None:
         self._values, self._bodies = tuple(values), Bodies(values)
-        self.everything = Box((-1,) * (VALUES + len(values))).narrowed(WHO, NAMED_AGENT | ANONYMOUS_AGENT)
         self.allowance = Allowance()
         self._agents = Words(AgentIds(), "q", self.allowance)
         self._paths = (

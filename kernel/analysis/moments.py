@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from kernel.hours import HORIZON_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from kernel.hours import Window
     from kernel.policy import Conditions
 
 
 class Moments:
-    """What happens from `now` until 400 days after the last `expires`. A kind is shown by its first moment."""
+    """What happens from `now` on, within 400 days of it and of each `expires`. A kind is shown by its first moment."""
 
     def __init__(self, where: Iterable[Conditions], now: int) -> None:
         timed = [each for each in where if each.has_time]
         windows = list(dict.fromkeys(each.when for each in timed if each.when is not None))
         ends = list(dict.fromkeys(each.expires for each in timed if each.expires is not None))
-        until = max([now, *ends]) + HORIZON_SECONDS
-        spans: dict[Window | int, Iterable[tuple[int, int]]] = {each: each.spans(now, until) for each in windows}
+        looked = list(_around(now, ends))
+        spans: dict[Window | int, Iterable[tuple[int, int]]] = {
+            each: chain.from_iterable(each.spans(first, last) for first, last in looked) for each in windows}
         spans |= {end: [(now, max(end, now))] for end in ends}
         self._bits: dict[Window | int, int] = {}
         changes: defaultdict[int, int] = defaultdict(int)
@@ -33,9 +35,10 @@ class Moments:
                 changes[stop] ^= bit
         first: dict[int, int] = {}
         holding = 0
-        for at in sorted({now, *changes} - {until}):
+        for at in sorted({*changes, *(begin for begin, _ in looked)}):
             holding ^= changes[at]
-            first.setdefault(holding, at)
+            if any(begin <= at < stop for begin, stop in looked):
+                first.setdefault(holding, at)
         self._holding = tuple(first)
         self.shown = tuple(first.values())
         self.every = (1 << len(first)) - 1
@@ -56,3 +59,14 @@ class Moments:
         holding = sum(
             bit for key, bit in self._bits.items() if (at < key if isinstance(key, int) else key.contains(at)))
         return 1 << self._holding.index(holding)
+
+
+def _around(now: int, ends: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The times that are looked at, in order and apart from one another."""
+    begin, stop = now, now + HORIZON_SECONDS
+    for end in sorted(end for end in ends if end > now):
+        if end - HORIZON_SECONDS > stop:
+            yield begin, stop
+            begin = end - HORIZON_SECONDS
+        stop = max(stop, end + HORIZON_SECONDS)
+    yield begin, stop

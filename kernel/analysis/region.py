@@ -62,7 +62,7 @@ class Region:
         if len(self.policy.tiers) == 1:
             yield from self._granted_by(0)
             return
-        everything = self.boxes.everything
+        everything = self.shapes.everything
         found: list[tuple[Box, tuple[Rule, ...]]] = [(everything, ())]
         for number, tier in enumerate(self.policy.tiers):
             if not tier.passes:

@@ -16,6 +16,7 @@ from kernel.analysis.region import Region, shown
 from kernel.analysis.shapes import Shapes, scheme_mask
 from kernel.analysis.sizes import MEASURES
 from kernel.analysis.space import OTHER_HOST
+from kernel.clause import parents
 from kernel.conditions import spelled
 from kernel.document import joined
 from kernel.facts import Host
@@ -62,16 +63,38 @@ def review(policy: Policy, tables: Tables = NO_TABLES, now: int = 0) -> Review:
         return Review((), ("the policy as a whole",), ())
 
 
-def errors_at_load(policy: Policy) -> list[Finding]:
-    """The findings that keep a policy from loading. Only grants that name inside addresses are looked at."""
+def errors_at_load(policy: Policy, tables: Tables = NO_TABLES) -> list[Finding]:
+    """The findings that keep a policy from loading. Only what grants could bring them about is looked at."""
     written = tuple([rule for rule in policy.rules if _written(rule)]) if policy.nevers else ()
-    if not written:
-        return []
-    asked = replace(policy, rules=written, limits=())
+    leaving = _may_leave(policy, tables.exfiltration)
     try:
-        return list(_closed_by_never(asked, Shapes([asked])))
+        found = _closed_by_never_alone(replace(policy, rules=written, limits=())) if written else []
+        return [*found, *_left_behind(policy, leaving, tables)] if leaving else found
     except TooHard:
         return []
+
+
+def _closed_by_never_alone(asked: Policy) -> list[Finding]:
+    return list(_closed_by_never(asked, Shapes([asked])))
+
+
+def _may_leave(policy: Policy, hosts: Sequence[HostPattern]) -> list[Rule]:
+    """Grants of writing that give no reason and name one of these hosts, what is above it, or what is below it."""
+    below = {host.name for host in hosts}
+    near = below | {parent for name in below for parent in parents(name)}
+    return [rule for rule in policy.rules if rule.verb.grants and rule.why is None and _writes(rule) and any(
+        host.name in near or any(parent in below for parent in parents(host.name))
+        for item in rule.where.to or () if isinstance(host := hosts_of(item), HostPattern))]
+
+
+def _writes(rule: Rule) -> bool:
+    return rule.where.methods is None or bool(rule.where.methods & _UPLOADS)
+
+
+def _left_behind(policy: Policy, leaving: Sequence[Rule], tables: Tables) -> list[Finding]:
+    """E403 for these grants. With one tier the others do not matter."""
+    rules = policy.rules if len(policy.tiers) > 1 else [r for r in policy.rules if r.verb.refuses or r in leaving]
+    return _Reviewer(replace(policy, rules=tuple(rules), limits=()), tables, now=0).left_behind(leaving)
 
 
 def _has_expired(rule: Rule, now: int) -> bool:
@@ -162,6 +185,12 @@ class _Reviewer:
                   if self._decided(f"never {never.name}", self._holds, never) is True]
         order = sorted(self._findings, key=lambda each: (each.position.file, each.position.line, each.code))
         return Review(tuple(order), tuple(dict.fromkeys(self._undecided)), tuple(proved))
+
+    def left_behind(self, rules: Iterable[Rule]) -> list[Finding]:
+        """E403 alone, for these grants."""
+        for rule in rules:
+            self._decided(f"rule {rule.name}", self._uploads, rule)
+        return self._findings
 
     def _decided[T](self, what: str, question: Callable[[Rule], T], rule: Rule) -> T | None:
         """The answer; None where it takes too much work, which is noted."""

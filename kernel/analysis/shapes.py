@@ -95,8 +95,16 @@ class Shapes:
 
     def asked(self, agents: tuple[AgentPattern, ...]) -> list[Box]:
         """Everything that these agents may ask."""
-        everything = self.boxes.everything
-        return [everything.narrowed(WHO, who).worded(AGENTS, lang) for who, lang in self._agents(agents, _REFUSAL)]
+        said = self._agents(agents, _REFUSAL)
+        return [self.everything.narrowed(WHO, who).worded(AGENTS, lang) for who, lang in said]
+
+    @property
+    def everything(self) -> Box:
+        """Every request."""
+        space = self.space
+        return Box((
+            space.hosts.every, space.addresses.every, space.methods.every, _EVERY_SCHEME, space.ports.every,
+            _BOTH_READINGS, _EVERYBODY, EVERY_SIZE, space.moments.every, *(each.every for each in space.values)))
 
     def _of(self, rule: Rule) -> Iterator[Box]:
         grants = rule.verb.grants

@@ -26,7 +26,7 @@ from kernel.findings import Finding, Severity
 from kernel.policy import PortRange
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled, findings
-from tests.conftest import scaled
+from tests.conftest import SCALE, scaled
 
 TRAPS = [
     ("an unquoted star and dot", "a: *.x.com\n", 1, 4, 'quote it: "*.x.com", or write .x.com for x.com and everything'),
@@ -301,7 +301,7 @@ def _nested(chance: Random, depth: int) -> object:
     return chance.choice([AMOUNT_WORDS, PLAIN_WORDS][shape])
 
 
-@settings(max_examples=scaled(500))
+@settings(max_examples=5000 if SCALE >= 10 else scaled(100))
 @given(seed=st.integers(0, 2**64))
 def test_no_policy_with_slips_raises_anything_else(seed):
     chance = Random(seed)

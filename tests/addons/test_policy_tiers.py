@@ -86,6 +86,16 @@ def test_a_rule_that_another_tier_repeats_is_needed_in_both(governor):
     assert [each["code"] for each in findings] == ["I304"]
 
 
+def test_a_tier_of_many_rules_is_judged_with_what_is_below_it(governor):
+    rule = "  - {{allow: s{0}, to: s{0}.example, address: 10.0.{0}.0/24, methods: [GET]}}\n"
+    more = "".join(map(rule.format, range(20)))
+    Path("platform.yaml").write_text(PLATFORM + more)
+
+    found = json.loads(governor("check", "--tiers", "platform.yaml", "team.yaml", "--json")[1])
+
+    assert ([each["code"] for each in found["findings"]], found["undecided"]) == (["I304"], [])
+
+
 def test_a_tier_more_for_some_agents_is_stricter_and_one_less_looser(governor):
     Path("old").mkdir()
     Path("old/platform.yaml").write_text(PLATFORM.replace("no-admin, to: admin.", "no-admin, to: www."))

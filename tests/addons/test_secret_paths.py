@@ -54,7 +54,7 @@ async def test_what_a_rule_calls_a_secret_path_is_kept_nowhere(
     assert answer.split(b" ")[1] == status
     assert written(home) == []
     assert json.loads(kept(home)[decision["seq"]]) == matched
-    assert f"[secret; it matched {matched[0]}]" in told
+    assert f'[secret; the vault says that it matched ["{matched[0]}"]]' in told
     assert SECRET not in "".join(capsys.readouterr())
 
 

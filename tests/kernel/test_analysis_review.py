@@ -197,6 +197,10 @@ def test_an_exception_of_the_never_lets_the_grant_load():
                  id="other hours"),
     pytest.param(f"{FIELDS}, expires: 2030-01-01}}\n  - {{deny: d, expires: 2031-01-01}}", ["W301"], id="an end after it"),
     pytest.param(f"{FIELDS}, expires: 2031-01-01}}\n  - {{deny: d, expires: 2030-01-01}}", ["I304"], id="an end before it"),
+    pytest.param(f"{FIELDS}, when: {WEEKEND}, expires: 2090-01-01}}\n  - {{deny: d, when: {WEEKEND}, expires: 2099-01-01}}",
+                 ["W301"], id="ends that are far away"),
+    pytest.param(f"{FIELDS}, when: {WEEKEND}, expires: 2099-01-01}}\n  - {{deny: d, when: {WEEKEND}, expires: 2090-01-01}}",
+                 ["I304"], id="what is left far away"),
 ])
 def test_fields_and_times_are_compared(rules, codes):
     policy = policy_of(f"  - {rules}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,17 @@ def comparison(*texts: str) -> Comparison:
 ])
 def test_a_value_is_an_interval_or_a_text(text, meant):
     assert alternative(text) == meant
+
+
+@pytest.mark.parametrize(("interval", "holds"), [
+    (Interval(low=5), [5, 6]),
+    (Interval(low=5, low_open=True), [6]),
+    (Interval(high=5), [4, 5]),
+    (Interval(high=5, high_open=True), [4]),
+    (Interval(5, 5), [5]),
+])
+def test_an_end_of_an_interval_is_included_unless_it_is_open(interval, holds):
+    assert [number for number in (4, 5, 6) if Decimal(number) in interval] == holds
 
 
 @pytest.mark.parametrize(("text", "hint"), [

@@ -474,6 +474,18 @@ def test_a_rule_that_has_only_a_verb_of_a_later_version_has_one_finding():
     assert codes("rules:\n  - halt: x\n    to: example.org\n") == ["E180"]
 
 
+@pytest.mark.parametrize(("line", "told"), [
+    ("methods: [any, GET]", '"any" stands alone'),
+    ("methods: [CONNECT]", "a tunnel opens where any request inside it could pass"),
+    ("schemes: [gopher]", "http, https, ws or wss"),
+    ('from: "a b"', "letters, digits and . _ : @ / + - inside"),
+])
+def test_a_word_that_cannot_be_meant_says_what_may_stand_there(line, told):
+    (found,) = findings(f"rules:\n  - deny: x\n    {line}\n")
+
+    assert told in f"{found.message} ({found.hint})"
+
+
 DOUBTFUL = [
     ("a misspelt group", "agents: {coders: [c-*]}\nrules:\n  - deny: x\n    from: codres\n", "W120"),
     ("an agent nobody knows", "rules:\n  - deny: x\n    from: bob\n", "W120"),
@@ -492,8 +504,8 @@ def test_what_is_doubtful_loads_and_is_told(text, code):
 
 QUIET = [
     ("a registered agent", "rules:\n  - deny: x\n    from: bob\n"),
-    ("an agent of a group", "agents: {a: [bob, c-*]}\nrules:\n  - deny: x\n    from: bob\n"),
-    ("an agent that a group's glob covers", "agents: {a: [b*]}\nrules:\n  - deny: x\n    from: bob\n"),
+    ("an agent of a group", "agents: {a: [eve, c-*]}\nrules:\n  - deny: x\n    from: eve\n"),
+    ("an agent that a group's glob covers", "agents: {a: [e*]}\nrules:\n  - deny: x\n    from: eve\n"),
     ("a glob", "rules:\n  - deny: x\n    from: bo*\n"),
     ("local", "rules:\n  - deny: x\n    from: local\n"),
     ("anonymous where it is allowed", "identity: {anonymous: allow}\nrules:\n  - deny: x\n    from: anonymous\n"),

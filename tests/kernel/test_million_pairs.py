@@ -11,7 +11,9 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.analysis.region import kinds
+from kernel.analysis.box import Box
+from kernel.analysis.language import TooHard
+from kernel.analysis.region import Region, kinds
 from kernel.decide import address_stage
 from kernel.facts import Address, Agent, RequestFacts
 from kernel.fields import Fields
@@ -61,12 +63,21 @@ def _request(random: Random) -> tuple[RequestFacts, Address]:
     return facts, name.address or random.choice(ADDRESSES)
 
 
+def all_that_passes(region: Region) -> list[Box] | None:
+    """What passes, in boxes; None where that takes too much work for one policy of many."""
+    region.boxes.allowance.renew()
+    try:
+        return [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
+    except TooHard:
+        return None
+
+
 @settings(max_examples=POLICIES)
 @given(EVERY_KIND, st.integers(0, 2**32))
 def test_index_analyser_and_slow_matcher_agree_on_every_pair(policy, seed):
     index, region = Index(policy), region_of(policy)
     boxes, vague = region.boxes, region.shapes.space.addresses.vague
-    passing = [piece for entry in region.grants.entries for piece in region.passing(entry.box)]
+    passing = all_that_passes(region)
     for facts, address in Random(seed).choices(stock(), k=PAIRS // POLICIES):
         wanted = reference.judge(policy, facts, [address], set())
 
@@ -74,6 +85,6 @@ def test_index_analyser_and_slow_matcher_agree_on_every_pair(policy, seed):
         found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address)
         assert found == wanted, (facts, address)
         masks = kinds(region.shapes, facts, address)
-        if not masks[1] & vague:
+        if passing is not None and not masks[1] & vague:
             passes = any(boxes.has(box, masks, facts.agent.id, facts.path.text) for box in passing)
             assert passes is (wanted.code not in REFUSED), (facts, address)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernel.address import named_ranges
 from kernel.errors import PatternError
-from kernel.glob import PathSet, joined, words_meet
+from kernel.glob import PathSet, Word, joined, words_meet
 from kernel.normal import host, path
 from kernel.pattern import (
     address_range,
@@ -323,6 +323,15 @@ def test_two_patterns_meet_where_an_id_fits_both(one, other):
     assert patterns_meet(one, other) == patterns_meet(other, one)
     if max(len(one.text), len(other.text)) <= 3:
         assert patterns_meet(one, other) == shared
+
+
+def test_every_short_word_glob_fits_exactly_what_its_definition_does():
+    globs = ["".join(letters) for count in range(5) for letters in product("ab*", repeat=count)]
+    words = ["".join(letters) for count in range(6) for letters in product("ab", repeat=count)]
+
+    for glob in globs:
+        prepared = Word(glob)
+        assert [word for word in words if prepared.fits(word)] == [word for word in words if word_matches(glob, word)]
 
 
 def test_every_two_short_patterns_meet_exactly_where_a_word_fits_both():

@@ -246,9 +246,18 @@ def test_a_tunnel_opens_only_where_every_tier_may_grant(both):
     assert not upper_only.connect_reaches("a", host, 443)
 
 
-def test_the_analysis_decides_nothing_about_tiers_yet():
+def test_a_further_tier_is_a_stricter_policy():
     policy, one = together(PLATFORM, PAYMENTS).policy, together(PLATFORM).policy
 
-    assert review(policy).undecided
-    assert difference(policy, one).relation is Relation.UNDECIDED
-    assert difference(one, one).relation is Relation.EQUAL
+    assert review(policy).undecided == ()
+    assert difference(one, policy).relation is Relation.STRICTER
+    assert difference(policy, one).relation is Relation.LOOSER
+    assert difference(policy, policy).relation is Relation.EQUAL
+
+
+def test_tiers_of_many_rules_are_compared_in_the_end():
+    rules = ", ".join(f"{{allow: to-{number}, to: {number}.x.example, methods: reads}}" for number in range(20))
+    policy = together(f"rules: [{rules}]", "rules: [{allow: all, to: .x.example, methods: reads}]").policy
+
+    assert review(policy).undecided == ()
+    assert difference(policy, policy).relation is Relation.EQUAL
