@@ -1,4 +1,4 @@
-"""Assertions, from text to the one request of which each speaks."""
+"""Assertions, from text to the one request of which each speaks, or to the requests that its conditions hold for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from kernel.example import Example, example
 from kernel.facts import Address
 from kernel.fields import Part
 from kernel.pattern import agent_pattern
-from kernel.policy import Assertion
+from kernel.policy import Assertion, Rule, Verb
 from kernel.vocabulary import ASSERT, ASSERTED, FIELDS
+
+_OF_ONE_REQUEST = FIELDS | {"from", "to", "method", "address"}
 
 
 class AssertionReader:
@@ -22,12 +24,14 @@ class AssertionReader:
     def __init__(self, reader: Reader, conditions: ConditionReader, groups: Container[str]) -> None:
         self._reader, self._conditions, self._groups = reader, conditions, groups
 
-    def assertions(self, node: Node | None) -> tuple[Assertion, ...]:
+    def read(self, node: Node | None) -> tuple[tuple[Assertion, ...], tuple[Rule, ...]]:
+        """The assertions about one request, and those about many."""
         items = [] if node is None else self._reader.items(node, "assert")
         read = [self._assertion(item) for item in items]
-        return tuple(assertion for assertion in read if assertion is not None)
+        return (tuple(each for each in read if isinstance(each, Assertion)),
+                tuple(each for each in read if isinstance(each, Rule)))
 
-    def _assertion(self, node: Node) -> Assertion | None:
+    def _assertion(self, node: Node) -> Assertion | Rule | None:
         outer = self._reader.mapping(node, ASSERT)
         if not outer:
             return None
@@ -36,7 +40,30 @@ class AssertionReader:
             return None
         (expected, inner), = outer.items()
         found = self._reader.mapping(inner, ASSERTED)
-        if found is None or not ASSERTED.now & found.keys() >= {"from", "to", "method"}:
+        if found is None:
+            return None
+        if not found:
+            message = "an assertion without conditions would speak of every request"
+            self._reader.error("E104", inner, message, "say to:, methods: or another key")
+            return None
+        return self._one(node, expected, inner, found) if "method" in found else self._many(node, expected, found)
+
+    def _many(self, node: Node, expected: str, found: Mapping[str, Node]) -> Rule:
+        """The requests that the conditions hold for, as they would in an allow or in an item of never."""
+        allowed = expected == "allowed"
+        where = self._conditions.conditions(found, node if allowed else None)
+        at = self._reader.at(node)
+        verb = Verb.ALLOW if allowed else Verb.NEVER
+        return Rule(0, f"assertion in line {at.line}", verb, where, self._conditions.holes(found), at)
+
+    def _one(self, node: Node, expected: str, inner: Node, found: Mapping[str, Node]) -> Assertion | None:
+        many = sorted(found.keys() - _OF_ONE_REQUEST)
+        if many:
+            message = f'"{many[0]}:" stands beside "method:", which is for one request'
+            self._reader.error("E108", found[many[0]], message, "say methods: for many")
+        for key in sorted({"from", "to"} - found.keys()):
+            self._reader.error("E104", inner, f'an assertion about one request needs "{key}:"', "or methods: for many")
+        if many or not found.keys() >= {"from", "to"}:
             return None
         agent = self._one_agent(found["from"])
         url, method = self._reader.text(found["to"], "to"), self._one_method(found["method"])

@@ -10,6 +10,7 @@ from kernel.ahead.accounts import AccountReader
 from kernel.ahead.cascade import CascadeReader, dns
 from kernel.ahead.outlook import at_most
 from kernel.ahead.said import Ahead, Clause
+from kernel.analysis.claims import refuted
 from kernel.analysis.review import NO_TABLES, Tables, errors_at_load
 from kernel.assertions import AssertionReader
 from kernel.conditions import ConditionReader, Names, one_destination
@@ -75,7 +76,8 @@ def compile_policy(
         findings += compiler.reader.findings
     raise_errors(findings)
     policy = joined(above.parts)
-    findings += [*_unbound(policy), *errors_at_load(at_most(policy), tables), *judge_assertions(at_most(policy))]
+    findings += [*_unbound(policy), *errors_at_load(at_most(policy), tables), *judge_assertions(at_most(policy)),
+                 *refuted(at_most(policy))]
     raise_errors(findings)
     return Compiled(policy, tuple(findings))
 
@@ -125,6 +127,7 @@ class _Compiler:
         rules = reading.rules(found.get("rules"))
         nevers = reading.nevers(found.get("never"), len(rules))
         ahead = self._ahead(found, groups, reading.clauses) if self.reader.ahead else None
+        assertions, claims = AssertionReader(self.reader, self._conditions, groups).read(found.get("assert"))
         self._above.add(self._level.number, Policy(
             digest=digest,
             files=(document.file,),
@@ -135,7 +138,8 @@ class _Compiler:
             contact=self.reader.line(found["contact"], "contact", _LONGEST_CONTACT) if "contact" in found else None,
             identity=identity,
             observed_until=self._observed_until(found),
-            assertions=AssertionReader(self.reader, self._conditions, groups).assertions(found.get("assert")),
+            assertions=assertions,
+            claims=claims,
             tiers=(self._tier(found, rules),),
             ahead=ahead,
         ), destinations)

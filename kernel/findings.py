@@ -110,7 +110,7 @@ CATALOGUE: dict[str, str] = {
     "E402": "An allow names inside addresses, and a never refuses all of them.",
     "E403": "An allow lets something be written to where anybody can fetch it; a warning where the rule says why.",
     "W404": "An allow lets clear text, or every port, out to the public internet.",
-    "P801": "An assertion does not hold.",
+    "P801": "An assertion does not hold, or cannot be proved.",
     "P802": "An assertion names something that no request can be.",
 }
 """Every code that a finding can have, one sentence each."""

@@ -228,6 +228,7 @@ class Policy:
     """Everything a policy says, compiled. `digest` is the blake3 of the sources in hex, `files` their names.
 
     `observed_until` is the end of `mode: observe`, in seconds since 1970; None where the policy enforces.
+    `claims` are assertions about many requests: an allow that must pass whole, a never that nothing passes.
     `tiers` go from the uppermost to the lowest, one for each file. `ahead` is what has no effect yet, None unless the
     policy was read ahead; one that was never governs.
     """
@@ -240,6 +241,7 @@ class Policy:
     contact: str | None = None
     identity: Identity = Identity()
     assertions: tuple[Assertion, ...] = ()
+    claims: tuple[Rule, ...] = ()
     limits: tuple[Rule, ...] = ()
     observed_until: int | None = None
     tiers: tuple[Tier, ...] = (Tier(),)

@@ -63,7 +63,9 @@ def in_words(policy: Policy) -> list[Paragraph]:
         *_for_agents(policy),
         Paragraph("Never, whatever a rule allows", tuple(_item(never, policy.groups) for never in policy.nevers)),
         Paragraph("Caps on what is allowed", tuple(_item(limit, policy.groups) for limit in policy.limits)),
-        Paragraph("Checked at each load", tuple(_asserted(assertion) for assertion in policy.assertions)),
+        Paragraph("Checked at each load", (
+            *(_asserted(assertion) for assertion in policy.assertions),
+            *(_claimed(claim, policy.groups) for claim in policy.claims))),
     ]
     return [paragraph for paragraph in found if paragraph.sentences]
 
@@ -385,6 +387,14 @@ def _asserted(assertion: Assertion) -> Sentence:
     where = "" if assertion.address is None else f", at the address {assertion.address},"
     wanted = "allowed" if assertion.allowed else "refused"
     return Sentence(f"The request {request}{where} must be {wanted}.", None, assertion.position)
+
+
+def _claimed(claim: Rule, groups: Groups) -> Sentence:
+    by = "" if claim.where.agents is None else f" by {agents_in_words(claim.where.agents, groups)}"
+    wanted = "allowed" if claim.verb.grants else "refused"
+    holes = "".join(f"; except {_hole(hole, groups)}" for hole in claim.holes)
+    said = f"All of this must be {wanted}: {_request(claim.where, grants=claim.verb.grants)}{by}{holes}."
+    return Sentence(said, None, claim.position)
 
 
 def _capital(text: str) -> str:

@@ -110,7 +110,8 @@ _KEYS: dict[str, Described] = {
     "method": (text("^[A-Z][A-Z0-9_-]{0,31}$"), "The method of the request."),
 }
 _OF_AN_ASSERTION = {
-    "from": "The id of one agent.", "to": "The URL of the request.", "address": "What the host leads to.",
+    "from": "With method: the id of one agent.", "to": "With method: the URL of the request.",
+    "address": "What the host leads to.",
 }
 
 
@@ -118,7 +119,10 @@ def schema() -> Schema:
     """The schema of a policy file, with the keys that have no effect yet."""
     asserted = mapping(ASSERTED, _KEYS)
     for key, description in _OF_AN_ASSERTION.items():
-        asserted["properties"][key] = {**text(), "description": description}
+        asserted["properties"][key] |= {"description": description}
+    one = {key: {**text(), "description": description} for key, description in _OF_AN_ASSERTION.items()}
+    of_one = {"required": ["from", "to"], "properties": one}
+    asserted |= {"minProperties": 1, "if": {"required": ["method"]}, "then": of_one}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A policy of Governor",

@@ -137,6 +137,7 @@ def joined(parts: Sequence[Policy]) -> Policy:
         limits=tuple(limits),
         groups=_all(part.groups for part in parts),
         assertions=tuple(assertion for part in parts for assertion in part.assertions),
+        claims=tuple(claim for part in parts for claim in part.claims),
         ahead=_ahead([part.ahead for part in parts if part.ahead is not None]),
     )
 

@@ -57,12 +57,12 @@ LIMIT = Keys(
 WEBSOCKET = Keys("websocket", now=frozenset({"max-frame", "max-rate"}))
 WHEN = Keys("when", now=frozenset({"days", "hours", "timezone", "not-on"}))
 ASSERT = Keys("an item of assert", now=frozenset({"allowed", "denied"}))
+# With `method` an assertion is about one request, without it about all that its conditions hold for.
 ASSERTED = Keys(
     "an assertion",
-    now=FIELDS | {"from", "to", "method", "address"},
-    later=(_CONDITIONS | _AHEAD_CONDITIONS) - FIELDS - {"from", "to", "address"},
-    required=("from", "to", "method"),
-    elsewhere=TERMS_ELSEWHERE,
+    now=(_CONDITIONS - TIMES) | {"method", "except"},
+    later=_AHEAD_CONDITIONS,
+    elsewhere={**TERMS_ELSEWHERE, **dict.fromkeys(TIMES, "an assertion holds at any time")},
 )
 IDENTITY = Keys(
     "identity",

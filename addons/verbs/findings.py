@@ -154,7 +154,7 @@ def _looked_at(checked: Sequence[Checked]) -> str:
     every = sum(len(policy.nevers) for policy in policies)
     nevers = f"{sum(len(each.proved) for each in checked)} of {every} never proved" if every else "0 never"
     limits = counted(sum(len(policy.limits) for policy in policies), "limit")
-    proved = counted(sum(len(policy.assertions) for policy in policies), "assertion")
+    proved = counted(sum(len(policy.assertions) + len(policy.claims) for policy in policies), "assertion")
     undecided = sum(len(each.undecided) for each in checked)
     shown = [rules, nevers, *([] if limits.startswith("0") else [limits]), f"{proved} proved", f"{undecided} undecided"]
     return ", ".join(shown)

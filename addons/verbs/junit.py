@@ -44,6 +44,7 @@ def _checks(checked: Checked, *, strict: bool) -> Iterator[Line]:
         yield Line(f"assertion in line {finding.position.line}", (_placed(finding),))
     if checked.policy is not None:
         yield from (Line(_asserted(assertion)) for assertion in checked.policy.assertions)
+        yield from (Line(claim.name) for claim in checked.policy.claims)
         for never in checked.policy.nevers:
             yield Line(f"{never.name} in line {never.position.line}",
                        skipped="" if never.name in checked.proved else "it was not proved")

@@ -65,13 +65,16 @@ _HOLE_IN_REFUSAL = _Side(wide=False, literal=False, everybody=True)
 class Shapes:
     """The boxes of the rules of some policies; where `measured`, with one measure as the size of a request."""
 
-    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0) -> None:
-        self._policies = tuple(policies)
-        self.space, self.patterns = Space(self._policies, names, now), Patterns()
+    def __init__(
+        self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0, more: Iterable[Rule] = ()
+    ) -> None:
+        self._policies, also = tuple(policies), tuple(more)
+        self.space, self.patterns = Space(self._policies, names, now, also), Patterns()
         self.boxes = Boxes(self.space.values)
         self.sizes = Sizes(NO_MEASURE, ())
         self._binds = {
             id(rule): policy.tiers[rule.tier].binds for policy in self._policies for rule in policy.items}
+        self._binds |= {id(rule): None for rule in also}
         self._made: dict[int, tuple[Box, ...]] = {}
 
     def measured(self, measure: Measure) -> Shapes:
@@ -81,7 +84,10 @@ class Shapes:
         return other
 
     def of(self, rule: Rule) -> tuple[Box, ...]:
-        """Where the rule of one of the policies holds, whatever the size. The boxes may meet. Raises `TooHard`."""
+        """Where a rule of the policies, or one more that was given, holds, whatever the size. The boxes may meet.
+
+        Raises `TooHard`.
+        """
         made = self._made.get(id(rule))
         if made is None:
             binds = self._binds[id(rule)]

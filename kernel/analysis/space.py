@@ -285,8 +285,10 @@ def _hidden_cuts(cuts: Iterable[int], written: Sequence[_Kind]) -> Iterator[int]
 class Space:
     """The kinds of everything that these policies tell apart from `now` on, and of the hosts `names`."""
 
-    def __init__(self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0) -> None:
-        rules = [rule for policy in policies for rule in policy.items]
+    def __init__(
+        self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0, more: Iterable[Rule] = ()
+    ) -> None:
+        rules = [*(rule for policy in policies for rule in policy.items), *more]
         where = [each for rule in rules for each in (rule.where, *rule.holes)]
         self.methods, self.ports, self.hosts = Methods(where), Ports(where), Hosts(where, names)
         self.addresses, self.moments, self.values = Addresses(rules), Moments(where, now), _values(where)

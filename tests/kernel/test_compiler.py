@@ -190,7 +190,7 @@ REFUSED = [
         'assert: [{allowed: {from: a, to: "https://x.example/", method: GET}, denied: {}}]\n',
         "E110",
     ),
-    ("an assertion without a method", 'assert:\n  - denied: {from: a, to: "https://x.example/"}\n', "E104"),
+    ("an assertion without an agent", 'assert: [{denied: {to: "https://x.example/", method: GET}}]\n', "E104"),
     (
         "an assertion about a group",
         'agents: {a: [b]}\nassert:\n  - denied: {from: a, to: "https://x.example/", method: GET}\n',
@@ -212,7 +212,7 @@ REFUSED = [
     (
         "an assertion with paths",
         'assert:\n  - denied: {from: a, to: "https://x.example/", method: GET, paths: [/x]}\n',
-        "E180",
+        "E108",
     ),
     ("a limit without a cap", "limits: [{for: a, to: example.org}]\n", "E104"),
     ("limits that are no list", "limits: {max-request: 1MB}\n", "E102"),

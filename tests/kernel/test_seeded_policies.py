@@ -136,7 +136,8 @@ def test_the_witness_of_a_fault_passes_or_not_as_the_finding_claims(check, code)
     if not answer["ok"]:
         # What does not load has no verdict: without its assertions and never items it has the one that is spoken of.
         text = text.partition("assert:")[0]
-    file.write_text(text if code != "E402" else text.replace("address: 127.0.0.1, ", ""))
+    text = text.replace("address: 127.0.0.1, ", "") if code == "E402" else text
+    file.write_text(text if code != "E403" else text.replace("allow:", "why: meant, allow:"))
     policy = load_policy([file], ahead=True).policy
     # A client's first call is asked for as if the conditions that nothing can judge yet refused.
     policy = as_if(policy, ()) if code == "W310" else at_most(policy)
