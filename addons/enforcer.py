@@ -52,7 +52,7 @@ from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
 from addons.control import ControlServer, Message, Peer
 from addons.deadlines import Deadlines
-from addons.errors import AuditUnavailable, StartCode, StartRefused
+from addons.errors import AuditUnavailable, ReloadRefused, StartCode, StartRefused
 from addons.governed import Governed
 from addons.home import Home, home_folder
 from addons.hooks import Hooks
@@ -229,11 +229,11 @@ class _Running:
     def _write_start(self, options: Any) -> None:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
         self.lane.write_now("config", entry.config(settings.recorded(options), versions))
-        self._load(self._governed)
+        policy_store.keep(self._governed, self.paths)
+        self._put_in_force(self._governed)
 
-    def _load(self, governed: Governed) -> None:
-        """Record the policy, then put it in force."""
-        policy_store.keep(governed, self.paths)
+    def _put_in_force(self, governed: Governed) -> None:
+        """Record a policy that was kept, then judge by it."""
         names = [file.name for file in governed.files]
         now = time.time()
         digest, mode = governed.policy.digest, governed.mode(now)
@@ -245,7 +245,7 @@ class _Running:
         """Say that the policy enforces from here on, once its trial is over."""
         if self._governed.mode(time.time()) is not self._mode:
             with contextlib.suppress(AuditUnavailable):
-                self._load(self._governed)
+                self._put_in_force(self._governed)
                 _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self._mode}")
 
     def _read_gauges(self) -> None:
@@ -318,15 +318,24 @@ class _Running:
         try:
             # One at a time: of two that overlap, the one that read the files first could end last.
             async with self._reload_lock:
-                governed = await asyncio.to_thread(policy_store.again, self._governed, self._registry)
-                self._load(governed)
-        except (PolicyError, StartRefused, AuditUnavailable) as problem:
-            self.metrics.reload_failed()
-            _say(f"the policy was not reloaded ({by}); the old one stays:\n{problem}")
-            findings = problem.findings if isinstance(problem, PolicyError) else (problem,)
-            return _reloaded(self._governed, findings, ok=False)
+                governed = await asyncio.to_thread(policy_store.again, self._governed, self.paths, self._registry)
+                self._put_in_force(governed)
+        except PolicyError as problem:
+            return self._not_reloaded(by, problem.findings)
+        except (ReloadRefused, AuditUnavailable) as problem:
+            return self._not_reloaded(by, (problem,))
+        except Exception as fault:  # noqa: BLE001
+            # Asked for by a signal, nobody else would hear of it.
+            self.metrics.fault("reload")
+            return self._not_reloaded(by, (f"an internal fault, {type(fault).__name__}; restart Governor to be sure",))
         _say(f"policy {governed.policy.digest[:12]} in force ({by})")
         return _reloaded(governed, governed.findings, ok=True)
+
+    def _not_reloaded(self, by: str, findings: Iterable[object]) -> Message:
+        self.metrics.reload_failed()
+        told = _reloaded(self._governed, findings, ok=False)
+        _say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
+        return told
 
     def status(self) -> Message:
         """The fields of `governor status --json`."""

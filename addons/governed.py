@@ -43,7 +43,7 @@ class Governed:
 
 def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False) -> Governed:
     """Read, check and index the policy. Raises `PolicyError`, or `PolicyMissing` when a file is not there."""
-    compiled = policy_files.load_policy(files, known_agents)
+    compiled = policy_files.read_policy([(str(file), policy_files.read_file(file)) for file in files], known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
     return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes), secret_paths,

@@ -137,12 +137,13 @@ class Judge:
             if judged.lets_through and judged.measures.stream_request:
                 judged = replace(judged, open_ended=declared_bytes is None)
                 return await self._concluded(governed, connection, flow, judged, started)
-        self._bodies.expect(flow, agent.id, widest(known.max_request) if on_trial else known.max_request)
+        self._bodies.expect(flow, agent.id, widest(known.max_request) if on_trial else known.max_request, governed)
         return None
 
     async def body_refused(self, connection: ClientConnection, flow: http.HTTPFlow, incoming: Incoming) -> Judged:
         """Refuse a request whose body is larger than it may be, or for whose body there is no room."""
-        governed, started = self._governed(), perf_counter()
+        # By the policy that set the limit: at the end of a long body another may be in force.
+        governed, started = incoming.governed or self._governed(), perf_counter()
         agent, _ = self._registry.identify(governed.policy.identity, connection.credentials)
         if incoming.refused is Code.BODY_TOO_LARGE:
             verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, incoming.most.by,

@@ -93,7 +93,8 @@ def secrets(fields: entry.Body, governed: Governed, judged: Judged) -> Secrets |
     if judged.facts is None:
         return None
     text, host = judged.facts.path.text, judged.facts.host.name
-    matched = governed.secret_paths.matched(judged.facts, judged.judgement.groups if judged.judgement else ())
+    groups = judged.judgement.groups if judged.judgement else ()
+    matched = governed.secret_paths.matched(judged.facts, groups, judged.addresses)
     path = text if matched is None else Veiled(text, matched)
     return {"path": path} if fields["in"]["host"] == host else {"path": path, "host": host}  # type: ignore[index,call-overload]
 

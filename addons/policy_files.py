@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from blake3 import blake3
 from addons.errors import GovernorError
 from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
-from addons.yaml_nodes import compose
+from addons.yaml_nodes import LARGEST_BYTES, compose
 from kernel.address import named_ranges
 from kernel.ahead.review import ahead_findings
 from kernel.ahead.startup_review import Call
@@ -29,6 +31,8 @@ from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
 _SHIPPED = Path(__file__).resolve().parent.parent / "policies"
+# What was kept beside a log may be several files, each of them as large as one may be.
+_MOST_BYTES = 8 * LARGEST_BYTES
 _TABLE = Keys("a data table", now=frozenset({"source", "date", "entries"}), required=("source", "date", "entries"))
 
 
@@ -107,11 +111,29 @@ def _without_collection() -> Iterator[None]:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a policy file."""
+    """The bytes of a file, a pipe or a device; of a very large one so many that it is refused."""
+    return _opened(path)
+
+
+def read_file(path: Path) -> bytes:
+    """The same of a file alone: whoever reads a pipe waits for its writer, and finds it empty the next time."""
+    return _opened(path, file_alone=True)
+
+
+def _opened(path: Path, *, file_alone: bool = False) -> bytes:
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if file_alone else 0))
+        try:
+            if file_alone and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise PolicyMissing(f"{path}: not a file; a policy that governs is a file, which can be read again")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(_MOST_BYTES)
+        finally:
+            os.close(descriptor)
     except OSError as fault:
         raise PolicyMissing(f"{path}: {fault.strerror or fault}") from fault
+    except ValueError as fault:
+        raise PolicyMissing(f"{str(path)!r}: not the name of a file") from fault
 
 
 def shipped_policy(name: str) -> Path:
@@ -146,7 +168,11 @@ def llm_calls() -> tuple[Call, ...]:
 @cache
 def public_suffixes() -> tuple[str, ...]:
     """The rules of the Public Suffix List, names as A-labels: `com`, `*.ck`, `!www.ck`."""
-    text = read(_SHIPPED / "data" / "public-suffixes.dat").decode("ascii")
+    path = _SHIPPED / "data" / "public-suffixes.dat"
+    try:
+        text = read(path).decode("ascii")
+    except UnicodeDecodeError as fault:
+        raise PolicyMissing(f"{path}: not in ASCII, as it was shipped; install Governor again") from fault
     return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
 
 

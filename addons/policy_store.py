@@ -8,7 +8,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from addons import durable, policy_files
-from addons.errors import StartCode, StartRefused
+from addons.errors import ReloadRefused, StartCode, StartRefused
 from addons.governed import Governed, prepare
 from addons.home import Paths
 from addons.identity import Registry
@@ -27,12 +27,17 @@ def first(asked: Sequence[Path], paths: Paths, registry: Registry, *, strict: bo
         raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
 
 
-def again(governed: Governed, registry: Registry) -> Governed:
-    """The same files, read again. Raises `PolicyError`, or `StartRefused` when one is gone."""
+def again(governed: Governed, paths: Paths, registry: Registry) -> Governed:
+    """The same files, read again and kept. Raises `PolicyError`, or `ReloadRefused` where that cannot be done."""
     try:
-        return prepare(governed.files, registry.tokens.ids, strict=governed.strict)
+        changed = prepare(governed.files, registry.tokens.ids, strict=governed.strict)
+        keep(changed, paths)
     except policy_files.PolicyMissing as error:
-        raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
+        text = f"{error}; put it back, or restart Governor with other files"
+        raise ReloadRefused(f"{StartCode.POLICY_MISSING}: {text}") from error
+    except StartRefused as error:
+        raise ReloadRefused(f"{error.code}: {error.text}") from error
+    return changed
 
 
 def keep(governed: Governed, paths: Paths) -> None:
@@ -41,7 +46,7 @@ def keep(governed: Governed, paths: Paths) -> None:
     if target.exists():
         return
     try:
-        content = packed([policy_files.read(file) for file in governed.files])
+        content = packed([policy_files.read_file(file) for file in governed.files])
         if blake3(content).hexdigest() != governed.policy.digest:
             text = f"{', '.join(map(str, governed.files))}: it changed while it was read; try again"
             raise StartRefused(StartCode.POLICY_INVALID, text)

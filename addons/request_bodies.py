@@ -27,6 +27,7 @@ from mitmproxy.proxy.layers.http._events import (
 )
 
 from addons import cutting, early_answer
+from addons.governed import Governed
 from addons.spool import Body, Room
 from kernel.measures import DEFAULT, Cap
 from kernel.verdict import Code
@@ -58,10 +59,14 @@ class StreamStartedHook(commands.StartHook):
 
 @dataclass(slots=True)
 class Incoming:
-    """A body that is being read. `refused` says why it may not go on, `fault` what failed."""
+    """A body that is being read. `refused` says why it may not go on, `fault` what failed.
+
+    `governed` is the policy that says how large it may be.
+    """
 
     body: Body
     most: Cap
+    governed: Governed | None = None
     refused: Code | None = None
     fault: OSError | None = None
 
@@ -73,9 +78,9 @@ class RequestBodies:
         self._folder, self._room = folder, room
         self._incoming: WeakKeyDictionary[http.HTTPFlow, Incoming] = WeakKeyDictionary()
 
-    def expect(self, flow: http.HTTPFlow, owner: str, most: Cap) -> None:
-        """At the headers: whose body it is, and how many bytes it may have."""
-        incoming = self._incoming[flow] = Incoming(Body(self._folder, self._room, owner), most)
+    def expect(self, flow: http.HTTPFlow, owner: str, most: Cap, governed: Governed | None = None) -> None:
+        """At the headers: whose body it is, how many bytes it may have, and by which policy."""
+        incoming = self._incoming[flow] = Incoming(Body(self._folder, self._room, owner), most, governed)
         # The room comes back when the flow is gone, however it went.
         finalize(flow, incoming.body.close)
 

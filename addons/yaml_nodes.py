@@ -40,7 +40,7 @@ def compose(data: bytes, file: str) -> Document:
 
 def _text(data: bytes, file: str) -> str:
     if len(data) > LARGEST_BYTES:
-        _refuse(file, 1, 1, f"the file has {len(data)} bytes; at most {LARGEST_BYTES} are read")
+        _refuse(file, 1, 1, f"the file is too large: at most {LARGEST_BYTES} bytes are read")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         _refuse(file, 1, 1, "the file is UTF-16", "save it as UTF-8")
     if data.startswith(b"\xef\xbb\xbf"):

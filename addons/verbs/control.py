@@ -81,18 +81,30 @@ def _plain(value: object) -> str:
 def reload(ctx: click.Context, home: str | None, wait: bool, timeout: float, as_json: bool) -> None:
     """Take the changed policy into force without a restart. A policy with an error is refused; the old one stays.
 
-    Exit status: 0 in force (without --wait also: asked for), 1 refused, 4 no answer in time.
+    Exit status: 0 in force (without --wait also: asked for), 1 refused or no Governor runs, 4 no answer in time. --json
+    prints `ok` (null: no answer in time), the `policy` in force and the `findings`.
     """
     try:
         reply = request(home_folder(home), "reload", timeout if wait else ASKED_SECONDS)
     except ControlTimeout as error:
-        console(stderr=True).print(str(error) if wait else "asked; the policy is still being read")
+        _tell_unanswered(f"{error}; the policy may still be taken, which governor status shows", ok=None,
+                         as_json=as_json)
         ctx.exit(TIMED_OUT if wait else 0)
+    except ControlError as error:
+        _tell_unanswered(str(error), ok=False, as_json=as_json)
+        ctx.exit(1)
     if as_json:
         print_json(reply)
     else:
         _tell_reload(reply)
     ctx.exit(0 if reply["ok"] else 1)
+
+
+def _tell_unanswered(problem: str, *, ok: bool | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"ok": ok, "policy": None, "findings": [problem]})
+    else:
+        console(stderr=True).print(f"governor: {problem}")
 
 
 def _tell_reload(reply: dict[str, Any]) -> None:

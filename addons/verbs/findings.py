@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from addons.policy_files import PolicyMissing, read_file
 from addons.verbs.output import counted
 from kernel.document import printable
 from kernel.findings import Finding, Severity, Witness
@@ -19,6 +21,7 @@ from kernel.hours import told
 from kernel.policy import Policy
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 _EXCERPT_LINES = 3
 
 
@@ -116,10 +119,10 @@ def _excerpt(finding: Finding, lines_of: Callable[[str], Sequence[str]]) -> list
 
 
 def _lines(file: str) -> tuple[str, ...]:
-    """The lines of a file; nothing where it cannot be read."""
+    """The lines of a file; nothing where it cannot be read, or a second time."""
     try:
-        return tuple(Path(file).read_text(encoding="utf-8").split("\n"))
-    except (OSError, ValueError):
+        return tuple(_LINE_BREAK.split(read_file(Path(file)).decode()))
+    except (PolicyMissing, UnicodeDecodeError):
         return ()
 
 

@@ -300,5 +300,20 @@ async def test_a_reload_that_takes_long_exits_4_with_wait_and_is_under_way_witho
 ):
     monkeypatch.setattr(verbs, "ASKED_SECONDS", 0.2)
     governor.seconds = 1.0
+    told = await run(verbs.reload, "--home", str(tmp_path), *arguments)
+    spoken = await run(verbs.reload, "--home", str(tmp_path), "--json", *arguments)
 
-    assert (await run(verbs.reload, "--home", str(tmp_path), *arguments)).exit_code == status
+    assert (told.exit_code, spoken.exit_code) == (status, status)
+    assert "did not answer within 0.2 s; the policy may still be taken, which governor status shows" in told.stderr
+    assert json.loads(spoken.stdout)["ok"] is None
+
+
+@pytest.mark.parametrize("arguments", [(), ("--wait",)])
+def test_a_reload_without_a_governor_exits_1_and_says_how_to_start_one(tmp_path, arguments):
+    told = CliRunner().invoke(verbs.reload, ["--home", str(tmp_path), *arguments])
+    spoken = CliRunner().invoke(verbs.reload, ["--home", str(tmp_path), "--json", *arguments])
+
+    assert (told.exit_code, spoken.exit_code) == (1, 1)
+    assert told.stderr == f"governor: no Governor runs on {tmp_path} (start one with governor serve)\n"
+    assert json.loads(spoken.stdout) == {
+        "ok": False, "policy": None, "findings": [f"no Governor runs on {tmp_path} (start one with governor serve)"]}

@@ -97,7 +97,7 @@ def test_a_trap_of_yaml_is_refused_in_its_own_words_at_its_place(text, line, col
         pytest.param(b"\xff\xfea\x00:\x00", 1, 1, "UTF-16", id="UTF-16"),
         pytest.param(b"a: b\nc: caf\xe9\n", 2, 7, "byte 0xe9 is not UTF-8", id="Latin-1"),
         pytest.param(b"a: \xed\xa0\x80\n", 1, 4, "not UTF-8", id="a lone surrogate"),
-        pytest.param(b"a" * (LARGEST_BYTES + 1), 1, 1, "at most 8388608 are read", id="too large"),
+        pytest.param(b"a" * (LARGEST_BYTES + 1), 1, 1, "at most 8388608 bytes are read", id="too large"),
     ],
 )
 def test_a_file_that_is_no_text_is_refused(data, line, column, said):
@@ -180,6 +180,13 @@ def test_the_words_of_yaml_are_names_like_any_other():
         "rules: [{allow: NO, to: x.example, methods: [ON], ports: 0443}]").policy.rules
 
     assert (rule.name, rule.where.methods, rule.where.ports) == ("NO", {"ON"}, (PortRange(443, 443),))
+
+
+@pytest.mark.parametrize("name", ["a\0b.yaml", "a" * 300, "absent.yaml", "."])
+def test_what_cannot_be_read_is_missing_by_its_name(tmp_path, name):
+    for read in (policy_files.read, policy_files.read_file):
+        with pytest.raises(policy_files.PolicyMissing, match=r"^\S+: \S+"):
+            read(tmp_path / name)
 
 
 def test_every_metadata_range_is_a_range_that_is_not_global():

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
 
-from addons import policy_store
-from addons.errors import StartRefused
-from addons.governed import Governed
+from addons import policy_files, policy_store
+from addons.errors import ReloadRefused, StartRefused
+from addons.governed import Governed, prepare
 from addons.home import Home
 from addons.identity import Registry
 from addons.policy_files import shipped_policy
+from addons.yaml_nodes import LARGEST_BYTES
 from kernel.errors import PolicyError
 
 POLICY = "version: 1\nrules:\n  - {allow: local, to: api.example.org, methods: reads}\n"
@@ -69,24 +73,132 @@ def test_a_policy_that_is_not_there_refuses_the_start(home: Home, registry: Regi
         policy_store.first([file, file.with_name("absent.yaml")], home.paths, registry)
 
 
-def test_a_reload_reads_the_same_files_again(governed: Governed, registry: Registry, file: Path) -> None:
+def test_a_reload_reads_the_same_files_again_and_keeps_them(
+    governed: Governed, home: Home, registry: Registry, file: Path
+) -> None:
     file.write_text(POLICY.replace("local", "changed"))
 
-    assert [rule.name for rule in policy_store.again(governed, registry).policy.rules] == ["changed"]
+    changed = policy_store.again(governed, home.paths, registry)
+
+    assert [rule.name for rule in changed.policy.rules] == ["changed"]
+    assert list(copies(home)) == [f"{changed.policy.digest}.yaml"]
 
 
-def test_a_reload_of_a_bad_policy_raises_its_findings(governed: Governed, registry: Registry, file: Path) -> None:
-    file.write_text("version: 2\n")
+@pytest.mark.parametrize("content", [
+    pytest.param(b"version: 2\n", id="invalid"),
+    pytest.param(b"", id="empty"),
+    pytest.param(b"\xef\xbb\xbf" + POLICY.encode(), id="a byte order mark"),
+    pytest.param(POLICY.encode("utf-16"), id="UTF-16"),
+    pytest.param(POLICY.encode() + b"\xff", id="not UTF-8"),
+    pytest.param(b"#" * (LARGEST_BYTES + 1), id="too large"),
+    pytest.param(POLICY.encode()[:-4], id="written in part"),
+])
+def test_a_reload_of_a_bad_policy_raises_its_findings_and_keeps_nothing(
+    governed: Governed, home: Home, registry: Registry, file: Path, content: bytes
+) -> None:
+    file.write_bytes(content)
 
-    with pytest.raises(PolicyError):
-        policy_store.again(governed, registry)
+    with pytest.raises(PolicyError, match=r"asked\.yaml:\d+:\d+: "):
+        policy_store.again(governed, home.paths, registry)
+    assert copies(home) == {}
 
 
-def test_a_reload_of_a_policy_that_is_gone_is_refused(governed: Governed, registry: Registry, file: Path) -> None:
-    file.unlink()
+def made_of(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def instead(file: Path) -> object:
+        file.unlink()
+        return make(file)
 
-    with pytest.raises(StartRefused, match="POLICY_MISSING"):
-        policy_store.again(governed, registry)
+    return instead
+
+
+@pytest.mark.parametrize(("spoil", "told"), [
+    pytest.param(lambda file: file.unlink(), "No such file", id="gone"),
+    pytest.param(made_of(Path.mkdir), "not a file", id="a folder"),
+    pytest.param(made_of(os.mkfifo), "not a file", id="a pipe that nobody writes to"),
+    pytest.param(made_of(lambda file: file.symlink_to("/dev/zero")), "not a file", id="a device without end"),
+    pytest.param(made_of(lambda file: file.symlink_to(file)), "symbolic links", id="a link to itself"),
+    pytest.param(made_of(lambda file: file.symlink_to("absent")), "No such file", id="a link to nothing"),
+])
+def test_a_reload_of_what_is_no_file_is_refused_without_waiting_for_it(
+    governed: Governed, home: Home, registry: Registry, file: Path, spoil: Callable[[Path], object], told: str
+) -> None:
+    spoil(file)
+
+    with pytest.raises(ReloadRefused, match=rf"^POLICY_MISSING: .*asked\.yaml: .*{told}.*; put it back, or restart"):
+        policy_store.again(governed, home.paths, registry)
+
+
+def test_a_policy_may_be_a_link_that_is_turned_to_another_file(
+    home: Home, registry: Registry, file: Path, tmp_path: Path
+) -> None:
+    """As a mounted folder of configuration has it."""
+    link, changed = tmp_path / "link.yaml", tmp_path / "changed.yaml"
+    link.symlink_to(file)
+    governed = policy_store.first([link], home.paths, registry)
+    changed.write_text(POLICY.replace("local", "changed"))
+    link.unlink()
+    link.symlink_to(changed)
+
+    assert [rule.name for rule in policy_store.again(governed, home.paths, registry).policy.rules] == ["changed"]
+
+
+def test_a_reload_whose_copy_cannot_be_written_is_refused(
+    governed: Governed, home: Home, registry: Registry, file: Path
+) -> None:
+    shutil.rmtree(home.paths.policies)
+
+    with pytest.raises(ReloadRefused, match=r"^HOME_UNWRITABLE: .*; the log must be writable$"):
+        policy_store.again(governed, home.paths, registry)
+
+
+def test_a_file_that_is_written_while_a_reload_reads_it_is_not_taken(
+    governed: Governed, home: Home, registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was there of it so far is a whole policy in itself: without its last rule."""
+    whole = f"{POLICY}  - {{deny: last, to: gist.example.org}}\n"
+
+    def prepared(*arguments: Any, **more: Any) -> Governed:
+        file.write_text(POLICY.replace("local", "changed"))
+        half = prepare(*arguments, **more)
+        file.write_text(whole)
+        return half
+
+    monkeypatch.setattr(policy_store, "prepare", prepared)
+
+    with pytest.raises(ReloadRefused, match=r"asked\.yaml: it changed while it was read; try again$"):
+        policy_store.again(governed, home.paths, registry)
+    assert copies(home) == {}
+
+
+def test_tables_that_can_no_longer_be_read_do_not_keep_a_policy_from_being_reloaded(
+    governed: Governed, home: Home, registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(policy_files, "_SHIPPED", tmp_path / "absent")
+    file.write_text(POLICY.replace("local", "changed"))
+
+    assert policy_store.again(governed, home.paths, registry).secret_paths is not None
+
+
+TABLES = {
+    "metadata-ranges.yaml": policy_files.metadata_ranges, "secret-path-hosts.yaml": policy_files.secret_path_hosts,
+    "llm-hosts.yaml": policy_files.llm_hosts, "public-suffixes.dat": policy_files.public_suffixes,
+}
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"entries: [\xe2\x80\xae]"], ids=["gone", "bytes", "a control"])
+@pytest.mark.parametrize("name", TABLES)
+def test_without_one_of_its_tables_governor_does_not_start(
+    home: Home, registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str,
+    content: bytes | None
+) -> None:
+    shipped = tmp_path / "policies"
+    shutil.copytree(policy_files.shipped_policy("default").parent, shipped)
+    (shipped / "data" / name).unlink() if content is None else (shipped / "data" / name).write_bytes(content)
+    monkeypatch.setattr(policy_files, "_SHIPPED", shipped)
+    monkeypatch.setattr(policy_files, TABLES[name].__name__, TABLES[name].__wrapped__)
+
+    with pytest.raises(StartRefused, match=rf"POLICY_(MISSING|INVALID): .*{name}"):
+        policy_store.first([file], home.paths, registry)
 
 
 def test_the_copy_has_the_digest_as_its_name(governed: Governed, home: Home) -> None:
@@ -144,7 +256,8 @@ def test_a_reload_reads_every_tier_again_and_a_bad_one_leaves_the_old(
     governed = policy_store.first([file, below], home.paths, registry)
 
     below.write_text(POLICY.replace("local", "other"))
-    assert [rule.name for rule in policy_store.again(governed, registry).policy.rules] == ["local", "other"]
+    again = policy_store.again(governed, home.paths, registry)
+    assert [rule.name for rule in again.policy.rules] == ["local", "other"]
     below.write_text(POLICY)
     with pytest.raises(PolicyError, match="E107"):
-        policy_store.again(governed, registry)
+        policy_store.again(governed, home.paths, registry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -588,3 +589,14 @@ def test_a_policy_in_the_place_of_cases_is_told_to_be_one(tmp_path):
 
     assert answer.exit_code == 1
     assert "this is a policy: governor policy check reads it" in answer.stderr
+
+
+def test_a_pipe_may_be_checked_and_an_endless_one_is_refused(governor):
+    os.mkfifo("pipe.yaml")
+    writer = threading.Thread(target=lambda: Path("pipe.yaml").write_text(POLICY))
+    writer.start()
+    status, _, _ = governor("check", "pipe.yaml")
+    writer.join()
+
+    assert status == 0
+    assert "too large" in governor("check", "/dev/zero")[1]

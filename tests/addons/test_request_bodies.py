@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from addons import policy_store
 from addons.home import Home
 from addons.spool import IN_MEMORY_BYTES, Body, Room
-from tests.addons.inside import SECONDS, Inside, get, inside, raw_origin
+from tests.addons.inside import POLICY, SECONDS, Inside, get, inside, raw_origin
 
 CONTINUE = b"HTTP/1.1 100 "
 
@@ -261,3 +262,21 @@ def test_tiny_pieces_take_little_more_memory_than_their_bytes(tmp_path: Path) ->
 
     assert body.size == 100_000
     assert peak < 4 * body.size
+
+
+async def test_a_body_is_refused_by_the_policy_that_set_its_limit_when_another_has_come_since(
+    home: Home, tmp_path: Path
+) -> None:
+    limit = "limits:\n  - {max-request: 10}\n"
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(POLICY)
+    async with inside(home, policy=POLICY + limit) as place, connection(place) as (reader, writer):
+        before = place.governed
+        writer.write(post("http://localhost:1/x", "Transfer-Encoding: chunked", "Expect: 100-continue"))
+        assert (await first_line(reader)).startswith(CONTINUE)
+        place.governed = policy_store.first([changed], home.paths, place.registry)
+        writer.write(chunked(b"x" * 11, 11))
+        (decision,) = await place.wait_for("decision")
+
+    assert (decision["code"], decision["rule"]) == ("BODY_TOO_LARGE", "limits-1")
+    assert decision["policy"] == before.policy.digest != place.governed.policy.digest

@@ -74,3 +74,42 @@ async def test_other_paths_are_kept_as_they_were(home: Home) -> None:
         (decision,) = await place.wait_for("decision")
 
     assert json.loads(kept(home)[decision["seq"]]) == f"/services/{SECRET}"
+
+
+RANGE = """\
+version: 1
+rules:
+  - allow: notify
+    address: 127.0.0.0/8
+    schemes: [http]
+    ports: 1-65535
+    methods: reads
+    paths: ["/services/*"]
+    secret-paths: yes
+limits:
+  - {max-url: 200}
+"""
+
+
+@pytest.mark.parametrize(("target", "headers", "code"), [
+    pytest.param(f"http://gone.invalid/services/{SECRET}", (), "RESOLVE_FAILED", id="a name without address"),
+    pytest.param(f"http://localhost:1/services/{SECRET}", ("X-HTTP-Method-Override: DELETE",), "METHOD_OVERRIDE",
+                 id="another method for the origin"),
+    pytest.param(f"http://127.0.0.1:1/other/{SECRET}", (), "PRIVATE_ADDRESS", id="another path"),
+    pytest.param(f"http://127.0.0.1:1/services/{SECRET}{'x' * 200}", (), "URL_TOO_LONG", id="a long one"),
+    pytest.param(f"http://127.0.0.1:1/services/{SECRET}", ("Connection: Upgrade", "Upgrade: h3"), "UPGRADE_REFUSED",
+                 id="an upgrade"),
+    pytest.param(f"http://127.0.0.1:1/services/{SECRET}%zz", (), "NON_CANONICAL", id="a spelling that nobody reads"),
+    pytest.param(f"http://127.0.0.1:1/services/{SECRET}", ("Host: 127.0.0.2",), "DESTINATION_MISMATCH", id="two hosts"),
+])
+async def test_a_refused_secret_path_is_kept_and_told_nowhere(
+    home: Home, target: str, headers: tuple[str, ...], code: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with inside(home, policy=RANGE) as place:
+        answer = await place.get(target, *headers)
+        (decision,) = await place.wait_for("decision")
+
+    assert decision["code"] == code
+    assert written(home) == []
+    assert SECRET.encode() not in answer
+    assert SECRET not in "".join(capsys.readouterr())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 import signal
 import subprocess
@@ -176,8 +179,9 @@ def test_a_reload_without_running_governor_is_told_so(tmp_path: Path, running: R
     assert "Traceback" not in result.stderr
 
 
-def test_each_request_is_judged_by_one_whole_policy_while_they_are_changed(reloaded: Reloaded) -> None:
-    """Good ones, and bad ones between them: no request is lost, and each verdict is of the policy that it names."""
+@contextlib.contextmanager
+def asking(reloaded: Reloaded) -> Iterator[set[tuple[int, int]]]:
+    """Two clients who ask for both paths all the time; what they are answered."""
     statuses: set[tuple[int, int]] = set()
     over = threading.Event()
 
@@ -185,20 +189,28 @@ def test_each_request_is_judged_by_one_whole_policy_while_they_are_changed(reloa
         while not over.is_set():
             statuses.add((reloaded.status("/first"), reloaded.status("/second")))
 
-    before, failures = len(reloaded.governor.entries("decision")), reloaded.failures()
-    asking = [threading.Thread(target=ask) for _ in range(2)]
-    for each in asking:
+    clients = [threading.Thread(target=ask) for _ in range(2)]
+    for each in clients:
         each.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for each in clients:
+            each.join()
+
+
+def test_each_request_is_judged_by_one_whole_policy_while_they_are_changed(reloaded: Reloaded) -> None:
+    """Good ones, and bad ones between them: no request is lost, and each verdict is of the policy that it names."""
+    before, failures = len(reloaded.governor.entries("decision")), reloaded.failures()
     names = {reloaded.loads()[-1]: "rule-first"}
-    for path in ("/second", "/first") * 3:
-        reloaded.file.write_text(policy(path))
-        assert reloaded.reload("--wait").returncode == 0
-        names[reloaded.loads()[-1]] = f"rule-{path[1:]}"
-        reloaded.file.write_text(BAD)
-        assert reloaded.reload("--wait").returncode == 1
-    over.set()
-    for each in asking:
-        each.join()
+    with asking(reloaded) as statuses:
+        for path in ("/second", "/first") * 3:
+            reloaded.file.write_text(policy(path))
+            assert reloaded.reload("--wait").returncode == 0
+            names[reloaded.loads()[-1]] = f"rule-{path[1:]}"
+            reloaded.file.write_text(BAD)
+            assert reloaded.reload("--wait").returncode == 1
 
     assert {status for pair in statuses for status in pair} <= {200, 403, 429}
     decisions = reloaded.governor.entries("decision")[before:]
@@ -209,6 +221,39 @@ def test_each_request_is_judged_by_one_whole_policy_while_they_are_changed(reloa
     assert reloaded.failures() == failures + 6
     assert not reloaded.governor.entries("fault")
     assert reloaded.governor.verify()["result"] == "verified"
+
+
+def half_written(file: Path) -> None:
+    file.write_text(policy("/second").partition("    methods")[0])
+
+
+def test_where_one_tier_is_bad_all_of_the_old_ones_stay(tmp_path: Path) -> None:
+    team = tmp_path / "team.yaml"
+    team.write_text(policy("/first"))
+    with serving() as origin, started(tmp_path, policy("/**"), ["--set", f"governor_policy={team}"]) as governor:
+        tiered = Reloaded(governor, origin, tmp_path / "policy.yaml")
+        # The other tier is changed and good: it is not taken without this one.
+        tiered.file.write_text(policy("/none"))
+        refused = []
+        with asking(tiered) as statuses:
+            for spoil in (lambda file: file.write_text(BAD), half_written, Path.unlink, os.mkfifo):
+                spoil(team)
+                refused.append(tiered.reload("--wait", "--json"))
+        (first,), failures = tiered.loads(), tiered.failures()
+        team.unlink()
+        team.write_text(policy("/second"))
+        tiered.file.write_text(policy("/**"))
+        taken = tiered.reload("--wait")
+        after = tiered.status("/second"), tiered.status("/first")
+
+    assert [each.returncode for each in refused] == [1, 1, 1, 1]
+    for each in refused:
+        answer = json.loads(each.stdout)
+        assert (answer["ok"], answer["policy"]) == (False, first)
+        assert str(team) in answer["findings"][0]
+    assert (200, 403) in statuses <= {(200, 403), (200, 429)}
+    assert failures == 4
+    assert (taken.returncode, after) == (0, (200, 403))
 
 
 def test_a_trial_ends_by_itself(tmp_path: Path) -> None:
