@@ -181,12 +181,12 @@ def test_a_reload_without_running_governor_is_told_so(tmp_path: Path, running: R
 
 @contextlib.contextmanager
 def asking(reloaded: Reloaded) -> Iterator[set[tuple[int, int]]]:
-    """Two clients who ask for both paths all the time; what they are answered."""
+    """Two clients who ask for both paths all the time, within the rate of refusals; what they are answered."""
     statuses: set[tuple[int, int]] = set()
     over = threading.Event()
 
     def ask() -> None:
-        while not over.is_set():
+        while not over.wait(0.15):
             statuses.add((reloaded.status("/first"), reloaded.status("/second")))
 
     clients = [threading.Thread(target=ask) for _ in range(2)]
@@ -212,7 +212,7 @@ def test_each_request_is_judged_by_one_whole_policy_while_they_are_changed(reloa
             reloaded.file.write_text(BAD)
             assert reloaded.reload("--wait").returncode == 1
 
-    assert {status for pair in statuses for status in pair} <= {200, 403, 429}
+    assert {status for pair in statuses for status in pair} <= {200, 403}
     decisions = reloaded.governor.entries("decision")[before:]
     granted = [(each["rule"], names[each["policy"]]) for each in decisions if each["code"] == "ALLOW"]
     assert {rule for rule, _ in granted} == {"rule-first", "rule-second"}
@@ -251,7 +251,7 @@ def test_where_one_tier_is_bad_all_of_the_old_ones_stay(tmp_path: Path) -> None:
         answer = json.loads(each.stdout)
         assert (answer["ok"], answer["policy"]) == (False, first)
         assert str(team) in answer["findings"][0]
-    assert (200, 403) in statuses <= {(200, 403), (200, 429)}
+    assert statuses == {(200, 403)}
     assert failures == 4
     assert (taken.returncode, after) == (0, (200, 403))
 
