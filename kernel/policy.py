@@ -10,10 +10,11 @@ from kernel.comparison import Comparison, Field
 from kernel.example import NOTHING, Example
 from kernel.facts import Address
 from kernel.hours import Window
-from kernel.measures import NOTHING_SAID, Terms
+from kernel.measures import NOTHING_SAID, Rate, Terms
 
 if TYPE_CHECKING:
     from kernel.ahead.said import Ahead
+    from kernel.budget import Budget, Counter, RateLimit
 
 
 class Verb(StrEnum):
@@ -167,7 +168,8 @@ class Rule:
     `number` is its place in the policy; limits come last. `tier` is the place of its tier in the policy: it holds only
     for agents that this tier binds. What a refusal that is `quiet` refuses is expected: it is counted, and written down
     once an hour. A deny that is `observed` refuses nothing: that it holds is written down. With `secret_paths` no path
-    is kept where it holds, nor at the hosts that it names.
+    is kept where it holds, nor at the hosts that it names. `risk` are the points that a request costs its agent for
+    which it holds, `rate` is that of a throttle.
     """
 
     number: int
@@ -183,6 +185,8 @@ class Rule:
     observed: bool = False
     secret_paths: bool = False
     tier: int = 0
+    risk: int = 0
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +249,10 @@ class Policy:
     limits: tuple[Rule, ...] = ()
     observed_until: int | None = None
     tiers: tuple[Tier, ...] = (Tier(),)
+    budgets: tuple[Budget, ...] = ()
+    rates: tuple[RateLimit, ...] = ()
+    profile: str | None = None
+    counters: tuple[Counter, ...] = ()
     ahead: Ahead | None = None
 
     @property

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 
 from kernel import normal
 from kernel.ahead.prose import amount_in_words
-from kernel.ahead.said import Ahead, Budget, Clause, Effect, RateLimit, Unit
+from kernel.ahead.said import Ahead, Clause
+from kernel.budget import Budget, Effect, RateLimit, Unit
 from kernel.document import quote
 from kernel.facts import Host
 from kernel.findings import Finding, Severity

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kernel.ahead.said import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
 from kernel.ahead.values import choice
+from kernel.budget import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
 from kernel.conditions import ConditionReader
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PatternError

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from kernel.ahead.said import (
-    Ahead,
-    Budget,
-    Cascade,
-    Clause,
-    Counter,
-    Dns,
-    Effect,
-    Prevention,
-    RateLimit,
-    Threshold,
-    Unit,
-)
+from kernel.ahead.said import Ahead, Cascade, Clause, Dns, Prevention
+from kernel.budget import Budget, Counter, Effect, RateLimit, Threshold, Unit
 from kernel.document import joined, printable
 from kernel.measures import Rate
 from kernel.policy import AgentPattern, Policy

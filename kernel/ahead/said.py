@@ -9,42 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from kernel.budget import Budget, Counter, RateLimit
 from kernel.measures import Rate
 from kernel.policy import AgentPattern, Position
-
-
-class Unit(StrEnum):
-    """What a budget counts."""
-
-    USD = "usd"
-    TOKENS = "tokens"
-    REQUESTS = "requests"
-    BYTES = "bytes"
-    SECONDS = "seconds"
-    RISK = "risk"
-    NEW_HOSTS = "new-hosts"
-
-
-class Every(StrEnum):
-    """When a budget begins anew. A session ends with the agent's token; the others come round by the clock."""
-
-    SESSION = "session"
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-
-    @property
-    def renews(self) -> bool:
-        return self is not Every.SESSION
-
-
-class Effect(StrEnum):
-    """What is done when a counter or a share of a budget is reached."""
-
-    TELL = "tell"
-    THROTTLE = "throttle"
-    DENY = "deny"
-    HALT = "halt"
 
 
 class Prevention(StrEnum):
@@ -54,55 +21,6 @@ class Prevention(StrEnum):
     ASK = "ask"
     QUARANTINE = "quarantine"
     HALT = "halt"
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """`percent` of a budget are used: then this. `rate` is given for a throttle alone."""
-
-    percent: int
-    effect: Effect
-    rate: Rate | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """One item of `budgets:`. `each` is for every agent by itself, `together` for all of them; in whole units."""
-
-    name: str
-    agents: tuple[AgentPattern, ...] | None
-    each: Mapping[Unit, int]
-    together: Mapping[Unit, int]
-    every: Every
-    timezone: str
-    when_used: tuple[Threshold, ...]
-    position: Position
-
-    @property
-    def units(self) -> frozenset[Unit]:
-        return frozenset(self.each.keys() | self.together.keys())
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One item of `rates:`, named `rates-1` and so on."""
-
-    name: str
-    agents: tuple[AgentPattern, ...] | None
-    each: Rate | None
-    together: Rate | None
-    burst: int | None
-    position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """One entry of `counters:`: what follows when the counter reaches its limit, within some seconds if it says so."""
-
-    name: str
-    limit: int
-    then: Effect
-    within_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

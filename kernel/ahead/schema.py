@@ -5,7 +5,8 @@ from __future__ import annotations
 from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, PROFILES, RATE_LIMIT
 from kernel.ahead.cascade import BREAKER, CASCADE, CONTAGIOUS, DNS, ON_HALT, RECORD_TYPES
 from kernel.ahead.clauses import DETECTORS, GIT, GRAPHQL, LLM, MCP, OPERATIONS
-from kernel.ahead.said import Effect, Every, Prevention
+from kernel.ahead.said import Prevention
+from kernel.budget import Effect, Every
 from kernel.document import Keys
 from kernel.forms import (
     COUNT,

@@ -7,24 +7,8 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.ahead.outlook import as_if, at_most
-from kernel.ahead.said import (
-    Breaker,
-    Budget,
-    Clause,
-    Counter,
-    Dns,
-    Effect,
-    Every,
-    Git,
-    GraphQl,
-    Llm,
-    Mcp,
-    OnHalt,
-    Prevention,
-    RateLimit,
-    Threshold,
-    Unit,
-)
+from kernel.ahead.said import Breaker, Clause, Dns, Git, GraphQl, Llm, Mcp, OnHalt, Prevention
+from kernel.budget import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
 from kernel.match import Index
 from kernel.measures import Rate
 from kernel.policy import AgentPattern, Position, Verb

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel.ahead.prose import amount_in_words, duration_in_words, in_words
-from kernel.ahead.said import Unit
+from kernel.budget import Unit
 from tests.addons.policies import compiled
 
 HEAD = "version: 1\nagents: {coders: [claude-*], reviewers: [rev-1]}\n"
