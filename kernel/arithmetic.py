@@ -36,7 +36,7 @@ def remaining(limit: int, spent: int, held: int) -> int:
 
 
 def drawn(limit: int, spent: int, held: int, least: int, wanted: int) -> int:
-    """How much is granted: as much of `wanted` as is left; nothing where that is not even `least`, or that is negative."""
+    """How much is granted: as much of `wanted` as is left, and nothing where that is less than `least`."""
     left = remaining(limit, spent, held)
     granted = clamped(wanted, left)
     return choose(least < 0, 0, choose(wanted < least, 0, choose(granted < least, 0, granted)))

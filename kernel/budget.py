@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kernel.hours import Zone
 from kernel.measures import Rate
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Budget:
     each: Mapping[Unit, int]
     together: Mapping[Unit, int]
     every: Every
-    timezone: str
+    zone: Zone
     when_used: tuple[Threshold, ...]
     position: Position
 

@@ -9,7 +9,7 @@ from kernel.budget import Budget, Counter, Effect, Every, RateLimit, Threshold, 
 from kernel.conditions import ConditionReader
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PatternError
-from kernel.hours import UTC_ZONE
+from kernel.hours import UTC_ZONE, Zone
 from kernel.measures import Rate
 from kernel.policy import AgentPattern
 from kernel.quantity import count, duration, money, percentage, positive_size, rate, tally
@@ -67,7 +67,7 @@ class AccountReader:
             self._amounts(found, "each"),
             self._amounts(found, "together"),
             Every(every or "session"),
-            self._timezone(found, every),
+            self._zone(found, every),
             self._thresholds(found),
             self._reader.at(node),
         )
@@ -95,12 +95,12 @@ class AccountReader:
                 amounts[Unit(unit)] = amount
         return amounts
 
-    def _timezone(self, found: Mapping[str, Node], every: str | None) -> str:
+    def _zone(self, found: Mapping[str, Node], every: str | None) -> Zone:
         if "timezone" in found and every == Every.SESSION:
             message = '"timezone:" means nothing in a budget of a session'
             self._reader.error("E112", found["timezone"], message, "a session does not begin anew by the clock")
         zone = self._times.zone(found["timezone"]) if "timezone" in found else None
-        return UTC_ZONE.name if zone is None else zone.name
+        return UTC_ZONE if zone is None else zone
 
     def _thresholds(self, found: Mapping[str, Node]) -> tuple[Threshold, ...]:
         entries = self._reader.entries(found["when-used"], "when-used") if "when-used" in found else []

@@ -187,7 +187,7 @@ def _sections(ahead: Ahead, groups: Groups) -> Iterator[Paragraph]:
 
 
 def _budget(budget: Budget, groups: Groups) -> str:
-    every = "in a session" if not budget.every.renews else f"in each {budget.every} by the clocks of {budget.timezone}"
+    every = "in a session" if not budget.every.renews else f"in each {budget.every} by the clocks of {budget.zone.name}"
     spent = [f"{_capital(whom)} may use {_amounts(amounts)} {every}"
              for whom, amounts in ((_each(budget.agents, groups), budget.each),
                                    (_together(budget.agents, groups), budget.together)) if amounts]

@@ -1,0 +1,73 @@
+"""What must hold of every change of the state, checked each time. Where one does not hold, nothing passes any more.
+
+These are checks and not assertions: an optimised interpreter keeps them, and no setting turns them off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from kernel.state import TOGETHER, AccountKey, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kernel.bounds import Bound
+    from kernel.state import Account, Change, State
+
+
+def broken(
+    state: State, change: Change, agent: str, bounds: Iterable[Bound] = (), *, passes: bool = False
+) -> str | None:
+    """The first contract that a change breaks, in words; None where all hold.
+
+    `agent` is whose step it is, `bounds` are what its policy allows it, `passes` says that it lets something through.
+    """
+    if passes and state.agent(agent).halt is not None:
+        return "an agent that is halted is refused"
+    limits = {bound.key(agent): bound.limit for bound in bounds}
+    accounts = (_account(state.account(key), new, key, agent, limits.get(key)) for key, new in change.accounts.items())
+    standings = (_standing(state.agent(name), new, name, agent) for name, new in change.agents.items())
+    return next((found for found in (*accounts, *standings) if found is not None), None)
+
+
+def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int | None) -> str | None:
+    if key.agent not in (agent, TOGETHER):
+        return "a step leaves the accounts of other agents as they are"
+    if new.spent < 0 or new.held < 0:
+        return "nothing is spent or held below zero"
+    if new.window < old.window:
+        return "windows follow one another"
+    same = new.window == old.window
+    if same and new.spent < old.spent:
+        return "what is spent stays spent within its window"
+    gone = old.spent + old.held if same else 0
+    if limit is not None and new.spent + new.held > max(limit, gone):
+        return "no more is spent and held than there is"
+    return None
+
+
+def _standing(old: Standing, new: Standing, name: str, agent: str) -> str | None:
+    if name != agent:
+        return "a step leaves other agents as they are"
+    if new.epoch < old.epoch or new.session < old.session:
+        return "epochs and sessions follow one another"
+    if old.halt is not None and new.epoch == old.epoch and new.halt != old.halt:
+        return "a halt stays within its epoch"
+    return None
+
+
+def inconsistent(state: State) -> str | None:
+    """What of the whole state contradicts itself, in words: more is held of an account than open flows have drawn.
+
+    As much work as there are open flows: for those who ask for it, and for tests.
+    """
+    drawn: Counter[tuple[AccountKey, int]] = Counter()
+    for flow in state.open.values():
+        for draw in flow.draws:
+            drawn[draw.key, draw.window] += draw.amount
+    for key, account in state.accounts.items():
+        if account.held > drawn[key, account.window]:
+            return f"{account.held} of {key.budget} are held, and open flows have drawn {drawn[key, account.window]}"
+    return None

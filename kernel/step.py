@@ -1,0 +1,281 @@
+"""The step of the kernel: from what the rules say of a request to what is done, with what it takes of each account.
+
+Pure, total and in integers: it reads a state and makes a decision. What the decision changes in the state is said by
+kernel/transition.py, from the decision's entry alone. Nothing an agent says of itself is looked at.
+
+From the most severe to the mildest: an agent that is halted or shares the address of one, a refusal of the rules, a
+quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes nothing but
+points of risk and a turn of whoever tries the same again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kernel.arithmetic import arrival, drawn, early, larger, remaining, renewed
+from kernel.bounds import Bound, Bounded, Pace, Repeats, slowed
+from kernel.budget import Effect, Unit
+from kernel.state import UNTOUCHED, Draw, Run, Standing, State
+from kernel.verdict import Action, Code, Verdict
+from kernel.vocabulary import READS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+RATE = "rate"
+REFUSALS = "refusals"
+REPEATS = "repeats"
+CHUNK_BYTES = 2**20
+"""What an answer may bring before more is drawn for it."""
+CHUNK_SECONDS = 60
+
+# What an agent asked for in vain: its own doing. A fault of Governor's or of an origin is nobody's here.
+_COUNTED = frozenset({
+    Code.RULE_DENY, Code.DEFAULT_DENY, Code.NEVER, Code.PRIVATE_ADDRESS, Code.OUT_OF_HOURS, Code.URL_TOO_LONG,
+    Code.BODY_TOO_LARGE, Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
+})
+_BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
+_CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
+
+
+class Asked(NamedTuple):
+    """A request as the kernel sees it. `verdict` is what the rules say, `groups` are those that hold.
+
+    `place` is the destination as the log shows it, `request` names what is asked: the same again has the same name.
+    Either is None where it is not known. `source` is the client's address, told where it gave no identity. `quiet`: a
+    refusal that its rule expects.
+    """
+
+    agent: str
+    verdict: Verdict
+    method: str = "GET"
+    place: str | None = None
+    request: str | None = None
+    body_bytes: int = 0
+    risk: int = 0
+    throttles: tuple[Pace, ...] = ()
+    source: str | None = None
+    quiet: bool = False
+
+
+class Decided(NamedTuple):
+    """A decision. `wait_us`: after how long a throttled request may be asked again.
+
+    `left` is what remains of each unit of which a budget wants the agent to be told, the least where several do.
+    """
+
+    verdict: Verdict
+    draws: tuple[Draw, ...] = ()
+    wait_us: int = 0
+    left: Mapping[str, int] = {}
+
+
+def step(state: State, bounded: Bounded, asked: Asked, now_us: int) -> Decided:
+    """What is done with a request at a moment (microseconds since 1970)."""
+    if state.broken:
+        return Decided(_BROKEN)
+    standing = state.agent(asked.agent)
+    halted = halt_of(state, standing, asked)
+    if halted is not None:
+        return Decided(halted)
+    if not asked.verdict.lets_through:
+        return _refused(state, bounded, standing, asked, asked.verdict, now_us)
+    stopped = _stopped(state, bounded, standing, asked, now_us)
+    return _passing(state, bounded, standing, asked, now_us) if stopped is None else stopped
+
+
+def halt_of(state: State, standing: Standing, asked: Asked) -> Verdict | None:
+    """The refusal of an agent that is halted, or that comes without an identity from where one came."""
+    halt = standing.halt
+    if halt is not None:
+        return Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}")
+    if asked.source is not None and asked.source in state.closed_sources():
+        return Verdict(Action.HALT, Code.AGENT_HALTED, None, "an agent that is halted came from this address")
+    return None
+
+
+def _refused(
+    state: State, bounded: Bounded, standing: Standing, asked: Asked, verdict: Verdict, now_us: int
+) -> Decided:
+    """A refusal of the rules. It costs points where they say so, and counts against whoever asks the same again."""
+    if asked.quiet or verdict.code not in _COUNTED:
+        return Decided(verdict)
+    draws, over = _risk(state, bounded, standing, asked, now_us)
+    if over is not None:
+        return Decided(over, draws)
+    repeats = bounded.refused
+    if repeats is None or asked.request is None:
+        return Decided(verdict, draws)
+    run = current(standing.refused.get(asked.request), repeats, now_us)
+    if run.times >= repeats.limit and repeats.then is not Effect.TELL:
+        return Decided(_repeated(repeats, run), draws)
+    strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1)
+    return Decided(verdict, (*draws, strike))
+
+
+def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
+    """The refusal of what the rules let through, before anything is counted."""
+    if now_us < standing.quarantined_until_us and asked.method not in READS:
+        reason = "the agent is quarantined: it may only read for now"
+        return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
+    if not state.clock_ok and (bounded.bounds or bounded.paces):
+        return Decided(_CLOCK)
+    if asked.request is None:
+        return None
+    for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
+        if repeats is None or repeats.then not in (Effect.DENY, Effect.HALT):
+            continue
+        run = current(runs.get(asked.request), repeats, now_us)
+        if run.times >= repeats.limit:
+            return Decided(_repeated(repeats, run))
+    return None
+
+
+def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided:
+    """A request that passes, unless an account or a rate is used up."""
+    draws: list[Draw] = []
+    left: dict[str, int] = {}
+    paces = [*bounded.paces, *asked.throttles, *_slowed(bounded, standing, asked, now_us)]
+    for bound in bounded.bounds:
+        taken = _take(state, bound, standing, asked, now_us)
+        if isinstance(taken, Verdict):
+            return Decided(taken)
+        if taken is not None:
+            draws += taken.draws
+            paces += taken.paces
+            if taken.left is not None:
+                left[bound.unit] = min(taken.left, left.get(bound.unit, taken.left))
+    paced = _paced(state, paces, asked.agent, now_us)
+    if isinstance(paced, Decided):
+        return paced
+    points, over = _risk(state, bounded, standing, asked, now_us)
+    if over is not None:
+        return Decided(over, points)
+    return Decided(asked.verdict, (*draws, *paced, *points, *_begun(bounded, standing, asked, now_us)), left=left)
+
+
+class _Taken(NamedTuple):
+    """What a request takes of an account, how it is slowed for it, and what its agent is told to be left."""
+
+    draws: tuple[Draw, ...]
+    paces: tuple[Pace, ...]
+    left: int | None
+
+
+def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
+    """None where the request takes nothing of the account, a verdict where it is used up."""
+    account = state.account(bound.key(asked.agent))
+    window = larger(account.window, bound.window(standing, now_us))
+    spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
+    least, wanted = _wanted(bound, asked, account.places if window == account.window else UNTOUCHED.places)
+    if not wanted:
+        return None
+    most, effect = bound.most()
+    amount = drawn(most, spent, held, least, wanted)
+    if not amount and effect is not Effect.TELL:
+        return _used_up(bound, effect)
+    draw = Draw(bound.budget, asked.agent if bound.each else None, bound.unit, window, amount)
+    reached = [each for each in bound.when_used if (spent + held + amount) * 100 >= bound.limit * each.percent]
+    slow = (each for each in reached if each.effect is Effect.THROTTLE)
+    told = any(each.effect is Effect.TELL for each in reached)
+    return _Taken(
+        (draw,) if amount else (),
+        tuple(slowed(f"{bound.budget} {each.percent}%", each, each=bound.each) for each in slow),
+        remaining(bound.limit, spent, held + amount) if told else None,
+    )
+
+
+def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:
+    """The turns that a request takes, or the refusal of one that comes too early."""
+    draws = []
+    for pace in paces:
+        key = pace.key(agent)
+        due = state.paces.get(key, 0)
+        wait = early(due, now_us, pace.each_us, pace.burst)
+        if wait:
+            verdict = Verdict(Action.THROTTLE, Code.RATE_LIMITED, _rule_of(pace), "above the agreed rate")
+            return Decided(verdict, wait_us=wait)
+        draws.append(Draw(pace.name, agent if pace.each else None, RATE, arrival(due, now_us, pace.each_us), 1))
+    return draws
+
+
+def _begun(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> tuple[Draw, ...]:
+    """The mark of a request whose outcome will be counted."""
+    if bounded.repeated is None or asked.request is None:
+        return ()
+    run = current(standing.repeated.get(asked.request), bounded.repeated, now_us)
+    return (Draw(bounded.repeated.name, asked.agent, REPEATS, run.since_us, 0),)
+
+
+def _wanted(bound: Bound, asked: Asked, known: frozenset[str]) -> tuple[int, int]:
+    """How much a request takes of an account: what it cannot do without, and what it would like."""
+    match bound.unit:
+        case Unit.REQUESTS:
+            return 1, 1
+        case Unit.NEW_HOSTS:
+            new = int(asked.place is not None and asked.place not in known)
+            return new, new
+        case Unit.BYTES:
+            return asked.body_bytes + 1, asked.body_bytes + CHUNK_BYTES
+        case Unit.SECONDS:
+            return 1, CHUNK_SECONDS
+    return 0, 0
+
+
+def _risk(
+    state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int
+) -> tuple[tuple[Draw, ...], Verdict | None]:
+    """The points that a request costs, and what follows where they are too many."""
+    draws, verdict = [], None
+    for bound in bounded.bounds if asked.risk else ():
+        if bound.unit is not Unit.RISK:
+            continue
+        account = state.account(bound.key(asked.agent))
+        window = larger(account.window, bound.window(standing, now_us))
+        spent = renewed(account.window, account.spent, window)
+        most, effect = bound.most()
+        points = drawn(most, spent, 0, 0, asked.risk)
+        if points:
+            draws.append(Draw(bound.budget, asked.agent if bound.each else None, bound.unit, window, points))
+        if spent + asked.risk >= most and verdict is None and effect is not Effect.TELL:
+            verdict = _used_up(bound, effect)
+    return tuple(draws), verdict
+
+
+def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
+    """The rates of whoever repeats itself, where that slows it down."""
+    found = []
+    for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
+        if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
+            continue
+        if current(runs.get(asked.request), repeats, now_us).times >= repeats.limit:
+            found.append(slowed(repeats.name, None, each=True))
+    return found
+
+
+def current(run: Run | None, repeats: Repeats, now_us: int) -> Run:
+    """The run that a moment belongs to: the one there is, or a new one once its while is over."""
+    if run is None or now_us - run.since_us >= repeats.within_us:
+        return Run(now_us, 0)
+    return run
+
+
+def _repeated(repeats: Repeats, run: Run) -> Verdict:
+    """What follows when one request was repeated too often."""
+    action = Action.HALT if repeats.then is Effect.HALT else Action.DENY
+    what = "was refused" if repeats.reason is Code.PERSISTENCE_LIMIT else "had the same outcome"
+    return Verdict(action, repeats.reason, None, f"the same request {what} {run.times} times")
+
+
+def _used_up(bound: Bound, effect: Effect) -> Verdict:
+    """What follows when an account has nothing left."""
+    rule = None if bound.counter else bound.budget
+    what = f"{bound.limit} {bound.unit} in a {bound.every} are used up"
+    if effect is Effect.HALT:
+        return Verdict(Action.HALT, bound.reason, rule, what)
+    return Verdict(Action.DENY, bound.reason if bound.counter else Code.BUDGET_EXHAUSTED, rule, what)
+
+
+def _rule_of(pace: Pace) -> str:
+    """The item of the policy that a rate comes from: a budget's threshold is its budget's."""
+    return pace.name.partition(" ")[0]

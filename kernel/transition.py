@@ -1,0 +1,262 @@
+"""What an entry of the log does to the state. No policy is asked: a decision says itself what it draws.
+
+The same entries in the same order make the same state, whoever reads them: the process that writes them, its next
+start, and an auditor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from kernel.arithmetic import freed, renewed, settled, smaller
+from kernel.budget import Unit
+from kernel.canonical import MAX_INTEGER
+from kernel.state import (
+    NO_CHANGE,
+    Account,
+    AccountKey,
+    Change,
+    Draw,
+    Halt,
+    OpenFlow,
+    Run,
+    Standing,
+    followed,
+)
+from kernel.step import REFUSALS, REPEATS
+from kernel.trial import Mode
+from kernel.verdict import Action, Code, Verdict
+
+if TYPE_CHECKING:
+    from kernel.state import State
+
+KERNEL = "kernel"
+MOST_REQUESTS = 256
+"""Of how many different requests of an agent it is remembered how often they were repeated."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
+_SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit.USD})
+
+
+def micros(ts: str) -> int:
+    """Microseconds since 1970 of a time as the log writes it."""
+    return (datetime.fromisoformat(ts) - _EPOCH) // _MICRO
+
+
+def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """What an entry changes. `name` is LANE/SEQ, `now_us` its `ts`. An entry of another kind changes nothing."""
+    match entry["type"]:
+        case "decision":
+            return _decided(state, entry, name, now_us)
+        case "outcome":
+            return _ended(state, entry, now_us)
+        case "halt":
+            sources = tuple(entry["sources"])
+            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources))
+        case "operator":
+            return _acted(state, entry, now_us)
+        case "clock":
+            return Change(clock_ok=False)
+    return NO_CHANGE
+
+
+def passes(entry: Mapping[str, Any]) -> bool:
+    """True for a decision that let something through: a refusal in mode observe is one that was only written down."""
+    if entry["mode"] == Mode.OBSERVE:
+        return True
+    try:
+        return Verdict(Action(entry["verdict"]), Code(entry["code"])).lets_through
+    except ValueError:
+        # A verdict of a later version: whether it let anything through is not known.
+        return True
+
+
+def draws_of(said: Sequence[Mapping[str, Any]]) -> tuple[Draw, ...]:
+    """The draws as an entry has them."""
+    return tuple(Draw(each["budget"], each["for"], each["unit"], each["window"], each["amount"]) for each in said)
+
+
+def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    agent = entry["agent"]["id"]
+    if agent is None or entry["stage"] == "connect":
+        return NO_CHANGE
+    draws, passed = draws_of(entry["draws"]), passes(entry)
+    request = entry["in"].get("request")
+    standing = _counted(state.agent(agent), draws, request, passed=passed)
+    accounts, paces = _drawn(state, draws, entry["in"], passed=passed)
+    if entry["verdict"] == Action.HALT and entry["code"] != Code.AGENT_HALTED and entry["mode"] != Mode.OBSERVE:
+        reason = Code.OPERATOR if entry["code"] == Code.RULE_HALT else entry["code"]
+        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL))
+    agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
+    opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
+    broken = entry["code"] == Code.CONTRACT_VIOLATION
+    return Change(agents, accounts, paces, opened, broken=broken)
+
+
+def _drawn(
+    state: State, draws: Sequence[Draw], seen: Mapping[str, Any], *, passed: bool
+) -> tuple[dict[AccountKey, Account], dict[tuple[str, str], int]]:
+    accounts: dict[AccountKey, Account] = {}
+    paces = {}
+    for draw in draws:
+        match draw.unit:
+            case "rate":
+                paces[draw.budget, draw.agent or ""] = draw.window
+            case "refusals" | "repeats":
+                continue
+            case Unit.NEW_HOSTS:
+                account = _renewed(state, draw)
+                place = place_of(seen)
+                accounts[draw.key] = account._replace(
+                    spent=account.spent + draw.amount, places=account.places | {place},
+                    trail=followed(account.trail, place))
+            case unit if unit in _SETTLED and passed:
+                account = _renewed(state, draw)
+                accounts[draw.key] = account._replace(held=account.held + draw.amount)
+            case _:
+                account = _renewed(state, draw)
+                accounts[draw.key] = account._replace(spent=account.spent + draw.amount)
+    return accounts, paces
+
+
+def place_of(seen: Mapping[str, Any]) -> str:
+    """The destination that `in` of a decision tells."""
+    return f"{seen['host']}:{seen['port']}"
+
+
+def _renewed(state: State, draw: Draw) -> Account:
+    """The account in the window of a draw."""
+    account = state.account(draw.key)
+    if account.window == draw.window:
+        return account
+    return Account(
+        draw.window,
+        renewed(account.window, account.spent, draw.window),
+        renewed(account.window, account.held, draw.window),
+    )
+
+
+def _counted(standing: Standing, draws: Sequence[Draw], request: str | None, *, passed: bool) -> Standing:
+    """The standing after a decision: its request was refused once more, or it passed."""
+    if request is None:
+        return standing
+    refused, repeated, trail = standing.refused, standing.repeated, standing.trail
+    if passed and request in refused:
+        refused = {key: run for key, run in refused.items() if key != request}
+        trail = followed(trail, "passed", request)
+    for draw in draws:
+        if draw.unit == REFUSALS:
+            refused = _with(refused, request, _run(refused.get(request), draw))
+            trail = followed(trail, REFUSALS, request, draw.window, draw.amount)
+        elif draw.unit == REPEATS:
+            run = repeated.get(request)
+            if run is None or run.since_us != draw.window:
+                repeated = _with(repeated, request, Run(draw.window, 0))
+                trail = followed(trail, REPEATS, request, draw.window)
+    if trail == standing.trail:
+        return standing
+    return standing._replace(refused=refused, repeated=repeated, trail=trail)
+
+
+def _run(run: Run | None, draw: Draw) -> Run:
+    count = run.times if run is not None and run.since_us == draw.window else 0
+    return Run(draw.window, count + draw.amount)
+
+
+def _with(runs: Mapping[str, Run], request: str, run: Run) -> dict[str, Run]:
+    """The runs with this one as the newest; the oldest is forgotten where there are too many."""
+    changed = {key: each for key, each in runs.items() if key != request}
+    changed[request] = run
+    if len(changed) > MOST_REQUESTS:
+        del changed[next(iter(changed))]
+    return changed
+
+
+def _ended(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
+    """The outcome of a flow: what it drew is settled. A part of one draws more."""
+    name = entry["decision"]
+    opened = state.open.get(name)
+    if opened is None:
+        return NO_CHANGE
+    if entry["part"] is not None:
+        more = draws_of(entry.get("draws", ()))
+        accounts, _ = _drawn(state, more, {}, passed=True)
+        return Change(accounts=accounts, opened={name: opened._replace(draws=opened.draws + more)})
+    return Change(_repeated(state, opened, entry), _settled(state, opened, entry, now_us), closed=(name,))
+
+
+def _settled(
+    state: State, opened: OpenFlow, entry: Mapping[str, Any], now_us: int
+) -> dict[AccountKey, Account]:
+    """The accounts of a flow that has ended: what was drawn first is used first, and the rest goes back where it came
+    from, unless that window is over."""
+    accounts: dict[AccountKey, Account] = {}
+    gone: dict[AccountKey, int] = {}
+    for draw in opened.draws:
+        if draw.unit not in _SETTLED:
+            continue
+        used = smaller(draw.amount, _used(draw.unit, entry, now_us - opened.since_us) - gone.get(draw.key, 0))
+        gone[draw.key] = gone.get(draw.key, 0) + used
+        account = accounts.get(draw.key) or state.account(draw.key)
+        if account.window == draw.window:
+            accounts[draw.key] = account._replace(
+                spent=settled(account.spent, account.held, draw.amount, used),
+                held=account.held - freed(account.held, draw.amount))
+    return accounts
+
+
+def _used(unit: str, entry: Mapping[str, Any], micros_open: int) -> int:
+    """How much of a unit a flow has used. What nobody knows counts as used."""
+    match entry["result"], unit:
+        case "unknown", _:
+            return MAX_INTEGER
+        case "not_sent", _:
+            return 0
+        case _, Unit.BYTES:
+            return int(entry["bytes_up"]) + int(entry["bytes_down"])
+        case _, Unit.SECONDS:
+            return -(-micros_open // 1_000_000)
+    return MAX_INTEGER
+
+
+def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[str, Standing]:
+    """The standing of an agent whose request had the outcome that it had before. What an origin fails at is not its."""
+    standing, request = state.agent(opened.agent), opened.request
+    run = standing.repeated.get(request) if request is not None else None
+    status = entry["status"]
+    if run is None or request is None or entry["result"] != "completed" or status is None or status >= 500:
+        return {}
+    outcome = f"{status} {entry['bytes_down']}"
+    count = run.times + 1 if run.times == 0 or run.outcome == outcome else 1
+    return {opened.agent: standing._replace(
+        repeated=_with(standing.repeated, request, Run(run.since_us, count, outcome)),
+        trail=followed(standing.trail, outcome, request, count))}
+
+
+def _halted(state: State, agent: str, halt: Halt) -> Change:
+    standing = state.agent(agent)
+    return NO_CHANGE if standing.halt is not None else Change({agent: standing._replace(halt=halt)})
+
+
+def _acted(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
+    """What an operator did."""
+    agent = entry["agent"]
+    match entry["act"]:
+        case "clock accept":
+            return Change(clock_ok=True)
+        case "agents halt":
+            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], tuple(entry.get("sources", ())))
+            return _halted(state, agent, halt)
+        case "agents release":
+            standing = state.agent(agent)
+            trail = followed(standing.trail, "release")
+            return Change({agent: Standing(standing.epoch + 1, standing.session, trail=trail)})
+        case "agents quarantine":
+            return Change({agent: state.agent(agent)._replace(quarantined_until_us=micros(entry["until"]))})
+        case "agents add" | "agents rotate":
+            standing = state.agent(agent)
+            return Change({agent: standing._replace(session=standing.session + 1)})
+    return NO_CHANGE

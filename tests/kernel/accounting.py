@@ -1,0 +1,109 @@
+"""One agent's requests before the kernel, each with its entry: what a step decides is what the entry then does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from kernel import entry
+from kernel.bounds import Bounds
+from kernel.budget import Budget, Counter, Every, RateLimit, Threshold, Unit
+from kernel.contracts import broken, inconsistent
+from kernel.hours import UTC_ZONE
+from kernel.policy import Policy, Position
+from kernel.state import Draw, State, digest
+from kernel.step import Asked, Decided, step
+from kernel.transition import change
+from kernel.verdict import Action, Code, Verdict
+
+MICROS = 1_000_000
+START = 1_800_000_000 * MICROS
+ALLOWED = Verdict(Action.ALLOW, Code.ALLOW, "rule")
+DENIED = Verdict(Action.DENY, Code.RULE_DENY, "no-gists")
+_AT = Position("policy.yaml", 1, 1)
+
+
+def budget(each=None, together=None, every=Every.DAY, when_used=(), name="b", agents=None, zone=UTC_ZONE) -> Budget:
+    amounts = [{Unit(unit): most for unit, most in (said or {}).items()} for said in (each, together)]
+    return Budget(name, agents, *amounts, every, zone, tuple(when_used), _AT)
+
+
+def at(percent, effect, rate=None) -> Threshold:
+    return Threshold(percent, effect, rate)
+
+
+def policy(*budgets: Budget, rates: tuple[RateLimit, ...] = (), profile=None, counters: tuple[Counter, ...] = (), rules=()):
+    return Policy("0" * 64, ("policy.yaml",), tuple(rules), budgets=budgets, rates=rates, profile=profile, counters=counters)
+
+
+def rate(each=None, together=None, burst=None) -> RateLimit:
+    return RateLimit("rates-1", None, each, together, burst, _AT)
+
+
+@dataclass
+class Kernel:
+    """A kernel under one policy. `entries` is its log."""
+
+    said: Policy
+    state: State = field(default_factory=State)
+    now: int = START
+    entries: list[tuple[dict, int]] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.bounds = Bounds(self.said)
+
+    def ask(self, agent="coder", verdict=ALLOWED, **asked) -> Decided:
+        asked = Asked(agent, verdict, **{"place": "a.example:443", "request": "r", **asked})
+        bounded = self.bounds.of(agent)
+        decided = step(self.state, bounded, asked, self.now)
+        facts = entry.request_facts("GET", "https", None, None, None, None, 0, None)
+        host, _, port = (asked.place or ":").rpartition(":")
+        facts |= {"host": host, "port": int(port or 0), "request": asked.request}
+        draws = [{"budget": d.budget, "for": d.agent, "unit": d.unit, "window": d.window, "amount": d.amount, "lease": None}
+                 for d in decided.draws]
+        said = decided.verdict
+        body = entry.decision("request", f"f{len(self.entries)}", agent, "proxy-auth", "0" * 64, facts, (),
+                              said.action, said.rule, said.code, said.reason, "enforce") | {"draws": draws}
+        self.log(body, agent, passes=said.lets_through)
+        return decided
+
+    def log(self, body, agent, *, passes=False) -> str:
+        """Take an entry; the name it has."""
+        name = f"main/{len(self.entries)}"
+        self.entries.append((body, self.now))
+        made = change(self.state, body, name, self.now)
+        assert broken(self.state, made, agent, self.bounds.of(agent).bounds, passes=passes) is None
+        self.state.take(made)
+        assert inconsistent(self.state) is None
+        return name
+
+    def end(self, number=-1, result="completed", status=200, up=0, down=0, part=None, draws=()):
+        """The outcome of a request that passed: of the last one, or of the entry of that number."""
+        number = len(self.entries) - 1 if number < 0 else number
+        body = entry.outcome(f"f{number}", f"main/{number}", result, status, up, down, part) | {"draws": list(draws)}
+        agent = self.entries[number][0]["agent"]["id"]
+        self.log(body, agent)
+
+    def act(self, act, agent="coder", **more):
+        self.log(entry.operator(f"agents {act}", agent, "because", "ann", "control") | more, agent)
+
+    def wait(self, seconds):
+        self.now += seconds * MICROS
+
+    def account(self, name="b", unit="requests", agent="coder"):
+        return self.state.account((name, unit, agent))
+
+    def again(self) -> State:
+        """The state that the log makes."""
+        state = State()
+        for number, (body, now) in enumerate(self.entries):
+            state.take(change(state, body, f"main/{number}", now))
+        return state
+
+    def digest(self, agent="coder"):
+        from kernel.state import NO_CHANGE
+
+        bounded = self.bounds.of(agent)
+        return digest(self.state, NO_CHANGE, agent, bounded.bounds, bounded.paces)
+
+
+__all__ = ["ALLOWED", "DENIED", "MICROS", "START", "Draw", "Kernel", "at", "budget", "policy", "rate", "replace"]
