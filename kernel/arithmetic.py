@@ -57,6 +57,11 @@ def interval(count: int, micros: int) -> int:
     return (micros + count - 1) // count
 
 
+def plausible(due: int, now: int, each: int, burst: int) -> int:
+    """When the next request is due, or `now` where that lies behind a whole burst: only a wrong clock says so."""
+    return choose(due > now + burst * each, now, due)
+
+
 def arrival(due: int, now: int, each: int) -> int:
     """When the next request is due, of one that passes now (GCRA: the theoretical arrival time, ITU-T I.371)."""
     return larger(due, now) + each

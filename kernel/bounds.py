@@ -54,14 +54,10 @@ class Bound(NamedTuple):
         if self.every is Every.SESSION:
             return standing.epoch + standing.session if self.each else 0
         seconds = now_us // MICROS
+        if self.every is Every.HOUR:
+            return seconds // 3600
         local = seconds + self.zone.offset(seconds)
-        match self.every:
-            case Every.HOUR:
-                return local // 3600
-            case Every.DAY:
-                return local // DAY_SECONDS
-            case _:
-                return (local - _FIRST_MONDAY_SECONDS) // _WEEK_SECONDS
+        return local // DAY_SECONDS if self.every is Every.DAY else (local - _FIRST_MONDAY_SECONDS) // _WEEK_SECONDS
 
     def most(self) -> tuple[int, Effect]:
         """How much is counted, and what follows when more is asked for: TELL where it then passes uncounted."""

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from kernel.canonical import Value, encode
+
+if TYPE_CHECKING:
+    from kernel.state import Draw
 
 type Body = dict[str, Value]
 
@@ -100,6 +104,12 @@ def request_facts(
         "body_bytes": body_bytes,
         "content_type": content_type,
     }
+
+
+def draw(taken: Draw) -> Body:
+    """One item of `draws`: what a decision takes of an account. `lease` is null: no ledger is asked for it."""
+    return {"budget": taken.budget, "for": taken.agent, "unit": taken.unit, "window": taken.window,
+            "amount": taken.amount, "lease": None}
 
 
 def decision(

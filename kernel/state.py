@@ -134,7 +134,8 @@ NO_CHANGE = Change()
 class State:
     """Everything. Read by steps, and changed by `take` alone.
 
-    `clock_ok` is False from a jump of the clock until an operator accepts it. `broken`: a contract did not hold.
+    `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
+    windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -142,6 +143,7 @@ class State:
     paces: dict[PaceKey, int] = field(default_factory=dict)
     open: dict[str, OpenFlow] = field(default_factory=dict)
     clock_ok: bool = True
+    clock_accepted: bool = False
     broken: bool = False
     _sources: frozenset[str] | None = None
 
@@ -171,12 +173,13 @@ class State:
             self.open.pop(decision, None)
         if change.clock_ok is not None:
             self.clock_ok = change.clock_ok
+            self.clock_accepted = self.clock_accepted or change.clock_ok
         self.broken = self.broken or change.broken
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.broken)
+                     self.clock_accepted, self.broken)
 
 
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import arrival, drawn, early, larger, remaining, renewed
+from kernel.arithmetic import arrival, drawn, early, larger, plausible, remaining, renewed
 from kernel.bounds import Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Unit
-from kernel.state import UNTOUCHED, Draw, Run, Standing, State
+from kernel.state import UNTOUCHED, Account, Draw, Run, Standing, State
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
 
@@ -165,7 +165,7 @@ class _Taken(NamedTuple):
 def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
     account = state.account(bound.key(asked.agent))
-    window = larger(account.window, bound.window(standing, now_us))
+    window = _window(state, account, bound, standing, now_us)
     spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
     least, wanted = _wanted(bound, asked, account.places if window == account.window else UNTOUCHED.places)
     if not wanted:
@@ -185,12 +185,23 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     )
 
 
+def _window(state: State, account: Account, bound: Bound, standing: Standing, now_us: int) -> int:
+    """The window that is drawn on: the one that the moment lies in, and never an earlier one than before.
+
+    Days that a wrong clock has begun are left again once an operator accepts the right one; what is spent stays spent.
+    """
+    now = bound.window(standing, now_us)
+    if state.clock_accepted and account.window > now + 1:
+        return now
+    return larger(account.window, now)
+
+
 def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:
     """The turns that a request takes, or the refusal of one that comes too early."""
     draws = []
     for pace in paces:
         key = pace.key(agent)
-        due = state.paces.get(key, 0)
+        due = plausible(state.paces.get(key, 0), now_us, pace.each_us, pace.burst)
         wait = early(due, now_us, pace.each_us, pace.burst)
         if wait:
             verdict = Verdict(Action.THROTTLE, Code.RATE_LIMITED, _rule_of(pace), "above the agreed rate")
@@ -231,7 +242,7 @@ def _risk(
         if bound.unit is not Unit.RISK:
             continue
         account = state.account(bound.key(asked.agent))
-        window = larger(account.window, bound.window(standing, now_us))
+        window = _window(state, account, bound, standing, now_us)
         spent = renewed(account.window, account.spent, window)
         most, effect = bound.most()
         points = drawn(most, spent, 0, 0, asked.risk)
@@ -255,7 +266,7 @@ def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> 
 
 def current(run: Run | None, repeats: Repeats, now_us: int) -> Run:
     """The run that a moment belongs to: the one there is, or a new one once its while is over."""
-    if run is None or now_us - run.since_us >= repeats.within_us:
+    if run is None or not 0 <= now_us - run.since_us < repeats.within_us:
         return Run(now_us, 0)
     return run
 

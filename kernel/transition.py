@@ -237,8 +237,12 @@ def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[
 
 
 def _halted(state: State, agent: str, halt: Halt) -> Change:
+    """Halted; who is halted already stays so for its first reason, and is known from more places."""
     standing = state.agent(agent)
-    return NO_CHANGE if standing.halt is not None else Change({agent: standing._replace(halt=halt)})
+    if standing.halt is not None:
+        sources = tuple(sorted({*standing.halt.sources, *halt.sources}))
+        halt = standing.halt._replace(sources=sources)
+    return Change({agent: standing._replace(halt=halt)})
 
 
 def _acted(state: State, entry: Mapping[str, Any], now_us: int) -> Change:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kernel import entry
 from kernel.bounds import Bounds
@@ -10,7 +10,7 @@ from kernel.budget import Budget, Counter, Every, RateLimit, Threshold, Unit
 from kernel.contracts import broken, inconsistent
 from kernel.hours import UTC_ZONE
 from kernel.policy import Policy, Position
-from kernel.state import Draw, State, digest
+from kernel.state import NO_CHANGE, State, digest
 from kernel.step import Asked, Decided, step
 from kernel.transition import change
 from kernel.verdict import Action, Code, Verdict
@@ -31,8 +31,8 @@ def at(percent, effect, rate=None) -> Threshold:
     return Threshold(percent, effect, rate)
 
 
-def policy(*budgets: Budget, rates: tuple[RateLimit, ...] = (), profile=None, counters: tuple[Counter, ...] = (), rules=()):
-    return Policy("0" * 64, ("policy.yaml",), tuple(rules), budgets=budgets, rates=rates, profile=profile, counters=counters)
+def policy(*budgets: Budget, rates=(), profile=None, counters: tuple[Counter, ...] = ()) -> Policy:
+    return Policy("0" * 64, ("policy.yaml",), (), budgets=budgets, rates=rates, profile=profile, counters=counters)
 
 
 def rate(each=None, together=None, burst=None) -> RateLimit:
@@ -58,8 +58,7 @@ class Kernel:
         facts = entry.request_facts("GET", "https", None, None, None, None, 0, None)
         host, _, port = (asked.place or ":").rpartition(":")
         facts |= {"host": host, "port": int(port or 0), "request": asked.request}
-        draws = [{"budget": d.budget, "for": d.agent, "unit": d.unit, "window": d.window, "amount": d.amount, "lease": None}
-                 for d in decided.draws]
+        draws = [entry.draw(each) for each in decided.draws]
         said = decided.verdict
         body = entry.decision("request", f"f{len(self.entries)}", agent, "proxy-auth", "0" * 64, facts, (),
                               said.action, said.rule, said.code, said.reason, "enforce") | {"draws": draws}
@@ -100,10 +99,8 @@ class Kernel:
         return state
 
     def digest(self, agent="coder"):
-        from kernel.state import NO_CHANGE
-
         bounded = self.bounds.of(agent)
         return digest(self.state, NO_CHANGE, agent, bounded.bounds, bounded.paces)
 
 
-__all__ = ["ALLOWED", "DENIED", "MICROS", "START", "Draw", "Kernel", "at", "budget", "policy", "rate", "replace"]
+__all__ = ["ALLOWED", "DENIED", "MICROS", "START", "Kernel", "at", "budget", "policy", "rate"]
