@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.proxy.commands import RequestWakeup
 from mitmproxy.proxy.events import Event, Wakeup
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestProtocolError,
@@ -25,6 +25,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.utils import asyncio_utils
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def install(ending_of: EndingOf, waits_of: WaitsOf) -> None:
             HttpStream.state_stream_response_body)
         HttpStream.start_response_stream = _begun(HttpStream.start_response_stream)  # type: ignore[method-assign]
         HttpStream._handle_event = _woken(HttpStream._handle_event)  # type: ignore[method-assign]
+        HttpLayer._handle_event = _spread(HttpLayer._handle_event)  # type: ignore[method-assign]
 
 
 def _around(original: Any) -> Any:
@@ -64,6 +66,30 @@ def _around(original: Any) -> Any:
 
     state_stream_response_body.ungoverned = original  # type: ignore[attr-defined]
     return state_stream_response_body
+
+
+def wake(flow: http.HTTPFlow) -> None:
+    """Have it asked at once whether the flow's answer goes on. To be called on the event loop."""
+    handler = ctx.master.addons.get("proxyserver").connections.get(flow.client_conn.id)
+    if handler is not None:
+        asyncio_utils.create_task(handler.server_event(Nudge()), name="end an answer", keep_ref=True)
+
+
+class Nudge(Event):
+    """Something of this client's must not go on: every stream of it is asked."""
+
+
+def _spread(original: Any) -> Any:
+    @wraps(original)
+    def _handle_event(self: HttpLayer, event: Event) -> CommandGenerator[None]:
+        if not isinstance(event, Nudge):
+            yield from original(self, event)
+            return
+        for stream in list(self.streams.values()):
+            yield from self.event_to_child(stream, event)
+
+    _handle_event.ungoverned = original  # type: ignore[attr-defined]
+    return _handle_event
 
 
 def _begun(original: Any) -> Any:
@@ -79,7 +105,12 @@ def _begun(original: Any) -> Any:
 def _woken(original: Any) -> Any:
     @wraps(original)
     def _handle_event(self: HttpStream, event: Event) -> CommandGenerator[None]:
-        if not isinstance(event, Wakeup):
+        if isinstance(event, Nudge):
+            if self.server_state == self.state_stream_response_body:
+                yield from _end_where_due(self)
+            elif self.server_state == self.passthrough and self.flow.websocket is None:
+                yield from self.passthrough(event)
+        elif not isinstance(event, Wakeup):
             yield from original(self, event)
         elif self.server_state == self.state_stream_response_body:
             yield from _end_where_due(self)
