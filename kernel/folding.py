@@ -13,9 +13,6 @@ from kernel.state import State
 from kernel.transition import change, micros
 from kernel.trial import Mode
 
-FOLDED = ("decision", "outcome", "halt", "operator", "clock")
-"""The types of entries that change a state."""
-
 
 @dataclass(slots=True)
 class States:

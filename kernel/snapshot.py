@@ -45,6 +45,21 @@ def encode(snapshot: Snapshot) -> bytes:
     return "".join(f"{write(line)}\n" for line in _lines(snapshot)).encode()
 
 
+def head(line: bytes) -> tuple[str, int]:
+    """Lane and `at` of the snapshot whose file begins with this line; else SnapshotError."""
+    try:
+        return _head(json.loads(line))
+    except ValueError as error:
+        raise SnapshotError(f"not the beginning of a state: {error}") from None
+
+
+def _head(value: Any) -> tuple[str, int]:
+    if type(value) is not dict or value.keys() != {"at", "lane", "v"} or value["v"] != _VERSION:
+        raise SnapshotError("not the beginning of a state")
+    lane, at = _typed([value["lane"], value["at"]], str, int)
+    return lane, at
+
+
 def _lines(snapshot: Snapshot) -> Iterator[object]:
     yield {"at": snapshot.at, "lane": snapshot.lane, "v": _VERSION}
     for name, state in zip(_NAMES, (snapshot.states.real, snapshot.states.shadow), strict=True):
@@ -95,10 +110,7 @@ class _Lines:
         self._texts: dict[str, str] = {}
 
     def snapshot(self) -> Snapshot:
-        head = self._next()
-        if type(head) is not dict or head.keys() != {"at", "lane", "v"} or head["v"] != _VERSION:
-            raise SnapshotError("not the beginning of a state")
-        lane, at = _typed([head["lane"], head["at"]], str, int)
+        lane, at = _head(self._next())
         return Snapshot(lane, at, States(*(self._state() for _ in _NAMES)))
 
     def _next(self) -> Any:
