@@ -212,9 +212,12 @@ class _Reader:
         if self._start.number:
             self._read_opening(segments[0])
             self._check_head()
-        for path in segments[self._start.number:]:
-            if found.torn:
-                raise tampered(path, "a line without its line feed stands before this segment")
+        first, *later = segments[self._start.number:]
+        self._read(first)
+        for path in later:
+            if found.torn or not found.size_bytes:
+                # The next segment is made only when the last line of the one before is durable.
+                raise tampered(path, "the segment before it does not end in a whole line")
             found.size_bytes = 0
             self._read(path)
         return found
