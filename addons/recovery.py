@@ -224,7 +224,8 @@ class _Reader:
 
     def _read_opening(self, path: Path) -> None:
         """Nothing where the lane begins as it must; the key that its lane_open brings is then the one that signs it."""
-        first = _Reader(self._home, self._lane, self._key, {}, Beginning(0, Tree(), chain.GENESIS_PREV, States(), 0))
+        nothing = Beginning(0, Tree(), chain.GENESIS_PREV, States(), _OPENING_LINES)
+        first = _Reader(self._home, self._lane, self._key, {}, nothing)
         with path.open("rb") as file:
             try:
                 for line in islice(file, _OPENING_LINES):
