@@ -165,7 +165,7 @@ class _Taken(NamedTuple):
 def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
     account = state.account(bound.key(asked.agent))
-    window = _window(state, account, bound, standing, now_us)
+    window = current_window(state, account, bound, standing, now_us)
     spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
     least, wanted = _wanted(bound, asked, account.places if window == account.window else UNTOUCHED.places)
     if not wanted:
@@ -185,7 +185,7 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     )
 
 
-def _window(state: State, account: Account, bound: Bound, standing: Standing, now_us: int) -> int:
+def current_window(state: State, account: Account, bound: Bound, standing: Standing, now_us: int) -> int:
     """The window that is drawn on: the one that the moment lies in, and never an earlier one than before.
 
     Days that a wrong clock has begun are left again once an operator accepts the right one; what is spent stays spent.
@@ -242,7 +242,7 @@ def _risk(
         if bound.unit is not Unit.RISK:
             continue
         account = state.account(bound.key(asked.agent))
-        window = _window(state, account, bound, standing, now_us)
+        window = current_window(state, account, bound, standing, now_us)
         spent = renewed(account.window, account.spent, window)
         most, effect = bound.most()
         points = drawn(most, spent, 0, 0, asked.risk)

@@ -7,6 +7,7 @@ start, and an auditor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from kernel.state import (
     Draw,
     Halt,
     OpenFlow,
+    Quarantine,
     Run,
     Standing,
     followed,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from kernel.state import State
 
 KERNEL = "kernel"
+CLI = "cli"
+"""The lane of verbs that find no Governor running. `by` of what another lane takes over from it is `cli/SEQ`."""
 MOST_REQUESTS = 256
 """Of how many different requests of an agent it is remembered how often they were repeated."""
 
@@ -55,9 +59,9 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources))
+            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name))
         case "operator":
-            return _acted(state, entry, now_us)
+            return _acted(state, entry, name, now_us)
         case "clock":
             return Change(clock_ok=False)
     return NO_CHANGE
@@ -89,7 +93,7 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
     accounts, paces = _drawn(state, draws, entry["in"], passed=passed)
     if entry["verdict"] == Action.HALT and entry["code"] != Code.AGENT_HALTED and entry["mode"] != Mode.OBSERVE:
         reason = Code.OPERATOR if entry["code"] == Code.RULE_HALT else entry["code"]
-        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL))
+        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL, (), name, entry["reason"]))
     agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
     opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
     broken = entry["code"] == Code.CONTRACT_VIOLATION
@@ -245,21 +249,30 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
     return Change({agent: standing._replace(halt=halt)})
 
 
-def _acted(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
-    """What an operator did."""
+def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """What an operator did: here, or in lane `cli` while this lane was not written."""
+    made = _done(state, entry, name, now_us)
+    lane, _, number = entry.get("by", "").partition("/")
+    return replace(made, taken_over=int(number)) if lane == CLI and number.isdecimal() else made
+
+
+def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
     agent = entry["agent"]
     match entry["act"]:
         case "clock accept":
             return Change(clock_ok=True)
         case "agents halt":
-            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], tuple(entry.get("sources", ())))
+            sources = tuple(entry.get("sources", ()))
+            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"])
             return _halted(state, agent, halt)
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
             return Change({agent: Standing(standing.epoch + 1, standing.session, trail=trail)})
         case "agents quarantine":
-            return Change({agent: state.agent(agent)._replace(quarantined_until_us=micros(entry["until"]))})
+            said = Quarantine(now_us, entry["operator"], name, entry["reason"])
+            until_us = micros(entry["until"])
+            return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
             return Change({agent: standing._replace(session=standing.session + 1)})
