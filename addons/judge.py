@@ -64,7 +64,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
         host = port = None
         try:
             host, port = connect_target(flow.request)
@@ -80,7 +80,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
         if agent is not None or refused is Code.IDENTITY_REQUIRED:
             return Judged(_TUNNEL, agent, "CONNECT", None)
         judged = Judged(_unidentified(refused), None, "CONNECT", None)
@@ -113,7 +113,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
             return await self._log.written("request", governed, connection, flow, judged, started)
@@ -144,7 +144,7 @@ class Judge:
         """Refuse a request whose body is larger than it may be, or for whose body there is no room."""
         # By the policy that set the limit: at the end of a long body another may be in force.
         governed, started = incoming.governed or self._governed(), perf_counter()
-        agent, _ = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, _ = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
         if incoming.refused is Code.BODY_TOO_LARGE:
             verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, incoming.most.by,
                               f"its body is larger than {incoming.most.most} bytes")
@@ -158,7 +158,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kernel.arithmetic import freed, renewed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
+from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
     Account,
@@ -48,6 +49,11 @@ _SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit
 def micros(ts: str) -> int:
     """Microseconds since 1970 of a time as the log writes it."""
     return (datetime.fromisoformat(ts) - _EPOCH) // _MICRO
+
+
+def written(micros_since_1970: int) -> str:
+    """A moment as the log writes it."""
+    return timestamp(_EPOCH + micros_since_1970 * _MICRO)
 
 
 def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
