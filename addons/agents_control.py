@@ -82,8 +82,7 @@ class AgentsControl:
     async def halt(self, agent: str, reason: str, user: str, way: str) -> Message:
         """Halt an agent at a word that did not come over the control socket."""
         check_words(reason, user)
-        order = Order(Deed.HALT, agent, reason, user, way, sources=self._registry.whereabouts.of(agent))
-        return await self._do(order)
+        return await self._do(Order(Deed.HALT, agent, reason, user, way))
 
     async def _do(self, order: Order) -> Message:
         registered = (await self._away(self._registry.registered)).agents
@@ -106,8 +105,7 @@ class AgentsControl:
             if type(seconds) is not int or not 0 < seconds <= MOST_QUARANTINE_SECONDS:
                 raise AgentsError(_USAGE)
             return Order(deed, agent, reason, operator, by, until=written(self._now_us() + seconds * 1_000_000))
-        sources = self._registry.whereabouts.of(agent) if deed is Deed.HALT and agent else ()
-        return Order(deed, agent, reason, operator, by, sources=sources)
+        return Order(deed, agent, reason, operator, by)
 
     async def _register(self, act: Act, message: Message, peer: Peer) -> Message:
         name, sha256 = self._name(message), message.get("sha256")

@@ -48,13 +48,10 @@ class Order:
     operator: str
     by: str
     until: str | None = None
-    sources: tuple[str, ...] = ()
 
     def more(self) -> Body:
         """What this act says beside what every act says."""
-        if self.deed is Deed.QUARANTINE:
-            return {"until": self.until}
-        return {"sources": list(self.sources)} if self.deed is Deed.HALT and self.sources else {}
+        return {"until": self.until} if self.deed is Deed.QUARANTINE else {}
 
     def entry(self) -> Body:
         return operator_entry(self.deed, self.agent, self.reason, self.operator, self.by) | self.more()

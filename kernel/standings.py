@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import remaining, renewed
+from kernel.arithmetic import remaining
 from kernel.budget import Unit
 from kernel.state import TOGETHER
-from kernel.step import current_window
+from kernel.step import account_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,9 +49,7 @@ class Balance(NamedTuple):
 
 def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
     """What a moment finds of an amount: a window that has begun since it was last drawn on is whole."""
-    account = state.account(bound.key(agent))
-    window = current_window(state, account, bound, state.agent(agent), now_us)
-    spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
+    window, spent, held, *_ = account_at(state, bound, state.agent(agent), agent, now_us)
     return Balance(bound.budget, bound.unit, bound.limit, spent, held, window, bound.each)
 
 

@@ -70,7 +70,20 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _acted(state, entry, name, now_us)
         case "clock":
             return Change(clock_ok=False)
+        case "fault" if entry["where"] == KERNEL:
+            return Change(broken=True)
     return NO_CHANGE
+
+
+def named(made: Change, name: str) -> Change:
+    """The change of a decision that was made before its name was known."""
+    agents = {agent: _halt_named(standing, name) for agent, standing in made.agents.items()}
+    return replace(made, agents=agents, opened=dict(zip([name], made.opened.values(), strict=False)))
+
+
+def _halt_named(standing: Standing, name: str) -> Standing:
+    halt = standing.halt
+    return standing if halt is None or halt.entry else standing._replace(halt=halt._replace(entry=name))
 
 
 def passes(entry: Mapping[str, Any]) -> bool:
