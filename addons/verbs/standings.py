@@ -17,6 +17,7 @@ MOST_ROWS = 40
 _STYLES = {"halted": "bold red", "quarantined": "yellow", "revoked": "dim"}
 _ORDER = ("halted", "quarantined", "running", "revoked")
 _CELLS = 8
+_NO_TERMINAL_COLUMNS = 500
 
 type Row = dict[str, Any]
 
@@ -33,7 +34,7 @@ def tell_rows(rows: Sequence[Row], now: datetime, *, everyone: bool) -> None:
         risk = "" if row["risk"] is None else str(row["risk"])
         seen = _age(row["last_seen"], now) if row["last_seen"] else "never"
         table.add_row(row["id"], state(row), _came_to(row), _nearest(row["budgets"]), risk, seen)
-    console().print(table)
+    _tell_table(table)
     if len(shown) < len(rows):
         console().print(f"{len(shown)} of {len(rows):,} shown (--all shows every one)")
     held_back = [row["id"] for row in shown if row["state"] in ("halted", "quarantined")]
@@ -83,7 +84,15 @@ def _tell_balances(balances: Sequence[Row]) -> None:
         whose = "" if each["each"] else "all together"
         used = f"{each['spent'] + each['held']:,} of {each['limit']:,}{held}"
         table.add_row("   ", each["budget"], each["unit"], _bar(each), used, f"{each['remaining']:,} left", whose)
-    console().print(table)
+    _tell_table(table)
+
+
+def _tell_table(table: Table) -> None:
+    """The table with one row in a line where it is no terminal that must hold it."""
+    out = console()
+    if not out.is_terminal:
+        out.width = _NO_TERMINAL_COLUMNS
+    out.print(table)
 
 
 def _came_to(row: Row) -> str:
