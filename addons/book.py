@@ -6,7 +6,7 @@ What is decided is what the log says: a change is made from the entry itself, as
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +56,10 @@ class Weighed:
 
 
 class Book:
-    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force."""
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force.
+
+    `on_new_halt(reason)` hears once of each.
+    """
 
     def __init__(self, lane: Lane, states: States, governed: Callable[[], Governed],
                  sources: Callable[[str], tuple[str, ...]]) -> None:
@@ -64,6 +67,7 @@ class Book:
         self._lane, self._states, self._governed, self._sources = lane, states, governed, sources
         self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+        self.on_new_halt: Callable[[str], object] = lambda reason: None
 
     @property
     def state(self) -> State:
@@ -126,6 +130,7 @@ class Book:
         if halt is None or halt is before or state is not self.state:
             return
         if before is None:
+            self.on_new_halt(halt.reason)
             if decision is not None:
                 self._say_halted(agent, decision)
             self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
@@ -166,6 +171,13 @@ class Book:
         self._apply(self.state, "operator", fields, agent or "", number, at)
         await durable
         return f"{self._lane.name}/{number}"
+
+    def take_over(self, acts: Iterable[Mapping[str, Any]]) -> None:
+        """Do what verbs did while nothing ran, as `addons.takeover` has it: durable and in force on return. Blocks."""
+        for fields in acts:
+            at = self._lane.now()
+            number = self._lane.write_now("operator", fields, at)
+            self._apply(self.state, "operator", fields, fields["agent"] or "", number, at)
 
     def draw_more(self, decision: str, agent: str, mode: Mode, part: int, unit: Unit, wanted: int, *,
                   at_once: bool) -> Drawn | Verdict:

@@ -13,7 +13,7 @@ from addons.errors import GovernorError
 from kernel.entry import Body
 from kernel.entry import operator as operator_entry
 from kernel.identity import RESERVED_IDS
-from kernel.standings import Condition, condition
+from kernel.standings import Condition, condition, halted
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_REASON = 500
 MOST_NAME = 100
+MOST_HINTS = 5
 MOST_QUARANTINE_SECONDS = 366 * 86400
 
 
@@ -83,3 +84,16 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
     if deed is Deed.QUARANTINE and stands is Condition.HALTED:
         raise ActRefused(f"{agent} is halted, which is more than a quarantine")
     return not (deed is Deed.HALT and stands is Condition.HALTED)
+
+
+def hints(state: State) -> list[str]:
+    """What only an operator can end, with the verb that does."""
+    names = list(halted(state))
+    told = [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
+    if len(names) > MOST_HINTS:
+        told.append(f"{len(names) - MOST_HINTS} more agents are halted: governor agents list")
+    if not state.clock_ok:
+        told.append("the clock jumped, and no budget is drawn on: governor clock accept")
+    if state.broken:
+        told.append("a contract of the kernel did not hold, and nothing passes: report it with the log")
+    return told

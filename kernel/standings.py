@@ -63,6 +63,22 @@ def counted(state: State, bounded: Bounded, agent: str, now_us: int) -> list[Bal
     return [balance(state, bound, agent, now_us) for bound in bounded.bounds if bound.counter]
 
 
+class Own(NamedTuple):
+    """What an agent is told of itself. `reason` is why it is halted, `until_us` how long it may only read."""
+
+    reason: str | None
+    until_us: int | None
+    budgets: tuple[Balance, ...]
+
+
+def own(state: State, bounded: Bounded, agent: str, now_us: int) -> Own:
+    """What an agent is told of itself at a moment."""
+    standing = state.agent(agent)
+    until_us = standing.quarantined_until_us if now_us < standing.quarantined_until_us else None
+    reason = standing.halt.reason if standing.halt is not None else None
+    return Own(reason, until_us, tuple(budgets(state, bounded, agent, now_us)))
+
+
 def risk(state: State, bounded: Bounded, agent: str, now_us: int) -> int | None:
     """The points of risk of this session; None where no counter counts them."""
     found = (each.spent for each in counted(state, bounded, agent, now_us) if each.unit == Unit.RISK)
