@@ -6,17 +6,17 @@ What is decided is what the log says: a change is made from the entry itself, as
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from addons.errors import ContractBroken
 from kernel import entry
-from kernel.bounds import Bounded
+from kernel.bounds import Bounded, Bounds
 from kernel.contracts import broken, inconsistent
 from kernel.state import NO_CHANGE, Change, State, digest
 from kernel.step import Asked, Decided, halt_of, more, step
-from kernel.transition import KERNEL, change
+from kernel.transition import KERNEL, change, named
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
@@ -56,7 +56,10 @@ class Weighed:
 
 
 class Book:
-    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force."""
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force.
+
+    `on_new_halt(reason)` hears once of each.
+    """
 
     def __init__(self, lane: Lane, states: States, governed: Callable[[], Governed],
                  sources: Callable[[str], tuple[str, ...]]) -> None:
@@ -64,6 +67,7 @@ class Book:
         self._lane, self._states, self._governed, self._sources = lane, states, governed, sources
         self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+        self.on_new_halt: Callable[[str], object] = lambda reason: None
 
     @property
     def state(self) -> State:
@@ -74,9 +78,14 @@ class Book:
     def states(self) -> States:
         return self._states
 
+    @property
+    def bounds(self) -> Bounds:
+        """What the policy in force allows everybody."""
+        return self._governed().bounds
+
     def bounded(self, agent: str) -> Bounded:
         """What bounds an agent under the policy in force."""
-        return self._governed().bounds.of(agent)
+        return self.bounds.of(agent)
 
     def halted(self, agent: str, source: str | None) -> Verdict | None:
         """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
@@ -110,9 +119,8 @@ class Book:
             raise ContractBroken(problem)
         fields["post"] = digest(state, made, agent, bounds, paces)
         number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
-        if passes:
-            made = replace(made, opened={f"{self._lane.name}/{number}": made.opened[""]})
-        self._take(state, made, agent, f"{self._lane.name}/{number}")
+        name = f"{self._lane.name}/{number}"
+        self._take(state, named(made, name), agent, name)
         return number, durable
 
     def _take(self, state: State, made: Change, agent: str, decision: str | None) -> None:
@@ -122,6 +130,7 @@ class Book:
         if halt is None or halt is before or state is not self.state:
             return
         if before is None:
+            self.on_new_halt(halt.reason)
             if decision is not None:
                 self._say_halted(agent, decision)
             self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
@@ -162,6 +171,13 @@ class Book:
         self._apply(self.state, "operator", fields, agent or "", number, at)
         await durable
         return f"{self._lane.name}/{number}"
+
+    def take_over(self, acts: Iterable[Mapping[str, Any]]) -> None:
+        """Do what verbs did while nothing ran, as `addons.takeover` has it: durable and in force on return. Blocks."""
+        for fields in acts:
+            at = self._lane.now()
+            number = self._lane.write_now("operator", fields, at)
+            self._apply(self.state, "operator", fields, fields["agent"] or "", number, at)
 
     def draw_more(self, decision: str, agent: str, mode: Mode, part: int, unit: Unit, wanted: int, *,
                   at_once: bool) -> Drawn | Verdict:

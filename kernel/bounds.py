@@ -126,6 +126,10 @@ class Bounds:
             found = self._known[agent] = Bounded(bounds, paces, self._refused, self._repeated)
         return found
 
+    def amounts(self) -> list[Bound]:
+        """Every amount of every budget, whomever it is for."""
+        return [bound for _, bounds in self._bounds for bound in bounds if not bound.counter]
+
     def throttles(self, groups: tuple[str, ...]) -> tuple[Pace, ...]:
         """The rates of the throttles among the rules that hold."""
         return tuple(self._throttles[name] for name in groups if name in self._throttles) if self._throttles else ()

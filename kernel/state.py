@@ -46,7 +46,8 @@ class Account(NamedTuple):
 class Halt(NamedTuple):
     """Why an agent is halted, since when (microseconds since 1970), by which rule or budget, at whose word.
 
-    `sources` are the client addresses from which it came: nobody without an identity comes from them, either.
+    `sources` are the client addresses from which it came: nobody without an identity comes from them, either. `entry`
+    is what halted it, as LANE/SEQ, and `why` says it in words.
     """
 
     reason: str
@@ -54,6 +55,17 @@ class Halt(NamedTuple):
     rule: str | None
     by: str
     sources: tuple[str, ...] = ()
+    entry: str = ""
+    why: str = ""
+
+
+class Quarantine(NamedTuple):
+    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
+
+    since_us: int
+    by: str
+    entry: str
+    why: str
 
 
 class Run(NamedTuple):
@@ -74,6 +86,7 @@ class Standing(NamedTuple):
     session: int = 0
     halt: Halt | None = None
     quarantined_until_us: int = 0
+    quarantine: Quarantine | None = None
     refused: Mapping[str, Run] = {}
     repeated: Mapping[str, Run] = {}
     trail: str = ""
@@ -125,6 +138,7 @@ class Change:
     closed: tuple[str, ...] = ()
     clock_ok: bool | None = None
     broken: bool = False
+    taken_over: int | None = None
 
 
 NO_CHANGE = Change()
@@ -136,6 +150,7 @@ class State:
 
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
+    `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -145,6 +160,7 @@ class State:
     clock_ok: bool = True
     clock_accepted: bool = False
     broken: bool = False
+    taken_over: int = -1
     _sources: frozenset[str] | None = None
 
     def agent(self, name: str) -> Standing:
@@ -175,11 +191,13 @@ class State:
             self.clock_ok = change.clock_ok
             self.clock_accepted = self.clock_accepted or change.clock_ok
         self.broken = self.broken or change.broken
+        if change.taken_over is not None:
+            self.taken_over = max(self.taken_over, change.taken_over)
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken)
+                     self.clock_accepted, self.broken, self.taken_over)
 
 
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:

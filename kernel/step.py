@@ -165,7 +165,7 @@ def more(
     standing, draws, granted = state.agent(agent), [], wanted
     for bound in bounded.bounds:
         if bound.unit is unit:
-            window, spent, held, *_ = _gone(state, bound, standing, agent, now_us)
+            window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
             most, effect = bound.most()
             granted = drawn(most, spent, held, 1, granted)
             if not granted:
@@ -184,7 +184,7 @@ class _Taken(NamedTuple):
 
 def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
-    window, spent, held, places, _ = _gone(state, bound, standing, asked.agent, now_us)
+    window, spent, held, places, _ = account_at(state, bound, standing, asked.agent, now_us)
     least, wanted = _wanted(bound, asked, places)
     if not wanted:
         return None
@@ -203,7 +203,7 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     )
 
 
-def _gone(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
+def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
     """The account as it stands in the window that a moment lies in, and never in an earlier one than before.
 
     Days that a wrong clock has begun are left again once an operator accepts the right one; what is spent stays spent.
@@ -261,7 +261,7 @@ def _risk(
     for bound in bounded.bounds if asked.risk else ():
         if bound.unit is not Unit.RISK:
             continue
-        window, spent, *_ = _gone(state, bound, standing, asked.agent, now_us)
+        window, spent, *_ = account_at(state, bound, standing, asked.agent, now_us)
         most, effect = bound.most()
         points = drawn(most, spent, 0, 0, asked.risk)
         if points:
