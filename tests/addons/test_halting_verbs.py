@@ -16,10 +16,13 @@ from addons.control import ControlError, ControlTimeout, Peer, request, user_nam
 from addons.errors import StartRefused
 from addons.halts_on_disk import state_on_disk
 from addons.home import Home, Paths
+from addons.keys import SigningKey
 from addons.lane import Lane
 from addons.verbs import acting
+from kernel import chain
 from kernel.bounds import Bounds
 from kernel.budget import Counter, Effect
+from kernel.note import lane_name
 from kernel.state import Change
 from kernel.transition import change, micros
 from kernel.verdict import Code
@@ -404,7 +407,13 @@ def without_a_line(raw):
     return b"".join(lines[:1] + lines[2:])
 
 
+def with_another_last_act(raw):
+    """Nothing follows it whose `prev` could tell."""
+    return b"".join(raw.splitlines(keepends=True)[:-1]).replace(b"agents halt", b"agents hold")
+
+
 @pytest.mark.parametrize("damage", [
+    pytest.param(with_another_last_act, id="another last act"),
     pytest.param(lambda raw: raw.replace(b"agents halt", b"agents hold"), id="another act"),
     pytest.param(without_a_line, id="a gap"),
     pytest.param(lambda raw: raw.replace(b'"by":"cli"', b'"by": "cli"'), id="a space"),
@@ -416,6 +425,31 @@ def test_a_lane_that_was_changed_refuses_the_start(home, damage):
 
     with pytest.raises(StartRefused, match="TAMPERED"):
         takeover.acts(home, -1)
+
+
+def test_a_line_that_the_lanes_key_signed_in_the_place_of_another_refuses_the_start(home):
+    run(home, "halt", "coder-1", *WHY)
+    path = home.paths.lane("cli") / "000000.jsonl"
+    key = SigningKey.load(home.paths.lane_key("cli"), lane_name(home.log_id, "cli"))
+    forged = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        raw = chain.split(line)[0].replace(b"agents halt", b"agents hold")
+        forged.append(chain.line(raw, key.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw)))))
+    path.write_bytes(b"".join(forged))
+
+    with pytest.raises(StartRefused, match="does not follow"):
+        takeover.acts(home, -1)
+
+
+async def test_an_act_that_was_taken_over_is_not_counted_again_without_a_governor(home):
+    run(home, "halt", "coder-1", *WHY)
+    running = Running(home)
+    running.book.take_over(takeover.acts(home, running.state.taken_over))
+    halted = running.state.agent("coder-1").halt is not None
+    await running.book.act("agents release", "coder-1", "why", "ann", "control")
+    await running.stop()
+
+    assert (halted, await states_async(home)) == (True, {"coder-1": "running"})
 
 
 def test_a_line_that_is_being_written_is_left_for_later(home):
