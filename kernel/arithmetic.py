@@ -58,8 +58,8 @@ def interval(count: int, micros: int) -> int:
 
 
 def plausible(due: int, now: int, each: int, burst: int) -> int:
-    """When the next request is due, or `now` where that lies behind a whole burst: only a wrong clock says so."""
-    return choose(due > now + burst * each, now, due)
+    """When the next request is due. Only a wrong clock puts that behind a whole burst: then one turn of it is left."""
+    return choose(due > now + burst * each, now + (burst - 1) * each, due)
 
 
 def arrival(due: int, now: int, each: int) -> int:
