@@ -10,6 +10,7 @@ import z3
 
 from kernel import arithmetic
 from kernel.arithmetic import (
+    KINDS,
     arrival,
     clamped,
     drawn,
@@ -129,10 +130,13 @@ def test_what_nobody_knows_counts_as_used_and_what_is_known_as_it_is():
 
 
 def test_an_amount_of_an_older_window_is_gone_and_one_never_comes_back():
+    same_kind = (window - current) % KINDS == 0
+
     prove(renewed(window, amount, current) == 0, current > window)
-    prove(renewed(window, amount, current) == amount, current <= window)
-    prove(z3.Implies(renewed(window, amount, current) == 0, renewed(window, amount, later) == 0),
-          z3.And(amount > 0, later >= current))
+    prove(renewed(window, amount, current) == 0, z3.Not(same_kind))
+    prove(renewed(window, amount, current) == amount, z3.And(current <= window, same_kind))
+    prove(z3.Implies(renewed(window, amount, current) == 0, renewed(window, amount, current + KINDS * passed) == 0),
+          passed >= 0)
 
 
 def test_the_interval_of_a_rate_is_the_shortest_that_is_never_faster():
