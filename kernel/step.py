@@ -240,9 +240,9 @@ def _gone(state: State, bound: Bound, standing: Standing, agent: str, now_us: in
 
 
 def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:
-    """The turns that a request takes, or the refusal of one that comes too early."""
+    """The turns that a request takes, one of each rate, or the refusal of one that comes too early."""
     draws = []
-    for pace in paces:
+    for pace in dict.fromkeys(paces):
         key = pace.key(agent)
         due = plausible(state.paces.get(key, 0), now_us, pace.each_us, pace.burst)
         wait = early(due, now_us, pace.each_us, pace.burst)

@@ -15,7 +15,7 @@ from kernel.contracts import broken
 from kernel.measures import Rate
 from kernel.profiles import PROFILES
 from kernel.state import Account, AccountKey, Change, Draw, Halt, OpenFlow, Standing, State
-from kernel.transition import MOST_REQUESTS
+from kernel.transition import MOST_REQUESTS, change
 from kernel.verdict import Action, Code, Verdict
 from tests.kernel.accounting import DENIED, MICROS, START, Kernel, at, budget, policy, rate
 
@@ -261,6 +261,38 @@ def test_what_others_do_in_an_agents_name_or_answer_it_is_not_counted_against_it
     assert kernel.ask(verdict=DENIED).verdict.code is Code.RULE_DENY
 
 
+def test_what_a_quiet_rule_refuses_counts_for_nothing():
+    kernel = Kernel(policy(profile="conservative"))
+    for _ in range(300):
+        kernel.ask(verdict=DENIED, quiet=True, risk=10)
+
+    assert kernel.ask(verdict=DENIED).verdict.code is Code.RULE_DENY
+
+
+def on_trial(verdict):
+    """The entry of a request that a policy on trial would have refused."""
+    kernel = Kernel(policy(budget({"requests": 3})))
+    kernel.ask()
+    body, now = kernel.entries[0]
+    return body | {"mode": "observe", "verdict": verdict.action, "code": verdict.code}, now
+
+
+def test_what_a_trial_lets_pass_is_open_until_it_ends():
+    shadow = State()
+    body, now = on_trial(DENIED)
+    shadow.take(change(shadow, body, "main/0", now))
+
+    assert list(shadow.open) == ["main/0"]
+    assert [(account.spent, account.held) for account in shadow.accounts.values()] == [(0, 1)]
+
+
+def test_a_trial_halts_nobody():
+    body, now = on_trial(Verdict(Action.HALT, Code.RULE_HALT, "trap"))
+
+    assert not change(State(), body, "main/0", now).agents
+    assert change(State(), body | {"mode": "enforce"}, "main/0", now).agents["coder"].halt is not None
+
+
 def test_a_neighbour_without_a_name_is_refused_where_a_halted_agent_came_from_and_halts_nobody():
     kernel = Kernel(policy(profile="conservative"))
     kernel.act("halt", "neighbour", sources=["10.0.0.9"])
@@ -294,7 +326,7 @@ def state():
     return State({"coder": Standing(1, 1)}, {KEY: Account(4, 5, 30)}, {}, flows)
 
 
-@pytest.mark.parametrize(("change", "says"), [
+@pytest.mark.parametrize(("made", "says"), [
     pytest.param(Change(accounts={KEY: Account(4, 5, 20)}, closed=("main/0",)), None, id="a settlement"),
     pytest.param(Change(accounts={KEY: Account(4, 5, 19)}, closed=("main/0",)), "frees no more", id="frees too much"),
     pytest.param(Change(accounts={KEY: Account(4, 5, 29)}), "frees no more", id="a draw below zero"),
@@ -307,8 +339,8 @@ def state():
     pytest.param(Change({"coder": Standing(0, 1)}), "follow one another", id="an earlier epoch"),
     pytest.param(Change({"coder": Standing(1, 0)}), "follow one another", id="an earlier session"),
 ])
-def test_a_contract_that_a_change_breaks_is_named(change, says):
-    found = broken(state(), change, "coder")
+def test_a_contract_that_a_change_breaks_is_named(made, says):
+    found = broken(state(), made, "coder")
 
     assert found is None if says is None else says in found
 

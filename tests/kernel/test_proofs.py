@@ -148,12 +148,13 @@ def test_the_interval_of_a_rate_is_the_shortest_that_is_never_faster():
 
 def test_in_any_time_no_more_pass_than_the_burst_and_what_the_rate_brings_in_it():
     """By induction over those that pass: `passed` of them since `start` have moved `due` on by their interval."""
-    moved_on = due >= start + passed * each
-    passes = z3.And(A_RATE, passed >= 0, start <= now, moved_on, early(due, now, each, burst) == 0)
+    first = z3.And(A_RATE, start <= now, early(due, now, each, burst) == 0)
+    next_one = z3.And(first, passed >= 1, due >= start + passed * each)
 
-    prove(larger(due, start) >= start)
-    prove(arrival(due, now, each) >= start + (passed + 1) * each, passes)
-    prove((passed + 1) * each <= burst * each + (now - start), passes)
+    prove(arrival(due, now, each) >= start + each, first)
+    prove(each <= burst * each + (now - start), first)
+    prove(arrival(due, now, each) >= start + (passed + 1) * each, next_one)
+    prove((passed + 1) * each <= burst * each + (now - start), next_one)
 
 
 def test_so_many_as_the_burst_pass_at_once_after_a_rest():
