@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from addons.audit_log import AuditLogError, lines, open_regular, segment_names
-from addons.recovery import parsed
+from addons.audit_log import AuditLogError, lines, open_regular
+from addons.rebuilding import parsed
+from addons.segment import segment_names
 from kernel import chain
 from kernel.errors import KernelError
 from kernel.state import State

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from addons import keys
-from addons.audit_log import lines, open_regular, segment_names
+from addons.audit_log import lines, open_regular
 from addons.keys import SigningKey
-from addons.recovery import parsed, tampered
+from addons.rebuilding import parsed
+from addons.recovery import tampered
+from addons.segment import segment_names
 from kernel import chain, entry, note
 from kernel.errors import CanonicalError, ChainError
 from kernel.transition import CLI

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.arithmetic import remaining
+from kernel.bounds import COUNTER
 from kernel.budget import Unit
 from kernel.state import TOGETHER
 from kernel.step import account_at
@@ -50,7 +51,7 @@ class Balance(NamedTuple):
 def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
     """What a moment finds of an amount: a window that has begun since it was last drawn on is whole."""
     window, spent, held, *_ = account_at(state, bound, state.agent(agent), agent, now_us)
-    return Balance(bound.budget, bound.unit, bound.limit, spent, held, window, bound.each)
+    return Balance(bound.budget.removesuffix(COUNTER), bound.unit, bound.limit, spent, held, window, bound.each)
 
 
 def budgets(state: State, bounded: Bounded, agent: str, now_us: int) -> list[Balance]:

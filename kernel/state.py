@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
+from kernel.arithmetic import renewed
 from kernel.entry import EMPTY_SET
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class Account(NamedTuple):
     held: int = 0
     places: frozenset[str] = frozenset()
     trail: str = ""
+
+    def in_window(self, window: int) -> Account:
+        """The account as it stands in a window: as it is, or nothing of it where another has begun."""
+        return self._replace(window=window) if renewed(self.window, 1, window) else Account(window)
 
 
 class Halt(NamedTuple):
@@ -161,7 +166,7 @@ class State:
     clock_accepted: bool = False
     broken: bool = False
     taken_over: int = -1
-    _sources: frozenset[str] | None = None
+    _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
         return self.agents.get(name, UNKNOWN)

@@ -11,12 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kernel.arithmetic import freed, renewed, settled, smaller
+from kernel.arithmetic import freed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
 from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
+    TOGETHER,
     Account,
     AccountKey,
     Change,
@@ -28,21 +29,20 @@ from kernel.state import (
     Standing,
     followed,
 )
-from kernel.step import REFUSALS, REPEATS
+from kernel.step import MOST_REQUESTS, RATE, REFUSALS, REPEATS
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
-    from kernel.state import State
+    from kernel.state import PaceKey, State
 
 KERNEL = "kernel"
 CLI = "cli"
 """The lane of verbs that find no Governor running. `by` of what another lane takes over from it is `cli/SEQ`."""
-MOST_REQUESTS = 256
-"""Of how many different requests of an agent it is remembered how often they were repeated."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
+_NO_ACCOUNT = frozenset({RATE, REFUSALS, REPEATS})
 _SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit.USD})
 
 
@@ -121,45 +121,28 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
 
 def _drawn(
     state: State, draws: Sequence[Draw], seen: Mapping[str, Any], *, passed: bool
-) -> tuple[dict[AccountKey, Account], dict[tuple[str, str], int]]:
+) -> tuple[dict[AccountKey, Account], dict[PaceKey, int]]:
     accounts: dict[AccountKey, Account] = {}
-    paces = {}
+    paces: dict[PaceKey, int] = {}
     for draw in draws:
-        match draw.unit:
-            case "rate":
-                paces[draw.budget, draw.agent or ""] = draw.window
-            case "refusals" | "repeats":
-                continue
-            case Unit.NEW_HOSTS:
-                account = _renewed(state, draw)
-                place = place_of(seen)
-                accounts[draw.key] = account._replace(
-                    spent=account.spent + draw.amount, places=account.places | {place},
-                    trail=followed(account.trail, place))
-            case unit if unit in _SETTLED and passed:
-                account = _renewed(state, draw)
-                accounts[draw.key] = account._replace(held=account.held + draw.amount)
-            case _:
-                account = _renewed(state, draw)
-                accounts[draw.key] = account._replace(spent=account.spent + draw.amount)
+        if draw.unit == RATE:
+            paces[draw.budget, draw.agent or TOGETHER] = draw.window
+        if draw.unit in _NO_ACCOUNT:
+            continue
+        account = (accounts.get(draw.key) or state.account(draw.key)).in_window(draw.window)
+        if draw.unit == Unit.NEW_HOSTS:
+            place = place_of(seen)
+            account = account._replace(places=account.places | {place}, trail=followed(account.trail, place))
+        if draw.unit in _SETTLED and passed:
+            accounts[draw.key] = account._replace(held=account.held + draw.amount)
+        else:
+            accounts[draw.key] = account._replace(spent=account.spent + draw.amount)
     return accounts, paces
 
 
 def place_of(seen: Mapping[str, Any]) -> str:
     """The destination that `in` of a decision tells."""
     return f"{seen['host']}:{seen['port']}"
-
-
-def _renewed(state: State, draw: Draw) -> Account:
-    """The account in the window of a draw."""
-    account = state.account(draw.key)
-    if account.window == draw.window:
-        return account
-    return Account(
-        draw.window,
-        renewed(account.window, account.spent, draw.window),
-        renewed(account.window, account.held, draw.window),
-    )
 
 
 def _counted(standing: Standing, draws: Sequence[Draw], request: str | None, *, passed: bool) -> Standing:
@@ -172,7 +155,7 @@ def _counted(standing: Standing, draws: Sequence[Draw], request: str | None, *, 
         trail = followed(trail, "passed", request)
     for draw in draws:
         if draw.unit == REFUSALS:
-            refused = _with(refused, request, _run(refused.get(request), draw))
+            refused = _with(refused, request, _run(refused.get(request), draw), _displaced(refused, draw))
             trail = followed(trail, REFUSALS, request, draw.window, draw.amount)
         elif draw.unit == REPEATS:
             run = repeated.get(request)
@@ -189,12 +172,22 @@ def _run(run: Run | None, draw: Draw) -> Run:
     return Run(draw.window, count + draw.amount)
 
 
-def _with(runs: Mapping[str, Run], request: str, run: Run) -> dict[str, Run]:
-    """The runs with this one as the newest; the oldest is forgotten where there are too many."""
-    changed = {key: each for key, each in runs.items() if key != request}
+def _displaced(refused: Mapping[str, Run], draw: Draw) -> str | None:
+    """Which row of refusals a new one takes the place of: the one whose count it takes over, else the oldest."""
+    if len(refused) < MOST_REQUESTS:
+        return None
+    before = Run(draw.window, draw.amount - 1)
+    same = (key for key, run in refused.items() if run == before)
+    return next(same, None) or min(refused, key=lambda key: refused[key].since_us)
+
+
+def _with(runs: Mapping[str, Run], request: str, run: Run, displaced: str | None = None) -> dict[str, Run]:
+    """The runs with this one as the newest. Where there are too many one is forgotten: `displaced`, or the oldest."""
+    changed = dict(runs)
+    changed.pop(request, None)
     changed[request] = run
     if len(changed) > MOST_REQUESTS:
-        del changed[next(iter(changed))]
+        del changed[displaced or next(iter(changed))]
     return changed
 
 
@@ -207,8 +200,17 @@ def _ended(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
     if entry["part"] is not None:
         more = draws_of(entry.get("draws", ()))
         accounts, _ = _drawn(state, more, {}, passed=True)
-        return Change(accounts=accounts, opened={name: opened._replace(draws=opened.draws + more)})
+        return Change(accounts=accounts, opened={name: opened._replace(draws=_summed(opened.draws + more))})
     return Change(_repeated(state, opened, entry), _settled(state, opened, entry, now_us), closed=(name,))
+
+
+def _summed(draws: Sequence[Draw]) -> tuple[Draw, ...]:
+    """The draws, all of one account and window as one: however long a stream goes on, they are few."""
+    amounts: dict[Draw, int] = {}
+    for draw in draws:
+        of = draw._replace(amount=0)
+        amounts[of] = amounts.get(of, 0) + draw.amount
+    return tuple(of._replace(amount=amount) for of, amount in amounts.items())
 
 
 def _settled(

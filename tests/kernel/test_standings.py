@@ -43,7 +43,7 @@ def test_once_a_window_is_over_all_is_left_before_anything_is_asked():
     kernel.wait(DAY)
 
     assert left(kernel) == [("b", "requests", 3, 0, 0, 3)]
-    assert budgets(kernel.state, kernel.bounds.of("coder"), "coder", kernel.now)[0].window == window + 1
+    assert budgets(kernel.state, kernel.bounds.of("coder"), "coder", kernel.now)[0].window > window
 
 
 def test_points_of_risk_are_told_where_they_are_counted():
