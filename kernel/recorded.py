@@ -1,0 +1,234 @@
+"""A decision of the log as it was asked: what its entry, and the vault where that has the values, tell of the request.
+
+What stands nowhere is not guessed. Query, headers and body are in no log: where they could decide, both answers are
+had, the one that lets most pass and the one that lets least pass. The length of a URL is known from below alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kernel import normal
+from kernel.bounds import Bounds
+from kernel.comparison import UNREAD
+from kernel.decide import INSIDE, NO_UPGRADE, address_stage, from_groups, name_stage
+from kernel.facts import OWN_NAME, UPGRADES, Agent, Host, RequestFacts
+from kernel.fields import NOT_LOOKED_AT, Fields
+from kernel.match import Index, opens
+from kernel.policy import UrlPattern
+from kernel.tiers import suffice
+from kernel.transition import micros
+from kernel.trial import OBSERVED
+from kernel.verdict import Action, Code, Judgement, Verdict
+
+if TYPE_CHECKING:
+    from kernel.facts import Address
+    from kernel.policy import Policy, Rule
+
+type Entry = Mapping[str, Any]
+type Values = Mapping[str, str]
+"""What the vault holds for one entry, by name, in canonical form."""
+
+NOT_KEPT: Values = {}
+FIELDS_DECIDE = "query, headers or body decide"
+SLACK_SECONDS = 60
+"""How far the clock that a request was judged by may be from the one of the log: a greater difference is a jump."""
+
+RULED = frozenset({
+    Code.ALLOW, Code.TUNNEL, Code.RULE_DENY, Code.DEFAULT_DENY, Code.NEVER, Code.PRIVATE_ADDRESS, Code.RULE_HALT,
+    Code.APPROVAL_PENDING, Code.UPGRADE_REFUSED, Code.OUT_OF_HOURS, Code.URL_TOO_LONG, Code.BODY_TOO_LARGE,
+})
+"""What the rules say of a request."""
+COUNTED = frozenset({
+    Code.AGENT_HALTED, Code.BUDGET_EXHAUSTED, Code.RATE_LIMITED, Code.QUARANTINED, Code.CLOCK_JUMP, Code.EXHAUSTION,
+    Code.OVERRISK, Code.EXPLORATION_DRIFT, Code.PERSISTENCE_LIMIT, Code.STAGNATION, Code.EXTERNAL, Code.OPERATOR,
+    Code.CASCADE, Code.CONTRACT_VIOLATION,
+})
+"""What the accounts say of it. Every other code is a fact from outside, and refuses."""
+
+_HIDDEN_BY_HOURS = frozenset({Code.DEFAULT_DENY, Code.UPGRADE_REFUSED, Code.PRIVATE_ADDRESS})
+_WITH_A_RULE = frozenset({Code.BUSY, Code.BODY_TOO_LARGE})
+_LONGER_THAN_ANY = 2**62
+_REMEMBERED = 65536
+# Grants cover what has not come yet, and refusals do not.
+_AT_BEST = Fields(UNREAD, UNREAD, UNREAD)
+
+
+class Judging:
+    """A policy as a replay asks it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.index, self.bounds = policy, Index(policy), Bounds(policy)
+        self.rules: Mapping[str, Rule] = {rule.name: rule for rule in policy.items}
+        conditions = [each for rule in policy.items for each in (rule.where, *rule.holes)]
+        self.asks_path = any(
+            each.paths is not None or any(isinstance(item, UrlPattern) for item in each.to or ())
+            for each in conditions)
+        self._longest_url = max((rule.terms.max_url or 0 for rule in policy.items), default=0)
+        self._ruled: dict[tuple[object, ...], Verdict] = {}
+
+    def ruled(self, entry: Entry, groups: tuple[str, ...], at: int, url_bytes: int, *, on_trial: bool) -> Verdict:
+        """What the rules say of a request for which exactly these hold. KeyError where one is none of the policy."""
+        code, facts = entry["code"], entry["in"]
+        if _is_given(entry):
+            return self._given(entry)
+        body_bytes = facts["body_bytes"] or 0
+        if code == Code.URL_TOO_LONG:
+            url_bytes = _LONGER_THAN_ANY
+        verdict = self._from_groups(entry, groups, body_bytes, url_bytes, on_trial=on_trial)
+        if code == Code.OUT_OF_HOURS and verdict.code in _HIDDEN_BY_HOURS and self._waits(entry["rule"], at):
+            return Verdict(Action.DENY, Code.OUT_OF_HOURS, entry["rule"])
+        return verdict
+
+    def _from_groups(self, entry: Entry, groups: tuple[str, ...], body_bytes: int, url_bytes: int, *,
+                     on_trial: bool) -> Verdict:
+        index, facts, agent = self.index, entry["in"], entry["agent"]["id"]
+        least = index.least_url
+        small = body_bytes <= index.least_request and (least is None or url_bytes <= least)
+        sizes = None if small else (body_bytes, url_bytes)
+        asked = index.asked(agent) if index.tiered else None
+        key = (groups, facts["address"], facts["host"], facts["scheme"], sizes, asked, on_trial)
+        found = self._ruled.get(key)
+        if found is None:
+            address, literal = address_of(facts["address"]), address_of(facts["host"]) is not None
+            found = from_groups(
+                self.rules, groups, address, literal, tiers=self.policy.tiers, agent=agent,
+                scheme=facts["scheme"] or "", body_bytes=body_bytes, url_bytes=url_bytes)
+            if on_trial and found.code in OBSERVED and address is not None:
+                found = self._held_on_trial(groups, address, agent, facts["scheme"], literal=literal) or found
+            if len(self._ruled) >= _REMEMBERED:
+                self._ruled.clear()
+            self._ruled[key] = found
+        return found
+
+    def _held_on_trial(
+        self, groups: tuple[str, ...], address: Address, agent: str, scheme: str, *, literal: bool
+    ) -> Verdict | None:
+        """The milder refusal that is enforced on trial in the place of a verdict that hides it."""
+        needed = self.index.asked(agent)
+        grants = [rule for name in groups if (rule := self.rules[name]).verb.grants]
+        inside = not self.index.place(address).is_global
+        if inside and not suffice(needed, [rule for rule in grants if opens(rule, address, literal=literal)]):
+            return INSIDE
+        return NO_UPGRADE if scheme in UPGRADES and not suffice(needed, grants) else None
+
+    def _given(self, entry: Entry) -> Verdict:
+        """A fact from outside: a refusal that names no rule, or the limit that it was measured by."""
+        if entry["code"] == Code.ALLOW:
+            return Verdict(Action.ALLOW, Code.ALLOW)
+        rule = entry["rule"] if entry["code"] in _WITH_A_RULE and entry["rule"] in self.rules else None
+        return Verdict(Action.DENY, Code(entry["code"]), rule)
+
+    def _waits(self, name: str | None, at: int) -> bool:
+        """True for a grant whose hours have not come."""
+        rule = self.rules.get(name or "")
+        return rule is not None and rule.verb.grants and any(
+            not rule.where.in_effect(moment) for moment in (at - SLACK_SECONDS, at, at + SLACK_SECONDS))
+
+    def facts(self, entry: Entry, values: Values, at: int) -> RequestFacts | None:
+        """The request, as far as it is kept; None where its path or its host is not."""
+        seen = entry["in"]
+        raw = values.get("path")
+        hidden = "host$c" in seen and "host" not in values
+        if raw is None or raw.startswith("[") or hidden or seen["scheme"] is None:
+            return None
+        return self._facts(entry, json.loads(values.get("host") or "null"), json.loads(raw), at)
+
+    def facts_without_path(self, entry: Entry, values: Values, at: int) -> RequestFacts | None:
+        """The request where no rule asks for its path; None where one does, or its host is not kept."""
+        seen = entry["in"]
+        if self.asks_path or seen["scheme"] is None or ("host$c" in seen and "host" not in values):
+            return None
+        return self._facts(entry, json.loads(values.get("host") or "null"), "/", at)
+
+    def _facts(self, entry: Entry, host: str | None, path: str, at: int) -> RequestFacts:
+        seen, agent = entry["in"], entry["agent"]
+        query = "x" * self._longest_url if entry["code"] == Code.URL_TOO_LONG else ""
+        return RequestFacts(
+            Agent(agent["id"], agent["by"]), seen["method"], seen["scheme"], _host(host or seen["host"]), seen["port"],
+            normal.path(path), query, seen["body_bytes"] or 0, seen["content_type"] or "", at=at)
+
+
+def _is_given(entry: Entry) -> bool:
+    """True where no rule and no account says what the verdict is."""
+    code, facts = entry["code"], entry["in"]
+    if code not in RULED and code not in COUNTED:
+        return True
+    if entry["rule"] is None and code in (Code.ALLOW, Code.NEVER):
+        # Governor answers for its own name, and never connects to itself.
+        return code == Code.NEVER or (facts["host"] == OWN_NAME and not entry["groups"])
+    return code == Code.BODY_TOO_LARGE and facts["scheme"] is None
+
+
+class Matched(NamedTuple):
+    """Which rules may hold for a request, and which hold whatever the log does not tell; how it is judged then."""
+
+    may: frozenset[str]
+    must: frozenset[str]
+    judgement: Judgement | None
+
+    def fits(self, groups: frozenset[str]) -> bool:
+        return self.must <= groups <= self.may
+
+    @property
+    def certain(self) -> bool:
+        return self.must == self.may
+
+
+def matched(judging: Judging, entry: Entry, facts: RequestFacts) -> Matched:
+    """The rules that hold for a request at the address that decided."""
+    index, address = judging.index, address_of(entry["in"]["address"])
+    if not index.needs_fields:
+        judgement = _stage(index, facts, address)
+        names = frozenset(judgement.groups) if judgement is not None else frozenset()
+        return Matched(names, names, judgement)
+    best, least = (_stage(index, _with(facts, fields), address) for fields in (_AT_BEST, NOT_LOOKED_AT))
+    ways = [frozenset(each.groups) for each in (best, least) if each is not None]
+    sure = best is not None and least is not None
+    return Matched(frozenset().union(*ways), ways[0].intersection(*ways) if sure else frozenset(), best)
+
+
+def has_groups(entry: Entry) -> bool:
+    """True where the entry says which rules held; a refusal from outside, or of who is halted, asked none."""
+    own = entry["in"]["host"] == OWN_NAME
+    return not own and (bool(entry["groups"]) or (entry["code"] in RULED and not _is_given(entry)))
+
+
+def _stage(index: Index, facts: RequestFacts, address: Address | None) -> Judgement | None:
+    if address is None:
+        return name_stage(index, facts)
+    return address_stage(index, facts, (address,), frozenset())
+
+
+def _with(facts: RequestFacts, fields: Fields) -> RequestFacts:
+    return RequestFacts(facts.agent, facts.method, facts.scheme, facts.host, facts.port, facts.path, facts.query,
+                        facts.body_bytes, facts.content_type, fields, facts.at)
+
+
+def moments(index: Index, at: int) -> tuple[int, ...]:
+    """When a request may have been judged that the log has at this second: more than one where hours begin or end."""
+    if not index.timed or index.changes(at - SLACK_SECONDS) > at + SLACK_SECONDS:
+        return (at,)
+    return at, at - SLACK_SECONDS, at + SLACK_SECONDS
+
+
+@lru_cache(maxsize=4096)
+def address_of(text: str | None) -> Address | None:
+    """The address that a text is; None where it is a name."""
+    try:
+        return None if text is None else ip_address(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _host(name: str) -> Host:
+    """A host from its canonical name."""
+    return Host(name, address_of(name))
+
+
+__all__ = ["FIELDS_DECIDE", "NOT_KEPT", "Entry", "Judging", "Values", "has_groups", "matched", "micros", "moments"]

@@ -1,0 +1,319 @@
+"""A replay: every decision of a lane made again, and compared with what the log says of it.
+
+One lane, its entries in their order. A decision is made again by what the log itself holds: the rules that held, the
+accounts as the entries before have left them, the moment that it has. Then the entry of the log is what the state goes
+on from, so that one decision that differs does not make all later ones differ.
+
+A log is presumed to be verified; whatever else it holds is told as a difference, and never raised.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kernel.bounds import Bounded
+from kernel.contracts import broken
+from kernel.entry import EMPTY_SET, draw
+from kernel.errors import KernelError
+from kernel.recorded import (
+    FIELDS_DECIDE,
+    NOT_KEPT,
+    SLACK_SECONDS,
+    Entry,
+    Judging,
+    Values,
+    has_groups,
+    matched,
+    moments,
+)
+from kernel.state import NO_CHANGE, Change, State, digest
+from kernel.step import Asked, Decided, halt_of, step
+from kernel.transition import change, micros, passes, place_of
+from kernel.trial import OBSERVED, Mode, mode_at
+from kernel.verdict import Action, Code, Verdict
+
+if TYPE_CHECKING:
+    from kernel.recorded import Matched
+
+OTHER_KERNEL = "other kernel"
+NO_POLICY = "policy not kept"
+NOT_AN_ENTRY = "not an entry"
+# What an entry can bring about that is not of the form that the log has.
+ODD = (ArithmeticError, AttributeError, KernelError, LookupError, TypeError, ValueError)
+
+_ANY = Verdict(Action.ALLOW, Code.ALLOW)
+_NOBODY = Bounded()
+
+type Policies = Callable[[str], Judging | str]
+"""The policy of a digest, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A field of an entry (LANE/SEQ) that is not what it is computed to be."""
+
+    entry: str
+    field: str
+    recorded: Any
+    computed: Any
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a replay found. `matched` counts the decisions whose rules were found again from the request itself."""
+
+    decisions: int = 0
+    equal: int = 0
+    divergent: int = 0
+    matched: int = 0
+    not_replayable: Counter[str] = field(default_factory=Counter)
+    first_divergence: Divergence | None = None
+
+    def add(self, other: Replayed) -> None:
+        """Count what another part of the log, that comes later, was found to be."""
+        self.decisions += other.decisions
+        self.equal += other.equal
+        self.divergent += other.divergent
+        self.matched += other.matched
+        self.not_replayable += other.not_replayable
+        self.first_divergence = self.first_divergence or other.first_divergence
+
+    def differs(self, found: Divergence) -> None:
+        self.decisions += 1
+        self.divergent += 1
+        self.first_divergence = self.first_divergence or found
+
+    def cannot(self, reason: str) -> None:
+        self.decisions += 1
+        self.not_replayable[reason] += 1
+
+
+class Replay:
+    """One lane. `kernel` is the digest of this kernel; `wanted` says which decisions are compared."""
+
+    def __init__(self, lane: str, policies: Policies, kernel: str, wanted: Callable[[Entry], bool] = lambda _: True,
+                 ) -> None:
+        self._lane, self._policies, self._own, self._wanted = lane, policies, kernel, wanted
+        self._kernel: object = None
+        self._modes: dict[str, object] = {}
+        self._real, self._shadow = State(), State()
+        self.found = Replayed()
+
+    def take(self, entry: Entry, values: Values = NOT_KEPT) -> None:
+        """Go on to the next entry; `values` are what the vault holds for it."""
+        try:
+            self._take(entry, values)
+        except ODD as error:
+            said = f"{type(error).__name__}: {error}"
+            self.found.differs(Divergence(self._name(entry), "form", said, "an entry of this log"))
+
+    def _name(self, entry: Entry) -> str:
+        return f"{self._lane}/{entry.get('seq')}"
+
+    def _take(self, entry: Entry, values: Values) -> None:
+        kind = entry["type"]
+        if kind in ("lane_open", "policy_load"):
+            self._kernel = entry["kernel"]["digest"]
+        if kind == "policy_load":
+            self._modes[entry["policy"]] = entry["mode"]
+        name, now_us = self._name(entry), micros(entry["ts"])
+        state = self._state_of(entry)
+        if kind == "decision" and self._wanted(entry):
+            made = self._decision(entry, values, state, name, now_us)
+        else:
+            made = change(state, entry, name, now_us)
+        state.take(made)
+
+    def _state_of(self, entry: Entry) -> State:
+        """The state that an entry belongs to: what is enforced, or what a trial only writes down."""
+        on_trial = entry.get("mode") == Mode.OBSERVE and entry["type"] == "decision"
+        if on_trial or (entry["type"] == "outcome" and entry["decision"] in self._shadow.open):
+            return self._shadow
+        return self._real
+
+    def _decision(self, entry: Entry, values: Values, state: State, name: str, now_us: int) -> Change:
+        """Compare a decision; what its entry changes."""
+        made = change(state, entry, name, now_us)
+        judging = OTHER_KERNEL if self._kernel != self._own else self._policies(entry["policy"])
+        if isinstance(judging, str):
+            self.found.cannot(judging)
+            return made
+        try:
+            found = _Comparison(self, judging, entry, values, state, made, now_us).run()
+        except ODD as error:
+            found = "form", f"{type(error).__name__}: {error}", "a decision of this policy"
+        if isinstance(found, tuple):
+            self.found.differs(Divergence(name, *found))
+        elif found is not None:
+            self.found.cannot(found)
+        else:
+            self.found.decisions += 1
+            self.found.equal += 1
+        return made
+
+    @property
+    def real(self) -> State:
+        """What was enforced, after the entries so far."""
+        return self._real
+
+    @property
+    def shadow(self) -> State:
+        """What would have been, had every policy enforced while it was on trial."""
+        return self._shadow
+
+    def loaded_on_trial(self, judging: Judging, at: int) -> bool:
+        """True where the log says that the policy governs on trial, and the policy that its trial is not over."""
+        said = self._modes.get(judging.policy.digest)
+        return said == Mode.OBSERVE and mode_at(judging.policy.observed_until, at) is Mode.OBSERVE
+
+
+type Found = tuple[str, Any, Any]
+"""Field, recorded, computed."""
+
+
+class _Comparison:
+    """One decision of the log beside the same one made again."""
+
+    def __init__(self, replay: Replay, judging: Judging, entry: Entry, values: Values, state: State, made: Change,
+                 now_us: int) -> None:
+        self._replay, self._judging, self._entry, self._values = replay, judging, entry, values
+        self._state, self._made, self._now_us = state, made, now_us
+        self._at = now_us // 1_000_000
+        self._on_trial = replay.loaded_on_trial(judging, self._at)
+        self._groups = tuple(entry["groups"])
+        self._url_bytes = 0
+        self._reason: str | None = None
+
+    def run(self) -> Found | str | None:
+        """The first field that differs, why something cannot be said, or None where all is equal."""
+        entry = self._entry
+        if entry["agent"]["id"] is None or entry["stage"] != "request":
+            return self._without_accounts()
+        unknown = [name for name in self._groups if name not in self._judging.rules]
+        if unknown:
+            return "groups", list(self._groups), f"the policy has no {unknown[0]}"
+        return self._matching() or self._stepping() or self._reason
+
+    def _without_accounts(self) -> Found | None:
+        """A decision that reads no account: of a tunnel, or of nobody."""
+        entry = self._entry
+        if entry["agent"]["id"] is None and entry["stage"] == "request" and passes(entry):
+            return "agent", None, "who is let through has an identity"
+        if entry["code"] == Code.AGENT_HALTED and self._halted(entry["agent"]["id"]) is None:
+            return "code", entry["code"], "the agent is not halted"
+        return _different(entry, {"draws": [], "pre": EMPTY_SET, "post": EMPTY_SET})
+
+    def _halted(self, agent: str | None) -> Verdict | None:
+        real = self._replay.real
+        return halt_of(real, real.agent(agent or ""), Asked(agent or "", _ANY, source=self._source()))
+
+    def _source(self) -> str | None:
+        """The client's address is in no log: where the entry says that a halted agent came from it, it did."""
+        entry = self._entry
+        if entry["code"] != Code.AGENT_HALTED or entry["rule"] is not None:
+            return None
+        return next(iter(self._replay.real.closed_sources()), None)
+
+    def _matching(self) -> Found | None:
+        """Compare the rules that hold with those of the entry, where the request is kept."""
+        judging, entry = self._judging, self._entry
+        if not has_groups(entry):
+            return None
+        groups, found = frozenset(self._groups), None
+        for at in moments(judging.index, self._at):
+            facts = judging.facts(entry, self._values, at)
+            if facts is None:
+                return None
+            found = matched(judging, entry, facts)
+            if found.fits(groups) and self._waits_alike(found):
+                self._url_bytes = facts.url_bytes
+                if found.certain:
+                    self._replay.found.matched += 1
+                else:
+                    self._reason = FIELDS_DECIDE
+                return None
+        assert found is not None
+        return "groups", list(self._groups), sorted(found.may, key=lambda name: judging.rules[name].number)
+
+    def _waits_alike(self, found: Matched) -> bool:
+        """False where hours decide on one side alone, or those of another rule."""
+        entry = self._entry
+        if self._on_trial or found.judgement is None or not found.certain or entry["code"] not in _OF_RULES:
+            return True
+        verdict = found.judgement.verdict
+        return Code.OUT_OF_HOURS not in (verdict.code, entry["code"]) or (
+            (verdict.code, verdict.rule) == (entry["code"], entry["rule"]))
+
+    def _stepping(self) -> Found | None:
+        """Compare what the kernel decides, and what that does."""
+        entry, judging, state = self._entry, self._judging, self._state
+        agent = entry["agent"]["id"]
+        bounded = judging.bounds.of(agent)
+        ruled = judging.ruled(entry, self._groups, self._at, self._url_bytes, on_trial=self._on_trial)
+        asked = self._asked(agent, ruled)
+        decided = self._decided(bounded, asked)
+        if decided.verdict.code != entry["code"] and entry["code"] in _OF_REFUSALS and ruled.lets_through:
+            # What was refused from outside counts as a refusal; the code of it gave way to the one that counts.
+            asked = asked._replace(verdict=Verdict(Action.DENY, Code.METHOD_OVERRIDE))
+            decided = self._decided(bounded, asked)
+        verdict = decided.verdict
+        said = {"verdict": verdict.action, "rule": verdict.rule, "code": verdict.code,
+                "draws": [draw(each) for each in decided.draws]}
+        found = _different(entry, said) or self._mode(verdict)
+        if found is not None:
+            return found
+        problem = broken(state, self._made, agent, bounded.bounds, passes=bool(self._made.opened))
+        if problem is not None:
+            return "post", entry["post"], problem
+        paces = (*bounded.paces, *asked.throttles) if asked.throttles else bounded.paces
+        pre = digest(state, NO_CHANGE, agent, bounded.bounds, paces)
+        if pre != entry["pre"]:
+            return "pre", entry["pre"], pre
+        post = pre if self._made is NO_CHANGE else digest(state, self._made, agent, bounded.bounds, paces)
+        return None if post == entry["post"] else ("post", entry["post"], post)
+
+    def _asked(self, agent: str, ruled: Verdict) -> Asked:
+        seen, bounds, groups = self._entry["in"], self._judging.bounds, self._groups
+        return Asked(
+            agent, ruled, seen["method"] or "", None if seen["host"] is None else place_of(seen),
+            seen.get("request"), seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
+            self._source(), ruled.rule in self._judging.index.quiet)
+
+    def _decided(self, bounded: Bounded, asked: Asked) -> Decided:
+        """What the kernel decides; on trial an agent is held to what holds whatever the trial says."""
+        if self._on_trial:
+            held = step(self._replay.real, _NOBODY, asked, self._now_us).verdict
+            if held is not asked.verdict:
+                return Decided(held)
+            return step(self._replay.shadow, bounded, asked, self._now_us)
+        return step(self._replay.real, bounded, asked, self._now_us)
+
+    def _mode(self, verdict: Verdict) -> Found | None:
+        """Whether the request passed because its policy was on trial."""
+        entry = self._entry
+        near = (self._at - SLACK_SECONDS, self._at + SLACK_SECONDS)
+        modes = {Mode.OBSERVE if self._replay.loaded_on_trial(self._judging, at) else Mode.ENFORCE
+                 for at in (*near, self._at)}
+        if not verdict.lets_through and verdict.code not in OBSERVED:
+            modes = {Mode.ENFORCE}
+        if entry["mode"] in modes or _answered_itself(entry):
+            return None
+        return "mode", entry["mode"], min(modes)
+
+
+_OF_RULES = frozenset({
+    Code.ALLOW, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED, Code.PRIVATE_ADDRESS, Code.OUT_OF_HOURS})
+# What counts refusals of any kind, also those whose reason is in no log.
+_OF_REFUSALS = frozenset({Code.PERSISTENCE_LIMIT, Code.OVERRISK})
+
+
+def _answered_itself(entry: Entry) -> bool:
+    return entry["rule"] is None and entry["code"] == Code.ALLOW
+
+
+def _different(entry: Entry, computed: Mapping[str, Any]) -> Found | None:
+    """The first field of the entry that is not what was computed."""
+    return next(((name, entry[name], value) for name, value in computed.items() if entry[name] != value), None)
