@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from mitmproxy import http
+from mitmproxy import ctx, http
 from mitmproxy.proxy.commands import RequestWakeup
 from mitmproxy.proxy.events import Event, Wakeup
 from mitmproxy.proxy.layer import CommandGenerator
@@ -25,6 +26,7 @@ from mitmproxy.proxy.layers.http._events import (
     ResponseProtocolError,
     ResponseTrailers,
 )
+from mitmproxy.utils import asyncio_utils
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Ending:
 type EndingOf = Callable[[http.HTTPFlow], Ending | None]
 type WaitsOf = Callable[[http.HTTPFlow], float | None]
 
+_LONGER_THAN_ANYTHING = 1e9
+_sleeping: WeakKeyDictionary[http.HTTPFlow, RequestWakeup] = WeakKeyDictionary()
 _ending_of: EndingOf | None = None
 _waits_of: WaitsOf | None = None
 
@@ -66,10 +70,27 @@ def _around(original: Any) -> Any:
     return state_stream_response_body
 
 
+def wake(flow: http.HTTPFlow) -> None:
+    """Have it asked at once whether the flow's answer goes on. To be called on the event loop."""
+    command = _sleeping.pop(flow, None)
+    handler = ctx.master.addons.get("proxyserver").connections.get(flow.client_conn.id)
+    if command is not None and handler is not None:
+        asyncio_utils.create_task(handler.server_event(Wakeup(command)), name="end an answer", keep_ref=True)
+
+
+class _Sleep(RequestWakeup):
+    """A wake-up that comes only when somebody is in a hurry: its own time is after everything else."""
+
+    def __init__(self) -> None:
+        super().__init__(_LONGER_THAN_ANYTHING)
+
+
 def _begun(original: Any) -> Any:
     @wraps(original)
     def start_response_stream(self: HttpStream) -> CommandGenerator[None]:
         yield from original(self)
+        _sleeping[self.flow] = sleep = _Sleep()
+        yield sleep
         yield from _wait(self)
 
     start_response_stream.ungoverned = original  # type: ignore[attr-defined]

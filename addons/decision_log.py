@@ -9,14 +9,17 @@ from time import perf_counter
 
 from mitmproxy import http
 
+from addons.book import Book, Weighed
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.governed import Governed
 from addons.judged import Judged, decision_fields, secrets
 from addons.lane import Lane
 from addons.metrics import Metrics
+from addons.mirror import ITSELF
 from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from kernel import entry
+from kernel.step import Asked
 from kernel.verdict import Action, Code, Verdict
 
 TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
@@ -25,14 +28,19 @@ TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals
 class DecisionLog:
     """The decisions of one lane, each source within its rate of refusals."""
 
-    def __init__(self, lane: Lane, metrics: Metrics, rate: RefusalRate) -> None:
-        self._lane, self._metrics, self._rate = lane, metrics, rate
+    def __init__(self, lane: Lane, book: Book, metrics: Metrics, rate: RefusalRate) -> None:
+        self._lane, self._book, self._metrics, self._rate = lane, book, metrics, rate
 
     async def written(self, stage: str, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow,
                        judged: Judged, started: float) -> Judged:
         """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
-        verdict, agent = judged.verdict, judged.agent
         self._metrics.step()
+        weighed = self._weigh(stage, governed, connection, judged)
+        if weighed is not None:
+            decided = weighed.decided
+            judged = replace(judged, verdict=decided.verdict, mode=weighed.mode, draws=decided.draws,
+                             left=decided.left, wait_us=decided.wait_us)
+        verdict, agent = judged.verdict, judged.agent
         source = agent.id if agent else connection.peer
         quiet = verdict.rule is not None and not judged.lets_through and verdict.rule in governed.index.quiet
         if quiet:
@@ -47,7 +55,9 @@ class DecisionLog:
             self._count(stage, judged, started)
             return judged
         fields = decision_fields(stage, flow, governed, judged)
-        number, durable = self._lane.commit("decision", fields, secrets(fields, governed, judged))
+        hidden = secrets(fields, governed, judged)
+        number, durable = (self._lane.commit("decision", fields, hidden) if weighed is None
+                           else self._book.commit(weighed, fields, hidden))
         try:
             self._count(stage, judged, started)
             await durable
@@ -56,6 +66,20 @@ class DecisionLog:
                 self._take_back(flow, number, fault)
             raise
         return replace(judged, number=number)
+
+    def _weigh(self, stage: str, governed: Governed, connection: ClientConnection, judged: Judged) -> Weighed | None:
+        """What the kernel decides on a request of a known agent to somewhere else than Governor itself."""
+        agent, verdict = judged.agent, judged.verdict
+        if stage != "request" or agent is None or verdict is ITSELF:
+            return None
+        groups = judged.judgement.groups if judged.judgement else ()
+        place = f"{governed.disclosure.shown(judged.host)}:{judged.port}" if judged.host else None
+        return self._book.weigh(governed, Asked(
+            agent.id, verdict, judged.method, place, judged.request,
+            0 if judged.facts is None or judged.open_ended else judged.facts.body_bytes,
+            governed.bounds.risk(groups), governed.bounds.throttles(groups),
+            connection.peer if agent.by == "none" else None,
+            verdict.rule is not None and verdict.rule in governed.index.quiet), judged.mode)
 
     def _count(self, stage: str, judged: Judged, started: float) -> None:
         verdict, agent = judged.verdict, judged.agent

@@ -50,6 +50,7 @@ from addons import (
 from addons.admission import Admission, raise_file_limit
 from addons.agents_control import agents_handler
 from addons.agents_file import AgentsError
+from addons.book import Book, States
 from addons.control import ControlServer, Message, Peer
 from addons.deadlines import Deadlines
 from addons.errors import AuditUnavailable, ReloadRefused, StartCode, StartRefused
@@ -69,11 +70,13 @@ from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
+from addons.request_names import RequestNames
 from addons.resolver import Resolver
 from addons.spool import Room
 from addons.watchdog import Watchdog
 from kernel import entry
 from kernel.errors import PolicyError
+from kernel.state import State
 from kernel.trial import Mode
 from kernel.version import VERSION
 
@@ -193,10 +196,13 @@ class _Running:
         self._rate = RefusalRate(time.time)
         durable.make_folder(self.paths.spool)
         in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
-        self._outcomes = Outcomes(self.lane, self.metrics, in_flight)
+        self.book = Book(self.lane, States(State(), State()), lambda: self._governed, self._sources_of)
+        self._outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
+        self.book.on_halt = self._outcomes.end_agent
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
-                      Mirror(lambda: self._governed, time.time))
+                      Mirror(lambda: self._governed, time.time), self.book,
+                      RequestNames.of_home(self.paths.request_names))
         hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
@@ -225,6 +231,11 @@ class _Running:
             "agents": agents_handler(self._registry, self._write_operator)},
             lambda where, error: self.metrics.fault(where))
         self._read_gauges()
+
+    def _sources_of(self, agent: str) -> tuple[str, ...]:
+        """The client addresses from which an agent comes now."""
+        connections = [each for _, each in self._hooks.clients.items()]
+        return tuple(sorted({each.peer for each in connections if each.agent == agent}))
 
     def _write_start(self, options: Any) -> None:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}

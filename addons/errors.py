@@ -39,5 +39,9 @@ class AuditUnavailable(GovernorError):
     """The log cannot take entries: this flow and all after it are refused until a restart finds it whole."""
 
 
+class ContractBroken(GovernorError):
+    """A change of the kernel's state that must never be: nothing passes any more."""
+
+
 class ReloadRefused(GovernorError):
     """A new policy was not taken; the one in force stays."""

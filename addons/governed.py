@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addons import policy_files
+from kernel.bounds import Bounds
 from kernel.disclosure import Disclosure
 from kernel.findings import Finding
 from kernel.match import Index
@@ -22,6 +23,7 @@ class Governed:
 
     policy: Policy
     index: Index
+    bounds: Bounds
     disclosure: Disclosure
     secret_paths: SecretPaths
     llm_hosts: frozenset[str]
@@ -46,8 +48,9 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool
     compiled = policy_files.read_policy([(str(file), policy_files.read_file(file)) for file in files], known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
-    return Governed(compiled.policy, Index(compiled.policy), Disclosure(compiled.policy, suffixes), secret_paths,
-                    frozenset(policy_files.llm_hosts()), tuple(files), tuple(compiled.findings),
+    return Governed(compiled.policy, Index(compiled.policy), Bounds(compiled.policy),
+                    Disclosure(compiled.policy, suffixes), secret_paths, frozenset(policy_files.llm_hosts()),
+                    tuple(files), tuple(compiled.findings),
                     any(_constrains(rule) for rule in compiled.policy.items), strict)
 
 

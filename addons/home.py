@@ -74,6 +74,11 @@ class Paths:
         return self.keys / "root.key"
 
     @property
+    def request_names(self) -> Path:
+        """The secret under which requests are named in the log."""
+        return self.keys / "requests.secret"
+
+    @property
     def audit(self) -> Path:
         return self.folder / "audit"
 

@@ -12,7 +12,7 @@ from addons.journal import Draft
 
 if TYPE_CHECKING:
 
-    from addons.journal import Fields, Secrets
+    from addons.journal import Fields, Moment, Secrets
 
 # What nobody waits for is written with the next entry that somebody does wait for, or after this time.
 LINGER_SECONDS = 0.05
@@ -34,13 +34,14 @@ class Intake:
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._asleep = _AWAKE
 
-    def put(self, kind: str, fields: Fields, secrets: Secrets | None, waiter: Any, last: bool = False) -> int:
-        """Queue an entry and return its number; `last` shuts the intake behind it."""
+    def put(self, kind: str, fields: Fields, secrets: Secrets | None, waiter: Any, last: bool = False,
+            at: Moment | None = None) -> int:
+        """Queue an entry of this or another moment and return its number; `last` shuts the intake behind it."""
         with self._order:
             if self.stopped is not None:
                 raise AuditUnavailable(*self.stopped.args)
             seq = self.next_seq
-            self._queue.append(Draft(seq, kind, fields, secrets, waiter))
+            self._queue.append(Draft(seq, kind, fields, secrets, waiter, at))
             self.next_seq = seq + 1
             if last:
                 self.stopped = AuditUnavailable("the lane is closed")

@@ -51,10 +51,19 @@ class Draft:
 
     __slots__ = ("fields", "kind", "mono_ns", "refused", "secrets", "seq", "waiter")
 
-    def __init__(self, seq: int, kind: str, fields: Fields, secrets: Secrets | None, waiter: Any) -> None:
+    def __init__(self, seq: int, kind: str, fields: Fields, secrets: Secrets | None, waiter: Any,
+                 at: Moment | None = None) -> None:
         self.seq, self.kind, self.fields, self.secrets, self.waiter = seq, kind, fields, secrets, waiter
-        self.mono_ns = time.monotonic_ns()
+        self.mono_ns = time.monotonic_ns() if at is None else at.mono_ns
         self.refused: CanonicalError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment on the monotonic clock, and the microseconds since 1970 that an entry of it says."""
+
+    mono_ns: int
+    micros: int
 
 
 class Clock:
@@ -63,6 +72,10 @@ class Clock:
     def __init__(self) -> None:
         self._offset_us = (time.time_ns() - time.monotonic_ns()) // 1000
         self._second, self._prefix = -1, ""
+
+    def now(self) -> Moment:
+        mono_ns = time.monotonic_ns()
+        return Moment(mono_ns, self._offset_us + mono_ns // 1000)
 
     def timestamp(self, mono_us: int) -> str:
         """The moment at which the monotonic clock showed `mono_us`, as the log writes it."""
@@ -113,6 +126,10 @@ class Journal:
         """The signed note of the log's head."""
         body = note.checkpoint_body(self.key.name, self.tree.size, self.tree.root())
         return note.sign(body, self.key.name, self.key.public, self.key.sign)
+
+    def now(self) -> Moment:
+        """The present moment."""
+        return self._clock.now()
 
     def timestamp(self) -> str:
         """The present moment, as the log writes it."""

@@ -11,6 +11,7 @@ from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
 from addons import websocket_handshake
+from addons.book import Book
 from addons.connections import ClientConnection, connected_peers
 from addons.decision_log import TOO_MANY, DecisionLog
 from addons.extract import BODYLESS, connect_target, extract, method_of
@@ -25,6 +26,7 @@ from addons.refusal import Refused
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
 from addons.request_fields import STREAMED, readable
+from addons.request_names import RequestNames
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
 from kernel.comparison import UNREAD, UNREADABLE, Gap
@@ -52,19 +54,20 @@ class Judge:
 
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
-                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror,
+                 bodies: RequestBodies, in_flight: InFlight, mirror: Mirror, book: Book, names: RequestNames,
                  clock: Callable[[], float] = time) -> None:
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
         self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
-        self._log = DecisionLog(lane, metrics, rate)
+        self._book, self._names = book, names
+        self._log = DecisionLog(lane, book, metrics, rate)
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._identified(governed, connection)
         host = port = None
         try:
             host, port = connect_target(flow.request)
@@ -80,7 +83,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._identified(governed, connection)
         if agent is not None or refused is Code.IDENTITY_REQUIRED:
             return Judged(_TUNNEL, agent, "CONNECT", None)
         judged = Judged(_unidentified(refused), None, "CONNECT", None)
@@ -113,7 +116,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._identified(governed, connection)
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
             return await self._log.written("request", governed, connection, flow, judged, started)
@@ -126,6 +129,10 @@ class Judge:
         own = self._own(facts.port, (facts.host.address,)) if facts.host.address else frozenset()
         if self._mirror.is_own(facts.host):
             return None
+        halted = self._halted(agent, connection)
+        if halted is not None:
+            judged = Judged(halted, agent, facts.method, facts.host, facts.port, facts)
+            return await self._log.written("request", governed, connection, flow, judged, started)
         known = expected(governed.index, _with_fields(governed, flow, facts, UNREAD), own)
         on_trial = governed.mode(facts.at) is Mode.OBSERVE
         if known.refused is not None and not (on_trial and known.refused.verdict.code in OBSERVED):
@@ -144,7 +151,7 @@ class Judge:
         """Refuse a request whose body is larger than it may be, or for whose body there is no room."""
         # By the policy that set the limit: at the end of a long body another may be in force.
         governed, started = incoming.governed or self._governed(), perf_counter()
-        agent, _ = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, _ = self._identified(governed, connection)
         if incoming.refused is Code.BODY_TOO_LARGE:
             verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, incoming.most.by,
                               f"its body is larger than {incoming.most.most} bytes")
@@ -158,7 +165,7 @@ class Judge:
         if self._lane.stopped:
             return Judged(_UNWRITTEN, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._identified(governed, connection)
         if agent is None:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
         else:
@@ -179,11 +186,17 @@ class Judge:
         if full is not None:
             busy = replace(judged, verdict=Verdict(Action.DENY, Code.BUSY, full.by, "as many flows are open as may be"))
             return await self._log.written("request", governed, connection, flow, busy, started)
-        goes_on = False
+        goes_on, agent = False, judged.agent
         try:
             judged = await self._log.written("request", governed, connection, flow, judged, started)
+            if not judged.lets_through:
+                return judged
             if fingerprint(flow.request) != judged.sent:
-                return await self._edited(governed, connection, flow, judged, started)
+                return await self._taken_back(governed, connection, flow, judged, _EDITED, started)
+            # While the entry was written.
+            halted = self._halted(agent, connection)
+            if halted is not None:
+                return await self._taken_back(governed, connection, flow, judged, halted, started)
             goes_on = True
         finally:
             if not goes_on:
@@ -192,12 +205,32 @@ class Judge:
             connection.grant(judged.host.name, judged.port, judged.addresses, monotonic())
         return judged
 
-    async def _edited(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
-                      started: float) -> Judged:
-        decision = f"{self._lane.name}/{judged.number}"
-        self._lane.record("outcome", entry.outcome(flow.id, decision, "not_sent", code=Code.EDITED))
-        edited = replace(judged, verdict=_EDITED, judgement=None, addresses=(), number=None)
-        return await self._log.written("request", governed, connection, flow, edited, started)
+    async def _taken_back(self, governed: Governed, connection: ClientConnection, flow: http.HTTPFlow, judged: Judged,
+                          verdict: Verdict, started: float) -> Judged:
+        """Refuse what was let through and has not left yet."""
+        assert judged.agent is not None
+        outcome = entry.outcome(flow.id, f"{self._lane.name}/{judged.number}", "not_sent", code=verdict.code)
+        self._book.record("outcome", outcome, judged.agent.id, judged.mode)
+        refused = replace(judged, verdict=verdict, judgement=None, addresses=(), number=None)
+        return await self._log.written("request", governed, connection, flow, refused, started)
+
+    def _identified(self, governed: Governed, connection: ClientConnection) -> tuple[Agent, None] | tuple[None, Code]:
+        """The agent behind what a client says of itself, or the code that refuses it."""
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        if agent is None:
+            assert refused is not None
+            return None, refused
+        connection.agent = agent.id
+        return agent, None
+
+    def _halted(self, agent: Agent, connection: ClientConnection) -> Verdict | None:
+        return self._book.halted(agent.id, connection.peer if agent.by == "none" else None)
+
+    def _name(self, governed: Governed, flow: http.HTTPFlow, facts: RequestFacts, body: bytes | Gap) -> str | None:
+        """The name of what is asked, where it is counted how often that is, and the body is known."""
+        if body is STREAMED or not governed.bounds.of(facts.agent.id).counts_requests:
+            return None
+        return self._names.name(facts, self._bodies.content(flow, MOST_BODY_BYTES))
 
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
                       governed: Governed, agent: Agent, body_bytes: int, body: bytes | Gap) -> Judged:
@@ -209,9 +242,13 @@ class Judge:
         _settle(flow.request, facts)
         if self._mirror.is_own(facts.host):
             return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
+        halted = self._halted(agent, connection)
+        if halted is not None:
+            return Judged(halted, agent, facts.method, facts.host, facts.port, facts)
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         asked = _with_fields(governed, flow, facts, body)
+        named = self._name(governed, flow, facts, body)
         mode = governed.mode(facts.at)
         judgement = name_stage(governed.index, asked)
         if mode is Mode.OBSERVE and judgement is not None and judgement.verdict.code in OBSERVED:
@@ -220,7 +257,7 @@ class Judge:
         overridden = found.overrides and governed.constrains_method_or_path
         if judgement is None and overridden and facts.host.address is None:
             # No address would let it through, so the name is not asked.
-            return Judged(_OVERRIDE, agent, facts.method, facts.host, facts.port, facts)
+            return Judged(_OVERRIDE, agent, facts.method, facts.host, facts.port, facts, request=named)
         addresses: tuple[Address, ...] = ()
         if judgement is None:
             try:
@@ -233,7 +270,7 @@ class Judge:
             judgement = enforced(governed.index, asked, addresses, judgement, governed.observed_until)
         timed = governed.index.timed or mode is Mode.OBSERVE
         judged = Judged(judgement.verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses,
-                        sent=sent, mode=mode, asked=(governed.index, asked) if timed else None)
+                        request=named, sent=sent, mode=mode, asked=(governed.index, asked) if timed else None)
         return replace(judged, verdict=_OVERRIDE) if overridden and judged.lets_through else judged
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
@@ -273,7 +310,7 @@ class Judge:
                                    None, 0.0)
 
     def _malformed(self, connection: ClientConnection, flow: http.HTTPFlow, verdict: Verdict) -> Judged:
-        agent, _ = self._registry.identify(self._governed().policy.identity, connection.credentials)
+        agent, _ = self._identified(self._governed(), connection)
         return Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
 
     async def no_request(self, connection: ClientConnection, reason: str) -> Refused:

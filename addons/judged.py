@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from mitmproxy import http
 
@@ -13,6 +14,7 @@ from kernel.decide import Judgement, address_stage
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
 from kernel.match import Index
 from kernel.measures import DEFAULT, Measures, WebSocketMeasures
+from kernel.state import Draw
 from kernel.trial import OBSERVED, Mode, observing
 from kernel.verdict import Verdict
 
@@ -33,6 +35,13 @@ class Judged:
     judgement: Judgement | None = None
     addresses: tuple[Address, ...] = ()
     number: int | None = None
+    request: str | None = None
+    """The name of what is asked, where it matters whether the same was asked before."""
+    left: Mapping[str, int] = field(default_factory=dict)
+    """What remains of each unit of which the agent is to be told."""
+    wait_us: int = 0
+    """After how long a throttled request may be asked again."""
+    draws: tuple[Draw, ...] = ()
     sent: tuple[object, ...] | None = None
     """The request as it was read for this verdict: another one may not be sent under it."""
     open_ended: bool = False
@@ -79,7 +88,7 @@ def decision_fields(stage: str, flow: http.HTTPFlow, governed: Governed, judged:
     seen = entry.request_facts(
         judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
         None if address is None else str(address), facts.body_bytes if facts and not judged.open_ended else None,
-        facts.content_type if facts else None)
+        facts.content_type if facts else None) | {"request": judged.request}
     groups = judgement.groups if judgement else ()
     because = observing(verdict.reason, groups, governed.index.observed) if governed.index.observed else verdict.reason
     mode = judged.mode if judged.lets_through else Mode.ENFORCE

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addons.home import Home
-    from addons.journal import Fields, Journal
+    from addons.journal import Fields, Journal, Moment
 
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_ENTRIES = 1000
@@ -116,26 +116,30 @@ class Lane:
         """Have `callback` told once when the lane stops on a fault: on the event loop, where there is one."""
         self._on_stop.append(callback)
 
-    def record(self, kind: str, fields: Fields) -> int:
+    def now(self) -> Moment:
+        """The present moment, on the clock of this lane's entries."""
+        return self._journal.now()
+
+    def record(self, kind: str, fields: Fields, at: Moment | None = None) -> int:
         """Queue an entry that nothing waits for and return its number. It is written within a tenth of a second."""
-        return self._intake.put(kind, fields, None, None)
+        return self._intake.put(kind, fields, None, None, at=at)
 
     def commit(
-        self, kind: str, fields: Fields, vault: Secrets | None = None
+        self, kind: str, fields: Fields, vault: Secrets | None = None, at: Moment | None = None
     ) -> tuple[int, asyncio.Future[None]]:
-        """Queue an entry; its number, and a future that resolves when it is durable.
+        """Queue an entry, of this moment or of `at`; its number, and a future that resolves when it is durable.
 
         Each `vault` item NAME becomes a commitment `NAME$c` in `fields["in"]`. The future fails with `AuditUnavailable`
         when the lane stops, and with `CanonicalError` when the fields have no canonical form.
         """
         self._loop = loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        return self._intake.put(kind, fields, vault, future), future
+        return self._intake.put(kind, fields, vault, future, at=at), future
 
-    def write_now(self, kind: str, fields: Fields) -> int:
+    def write_now(self, kind: str, fields: Fields, at: Moment | None = None) -> int:
         """Write an entry and return its number once it is durable. Blocks."""
         waiter: Future[None] = Future()
-        seq = self._intake.put(kind, fields, None, waiter)
+        seq = self._intake.put(kind, fields, None, waiter, at=at)
         waiter.result()
         return seq
 

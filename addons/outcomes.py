@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from time import monotonic, time
 
 from mitmproxy import http
 
-from addons import ending_words, websocket_layer
+from addons import cutting, ending_words, websocket_layer
+from addons.allowance import Allowance, Drawn
+from addons.book import Book
 from addons.connections import ClientConnection
 from addons.in_flight import InFlight
 from addons.judged import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry
+from kernel.budget import Unit
 from kernel.measures import Cap, Measures, WebSocketMeasures
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
@@ -32,7 +36,8 @@ class OpenFlow:
     """A flow that may be on its way. `decision` is its entry as LANE/SEQ.
 
     `streams` says that its body passes while it comes. `passed` is the cap over which its request or its answer has
-    gone, `over` says that the hours of what granted it are: it goes no further.
+    gone, `over` says that the hours of what granted it are, or that its agent is halted: it goes no further.
+    `allowance` is what budgets still give it, None where none counts what it uses.
     """
 
     flow: http.HTTPFlow
@@ -42,6 +47,7 @@ class OpenFlow:
     bytes_up: int
     sent: float
     streams: bool
+    allowance: Allowance | None = None
     bytes_down: int = 0
     status: int | None = None
     passed: Cap | None = None
@@ -65,6 +71,8 @@ class OpenFlow:
         until = self.judged.until
         if self.over is None and until is not None and now >= until:
             self._ask_again(int(now))
+        if self.over is None and self.allowance is not None:
+            return self.allowance.lasting(monotonic())
         return self.over
 
     def _ask_again(self, at: int) -> None:
@@ -82,12 +90,18 @@ class OpenFlow:
 
     def waits(self, now: float) -> float | None:
         """How long until it must be asked again whether the flow may go on; None where that need not be."""
-        until = self.judged.until
+        if self.over is not None:
+            return None
+        waits = [] if self.judged.until is None else [self.judged.until - now]
+        if self.allowance is not None and self.allowance.until is not None:
+            waits.append(self.allowance.until - monotonic())
         # Not longer at once: the clock may be put, or the machine asleep.
-        return None if until is None or self.over is not None else min(max(until - now, 0.0), _LONGEST_WAIT_SECONDS)
+        return min(max(min(waits), 0.0), _LONGEST_WAIT_SECONDS) if waits else None
 
     def upload(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
+        if self._passing(chunk) < len(chunk):
+            return []
         self.bytes_up += len(chunk)
         if self.bytes_up > self.measures.max_request.most:
             self.passed = self.measures.max_request
@@ -96,6 +110,8 @@ class OpenFlow:
 
     def meter(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of an answer that has no cap."""
+        if self.allowance is not None:
+            chunk = self._shortened(chunk, self._passing(chunk))
         self.bytes_down += len(chunk)
         # An empty chunk would be written as the end of a chunked body, wherever it stands.
         return chunk or []
@@ -105,10 +121,21 @@ class OpenFlow:
         cap = self.measures.max_response
         if cap is not None and self.bytes_down + len(chunk) > cap.most:
             self.passed = cap
-            chunk = chunk[:cap.most - self.bytes_down]
-            if self.flow.response is not None and ending_words.takes_events(self.flow.response):
-                chunk = ending_words.whole_events(chunk)
+            chunk = self._shortened(chunk, cap.most - self.bytes_down)
         return self.meter(chunk)
+
+    def _passing(self, chunk: bytes) -> int:
+        """How much of a piece budgets let pass."""
+        used = self.bytes_up + self.bytes_down
+        return len(chunk) if self.allowance is None else self.allowance.passing(used, len(chunk))
+
+    def _shortened(self, chunk: bytes, size: int) -> bytes:
+        """The beginning of a piece, as far as it may pass; of events only whole ones."""
+        if size >= len(chunk):
+            return chunk
+        chunk = chunk[:size]
+        takes_events = self.flow.response is not None and ending_words.takes_events(self.flow.response)
+        return ending_words.whole_events(chunk) if takes_events else chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +147,11 @@ class WebSocketWatch:
     limits: WebSocketMeasures
 
     def meter(self, bytes_up: int, bytes_down: int) -> None:
+        allowance, used = self.opened.allowance, self.opened.bytes_up + self.opened.bytes_down
         self.opened.bytes_up += bytes_up
         self.opened.bytes_down += bytes_down
+        if allowance is not None and allowance.passing(used, bytes_up + bytes_down) < bytes_up + bytes_down:
+            asyncio.get_running_loop().call_soon(websocket_layer.close, self.opened.flow, Code.BUDGET_EXHAUSTED)
         cap = self.opened.measures.max_response
         if cap is not None and self.opened.bytes_down > cap.most and self.opened.passed is None:
             self.opened.passed = cap
@@ -136,9 +166,9 @@ class WebSocketWatch:
 class Outcomes:
     """The open flows of this process."""
 
-    def __init__(self, lane: Lane, metrics: Metrics, in_flight: InFlight,
+    def __init__(self, lane: Lane, book: Book, metrics: Metrics, in_flight: InFlight,
                  clock: Callable[[], float] = time) -> None:
-        self._lane, self._metrics, self._in_flight, self._clock = lane, metrics, in_flight, clock
+        self._lane, self._book, self._metrics, self._in_flight, self._clock = lane, book, metrics, in_flight, clock
         self._open: dict[str, OpenFlow] = {}
 
     def __len__(self) -> int:
@@ -152,14 +182,38 @@ class Outcomes:
         """
         decision = f"{self._lane.name}/{judged.number}"
         opened = self._open[flow.id] = OpenFlow(
-            flow, judged, decision, connection, body_bytes, monotonic(), streams)
+            flow, judged, decision, connection, body_bytes, monotonic(), streams, self._allowance(judged, decision))
         connection.open_flows.add(flow.id)
-        if judged.websocket is not None and judged.until is not None:
+        opened.over = self._book.halted(opened.agent, None)
+        if judged.websocket is not None and opened.waits(self._clock()) is not None:
             self._watch_hours(opened)
         if connection.gone:
             # Its layer may have crashed meanwhile, and nobody would tell of this flow's end.
             self._end(flow.id, "aborted")
         return opened
+
+    def _allowance(self, judged: Judged, decision: str) -> Allowance | None:
+        """What budgets give a flow that uses what they count while it lasts."""
+        if not any(draw.unit in (Unit.BYTES, Unit.SECONDS) for draw in judged.draws):
+            return None
+        agent, parts = judged.agent, count(1)
+        assert agent is not None
+
+
+        def more(unit: Unit, wanted: int, *, at_once: bool) -> Drawn | Verdict:
+            return self._book.draw_more(
+                decision, agent.id, judged.mode, next(parts), unit, wanted, at_once=at_once)
+
+        return Allowance(judged.draws, monotonic(), more)
+
+    def end_agent(self, agent: str, verdict: Verdict) -> None:
+        """End every open flow of an agent, whatever it waits for."""
+        for opened in [each for each in self._open.values() if each.agent == agent and each.over is None]:
+            opened.over = verdict
+            if opened.judged.websocket is not None and opened.flow.websocket is not None:
+                websocket_layer.close(opened.flow, verdict.code)
+            else:
+                cutting.wake(opened.flow)
 
     def opened(self, flow: http.HTTPFlow) -> OpenFlow | None:
         """What is known of a flow that was let through and has not ended."""
@@ -219,8 +273,9 @@ class Outcomes:
         """End a WebSocket when the hours are over in which it was granted, whether anything passes in it or not."""
         if opened.flow.id not in self._open:
             return
-        if opened.stopped(self._clock()) is not None:
-            websocket_layer.close(opened.flow, Code.OUT_OF_HOURS)
+        stopped = opened.stopped(self._clock())
+        if stopped is not None:
+            websocket_layer.close(opened.flow, stopped.code)
             return
         seconds = opened.waits(self._clock())
         if seconds is not None:
@@ -286,8 +341,9 @@ class Outcomes:
         return opened
 
     def _record(self, flow_id: str, opened: OpenFlow, result: str, code: Code | None = None) -> None:
-        self._lane.record("outcome", entry.outcome(
-            flow_id, opened.decision, result, opened.status, opened.bytes_up, opened.bytes_down, code=code))
+        self._book.record("outcome", entry.outcome(
+            flow_id, opened.decision, result, opened.status, opened.bytes_up, opened.bytes_down, code=code),
+            opened.agent, opened.judged.mode)
 
 
 def _short(response: http.Response) -> bool:

@@ -190,6 +190,17 @@ def operator(act: str, agent: str | None, reason: str, operator: str, by: str) -
     return {"type": "operator", "act": act, "agent": agent, "reason": reason, "operator": operator, "by": by}
 
 
+def halt(agent: str, reason: str, rule: str | None, decision: str | None, sources: Sequence[str]) -> Body:
+    """The kernel halted an agent. `sources` are the client addresses from which it comes."""
+    return {"type": "halt", "agent": agent, "reason": reason, "rule": rule, "decision": decision,
+            "sources": list(sources)}
+
+
+def clock(wall: str, expected: str) -> Body:
+    """The clock of the machine jumped: it shows `wall`, and by this process or by the log it should be `expected`."""
+    return {"type": "clock", "wall": wall, "expected": expected}
+
+
 def config(options: Mapping[str, Value], versions: Mapping[str, str]) -> Body:
     """The settings this process runs with, fixed from here on."""
     return {"type": "config", "options": dict(options), "versions": dict(versions)}

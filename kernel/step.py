@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import arrival, drawn, early, larger, plausible, remaining, renewed
+from kernel.arithmetic import arrival, drawn, early, plausible, remaining, renewed
 from kernel.bounds import Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Unit
-from kernel.state import UNTOUCHED, Account, Draw, Run, Standing, State
+from kernel.state import Account, Draw, Run, Standing, State
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
 
@@ -28,6 +28,7 @@ REPEATS = "repeats"
 CHUNK_BYTES = 2**20
 """What an answer may bring before more is drawn for it."""
 CHUNK_SECONDS = 60
+"""How long a flow may last before more is drawn for it."""
 
 # What an agent asked for in vain: its own doing. A fault of Governor's or of an origin is nobody's here.
 _COUNTED = frozenset({
@@ -154,6 +155,25 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     return Decided(asked.verdict, (*draws, *paced, *points, *_begun(bounded, standing, asked, now_us)), left=left)
 
 
+def more(
+    state: State, bounded: Bounded, agent: str, unit: Unit, wanted: int, now_us: int
+) -> tuple[Draw, ...] | Verdict:
+    """What a flow that goes on draws of each account of a unit: as much of all of them as the least one still gives.
+
+    A verdict where that is nothing.
+    """
+    standing, draws, granted = state.agent(agent), [], wanted
+    for bound in bounded.bounds:
+        if bound.unit is unit:
+            window, spent, held, *_ = _gone(state, bound, standing, agent, now_us)
+            most, effect = bound.most()
+            granted = drawn(most, spent, held, 1, granted)
+            if not granted:
+                return _used_up(bound, effect)
+            draws.append(Draw(bound.budget, agent if bound.each else None, unit, window, 0))
+    return tuple(draw._replace(amount=granted) for draw in draws)
+
+
 class _Taken(NamedTuple):
     """What a request takes of an account, how it is slowed for it, and what its agent is told to be left."""
 
@@ -164,10 +184,8 @@ class _Taken(NamedTuple):
 
 def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
-    account = state.account(bound.key(asked.agent))
-    window = _window(state, account, bound, standing, now_us)
-    spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
-    least, wanted = _wanted(bound, asked, account.places if window == account.window else UNTOUCHED.places)
+    window, spent, held, places, _ = _gone(state, bound, standing, asked.agent, now_us)
+    least, wanted = _wanted(bound, asked, places)
     if not wanted:
         return None
     most, effect = bound.most()
@@ -185,15 +203,17 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     )
 
 
-def _window(state: State, account: Account, bound: Bound, standing: Standing, now_us: int) -> int:
-    """The window that is drawn on: the one that the moment lies in, and never an earlier one than before.
+def _gone(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
+    """The account as it stands in the window that a moment lies in, and never in an earlier one than before.
 
     Days that a wrong clock has begun are left again once an operator accepts the right one; what is spent stays spent.
     """
-    now = bound.window(standing, now_us)
-    if state.clock_accepted and account.window > now + 1:
-        return now
-    return larger(account.window, now)
+    account = state.account(bound.key(agent))
+    window = bound.window(standing, now_us)
+    if window <= account.window:
+        return account._replace(window=window) if state.clock_accepted and account.window > window + 1 else account
+    spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
+    return Account(window, spent, held)
 
 
 def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:
@@ -241,9 +261,7 @@ def _risk(
     for bound in bounded.bounds if asked.risk else ():
         if bound.unit is not Unit.RISK:
             continue
-        account = state.account(bound.key(asked.agent))
-        window = _window(state, account, bound, standing, now_us)
-        spent = renewed(account.window, account.spent, window)
+        window, spent, *_ = _gone(state, bound, standing, asked.agent, now_us)
         most, effect = bound.most()
         points = drawn(most, spent, 0, 0, asked.risk)
         if points:

@@ -60,6 +60,8 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _acted(state, entry, now_us)
         case "clock":
             return Change(clock_ok=False)
+        case "fault" if entry["where"] == KERNEL:
+            return Change(broken=True)
     return NO_CHANGE
 
 

@@ -34,6 +34,7 @@ from addons import (
     trailers,
 )
 from addons.admission import Admission
+from addons.book import Book
 from addons.deadlines import Deadlines
 from addons.governed import Governed
 from addons.home import Home
@@ -47,9 +48,10 @@ from addons.mirror import Mirror
 from addons.outcomes import Outcomes
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
+from addons.request_names import RequestNames
 from addons.resolver import Resolver
 from addons.spool import Room
-from tests.addons.logs import entries, open_lane
+from tests.addons.logs import entries, open_book, open_lane
 
 HTTP_ALONE = """\
 version: 1
@@ -83,6 +85,7 @@ class Inside:
 
     home: Home
     lane: Lane
+    book: Book
     governed: Governed
     registry: Registry
     metrics: Metrics
@@ -188,13 +191,16 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
     lane, metrics = open_lane(home, loop=loop), Metrics("0", "0")
     registry = Registry(home.paths.agents)
     in_flight, bodies = InFlight(), RequestBodies(home.paths.folder, Room())
-    resolver, outcomes = Resolver(loop), Outcomes(lane, metrics, in_flight)
+    book = open_book(lane, lambda: place.governed)
+    resolver, outcomes = Resolver(loop), Outcomes(lane, book, metrics, in_flight)
+    book.on_halt = outcomes.end_agent
     rate, governed = RefusalRate(lambda: 0.0), _governed(home, policy, registry)
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  rate, bodies, in_flight, Mirror(lambda: place.governed, lambda: 0.0))
+                  rate, bodies, in_flight, Mirror(lambda: place.governed, lambda: 0.0), book,
+                  RequestNames(bytes(32)))
     admission = Admission(rate, files)
     hooks = Hooks(judge, outcomes, lane, metrics, bodies, admission)
-    place = Inside(home, lane, governed, registry, metrics, resolver, outcomes, bodies, judge, admission, hooks,
+    place = Inside(home, lane, book, governed, registry, metrics, resolver, outcomes, bodies, judge, admission, hooks,
                    rate=rate)
     resolver._ask = _answering(place)  # type: ignore[method-assign]
     with _installed(place, bodies, deadline):

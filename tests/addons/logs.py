@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from addons import codec, keys
+from addons.book import Book, States
+from addons.governed import Governed
 from addons.home import Home
 from addons.lane import Lane
 from kernel import entry, trust
 from kernel.report import Report
+from kernel.state import State
 from kernel.verify import Anchors, verify
 from kernel.walk import Source
 
@@ -20,6 +23,11 @@ KERNEL = entry.kernel_identity("0.1.0", "ab" * 32)
 
 def open_lane(home: Home, name: str = "main", **options: Any) -> Lane:
     return Lane.open(home, name, kernel=KERNEL, **options)
+
+
+def open_book(lane: Lane, governed: Callable[[], Governed] = lambda: None) -> Book:  # type: ignore[assignment,return-value]
+    """A book without a past, for a lane on which nobody is halted."""
+    return Book(lane, States(State(), State()), governed, lambda agent: ())
 
 
 def decision(flow: str, verdict: str = "allow", code: str = "ALLOW", stage: str = "request") -> entry.Body:

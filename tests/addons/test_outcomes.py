@@ -22,7 +22,7 @@ from kernel.facts import Agent, Host, Path, RequestFacts
 from kernel.measures import Cap, Measures, WebSocketMeasures
 from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.addons.inside import get, inside, raw_origin
-from tests.addons.logs import entries, open_lane
+from tests.addons.logs import entries, open_book, open_lane
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def lane(home: Home) -> AsyncIterator[Lane]:
 
 @pytest.fixture
 def outcomes(lane: Lane) -> Outcomes:
-    return Outcomes(lane, Metrics("0", "0"), InFlight())
+    return Outcomes(lane, open_book(lane), Metrics("0", "0"), InFlight())
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_websocket_tells_its_bytes_when_it_ends(outcomes: Outcomes, begun: Beg
 
 def test_a_fault_in_a_websocket_is_counted(lane: Lane) -> None:
     metrics = Metrics("0", "0")
-    outcomes, flow = Outcomes(lane, metrics, InFlight()), tflow.tflow(resp=True)
+    outcomes, flow = Outcomes(lane, open_book(lane), metrics, InFlight()), tflow.tflow(resp=True)
     outcomes.begin(flow, granted(WebSocketMeasures()), ClientConnection("127.0.0.1"), 0)
     watch = outcomes.watch(flow)
     assert watch is not None

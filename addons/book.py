@@ -1,0 +1,181 @@
+"""The kernel's state in this process. Each request is weighed here, and every entry that changes it goes through.
+
+What is decided is what the log says: a change is made from the entry itself, as at the next start and in a replay.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from addons.errors import ContractBroken
+from kernel import entry
+from kernel.bounds import Bounded
+from kernel.contracts import broken, inconsistent
+from kernel.state import NO_CHANGE, Change, State, digest
+from kernel.step import Asked, Decided, halt_of, more, step
+from kernel.transition import KERNEL, change
+from kernel.trial import Mode
+from kernel.verdict import Action, Code, Verdict
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+    from addons.allowance import Drawn
+    from addons.governed import Governed
+    from addons.journal import Moment, Secrets
+    from addons.lane import Lane
+    from kernel.budget import Unit
+
+_NOBODY = Bounded()
+_ANY = Verdict(Action.ALLOW, Code.ALLOW)
+
+
+@dataclass(slots=True)
+class States:
+    """What is enforced, and what would be: the accounts of requests that pass because their policy is on trial."""
+
+    real: State
+    shadow: State
+
+    def of(self, mode: object) -> State:
+        return self.shadow if mode == Mode.OBSERVE else self.real
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A request before its entry: what was asked at which moment, and what the kernel decided."""
+
+    asked: Asked
+    decided: Decided
+    bounded: Bounded
+    at: Moment
+    mode: Mode
+
+
+class Book:
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force."""
+
+    def __init__(self, lane: Lane, states: States, governed: Callable[[], Governed],
+                 sources: Callable[[str], tuple[str, ...]]) -> None:
+        """`sources` are the client addresses from which an agent comes."""
+        self._lane, self._states, self._governed, self._sources = lane, states, governed, sources
+        self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
+        self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+
+    @property
+    def state(self) -> State:
+        """What is enforced."""
+        return self._states.real
+
+    @property
+    def states(self) -> States:
+        return self._states
+
+    def bounded(self, agent: str) -> Bounded:
+        """What bounds an agent under the policy in force."""
+        return self._governed().bounds.of(agent)
+
+    def halted(self, agent: str, source: str | None) -> Verdict | None:
+        """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
+        asked = Asked(agent, _ANY, source=source)
+        return halt_of(self.state, self.state.agent(agent), asked)
+
+    def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
+        """What the kernel decides on a request. Nothing changes yet."""
+        bounded, at = governed.bounds.of(asked.agent), self._lane.now()
+        state = self._states.of(mode)
+        if mode is Mode.OBSERVE and (held := self._held(asked, at)) is not None:
+            return Weighed(asked, Decided(held), bounded, at, Mode.ENFORCE)
+        return Weighed(asked, step(state, bounded, asked, at.micros), bounded, at, mode)
+
+    def _held(self, asked: Asked, at: Moment) -> Verdict | None:
+        """What is enforced of an agent whatever its policy's trial says."""
+        verdict = step(self.state, _NOBODY, asked, at.micros).verdict
+        return None if verdict is asked.verdict else verdict
+
+    def commit(self, weighed: Weighed, fields: entry.Body, secrets: Secrets | None) -> tuple[int, Future[None]]:
+        """Write the decision and be bound by it."""
+        agent, state = weighed.asked.agent, self._states.of(fields["mode"])
+        bounds, paces = weighed.bounded.bounds, (*weighed.bounded.paces, *weighed.asked.throttles)
+        fields["draws"] = [entry.draw(each) for each in weighed.decided.draws]
+        fields["pre"] = digest(state, NO_CHANGE, agent, bounds, paces)
+        made = change(state, {"type": "decision", **fields}, "", weighed.at.micros)
+        passes = bool(made.opened)
+        problem = broken(state, made, agent, bounds, passes=passes) or (self._thorough and inconsistent(state))
+        if problem:
+            self._break(state)
+            raise ContractBroken(problem)
+        fields["post"] = digest(state, made, agent, bounds, paces)
+        number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
+        if passes:
+            made = replace(made, opened={f"{self._lane.name}/{number}": made.opened[""]})
+        self._take(state, made, agent, f"{self._lane.name}/{number}")
+        return number, durable
+
+    def _take(self, state: State, made: Change, agent: str, decision: str | None) -> None:
+        before = state.agent(agent).halt
+        state.take(made)
+        halt = state.agent(agent).halt
+        if halt is None or halt is before or state is not self.state:
+            return
+        if before is None:
+            if decision is not None:
+                self._say_halted(agent, decision)
+            self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
+
+    def _say_halted(self, agent: str, decision: str) -> None:
+        """An entry of its own for a halt that a decision brought about: whom it shuts out beside the agent."""
+        halt = self.state.agent(agent).halt
+        assert halt is not None
+        self.record("halt", entry.halt(agent, halt.reason, halt.rule, decision, self._sources(agent)), agent)
+
+    def record(self, kind: str, fields: Mapping[str, Any], agent: str, mode: Mode = Mode.ENFORCE) -> int:
+        """Write an entry that changes the state of an agent, and change it."""
+        at, state = self._lane.now(), self._states.of(mode)
+        number = self._lane.record(kind, fields, at)
+        self._apply(state, kind, fields, agent, number, at)
+        return number
+
+    def _apply(self, state: State, kind: str, fields: Mapping[str, Any], agent: str, number: int, at: Moment) -> None:
+        name = f"{self._lane.name}/{number}"
+        made = change(state, {"type": kind, **fields}, name, at.micros)
+        if broken(state, made, agent):
+            self._break(state)
+            return
+        self._take(state, made, agent, None)
+
+    def _break(self, state: State) -> None:
+        """A contract does not hold: nothing passes any more, at the next start neither."""
+        state.take(Change(broken=True))
+        self._lane.record("fault", entry.fault(KERNEL, ContractBroken.__name__, Code.CONTRACT_VIOLATION, None))
+
+    async def act(self, act: str, agent: str | None, reason: str, operator: str, by: str, **more: Any) -> str:
+        """What an operator does: written, in force at once, and durable when this returns. The entry's name."""
+        fields = entry.operator(act, agent, reason, operator, by) | more
+        if act == "agents halt" and agent is not None:
+            fields["sources"] = list(self._sources(agent))
+        at = self._lane.now()
+        number, durable = self._lane.commit("operator", fields, None, at)
+        self._apply(self.state, "operator", fields, agent or "", number, at)
+        await durable
+        return f"{self._lane.name}/{number}"
+
+    def draw_more(self, decision: str, agent: str, mode: Mode, part: int, unit: Unit, wanted: int, *,
+                  at_once: bool) -> Drawn | Verdict:
+        """Draw for a flow that goes on. `part` counts its entries; with `at_once` they are durable on return."""
+        state, at = self._states.of(mode), self._lane.now()
+        draws = more(state, self.bounded(agent), agent, unit, wanted, at.micros)
+        flow = state.open.get(decision)
+        if isinstance(draws, Verdict) or flow is None or not draws:
+            return draws if isinstance(draws, Verdict) else (wanted, None)
+        fields = entry.outcome(flow.flow, decision, "unknown", part=part) | {"draws": [entry.draw(d) for d in draws]}
+        durable: Future[None] | None = None
+        if at_once:
+            number = self._lane.write_now("outcome", fields, at)
+        else:
+            number, durable = self._lane.commit("outcome", fields, None, at)
+        self._apply(state, "outcome", fields, agent, number, at)
+        return draws[0].amount, durable
