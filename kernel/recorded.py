@@ -6,7 +6,6 @@ had, the one that lets most pass and the one that lets least pass. The length of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
@@ -21,7 +20,6 @@ from kernel.fields import NOT_LOOKED_AT, Fields
 from kernel.match import Index, opens
 from kernel.policy import UrlPattern
 from kernel.tiers import suffice
-from kernel.transition import micros
 from kernel.trial import OBSERVED
 from kernel.verdict import Action, Code, Judgement, Verdict
 
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
     from kernel.policy import Policy, Rule
 
 type Entry = Mapping[str, Any]
-type Values = Mapping[str, str]
-"""What the vault holds for one entry, by name, in canonical form."""
+type Values = Mapping[str, object]
+"""What the vault holds for one entry, by name: a text each; of a secret path the globs that it matched."""
 
 NOT_KEPT: Values = {}
 FIELDS_DECIDE = "query, headers or body decide"
@@ -118,8 +116,6 @@ class Judging:
 
     def _given(self, entry: Entry) -> Verdict:
         """A fact from outside: a refusal that names no rule, or the limit that it was measured by."""
-        if entry["code"] == Code.ALLOW:
-            return Verdict(Action.ALLOW, Code.ALLOW)
         rule = entry["rule"] if entry["code"] in _WITH_A_RULE and entry["rule"] in self.rules else None
         return Verdict(Action.DENY, Code(entry["code"]), rule)
 
@@ -131,25 +127,21 @@ class Judging:
 
     def facts(self, entry: Entry, values: Values, at: int) -> RequestFacts | None:
         """The request, as far as it is kept; None where its path or its host is not."""
-        seen = entry["in"]
-        raw = values.get("path")
-        hidden = "host$c" in seen and "host" not in values
-        if raw is None or raw.startswith("[") or hidden or seen["scheme"] is None:
-            return None
-        return self._facts(entry, json.loads(values.get("host") or "null"), json.loads(raw), at)
+        return self._facts(entry, values, values.get("path"), at)
 
-    def facts_without_path(self, entry: Entry, values: Values, at: int) -> RequestFacts | None:
-        """The request where no rule asks for its path; None where one does, or its host is not kept."""
-        seen = entry["in"]
-        if self.asks_path or seen["scheme"] is None or ("host$c" in seen and "host" not in values):
-            return None
-        return self._facts(entry, json.loads(values.get("host") or "null"), "/", at)
+    def facts_of_any_path(self, entry: Entry, values: Values, at: int) -> RequestFacts | None:
+        """The request with another path where its own is not kept and no rule asks for one."""
+        path = values.get("path")
+        return self._facts(entry, values, path if self.asks_path or isinstance(path, str) else "/", at)
 
-    def _facts(self, entry: Entry, host: str | None, path: str, at: int) -> RequestFacts:
+    def _facts(self, entry: Entry, values: Values, path: object, at: int) -> RequestFacts | None:
         seen, agent = entry["in"], entry["agent"]
+        host = values.get("host") if "host$c" in seen else seen["host"]
+        if not isinstance(path, str) or not isinstance(host, str) or seen["scheme"] is None:
+            return None
         query = "x" * self._longest_url if entry["code"] == Code.URL_TOO_LONG else ""
         return RequestFacts(
-            Agent(agent["id"], agent["by"]), seen["method"], seen["scheme"], _host(host or seen["host"]), seen["port"],
+            Agent(agent["id"], agent["by"]), seen["method"], seen["scheme"], _host(host), seen["port"],
             normal.path(path), query, seen["body_bytes"] or 0, seen["content_type"] or "", at=at)
 
 
@@ -158,10 +150,15 @@ def _is_given(entry: Entry) -> bool:
     code, facts = entry["code"], entry["in"]
     if code not in RULED and code not in COUNTED:
         return True
-    if entry["rule"] is None and code in (Code.ALLOW, Code.NEVER):
-        # Governor answers for its own name, and never connects to itself.
-        return code == Code.NEVER or (facts["host"] == OWN_NAME and not entry["groups"])
+    if code == Code.NEVER:
+        # Governor never connects to itself.
+        return entry["rule"] is None
     return code == Code.BODY_TOO_LARGE and facts["scheme"] is None
+
+
+def is_own(entry: Entry) -> bool:
+    """True for a request that Governor answers itself."""
+    return entry["in"]["host"] == OWN_NAME and entry["code"] == Code.ALLOW and entry["rule"] is None
 
 
 class Matched(NamedTuple):
@@ -194,8 +191,7 @@ def matched(judging: Judging, entry: Entry, facts: RequestFacts) -> Matched:
 
 def has_groups(entry: Entry) -> bool:
     """True where the entry says which rules held; a refusal from outside, or of who is halted, asked none."""
-    own = entry["in"]["host"] == OWN_NAME
-    return not own and (bool(entry["groups"]) or (entry["code"] in RULED and not _is_given(entry)))
+    return bool(entry["groups"]) or (entry["code"] in RULED and not _is_given(entry))
 
 
 def _stage(index: Index, facts: RequestFacts, address: Address | None) -> Judgement | None:
@@ -230,5 +226,3 @@ def _host(name: str) -> Host:
     """A host from its canonical name."""
     return Host(name, address_of(name))
 
-
-__all__ = ["FIELDS_DECIDE", "NOT_KEPT", "Entry", "Judging", "Values", "has_groups", "matched", "micros", "moments"]

@@ -10,7 +10,7 @@ A log is presumed to be verified; whatever else it holds is told as a difference
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from kernel.recorded import (
     Judging,
     Values,
     has_groups,
+    is_own,
     matched,
     moments,
 )
@@ -190,7 +191,7 @@ class _Comparison:
     def run(self) -> Found | str | None:
         """The first field that differs, why something cannot be said, or None where all is equal."""
         entry = self._entry
-        if entry["agent"]["id"] is None or entry["stage"] != "request":
+        if _is_unweighed(entry):
             return self._without_accounts()
         unknown = [name for name in self._groups if name not in self._judging.rules]
         if unknown:
@@ -202,6 +203,8 @@ class _Comparison:
         entry = self._entry
         if entry["agent"]["id"] is None and entry["stage"] == "request" and passes(entry):
             return "agent", None, "who is let through has an identity"
+        if entry["stage"] == "request" and not is_own(entry) and entry["verdict"] != Action.DENY:
+            return "verdict", entry["verdict"], Action.DENY
         if entry["code"] == Code.AGENT_HALTED and self._halted(entry["agent"]["id"]) is None:
             return "code", entry["code"], "the agent is not halted"
         return _different(entry, {"draws": [], "pre": EMPTY_SET, "post": EMPTY_SET})
@@ -254,15 +257,11 @@ class _Comparison:
         bounded = judging.bounds.of(agent)
         ruled = judging.ruled(entry, self._groups, self._at, self._url_bytes, on_trial=self._on_trial)
         asked = self._asked(agent, ruled)
-        decided = self._decided(bounded, asked)
-        if decided.verdict.code != entry["code"] and entry["code"] in _OF_REFUSALS and ruled.lets_through:
-            # What was refused from outside counts as a refusal; the code of it gave way to the one that counts.
-            asked = asked._replace(verdict=Verdict(Action.DENY, Code.METHOD_OVERRIDE))
-            decided = self._decided(bounded, asked)
-        verdict = decided.verdict
-        said = {"verdict": verdict.action, "rule": verdict.rule, "code": verdict.code,
-                "draws": [draw(each) for each in decided.draws]}
-        found = _different(entry, said) or self._mode(verdict)
+        found = self._deciding(bounded, asked)
+        if found is not None and ruled.lets_through and entry["code"] in _OF_REFUSALS:
+            # What was refused from outside counts as a refusal; its code gave way to that of whoever counts.
+            outside = asked._replace(verdict=Verdict(Action.DENY, Code.METHOD_OVERRIDE))
+            found = self._deciding(bounded, outside)
         if found is not None:
             return found
         problem = broken(state, self._made, agent, bounded.bounds, passes=bool(self._made.opened))
@@ -282,36 +281,57 @@ class _Comparison:
             seen.get("request"), seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
             self._source(), ruled.rule in self._judging.index.quiet)
 
-    def _decided(self, bounded: Bounded, asked: Asked) -> Decided:
-        """What the kernel decides; on trial an agent is held to what holds whatever the trial says."""
+    def _deciding(self, bounded: Bounded, asked: Asked) -> Found | None:
+        """The first field of what the kernel decides that is not as recorded, or the mode."""
+        found = None
+        for decided in self._decided(bounded, asked):
+            found = _unlike(self._entry, decided) or self._mode(decided.verdict)
+            if found is None:
+                break
+        return found
+
+    def _decided(self, bounded: Bounded, asked: Asked) -> Iterator[Decided]:
+        """What the kernel decides. On trial a refusal may have come before anybody asked for the mode."""
+        real, now_us = self._replay.real, self._now_us
         if self._on_trial:
-            held = step(self._replay.real, _NOBODY, asked, self._now_us).verdict
-            if held is not asked.verdict:
-                return Decided(held)
-            return step(self._replay.shadow, bounded, asked, self._now_us)
-        return step(self._replay.real, bounded, asked, self._now_us)
+            held = step(real, _NOBODY, asked, now_us).verdict
+            yield step(self._replay.shadow, bounded, asked, now_us) if held is asked.verdict else Decided(held)
+        if self._entry["mode"] != Mode.OBSERVE:
+            yield step(real, bounded, asked, now_us)
 
     def _mode(self, verdict: Verdict) -> Found | None:
-        """Whether the request passed because its policy was on trial."""
-        entry = self._entry
-        near = (self._at - SLACK_SECONDS, self._at + SLACK_SECONDS)
-        modes = {Mode.OBSERVE if self._replay.loaded_on_trial(self._judging, at) else Mode.ENFORCE
-                 for at in (*near, self._at)}
-        if not verdict.lets_through and verdict.code not in OBSERVED:
+        """Compare whether the request passed because its policy was on trial."""
+        mode, replay, judging = self._entry["mode"], self._replay, self._judging
+        if verdict.lets_through or verdict.code in OBSERVED:
+            near = (self._at, self._at - SLACK_SECONDS, self._at + SLACK_SECONDS)
+            modes = {Mode.OBSERVE if replay.loaded_on_trial(judging, at) else Mode.ENFORCE for at in near}
+        else:
             modes = {Mode.ENFORCE}
-        if entry["mode"] in modes or _answered_itself(entry):
-            return None
-        return "mode", entry["mode"], min(modes)
+        return None if mode in modes else ("mode", mode, min(modes))
+
+
+def _is_unweighed(entry: Entry) -> bool:
+    """True for a decision that asks no account: of a tunnel, of nobody, of what Governor answers itself."""
+    if entry["agent"]["id"] is None or entry["stage"] != "request" or is_own(entry):
+        return True
+    # A request that never became one: nobody waited for its verdict.
+    return bool(entry["code"] == Code.MALFORMED and entry["pre"] == EMPTY_SET)
+
+
+def _unlike(entry: Entry, decided: Decided) -> Found | None:
+    verdict = decided.verdict
+    draws = [draw(each) for each in decided.draws] if decided.draws else []
+    if (entry["verdict"] == verdict.action and entry["rule"] == verdict.rule and entry["code"] == verdict.code
+            and entry["draws"] == draws):
+        return None
+    return _different(
+        entry, {"verdict": verdict.action, "rule": verdict.rule, "code": verdict.code, "draws": draws})
 
 
 _OF_RULES = frozenset({
     Code.ALLOW, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED, Code.PRIVATE_ADDRESS, Code.OUT_OF_HOURS})
 # What counts refusals of any kind, also those whose reason is in no log.
 _OF_REFUSALS = frozenset({Code.PERSISTENCE_LIMIT, Code.OVERRISK})
-
-
-def _answered_itself(entry: Entry) -> bool:
-    return entry["rule"] is None and entry["code"] == Code.ALLOW
 
 
 def _different(entry: Entry, computed: Mapping[str, Any]) -> Found | None:

@@ -1,8 +1,7 @@
-"""Random logs of one lane: every request judged, weighed and written as the enforcer does it, on a clock of their own."""
+"""Random logs of one lane: each request is judged, weighed and written as the enforcer does it, on a clock of its own."""
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -30,7 +29,9 @@ from tests.addons.policies import compiled
 
 KERNEL = "5a" * 32
 START = datetime(2027, 3, 1, 9, 0, 0, 6, tzinfo=UTC)
-HOSTS = ["api.example.com", "docs.example.com", "x.tracker.example", "pypi.org", "unknown.example", "10.1.2.3", "8.8.8.8"]
+HOSTS = [
+    "api.example.com", "docs.example.com", "x.tracker.example", "pypi.org", "unknown.example", "10.1.2.3", "8.8.8.8"]
+_OUTSIDE = [Code.NON_CANONICAL, Code.RESOLVE_FAILED, Code.BUSY]
 INSIDE, OUTSIDE = ip_address("10.1.2.3"), ip_address("8.8.8.8")
 
 POLICY = """\
@@ -69,7 +70,7 @@ class Recorder:
     seed: int = 0
     mode: Mode = Mode.ENFORCE
     entries: list[dict[str, Any]] = field(default_factory=list)
-    values: dict[int, dict[str, str]] = field(default_factory=dict)
+    values: dict[int, dict[str, object]] = field(default_factory=dict)
     known: dict[str, Judging] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,7 +111,8 @@ class Recorder:
     def act(self, act: str, agent: str | None, **more: Any) -> None:
         self.write(entry.operator(act, agent, "because", "ann", "control") | more)
 
-    def end(self, number: int = -1, result: str = "completed", status: int | None = 200, up: int = 0, down: int = 0) -> None:
+    def end(self, number: int = -1, result: str = "completed", status: int | None = 200, up: int = 0,
+            down: int = 0) -> None:
         flow, decision = self.open.pop(number)
         state = self.shadow if decision in self.shadow.open else self.real
         self.write(entry.outcome(flow, decision, result, status, up, down), state)
@@ -134,8 +136,8 @@ class Recorder:
         """One request, and its entry."""
         judging, at = self.judging, self.at
         index = judging.index
-        facts = RequestFacts(Agent(agent, "proxy-auth"), method, scheme, host(name), 443, path(where), query, body_bytes,
-                             "text/plain", fields or Fields(query, (), b""), at)
+        facts = RequestFacts(Agent(agent, "proxy-auth"), method, scheme, host(name), 443, path(where), query,
+                             body_bytes, "text/plain", fields or Fields(query, (), b""), at)
         mode = self.mode if mode_at(judging.policy.observed_until, at) is Mode.OBSERVE else Mode.ENFORCE
         judged: Judgement | None = None
         if outside is None:
@@ -166,9 +168,9 @@ class Recorder:
         seen = entry.request_facts(facts.method, facts.scheme, shown, facts.port, None, address and str(address),
                                    facts.body_bytes, facts.content_type)
         seen["request"], seen["path$c"] = request, "cc" * 32
-        kept = {"path": json.dumps(facts.path.text)}
+        kept: dict[str, object] = {"path": facts.path.text}
         if shown != facts.host.name:
-            seen["host$c"], kept["host"] = "dd" * 32, json.dumps(facts.host.name)
+            seen["host$c"], kept["host"] = "dd" * 32, facts.host.name
         flow = f"f{len(self.entries)}"
         body = entry.decision("request", flow, agent, "proxy-auth", judging.policy.digest, seen, groups, said.action,
                               said.rule, said.code, observing(said.reason, groups, judging.index.observed), mode)
@@ -204,7 +206,7 @@ class Recorder:
         wheres = ["/v1/x", "/v1/y/z", "/v1/secrets/a", "/open/q", "/", "/simple/six", "/v1/trap", "/v1/" + "l" * 70]
         for _ in range(decisions):
             self.wait(self.chance.expovariate(1.5))
-            outside = pick([Code.NON_CANONICAL, Code.RESOLVE_FAILED, Code.BUSY]) if self.chance.random() < 0.05 else None
+            outside = pick(_OUTSIDE) if self.chance.random() < 0.05 else None
             where = pick(wheres) if self.chance.random() < 0.1 else pick(wheres[:4])
             said = self.ask(
                 agent=f"{pick('ab')}{pick(range(8))}", name=pick(HOSTS), where=where, outside=outside,
