@@ -7,6 +7,7 @@ had, the one that lets most pass and the one that lets least pass. The length of
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -179,14 +180,18 @@ class Matched(NamedTuple):
 def matched(judging: Judging, entry: Entry, facts: RequestFacts) -> Matched:
     """The rules that hold for a request at the address that decided."""
     index, address = judging.index, address_of(entry["in"]["address"])
+    ways = [_stage(index, each, address) for each in extremes(index, facts)]
+    groups = [frozenset(each.groups) if each is not None else None for each in ways]
+    known = [each for each in groups if each is not None]
+    must = known[0].intersection(*known) if len(known) == len(groups) else frozenset[str]()
+    return Matched(frozenset[str]().union(*known), must, ways[0])
+
+
+def extremes(index: Index, facts: RequestFacts) -> tuple[RequestFacts, ...]:
+    """The request with fields that let most pass, and with those that let least; as it is where no rule asks for any."""
     if not index.needs_fields:
-        judgement = _stage(index, facts, address)
-        names = frozenset(judgement.groups) if judgement is not None else frozenset()
-        return Matched(names, names, judgement)
-    best, least = (_stage(index, _with(facts, fields), address) for fields in (_AT_BEST, NOT_LOOKED_AT))
-    ways = [frozenset(each.groups) for each in (best, least) if each is not None]
-    sure = best is not None and least is not None
-    return Matched(frozenset().union(*ways), ways[0].intersection(*ways) if sure else frozenset(), best)
+        return (facts,)
+    return tuple(replace(facts, fields=fields) for fields in (_AT_BEST, NOT_LOOKED_AT))
 
 
 def has_groups(entry: Entry) -> bool:
@@ -198,11 +203,6 @@ def _stage(index: Index, facts: RequestFacts, address: Address | None) -> Judgem
     if address is None:
         return name_stage(index, facts)
     return address_stage(index, facts, (address,), frozenset())
-
-
-def _with(facts: RequestFacts, fields: Fields) -> RequestFacts:
-    return RequestFacts(facts.agent, facts.method, facts.scheme, facts.host, facts.port, facts.path, facts.query,
-                        facts.body_bytes, facts.content_type, fields, facts.at)
 
 
 def moments(index: Index, at: int) -> tuple[int, ...]:

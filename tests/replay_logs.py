@@ -1,4 +1,4 @@
-"""Random logs of one lane: each request is judged, weighed and written as the enforcer does it, on a clock of its own."""
+"""Random logs of one lane: each request is judged, weighed and written as the enforcer does it, on its own clock."""
 
 from __future__ import annotations
 
