@@ -188,7 +188,7 @@ def matched(judging: Judging, entry: Entry, facts: RequestFacts) -> Matched:
 
 
 def extremes(index: Index, facts: RequestFacts) -> tuple[RequestFacts, ...]:
-    """The request with fields that let most pass, and with those that let least; as it is where no rule asks for any."""
+    """The request with fields that let most pass, and with those that let least; as it is where none is asked for."""
     if not index.needs_fields:
         return (facts,)
     return tuple(replace(facts, fields=fields) for fields in (_AT_BEST, NOT_LOOKED_AT))
