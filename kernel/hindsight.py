@@ -19,15 +19,14 @@ from kernel.entry import draw
 from kernel.facts import RequestFacts
 from kernel.question import STAND_IN
 from kernel.recorded import (
-    COUNTED,
     FIELDS_DECIDE,
     NOT_KEPT,
-    RULED,
     Entry,
     Judging,
     Values,
     address_of,
     extremes,
+    is_given,
     is_own,
 )
 from kernel.replay import NOT_AN_ENTRY, ODD
@@ -39,7 +38,7 @@ from kernel.verdict import Action, Code, Judgement, Verdict
 
 NO_FACTS = "path or host not kept"
 URL_LENGTH = "the length of the URL decides"
-NO_DESTINATION = "refused before its destination was read"
+NO_DESTINATION = "refused for its size before anything else"
 _OPERATORS = frozenset({"operator", "clock"})
 
 
@@ -136,10 +135,10 @@ class Hindsight:
     def _judged(self, entry: Entry, values: Values, at: int) -> tuple[Verdict, tuple[str, ...]] | str:
         """What the rules say, and which they are; or why that is not known."""
         code = entry["code"]
-        if (code not in RULED and code not in COUNTED) or (code == Code.NEVER and entry["rule"] is None):
-            return Verdict(Action.DENY, Code(code)), ()
-        if entry["in"]["scheme"] is None:
+        if entry["in"]["scheme"] is None and code == Code.BODY_TOO_LARGE:
             return NO_DESTINATION
+        if is_given(entry):
+            return Verdict(Action.DENY, Code(code)), ()
         facts = self._judging.facts_of_any_path(entry, values, at)
         if facts is None:
             return NO_FACTS

@@ -70,10 +70,14 @@ class Judging:
         self._longest_url = max((rule.terms.max_url or 0 for rule in policy.items), default=0)
         self._ruled: dict[tuple[object, ...], Verdict] = {}
 
+    def number(self, name: str) -> int:
+        """The place of a rule in the policy."""
+        return self.rules[name].number
+
     def ruled(self, entry: Entry, groups: tuple[str, ...], at: int, url_bytes: int, *, on_trial: bool) -> Verdict:
         """What the rules say of a request for which exactly these hold. KeyError where one is none of the policy."""
         code, facts = entry["code"], entry["in"]
-        if _is_given(entry):
+        if is_given(entry):
             return self._given(entry)
         body_bytes = facts["body_bytes"] or 0
         if code == Code.URL_TOO_LONG:
@@ -146,14 +150,14 @@ class Judging:
             normal.path(path), query, seen["body_bytes"] or 0, seen["content_type"] or "", at=at)
 
 
-def _is_given(entry: Entry) -> bool:
+def is_given(entry: Entry) -> bool:
     """True where no rule and no account says what the verdict is."""
     code, facts = entry["code"], entry["in"]
     if code not in RULED and code not in COUNTED:
         return True
     if code == Code.NEVER:
-        # Governor never connects to itself.
-        return entry["rule"] is None
+        # Governor never connects to itself: which addresses are its own is a fact from outside.
+        return entry["rule"] is None and facts["address"] is not None
     return code == Code.BODY_TOO_LARGE and facts["scheme"] is None
 
 
@@ -196,7 +200,7 @@ def extremes(index: Index, facts: RequestFacts) -> tuple[RequestFacts, ...]:
 
 def has_groups(entry: Entry) -> bool:
     """True where the entry says which rules held; a refusal from outside, or of who is halted, asked none."""
-    return bool(entry["groups"]) or (entry["code"] in RULED and not _is_given(entry))
+    return bool(entry["groups"]) or (entry["code"] in RULED and not is_given(entry))
 
 
 def _stage(index: Index, facts: RequestFacts, address: Address | None) -> Judgement | None:

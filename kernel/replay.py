@@ -196,6 +196,9 @@ class _Comparison:
         unknown = [name for name in self._groups if name not in self._judging.rules]
         if unknown:
             return "groups", list(self._groups), f"the policy has no {unknown[0]}"
+        ordered = sorted({*self._groups}, key=self._judging.number)
+        if ordered != entry["groups"]:
+            return "groups", list(self._groups), ordered
         return self._matching() or self._stepping() or self._reason
 
     def _without_accounts(self) -> Found | None:
@@ -239,7 +242,7 @@ class _Comparison:
                     self._reason = FIELDS_DECIDE
                 return None
         assert found is not None
-        return "groups", list(self._groups), sorted(found.may, key=lambda name: judging.rules[name].number)
+        return "groups", list(self._groups), sorted(found.may, key=judging.number)
 
     def _waits_alike(self, found: Matched) -> bool:
         """False where hours decide on one side alone, or those of another rule."""

@@ -12,12 +12,15 @@ from blake3 import blake3
 
 from kernel import entry
 from kernel.bounds import Bounded
+from kernel.budget import Counter, Effect, Every
 from kernel.contracts import broken
 from kernel.decide import address_stage, name_stage
 from kernel.disclosure import Disclosure
 from kernel.facts import Address, Agent, RequestFacts
 from kernel.fields import Fields
+from kernel.measures import Rate
 from kernel.normal import host, path
+from kernel.pattern import agent_pattern
 from kernel.recorded import Judging
 from kernel.state import NO_CHANGE, State, digest
 from kernel.step import Asked, Decided, step
@@ -26,6 +29,7 @@ from kernel.transition import change
 from kernel.trial import OBSERVED, Mode, enforced, mode_at, observing
 from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.addons.policies import compiled
+from tests.kernel.accounting import at, budget, rate
 
 KERNEL = "5a" * 32
 START = datetime(2027, 3, 1, 9, 0, 0, 6, tzinfo=UTC)
@@ -35,30 +39,37 @@ _OUTSIDE = [Code.NON_CANONICAL, Code.RESOLVE_FAILED, Code.BUSY]
 INSIDE, OUTSIDE = ip_address("10.1.2.3"), ip_address("8.8.8.8")
 
 POLICY = """\
+# Every way in which the rules can answer.
 rules:
   - {allow: api, to: api.example.com, methods: any, paths: [/v1/**, /open/*], max-request: 1MB, max-url: 60}
-  - {allow: docs, to: [docs.example.com, pypi.org], methods: reads, risk: 1}
+  - {allow: docs, to: [docs.example.com, pypi.org], methods: reads}
   - {allow: in, to: 10.1.2.3, methods: any, address: 10.0.0.0/8}
   - {throttle: slow, to: 8.8.8.8, methods: any, rate: 30/minute}
-  - {deny: no-secrets, to: api.example.com, methods: any, paths: /v1/secrets/**, risk: 3}
+  - {deny: no-secrets, to: api.example.com, methods: any, paths: /v1/secrets/**}
   - {deny: tried, to: pypi.org, paths: /simple/**, observe: yes, expires: 2099-01-01}
   - {allow: by-day, to: unknown.example, methods: reads, when: {hours: 08:00-09:30, timezone: UTC}}
   - {deny: expected, to: x.tracker.example, quiet: yes}
   - {halt: trap, to: api.example.com, methods: any, paths: /v1/trap}
 never:
   - {to: evil.example}
-budgets:
-  - {budget: day, for: "a*", each: {requests: 400, bytes: 900MB}, together: {requests: 3000}, every: day,
-     when-used: {50%: tell, 80%: throttle 60/minute, 100%: deny}}
-  - {budget: hour, each: {seconds: 25h}, every: hour}
-rates:
-  - {each: 120/minute, burst: 40}
-profile: balanced
 """
+_RISKS, _RATES = {"docs": 1, "no-secrets": 3}, {"slow": Rate(30, 60)}
+_BUDGETS = (
+    budget({"requests": 60, "bytes": 90_000_000}, {"requests": 2000}, Every.HOUR, name="hour",
+           agents=(agent_pattern("a*"),),
+           when_used=(at(50, Effect.TELL), at(80, Effect.THROTTLE, Rate(60, 60)), at(100, Effect.DENY))),
+    budget({"seconds": 90_000}, {"risk": 300}, name="day"),
+)
 
 
-def judging(text: str = POLICY) -> Judging:
-    return Judging(replace(compiled(text, ahead=True).policy, digest=blake3(text.encode()).hexdigest()))
+def judging(text: str = POLICY, *, budgets: bool = True) -> Judging:
+    """The policy in `text`, with budgets, a rate, points and a profile."""
+    policy = replace(compiled(text, ahead=True).policy, digest=blake3(f"{budgets}{text}".encode()).hexdigest())
+    if budgets:
+        rules = [replace(rule, risk=_RISKS.get(rule.name, 0), rate=_RATES.get(rule.name)) for rule in policy.rules]
+        policy = replace(policy, rules=tuple(rules), budgets=_BUDGETS, rates=(rate(Rate(40, 60), burst=20),),
+                         profile="balanced", counters=(Counter("persistence", 8, Effect.DENY, 600),))
+    return Judging(policy)
 
 
 @dataclass
