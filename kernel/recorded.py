@@ -167,28 +167,39 @@ def is_own(entry: Entry) -> bool:
 
 
 class Matched(NamedTuple):
-    """Which rules may hold for a request, and which hold whatever the log does not tell; how it is judged then."""
+    """How a request is judged, with the fields that let most of it pass and with those that let least."""
 
-    may: frozenset[str]
-    must: frozenset[str]
-    judgement: Judgement | None
+    best: Judgement | None
+    least: Judgement | None
 
-    def fits(self, groups: frozenset[str]) -> bool:
-        return self.must <= groups <= self.may
+    def fits(self, groups: tuple[str, ...]) -> bool:
+        """True where these rules may be all that hold: with some fields or other."""
+        if self.best is not None and self.best.groups == groups:
+            return True
+        return self.must <= frozenset(groups) <= self.may
+
+    @property
+    def may(self) -> frozenset[str]:
+        return frozenset(name for way in self if way is not None for name in way.groups)
+
+    @property
+    def must(self) -> frozenset[str]:
+        if self.best is None or self.least is None:
+            return frozenset()
+        return frozenset(self.best.groups).intersection(self.least.groups)
 
     @property
     def certain(self) -> bool:
-        return self.must == self.may
+        """True where no field matters."""
+        return self.best is self.least or (
+            self.best is not None and self.least is not None and self.best.groups == self.least.groups)
 
 
 def matched(judging: Judging, entry: Entry, facts: RequestFacts) -> Matched:
     """The rules that hold for a request at the address that decided."""
     index, address = judging.index, address_of(entry["in"]["address"])
     ways = [_stage(index, each, address) for each in extremes(index, facts)]
-    groups = [frozenset(each.groups) if each is not None else None for each in ways]
-    known = [each for each in groups if each is not None]
-    must = known[0].intersection(*known) if len(known) == len(groups) else frozenset[str]()
-    return Matched(frozenset[str]().union(*known), must, ways[0])
+    return Matched(ways[0], ways[-1])
 
 
 def extremes(index: Index, facts: RequestFacts) -> tuple[RequestFacts, ...]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kernel.bounds import Bounded
-from kernel.contracts import broken
 from kernel.entry import EMPTY_SET, draw
 from kernel.errors import KernelError
 from kernel.recorded import (
@@ -30,13 +29,14 @@ from kernel.recorded import (
     matched,
     moments,
 )
-from kernel.state import NO_CHANGE, Change, State, digest
+from kernel.state import NO_CHANGE, Change, Reads, State
 from kernel.step import Asked, Decided, halt_of, step
 from kernel.transition import change, micros, passes, place_of
 from kernel.trial import OBSERVED, Mode, mode_at
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
+    from kernel.bounds import Pace
     from kernel.recorded import Matched
 
 OTHER_KERNEL = "other kernel"
@@ -101,6 +101,7 @@ class Replay:
         self._kernel: object = None
         self._modes: dict[str, object] = {}
         self._real, self._shadow = State(), State()
+        self._reads: dict[tuple[str, str], Reads] = {}
         self.found = Replayed()
 
     def take(self, entry: Entry, values: Values = NOT_KEPT) -> None:
@@ -154,6 +155,16 @@ class Replay:
             self.found.decisions += 1
             self.found.equal += 1
         return made
+
+    def reads(self, judging: Judging, agent: str, bounded: Bounded, throttles: tuple[Pace, ...]) -> Reads:
+        """What a step for an agent may read under a policy."""
+        if throttles:
+            return Reads(agent, bounded.bounds, (*bounded.paces, *throttles))
+        key = judging.policy.digest, agent
+        found = self._reads.get(key)
+        if found is None:
+            found = self._reads[key] = Reads(agent, bounded.bounds, bounded.paces)
+        return found
 
     @property
     def real(self) -> State:
@@ -228,13 +239,13 @@ class _Comparison:
         judging, entry = self._judging, self._entry
         if not has_groups(entry):
             return None
-        groups, found = frozenset(self._groups), None
+        found = None
         for at in moments(judging.index, self._at):
             facts = judging.facts(entry, self._values, at)
             if facts is None:
                 return None
             found = matched(judging, entry, facts)
-            if found.fits(groups) and self._waits_alike(found):
+            if found.fits(self._groups) and self._waits_alike(found):
                 self._url_bytes = facts.url_bytes
                 if found.certain:
                     self._replay.found.matched += 1
@@ -247,9 +258,9 @@ class _Comparison:
     def _waits_alike(self, found: Matched) -> bool:
         """False where hours decide on one side alone, or those of another rule."""
         entry = self._entry
-        if self._on_trial or found.judgement is None or not found.certain or entry["code"] not in _OF_RULES:
+        if self._on_trial or found.best is None or not found.certain or entry["code"] not in _OF_RULES:
             return True
-        verdict = found.judgement.verdict
+        verdict = found.best.verdict
         return Code.OUT_OF_HOURS not in (verdict.code, entry["code"]) or (
             (verdict.code, verdict.rule) == (entry["code"], entry["rule"]))
 
@@ -267,14 +278,11 @@ class _Comparison:
             found = self._deciding(bounded, outside)
         if found is not None:
             return found
-        problem = broken(state, self._made, agent, bounded.bounds, passes=bool(self._made.opened))
-        if problem is not None:
-            return "post", entry["post"], problem
-        paces = (*bounded.paces, *asked.throttles) if asked.throttles else bounded.paces
-        pre = digest(state, NO_CHANGE, agent, bounded.bounds, paces)
+        reads = self._replay.reads(judging, agent, bounded, asked.throttles)
+        pre = reads.digest(state, NO_CHANGE, agent)
         if pre != entry["pre"]:
             return "pre", entry["pre"], pre
-        post = pre if self._made is NO_CHANGE else digest(state, self._made, agent, bounded.bounds, paces)
+        post = reads.digest(state, self._made, agent)
         return None if post == entry["post"] else ("post", entry["post"], post)
 
     def _asked(self, agent: str, ruled: Verdict) -> Asked:
