@@ -228,10 +228,10 @@ def moments(index: Index, at: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=4096)
-def address_of(text: str | None) -> Address | None:
-    """The address that a text is; None where it is a name."""
+def address_of(text: object) -> Address | None:
+    """The address that a text is; None where it is a name, or no text."""
     try:
-        return None if text is None else ip_address(text)
+        return ip_address(text) if isinstance(text, str) else None
     except ValueError:
         return None
 

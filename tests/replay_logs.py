@@ -10,7 +10,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from kernel import entry
+from kernel import canonical, entry
 from kernel.bounds import Bounded
 from kernel.budget import Counter, Effect, Every
 from kernel.contracts import broken
@@ -32,6 +32,7 @@ from tests.addons.policies import compiled
 from tests.kernel.accounting import at, budget, rate
 
 KERNEL = "5a" * 32
+IDENTITY = entry.kernel_identity("1.0.0", KERNEL)
 START = datetime(2027, 3, 1, 9, 0, 0, 6, tzinfo=UTC)
 HOSTS = [
     "api.example.com", "docs.example.com", "x.tracker.example", "pypi.org", "unknown.example", "10.1.2.3", "8.8.8.8"]
@@ -89,14 +90,16 @@ class Recorder:
         self.now = START
         self.real, self.shadow = State(), State()
         self.open: list[tuple[str, str]] = []
-        self.write(entry.lane_open("key", "certificate", entry.kernel_identity("0", KERNEL), []))
+        if self.lane == "main":
+            self.write(entry.genesis("", "", "", entry.timestamp(START), "0"))
+        self.write(entry.lane_open("key", "certificate", IDENTITY, []))
         self.load(self.judging, self.mode)
 
     def load(self, judging: Judging, mode: Mode = Mode.ENFORCE) -> None:
         self.judging, self.mode = judging, mode
         self.known[judging.policy.digest] = judging
         self.disclosure = Disclosure(judging.policy, Suffixes(("com", "org", "example")))
-        self.write(entry.policy_load(judging.policy.digest, ["p.yaml"], mode, entry.kernel_identity("0", KERNEL)))
+        self.write(entry.policy_load(judging.policy.digest, ["p.yaml"], mode, IDENTITY))
 
     @property
     def at(self) -> int:
@@ -115,6 +118,10 @@ class Recorder:
         state = state or self.real
         state.take(change(state, self.entries[-1], name, self.now_us))
         return name
+
+    @staticmethod
+    def salt(number: int, name: str) -> bytes:
+        return blake3(f"{number}/{name}".encode()).digest()
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -178,10 +185,12 @@ class Recorder:
         address = judged.address if judged else None
         seen = entry.request_facts(facts.method, facts.scheme, shown, facts.port, None, address and str(address),
                                    facts.body_bytes, facts.content_type)
-        seen["request"], seen["path$c"] = request, "cc" * 32
+        seen["request"] = request
         kept: dict[str, object] = {"path": facts.path.text}
         if shown != facts.host.name:
-            seen["host$c"], kept["host"] = "dd" * 32, facts.host.name
+            kept["host"] = facts.host.name
+        for name, value in kept.items():
+            seen[f"{name}$c"] = entry.commitment(self.salt(len(self.entries), name), name, canonical.encode(value))
         flow = f"f{len(self.entries)}"
         body = entry.decision("request", flow, agent, "proxy-auth", judging.policy.digest, seen, groups, said.action,
                               said.rule, said.code, observing(said.reason, groups, judging.index.observed), mode)

@@ -219,20 +219,20 @@ def test_one_decision_that_differs_does_not_make_the_later_ones_differ():
     for _ in range(9):
         recorder.ask(agent="a1")
     entries = copy.deepcopy(recorder.entries)
-    entries[4]["rule"] = "docs"
+    entries[5]["rule"] = "docs"
 
     found = replayed(recorder, entries)
 
     assert (found.divergent, found.equal) == (1, 8)
     first = found.first_divergence
-    assert (first.entry, first.field, first.recorded, first.computed) == ("main/4", "rule", "docs", "api")
+    assert (first.entry, first.field, first.recorded, first.computed) == ("main/5", "rule", "docs", "api")
 
 
 def test_rules_are_found_again_from_what_the_vault_holds():
     recorder = Recorder(OURS)
     recorder.ask(where="/v1/x")
     recorder.ask(where="/v1/secrets/a")
-    recorder.values[2] = {"path": "/v1/secrets/a"}
+    recorder.values[3] = {"path": "/v1/secrets/a"}
 
     found = replayed(recorder)
 
@@ -247,7 +247,7 @@ def test_rules_are_found_again_from_what_the_vault_holds():
 def test_what_the_vault_does_not_hold_is_replayed_from_the_rules(values):
     recorder = Recorder(OURS)
     recorder.ask()
-    recorder.values[2] = values
+    recorder.values[3] = values
 
     assert (replayed(recorder).equal, replayed(recorder).matched) == (1, 0)
 
@@ -285,7 +285,7 @@ def test_a_moment_at_which_hours_end_may_be_either_side_of_it():
         recorder.ask(name="unknown.example", where="/")
     found = replayed(recorder)
     late = copy.deepcopy(recorder.entries)
-    late[2]["ts"] = late[-1]["ts"]
+    late[3]["ts"] = late[-1]["ts"]
 
     assert (found.equal, found.matched) == (4, 4)
     assert replayed(recorder, late).first_divergence.field == "groups"
@@ -327,7 +327,7 @@ def test_a_halt_by_a_source_stands_where_somebody_was_halted_who_came_from_one()
     recorder.ask(agent="b1", outside=Code.FAULT)
     alone = [*recorder.entries[:-1], recorder.entries[-1] | refused]
     halt = entry.operator("agents halt", "a1", "because", "ann", "control") | {"sources": ["10.0.0.9"]}
-    halted = [*recorder.entries[:-1], entry.common("operator", 2, "", alone[0]["ts"], 0, "main") | halt, alone[-1]]
+    halted = [*recorder.entries[:-1], entry.common("operator", 3, "", alone[0]["ts"], 0, "main") | halt, alone[-1]]
 
     assert replayed(recorder, alone).divergent == 1
     assert replayed(recorder, halted).divergent == 0
