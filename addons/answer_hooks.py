@@ -50,7 +50,9 @@ class AnswerHooks:
             verdict = Verdict(Action.DENY, Code.BODY_TOO_LARGE, too_large.by, reason)
             self._refuse_answer(handler, flow, opened, verdict)
             return
-        flow.response.data.headers.fields = not_ours(flow.response.data.headers.fields)
+        left = tuple((f"x-governor-remaining-{unit}".encode(), str(rest).encode())
+                     for unit, rest in opened.judged.left.items())
+        flow.response.data.headers.fields = not_ours(flow.response.data.headers.fields) + left
         self._outcomes.headers(flow)
 
     def refuse_response(self, handler: ConnectionHandler, flow: http.HTTPFlow, error: BaseException) -> None:
@@ -71,6 +73,9 @@ class AnswerHooks:
         return self._outcomes.watch(flow) is not None and websocket_handshake.accepts(flow.request, response)
 
     def response(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
+        opened, stopped = self._outcomes.opened(flow), self._outcomes.stopped(flow)
+        if opened is not None and stopped is not None and flow.response is not None and not flow.response.stream:
+            flow.response = self._replies.taken_back(handler, flow, opened, stopped)
         trailers = flow.response.trailers if flow.response else None
         if flow.response is not None and trailers is not None:
             trailers.fields = not_ours(trailers.fields)

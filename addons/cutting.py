@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from mitmproxy import ctx, http
 from mitmproxy.proxy.commands import RequestWakeup
 from mitmproxy.proxy.events import Event, Wakeup
 from mitmproxy.proxy.layer import CommandGenerator
-from mitmproxy.proxy.layers.http import DropStream, HttpStream, SendHttp
+from mitmproxy.proxy.layers.http import DropStream, HttpLayer, HttpStream, SendHttp
 from mitmproxy.proxy.layers.http._events import (
     ErrorCode,
     RequestProtocolError,
@@ -40,8 +39,6 @@ class Ending:
 type EndingOf = Callable[[http.HTTPFlow], Ending | None]
 type WaitsOf = Callable[[http.HTTPFlow], float | None]
 
-_LONGER_THAN_ANYTHING = 1e9
-_sleeping: WeakKeyDictionary[http.HTTPFlow, RequestWakeup] = WeakKeyDictionary()
 _ending_of: EndingOf | None = None
 _waits_of: WaitsOf | None = None
 
@@ -58,6 +55,7 @@ def install(ending_of: EndingOf, waits_of: WaitsOf) -> None:
             HttpStream.state_stream_response_body)
         HttpStream.start_response_stream = _begun(HttpStream.start_response_stream)  # type: ignore[method-assign]
         HttpStream._handle_event = _woken(HttpStream._handle_event)  # type: ignore[method-assign]
+        HttpLayer._handle_event = _spread(HttpLayer._handle_event)  # type: ignore[method-assign]
 
 
 def _around(original: Any) -> Any:
@@ -72,25 +70,32 @@ def _around(original: Any) -> Any:
 
 def wake(flow: http.HTTPFlow) -> None:
     """Have it asked at once whether the flow's answer goes on. To be called on the event loop."""
-    command = _sleeping.pop(flow, None)
     handler = ctx.master.addons.get("proxyserver").connections.get(flow.client_conn.id)
-    if command is not None and handler is not None:
-        asyncio_utils.create_task(handler.server_event(Wakeup(command)), name="end an answer", keep_ref=True)
+    if handler is not None:
+        asyncio_utils.create_task(handler.server_event(Nudge()), name="end an answer", keep_ref=True)
 
 
-class _Sleep(RequestWakeup):
-    """A wake-up that comes only when somebody is in a hurry: its own time is after everything else."""
+class Nudge(Event):
+    """Something of this client's must not go on: every stream of it is asked."""
 
-    def __init__(self) -> None:
-        super().__init__(_LONGER_THAN_ANYTHING)
+
+def _spread(original: Any) -> Any:
+    @wraps(original)
+    def _handle_event(self: HttpLayer, event: Event) -> CommandGenerator[None]:
+        if not isinstance(event, Nudge):
+            yield from original(self, event)
+            return
+        for stream in list(self.streams.values()):
+            yield from self.event_to_child(stream, event)
+
+    _handle_event.ungoverned = original  # type: ignore[attr-defined]
+    return _handle_event
 
 
 def _begun(original: Any) -> Any:
     @wraps(original)
     def start_response_stream(self: HttpStream) -> CommandGenerator[None]:
         yield from original(self)
-        _sleeping[self.flow] = sleep = _Sleep()
-        yield sleep
         yield from _wait(self)
 
     start_response_stream.ungoverned = original  # type: ignore[attr-defined]
@@ -100,7 +105,12 @@ def _begun(original: Any) -> Any:
 def _woken(original: Any) -> Any:
     @wraps(original)
     def _handle_event(self: HttpStream, event: Event) -> CommandGenerator[None]:
-        if not isinstance(event, Wakeup):
+        if isinstance(event, Nudge):
+            if self.server_state == self.state_stream_response_body:
+                yield from _end_where_due(self)
+            elif self.server_state == self.passthrough and self.flow.websocket is None:
+                yield from self.passthrough(event)
+        elif not isinstance(event, Wakeup):
             yield from original(self, event)
         elif self.server_state == self.state_stream_response_body:
             yield from _end_where_due(self)

@@ -346,7 +346,8 @@ class Judge:
     def refused(self, judged: Judged, flow: http.HTTPFlow) -> Refused:
         """What the client is told about this verdict."""
         refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
-                          flow.id, self.entry_of(judged), self.contact)
+                          flow.id, self.entry_of(judged), self.contact,
+                          wait_seconds=max(1, -(-judged.wait_us // 1_000_000)))
         self._mirror.note_refusal(refused)
         return refused
 

@@ -100,7 +100,7 @@ class OpenFlow:
 
     def upload(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of a body that passes while it comes; nothing of one that is too large."""
-        if self._passing(chunk) < len(chunk):
+        if self.over is not None or self._passing(chunk) < len(chunk):
             return []
         self.bytes_up += len(chunk)
         if self.bytes_up > self.measures.max_request.most:
@@ -110,6 +110,8 @@ class OpenFlow:
 
     def meter(self, chunk: bytes) -> bytes | list[bytes]:
         """Meter a piece of an answer that has no cap."""
+        if self.over is not None:
+            return []
         if self.allowance is not None:
             chunk = self._shortened(chunk, self._passing(chunk))
         self.bytes_down += len(chunk)

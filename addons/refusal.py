@@ -23,7 +23,7 @@ _TITLES = {
 class Refused:
     """Everything a refusal tells. `target` is a host in canonical form or empty, `entry` is LANE/SEQ.
 
-    `cut` is True for the end of an answer that had begun.
+    `cut` is True for the end of an answer that had begun. `wait_seconds`: after how long another try may pass.
     """
 
     verdict: Verdict
@@ -34,6 +34,7 @@ class Refused:
     entry: str | None
     contact: str | None
     cut: bool = False
+    wait_seconds: int = 1
 
     @property
     def detail(self) -> str:
@@ -83,6 +84,14 @@ def _advice(verdict: Verdict) -> str:
 _MEASURED = frozenset({Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.BUSY})
 _STOP = "Stop: another method, mirror or retry is refused too."
 _ADVICE = {
+    Code.RATE_LIMITED: "Wait as long as retry-after says, then go on more slowly.",
+    Code.BUDGET_EXHAUSTED: "Stop: the budget is used up, and every other way draws on it, too.",
+    Code.AGENT_HALTED: "Stop: nothing passes until an operator releases this agent.",
+    Code.QUARANTINED: "Only read for now: what writes is refused until the quarantine ends.",
+    Code.CLOCK_JUMP: "Wait: an operator must accept the clock.",
+    Code.PERSISTENCE_LIMIT: "Stop asking for this: it was refused each time.",
+    Code.STAGNATION: "Stop asking for this: the answer is the same each time.",
+    Code.EXPLORATION_DRIFT: "Stay with the places that you have been to: no more new ones pass.",
     Code.REFUSAL_RATE: "Wait before the next request: too many of yours were refused within a second.",
     Code.BODY_TOO_LARGE: "Send, or ask for, less at a time.",
     Code.URL_TOO_LONG: "Put less into the URL.",
@@ -121,7 +130,7 @@ def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]
     if status == 407:
         headers["proxy-authenticate"] = _CHALLENGE
     if status in _PASSING:
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(refused.wait_seconds)
     return headers
 
 
