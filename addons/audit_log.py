@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from addons import codec, pins
 from addons.errors import GovernorError
+from addons.segment import segment_names
 from kernel import verify
 from kernel.chain import MAX_LINE_BYTES
 from kernel.errors import NoteError, TrustError
@@ -34,7 +34,6 @@ type Progress = Callable[[int], object]
 """Called with the number of bytes that were read since the call before."""
 
 TRUST = "trust.json"
-_SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
 _BUFFER_BYTES = 2**17
 _SMALL_FILE_BYTES = 2**22
 
@@ -163,11 +162,6 @@ def _source(folder: Path, progress: Progress) -> Source:
     size = checkpoints.stat().st_size if checkpoints.exists() else 0
     segments = partial(_segments, folder, progress)
     return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), _live(folder))
-
-
-def segment_names(folder: Path) -> list[str]:
-    """The segments of a lane, in order."""
-    return sorted(name for name in os.listdir(folder) if _SEGMENT.fullmatch(name))
 
 
 def _segments(folder: Path, progress: Progress) -> Iterator[Segment]:

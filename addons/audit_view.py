@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from addons import codec
-from addons.audit_log import AuditLog, open_regular, segment_names
+from addons.audit_log import AuditLog, open_regular
+from addons.segment import segment_names
 from kernel import chain
 from kernel.errors import CanonicalError, ChainError
 

@@ -78,7 +78,7 @@ def passes(entry: Mapping[str, Any]) -> bool:
 
 def draws_of(said: Sequence[Mapping[str, Any]]) -> tuple[Draw, ...]:
     """The draws as an entry has them."""
-    return tuple(Draw(each["budget"], each["for"], each["unit"], each["window"], each["amount"]) for each in said)
+    return tuple(Draw(each["budget"], each.get("for"), each["unit"], each["window"], each["amount"]) for each in said)
 
 
 def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
