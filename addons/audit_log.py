@@ -62,7 +62,12 @@ class AuditLog:
     @property
     def policies(self) -> Path:
         """Where the policies are kept that judged."""
-        return self.audit.parent / "policies"
+        return self.audit / "policies"
+
+    @property
+    def states(self) -> Path:
+        """Where states of the kernel are kept, by the digests that entries name."""
+        return self.audit / "state"
 
     def lanes(self) -> list[str]:
         """The names of the lanes, in order."""

@@ -8,20 +8,21 @@ from __future__ import annotations
 import multiprocessing
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
 from addons import build_info, codec, policy_files
-from addons.audit_log import AuditLog, Progress, lines, open_regular, segment_names
+from addons.audit_log import AuditLog, Progress, lines, open_regular
 from addons.audit_view import Entry, Filter
 from addons.errors import GovernorError
+from addons.replay_parts import Part, Told, parts_of, whole
+from addons.segment import segment_names
 from kernel import chain
 from kernel.entry import commitment
 from kernel.errors import CanonicalError, ChainError, PolicyError
@@ -60,14 +61,16 @@ class Reading[F: (Replayed, Changes)]:
 
 
 def replayed(log: AuditLog, wanted: Filter, jobs: int, progress: Progress = lambda _: None) -> Reading[Replayed]:
-    """Every decision of the log made again."""
-    return _over_lanes(log, partial(_replay_lane, log, wanted), Replayed(), jobs, progress)
+    """Every decision of the log made again, and every state that it tells of."""
+    parts = [part for lane in log.lanes() for part in parts_of(log, lane)]
+    return _over(parts, partial(_replay, log, wanted), Replayed(), jobs, progress)
 
 
 def changes(log: AuditLog, wanted: Filter, sources: Sources, jobs: int,
             progress: Progress = lambda _: None) -> Reading[Changes]:
     """What another policy would have said of the requests in the log."""
-    return _over_lanes(log, partial(_judge_lane, log, wanted, sources), Changes(), jobs, progress)
+    parts = [whole(log, lane) for lane in log.lanes()]
+    return _over(parts, partial(_judge, log, wanted, sources), Changes(), jobs, progress)
 
 
 class Archive:
@@ -101,16 +104,16 @@ class Archive:
 class _Kept:
     """What a vault holds for a lane, asked entry by entry, in their order."""
 
-    def __init__(self, vault: Path, lane: str) -> None:
-        self._rows = self._read(vault, lane) if vault.is_file() else iter(())
+    def __init__(self, vault: Path, lane: str, begin: int) -> None:
+        self._rows = self._read(vault, lane, begin) if vault.is_file() else iter(())
         self._next = next(self._rows, None)
 
     @staticmethod
-    def _read(vault: Path, lane: str) -> Iterator[tuple[int, str, bytes, str]]:
+    def _read(vault: Path, lane: str, begin: int) -> Iterator[tuple[int, str, bytes, str]]:
         try:
             database = sqlite3.connect(f"{vault.resolve().as_uri()}?mode=ro", uri=True)
-            query = 'SELECT seq, name, salt, value FROM "values" WHERE lane = ? ORDER BY seq'
-            yield from database.execute(query, (lane,))
+            query = 'SELECT seq, name, salt, value FROM "values" WHERE lane = ? AND seq >= ? ORDER BY seq'
+            yield from database.execute(query, (lane, begin))
             database.close()
         except sqlite3.Error:
             # What cannot be read is not there: the log is replayed without it.
@@ -134,40 +137,61 @@ def _is_committed(expected: object, name: str, salt: bytes, value: str) -> bool:
     return len(salt) == 32 and commitment(salt, name, value.encode()) == expected
 
 
-def _replay_lane(log: AuditLog, wanted: Filter, lane: str, progress: Progress) -> Reading[Replayed]:
+def _replay(log: AuditLog, wanted: Filter, part: Part, progress: Progress) -> Reading[Replayed]:
     own = str(build_info.kernel_identity()["digest"])
-    replay = Replay(lane, Archive(log.policies), own, wanted.wants)
+    replay = Replay(part.lane, Archive(log.policies), own, wanted.wants, part.states)
+    replay.begin_after(part.loads)
+    told = part.told
+
+    def take(entry: Entry, values: Values) -> None:
+        _compare(replay, told, entry.get("seq"))
+        replay.take(entry, values)
+
     reading = Reading(replay.found)
-    _read_lane(log, lane, replay.take, reading, progress)
+    end = _read(log, part, take, reading, progress)
+    _compare(replay, told, end)
     return reading
 
 
-def _judge_lane(log: AuditLog, wanted: Filter, sources: Sources, lane: str, progress: Progress) -> Reading[Changes]:
-    hindsight = Hindsight(lane, Judging(policy_files.read_policy(sources).policy), wanted.wants)
+def _compare(replay: Replay, told: Mapping[int, Sequence[Told]], at: object) -> None:
+    """Compare the state before an entry with what the log tells of it, where it does."""
+    for each in told.get(at, ()) if isinstance(at, int) else ():
+        replay.compare_state(each.entry, each.at, each.digest)
+
+
+def _judge(log: AuditLog, wanted: Filter, sources: Sources, part: Part, progress: Progress) -> Reading[Changes]:
+    hindsight = Hindsight(part.lane, Judging(policy_files.read_policy(sources).policy), wanted.wants)
     reading = Reading(hindsight.found)
-    _read_lane(log, lane, hindsight.take, reading, progress)
+    _read(log, part, hindsight.take, reading, progress)
     return reading
 
 
-def _read_lane[F: (Replayed, Changes)](log: AuditLog, lane: str, take: Callable[[Entry, Values], None],
-                                       reading: Reading[F], progress: Progress) -> None:
-    kept = _Kept(log.vault, lane)
-    for entry in _entries(log.audit / "lanes" / lane, progress):
+def _read[F: (Replayed, Changes)](log: AuditLog, part: Part, take: Callable[[Entry, Values], None],
+                                  reading: Reading[F], progress: Progress) -> int:
+    """Take the entries of a part; the number of the one after them."""
+    lane, kept, due = part.lane, _Kept(log.vault, part.lane, part.begin), part.begin
+    for entry in _entries(log.audit / "lanes" / lane, part.segment, progress):
+        seq = entry.get("seq") if isinstance(entry, dict) else due
+        if isinstance(seq, int) and seq < part.begin:
+            continue
+        if due == part.end:
+            break
+        reading.entries += 1
         if not isinstance(entry, dict):
             reading.found.cannot(NOT_AN_ENTRY)
-            reading.entries += 1
-            continue
-        seq = entry.get("seq")
-        if seq != reading.entries and isinstance(seq, int):
-            reading.missing.append(f"{lane}/{reading.entries} is not where it belongs; {lane}/{seq} is there")
-            reading.entries = seq
-        reading.entries += 1
-        take(entry, kept.of(entry))
+        else:
+            if seq != due:
+                reading.missing.append(f"{lane}/{due} is not where it belongs, but {lane}/{seq}")
+            take(entry, kept.of(entry))
+        due = seq + 1 if isinstance(seq, int) else due + 1
+    return due
 
 
-def _entries(folder: Path, progress: Progress) -> Iterator[object]:
-    """The entries of a lane, and None for a line that is none. An unfinished last line is not there yet."""
+def _entries(folder: Path, first: str, progress: Progress) -> Iterator[object]:
+    """The entries from a segment on, None for a line that is none. An unfinished last line is not there yet."""
     for name in segment_names(folder):
+        if name < first:
+            continue
         with open_regular(folder / name, progress) as file:
             for line in lines(file):
                 if not line.endswith(b"\n") and len(line) <= chain.MAX_LINE_BYTES:
@@ -178,56 +202,54 @@ def _entries(folder: Path, progress: Progress) -> Iterator[object]:
                     yield None
 
 
-def _over_lanes[F: (Replayed, Changes)](log: AuditLog, over: Callable[[str, Progress], Reading[F]], found: F, jobs: int,
-                                        progress: Progress) -> Reading[F]:
-    """All lanes, the largest first, each in one of `jobs` processes; what they found in the order of their names."""
-    sizes = {lane: sum(path.stat().st_size for path in (log.audit / "lanes" / lane).glob("*.jsonl"))
-             for lane in log.lanes()}
-    largest = sorted(sizes.items(), key=itemgetter(1), reverse=True)
-    lanes = [lane for lane, _ in largest]
-    done = dict(_in_processes(lanes, over, jobs, progress) if min(jobs, len(lanes)) > 1
-                else ((lane, over(lane, progress)) for lane in lanes))
-    whole = Reading(found)
-    for lane in sorted(done):
-        whole.found.add(done[lane].found)
-        whole.entries += done[lane].entries
-        whole.missing += done[lane].missing
-    return whole
+def _over[F: (Replayed, Changes)](parts: Sequence[Part], over: Callable[[Part, Progress], Reading[F]], found: F,
+                                  jobs: int, progress: Progress) -> Reading[F]:
+    """All parts, each in one of `jobs` processes; what they found in their order."""
+    if min(jobs, len(parts)) > 1:
+        done = dict(_in_processes(parts, over, jobs, progress))
+    else:
+        done = {number: over(part, progress) for number, part in enumerate(parts)}
+    everything = Reading(found)
+    for _, each in sorted(done.items()):
+        everything.found.add(each.found)
+        everything.entries += each.entries
+        everything.missing += each.missing
+    return everything
 
 
-def _in_processes[R](tasks: Iterable[str], work: Callable[[str, Progress], R], jobs: int,
-                     progress: Progress) -> Iterator[tuple[str, R]]:
-    """What `work` makes of each task, in up to `jobs` processes at a time."""
+def _in_processes[R](parts: Sequence[Part], work: Callable[[Part, Progress], R], jobs: int,
+                     progress: Progress) -> Iterator[tuple[int, R]]:
+    """What `work` makes of each part, by its number, in up to `jobs` processes at a time."""
     # Forked: a fresh interpreter would run the command line again. Nothing here may have a thread.
     context = multiprocessing.get_context("fork")
-    waiting, running = list(tasks), dict[Connection, str]()
+    waiting, running = list(enumerate(parts)), dict[Connection, int]()
     while waiting or running:
         while waiting and len(running) < jobs:
-            task = waiting.pop(0)
+            number, part = waiting.pop(0)
             ours, theirs = context.Pipe(duplex=False)
-            context.Process(target=_run, args=(task, work, theirs), daemon=True).start()
+            context.Process(target=_run, args=(part, work, theirs), daemon=True).start()
             theirs.close()
-            running[ours] = task
+            running[ours] = number
         for connection in wait(list(running)):
             assert isinstance(connection, Connection)
-            told = _received(connection, running[connection])
+            told = _received(connection, parts[running[connection]])
             if isinstance(told, int):
                 progress(told)
             else:
                 yield running.pop(connection), told
 
 
-def _received(connection: Connection, task: str) -> Any:
+def _received(connection: Connection, part: Part) -> Any:
     try:
         told = connection.recv()
     except EOFError:
         told = _Failed("its process was ended")
     if isinstance(told, _Failed):
-        raise ReplayFailed(f"lane {task}: {told.why}")
+        raise ReplayFailed(f"lane {part.lane}: {told.why}")
     return told
 
 
-def _run[R](task: str, work: Callable[[str, Progress], R], told: Connection) -> None:
+def _run[R](part: Part, work: Callable[[Part, Progress], R], told: Connection) -> None:
     read = 0
 
     def progress(count: int) -> None:
@@ -238,7 +260,7 @@ def _run[R](task: str, work: Callable[[str, Progress], R], told: Connection) -> 
             read = 0
 
     try:
-        result: R | _Failed = work(task, progress)
+        result: R | _Failed = work(part, progress)
     except Exception as fault:  # noqa: BLE001
         result = _Failed(f"{type(fault).__name__}: {fault}")
     told.send(read)

@@ -10,13 +10,17 @@ A log is presumed to be verified; whatever else it holds is told as a difference
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
 
 from kernel.bounds import Bounded
 from kernel.entry import EMPTY_SET, draw
 from kernel.errors import KernelError
+from kernel.folding import States
 from kernel.recorded import (
     FIELDS_DECIDE,
     NOT_KEPT,
@@ -29,6 +33,7 @@ from kernel.recorded import (
     matched,
     moments,
 )
+from kernel.snapshot import Snapshot, encode
 from kernel.state import NO_CHANGE, Change, Reads, State
 from kernel.step import Asked, Decided, halt_of, step
 from kernel.transition import change, micros, passes, place_of
@@ -42,6 +47,9 @@ if TYPE_CHECKING:
 OTHER_KERNEL = "other kernel"
 NO_POLICY = "policy not kept"
 NOT_AN_ENTRY = "not an entry"
+LOADS = frozenset({"lane_open", "policy_load"})
+"""The types of entries that say which kernel decides."""
+
 # What an entry can bring about that is not of the form that the log has.
 ODD = (ArithmeticError, AttributeError, KernelError, LookupError, TypeError, ValueError)
 
@@ -96,13 +104,33 @@ class Replay:
     """One lane. `kernel` is the digest of this kernel; `wanted` says which decisions are compared."""
 
     def __init__(self, lane: str, policies: Policies, kernel: str, wanted: Callable[[Entry], bool] = lambda _: True,
-                 ) -> None:
+                 states: States | None = None) -> None:
+        """`states` are those that the entries before have made, where it does not begin with the lane."""
         self._lane, self._policies, self._own, self._wanted = lane, policies, kernel, wanted
         self._kernel: object = None
         self._modes: dict[str, object] = {}
-        self._real, self._shadow = State(), State()
         self._reads: dict[tuple[str, str], Reads] = {}
+        self.states = states or States()
         self.found = Replayed()
+
+    def begin_after(self, loads: Iterable[Entry]) -> None:
+        """Take note of what decided before this part: its entries that say so, in order."""
+        for entry in loads:
+            # Where one is odd, the part that it stands in tells it.
+            with suppress(*ODD):
+                self._load(entry)
+
+    def _load(self, entry: Entry) -> None:
+        if entry["type"] in LOADS:
+            self._kernel = entry["kernel"]["digest"]
+        if entry["type"] == "policy_load":
+            self._modes[entry["policy"]] = entry["mode"]
+
+    def compare_state(self, name: str, at: int, recorded: object) -> None:
+        """Compare the digest of the state that the entries below `at` make with the one that an entry tells of it."""
+        computed = blake3(encode(Snapshot(self._lane, at, self.states))).hexdigest()
+        if computed != recorded:
+            self.found.differs(Divergence(name, "digest", recorded, computed))
 
     def take(self, entry: Entry, values: Values = NOT_KEPT) -> None:
         """Go on to the next entry; `values` are what the vault holds for it."""
@@ -116,25 +144,14 @@ class Replay:
         return f"{self._lane}/{entry.get('seq')}"
 
     def _take(self, entry: Entry, values: Values) -> None:
-        kind = entry["type"]
-        if kind in ("lane_open", "policy_load"):
-            self._kernel = entry["kernel"]["digest"]
-        if kind == "policy_load":
-            self._modes[entry["policy"]] = entry["mode"]
+        self._load(entry)
         name, now_us = self._name(entry), micros(entry["ts"])
-        state = self._state_of(entry)
-        if kind == "decision" and self._wanted(entry):
+        state = self.states.changed_by(entry)
+        if entry["type"] == "decision" and self._wanted(entry):
             made = self._decision(entry, values, state, name, now_us)
         else:
             made = change(state, entry, name, now_us)
         state.take(made)
-
-    def _state_of(self, entry: Entry) -> State:
-        """The state that an entry belongs to: what is enforced, or what a trial only writes down."""
-        on_trial = entry.get("mode") == Mode.OBSERVE and entry["type"] == "decision"
-        if on_trial or (entry["type"] == "outcome" and entry["decision"] in self._shadow.open):
-            return self._shadow
-        return self._real
 
     def _decision(self, entry: Entry, values: Values, state: State, name: str, now_us: int) -> Change:
         """Compare a decision; what its entry changes."""
@@ -165,16 +182,6 @@ class Replay:
         if found is None:
             found = self._reads[key] = Reads(agent, bounded.bounds, bounded.paces)
         return found
-
-    @property
-    def real(self) -> State:
-        """What was enforced, after the entries so far."""
-        return self._real
-
-    @property
-    def shadow(self) -> State:
-        """What would have been, had every policy enforced while it was on trial."""
-        return self._shadow
 
     def loaded_on_trial(self, judging: Judging, at: int) -> bool:
         """True where the log says that the policy governs on trial, and the policy that its trial is not over."""
@@ -224,7 +231,7 @@ class _Comparison:
         return _different(entry, {"draws": [], "pre": EMPTY_SET, "post": EMPTY_SET})
 
     def _halted(self, agent: str | None) -> Verdict | None:
-        real = self._replay.real
+        real = self._replay.states.real
         return halt_of(real, real.agent(agent or ""), Asked(agent or "", _ANY, source=self._source()))
 
     def _source(self) -> str | None:
@@ -232,7 +239,7 @@ class _Comparison:
         entry = self._entry
         if entry["code"] != Code.AGENT_HALTED or entry["rule"] is not None:
             return None
-        return next(iter(self._replay.real.closed_sources()), None)
+        return next(iter(self._replay.states.real.closed_sources()), None)
 
     def _matching(self) -> Found | None:
         """Compare the rules that hold with those of the entry, where the request is kept."""
@@ -303,10 +310,10 @@ class _Comparison:
 
     def _decided(self, bounded: Bounded, asked: Asked) -> Iterator[Decided]:
         """What the kernel decides. On trial a refusal may have come before anybody asked for the mode."""
-        real, now_us = self._replay.real, self._now_us
+        real, shadow, now_us = self._replay.states.real, self._replay.states.shadow, self._now_us
         if self._on_trial:
             held = step(real, _NOBODY, asked, now_us).verdict
-            yield step(self._replay.shadow, bounded, asked, now_us) if held is asked.verdict else Decided(held)
+            yield step(shadow, bounded, asked, now_us) if held is asked.verdict else Decided(held)
         if self._entry["mode"] != Mode.OBSERVE:
             yield step(real, bounded, asked, now_us)
 

@@ -18,10 +18,12 @@ from kernel.decide import address_stage, name_stage
 from kernel.disclosure import Disclosure
 from kernel.facts import Address, Agent, RequestFacts
 from kernel.fields import Fields
+from kernel.folding import States
 from kernel.measures import Rate
 from kernel.normal import host, path
 from kernel.pattern import agent_pattern
 from kernel.recorded import Judging
+from kernel.snapshot import Snapshot, encode
 from kernel.state import NO_CHANGE, State, digest
 from kernel.step import Asked, Decided, step
 from kernel.suffix import Suffixes
@@ -125,6 +127,13 @@ class Recorder:
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+    def keep_state(self, files: list[bytes]) -> None:
+        """Keep the state as it is now, and tell of it a little later."""
+        raw, at = encode(Snapshot(self.lane, len(self.entries), States(self.real, self.shadow))), len(self.entries)
+        files.append(raw)
+        self.random(3)
+        self.write(entry.state_snapshot(at, blake3(raw).hexdigest(), len(raw), 0, 0))
 
     def act(self, act: str, agent: str | None, **more: Any) -> None:
         self.write(entry.operator(act, agent, "because", "ann", "control") | more)

@@ -41,9 +41,9 @@ def home(folder: Path, recorders: Iterable[Recorder], texts: Iterable[str], *, v
             lane.add_raw(canonical.encode({**entry, "seq": lane.tree.size, "prev": lane.head}))
         lanes.append(lane.checkpoint())
     Log(lanes).raise_minimum().write(folder)
-    (folder / "policies").mkdir()
+    (folder / "audit" / "policies").mkdir()
     for text in texts:
-        (folder / "policies" / f"{blake3(text.encode()).hexdigest()}.yaml").write_text(text)
+        (folder / "audit" / "policies" / f"{blake3(text.encode()).hexdigest()}.yaml").write_text(text)
     if vault:
         _fill(folder / "vault.db", recorders)
     return folder
