@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -15,16 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel import entry
+from kernel import canonical, entry
 from kernel.fields import Fields
 from kernel.recorded import FIELDS_DECIDE
 from kernel.replay import NO_POLICY, OTHER_KERNEL, Replay
+from kernel.report import Result
 from kernel.trial import Mode
 from kernel.verdict import Code
-from tests.conftest import scaled
+from kernel.verify import verify
+from tests.conftest import SCALE, scaled
+from tests.logs import PINNED, Lane, source, verify_signature
 from tests.replay_logs import KERNEL, POLICY, START, Recorder, judging
 
 ROOT = Path(__file__).resolve().parents[2]
+# A hundred thousand where there is time for it.
+MANY = scaled(1000) * (10 if SCALE >= 10 else 1)
 OURS_TEXT, ANOTHER_TEXT = POLICY, f"# another\n{POLICY}"
 OURS = judging(OURS_TEXT)
 TRIED = judging(f"mode: observe\nuntil: 2027-03-01T10:00:00Z\n{POLICY}")
@@ -51,12 +57,12 @@ def codes(recorder):
 @pytest.fixture(scope="module")
 def long_log():
     """Much of everything, with a crash in the middle, a reload, and another at the end."""
-    recorder = Recorder(OURS).random(scaled(5000))
+    recorder = Recorder(OURS).random(MANY // 2)
     recorder.crash()
     recorder.load(judging(ANOTHER_TEXT))
-    recorder.random(scaled(2000))
+    recorder.random(MANY // 5)
     recorder.load(OURS)
-    recorder.random(scaled(3000)).crash()
+    recorder.random(3 * MANY // 10).crash()
     return recorder
 
 
@@ -65,9 +71,9 @@ def test_every_decision_comes_out_as_it_was_also_after_a_crash(long_log):
 
     assert found.first_divergence is None
     assert (found.equal, found.not_replayable) == (found.decisions, {})
-    assert found.decisions >= scaled(10_000)
+    assert found.decisions >= MANY
     assert found.matched > found.decisions * 0.8
-    assert len(codes(long_log)) >= 12
+    assert MANY < 1000 or len(codes(long_log)) >= 12
 
 
 def test_without_the_vault_the_kernel_is_replayed_alone(long_log):
@@ -104,7 +110,9 @@ def test_another_version_of_python_decides_the_same(long_log, tmp_path):
     others, found = _others(), replayed(long_log)
     if not others:
         pytest.skip("no other version of Python here that has blake3 and PyYAML")
-    log = {"entries": long_log.entries, "values": list(long_log.values.items()), "policies": [OURS_TEXT, ANOTHER_TEXT]}
+    log = {"entries": long_log.entries, "values": list(long_log.values.items()), "policies": [# A hundred thousand where there is time for it.
+MANY = scaled(1000) * (10 if SCALE >= 10 else 1)
+OURS_TEXT, ANOTHER_TEXT]}
     (tmp_path / "log.json").write_text(json.dumps(log))
     for path in others:
         said = subprocess.run([path, "-m", "tests.replay_elsewhere", str(tmp_path / "log.json")], cwd=ROOT,
@@ -176,10 +184,10 @@ _TOLD = {
 
 @pytest.mark.parametrize("field", ["verdict", "code", "rule", "mode", "pre", "post", "draws", "groups"])
 def test_whoever_holds_the_keys_and_changes_a_field_of_a_decision_is_told(field):
-    recorder = Recorder(OURS, seed=3).random(scaled(120))
+    recorder = Recorder(OURS, seed=3).random(60)
     weighed = [n for n, each in enumerate(recorder.entries)
                if each["type"] == "decision" and each["stage"] == "request"]
-    for number in recorder.chance.sample(weighed, min(len(weighed), 40)):
+    for number in recorder.chance.sample(weighed, min(len(weighed), scaled(12))):
         old = recorder.entries[number]
         for value in _TOLD.get(field, _flips(old[field])):
             if value == old[field]:
@@ -354,3 +362,56 @@ def test_whatever_a_log_holds_a_replay_of_it_ends(long_log, data):
     found = replayed(long_log, entries)
 
     assert found.decisions == found.equal + found.divergent + found.not_replayable.total()
+
+
+def _one_of_each_kind():
+    """A signed lane with an entry of every kind that the kernel can build, and what its vault holds."""
+    recorder = Recorder(OURS)
+    recorder.ask(agent="a1", name="hidden.unknown.example")
+    recorder.ask(agent="a1")
+    recorder.end(up=1, down=2)
+    recorder.keep_state([])
+    recorder.connect()
+    ts = entry.timestamp(START)
+    for body in (
+        entry.connection("192.0.2.9", "malformed", "MALFORMED"), entry.refusals("a1", {"RULE_DENY": 3}, ts, ts),
+        entry.fault("request", "ValueError", "FAULT", "f1"),
+        entry.halt("b1", "OPERATOR", "trap", "main/3", ["192.0.2.9"]),
+        entry.operator("agents halt", "b2", "because", "ann", "control"), entry.clock(ts, ts),
+        entry.config({"mode": ["regular"]}, {"mitmproxy": "12"}), entry.recovery("000000.jsonl", 7, 3, "ab" * 32),
+        entry.close("stopped"),
+    ):
+        recorder.write(body)
+    lane = Lane("main").open(first=True)
+    for each in recorder.entries[2:]:
+        lane.add_raw(canonical.encode({**each, "seq": lane.tree.size, "prev": lane.head}))
+    return lane.checkpoint()
+
+
+def _changed(value):
+    """Every value that differs from this one in one field."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield {name: each for name, each in value.items() if name != key}
+            for each in _changed(inner):
+                yield {**value, key: each}
+    elif isinstance(value, list) and value:
+        for number, inner in enumerate(value):
+            for each in _changed(inner):
+                yield [*value[:number], each, *value[number + 1:]]
+    yield from _flips(value)
+
+
+def test_no_field_of_any_entry_can_be_changed_without_being_told():
+    lane = _one_of_each_kind()
+    entries = [json.loads(line)["e"] for line in lane.lines]
+    kinds = {each["type"] for each in entries}
+    changes = [(number, old, new) for number, old in enumerate(entries) for new in _changed(old)]
+    for number, old, new in random.Random(5).sample(changes, min(len(changes), scaled(150))):
+        line = lane.lines[number].replace(canonical.encode(old), canonical.encode(new))
+        forged = copy.copy(lane)
+        forged.lines = [*lane.lines[:number], line, *lane.lines[number + 1:]]
+
+        assert verify([source(forged)], PINNED, verify_signature, canonical.parse).result is Result.TAMPERED, new
+    assert len(kinds) >= 14
+    assert len(changes) > 250
