@@ -15,7 +15,7 @@ from addons.errors import ContractBroken
 from kernel import entry
 from kernel.bounds import Bounded, Bounds
 from kernel.contracts import broken, inconsistent
-from kernel.state import NO_CHANGE, Change, State, digest
+from kernel.state import NO_CHANGE, Change, Reads, State
 from kernel.step import Asked, Decided, halt_of, more, step
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode
@@ -107,16 +107,17 @@ class Book:
     def commit(self, weighed: Weighed, fields: entry.Body, secrets: Secrets | None) -> tuple[int, Future[None]]:
         """Write the decision and be bound by it."""
         agent, state = weighed.asked.agent, self._states.of(fields["mode"])
-        bounds, paces = weighed.bounded.bounds, (*weighed.bounded.paces, *weighed.asked.throttles)
+        bounds = weighed.bounded.bounds
+        reads = Reads(agent, bounds, (*weighed.bounded.paces, *weighed.asked.throttles))
         fields["draws"] = [entry.draw(each) for each in weighed.decided.draws]
-        fields["pre"] = digest(state, NO_CHANGE, agent, bounds, paces)
+        fields["pre"] = reads.digest(state, NO_CHANGE, agent)
         made = change(state, {"type": "decision", **fields}, "", weighed.at.micros)
         passes = bool(made.opened)
         problem = broken(state, made, agent, bounds, passes=passes) or (self._thorough and inconsistent(state))
         if problem:
             self._break(state)
             raise ContractBroken(problem)
-        fields["post"] = digest(state, made, agent, bounds, paces)
+        fields["post"] = reads.digest(state, made, agent)
         number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
         name = f"{self._lane.name}/{number}"
         self._take(state, named(made, name), agent, name)
