@@ -232,6 +232,8 @@ SLOW = "throttle: t, to: a.example.org, schemes: https, ports: 443, rate"
                   "deny: d, to: a.example.org, paths: [/y], risk: 5"], [], id="points for what nothing allows"),
     pytest.param([ANY, "deny: d, to: .h.example.org, risk: 5", "deny: e, to: h.example.org, risk: 5"], [],
                  id="points add up"),
+    pytest.param([ANY, "deny: d, to: h.example.org, risk: 5", "deny: e, to: h.example.org, risk: 5"], [],
+                 id="points of two rules that say the same"),
     pytest.param(["throttle: t, to: a.example.org, rate: 6/minute"], ["W404", "W404"], id="a throttle is a grant"),
     pytest.param([f"{SLOW}: 6/minute", "halt: h, to: .example.org"], ["W301"], id="a halt refuses it"),
 ])

@@ -93,6 +93,8 @@ CRAWL = "throttle: t, to: .example"
                  LOOSER, id="a never that hides it"),
     pytest.param(rules("halt: h, to: 8.8.8.8"), rules("halt: h, to: 8.8.8.8", "deny: d, to: 8.8.8.8"), EQUAL,
                  id="a deny beside a halt for addresses"),
+    pytest.param(rules("halt: h, to: 8.8.8.8"), rules("halt: h, to: 8.8.8.8") + "\nnever: [{to: x.example}]", EQUAL,
+                 id="a halt for addresses ended nobody for a name"),
     pytest.param(rules("halt: h, to: 8.8.8.8"), rules("deny: d, to: 8.8.8.8"), LOOSER, id="a halt for an address"),
     pytest.param(rules(ALLOW, "deny: d, to: x.example, risk: 5"), rules(ALLOW, "deny: d, to: x.example"), LOOSER,
                  id="no points"),
