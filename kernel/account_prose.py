@@ -22,7 +22,7 @@ _SLOWLY = Rate(SLOW_COUNT, SLOW_MICROS // MICROS)
 _AFTER = {
     Effect.TELL: "is told so, and goes on",
     Effect.THROTTLE: f"is slowed down to {rate_in_words(_SLOWLY)}",
-    Effect.DENY: "is refused more",
+    Effect.DENY: "is refused what goes beyond that",
     Effect.HALT: "is halted until an operator releases it",
 }
 _COUNTED = {
@@ -77,7 +77,7 @@ def _together(agents: tuple[AgentPattern, ...] | None, groups: Groups) -> str:
 def counters_in_words(policy: Policy) -> Iterator[str]:
     """What is counted of every agent: what the policy says itself, and what its profile says."""
     if policy.profile is not None:
-        yield f"What is counted, and no line of the policy says, is as in the profile {policy.profile}."
+        yield f"What no counter of the policy says is as in the profile {policy.profile}."
     said = {counter.name for counter in policy.counters}
     for counter in counters(policy.profile, policy.counters).values():
         yield counter_in_words(counter) + ("" if counter.name in said else f" (profile {policy.profile})") + "."

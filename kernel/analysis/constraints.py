@@ -97,7 +97,8 @@ class Count(NamedTuple):
                 and _SEVERITY[other.counter.then] >= _SEVERITY[own.then])
 
     def in_words(self, policy: Policy) -> str:
-        return f"says: {counter_in_words(self.counter)}"
+        said = counter_in_words(self.counter)
+        return f"says that {said[0].lower()}{said[1:]}"
 
 
 type Bound = Amount | Pacing | Count

@@ -41,15 +41,14 @@ class Shift(NamedTuple):
 
 
 def shifts(old: Region, new: Region) -> Iterator[Shift]:
-    """Every shift, the looser ones of each kind first. Raises `TooHard`."""
-    yield from _bounds(old, new, looser=True)
-    yield from _bounds(new, old, looser=False)
+    """Every shift: what is looser, then what is stricter, then what bounds nobody. Raises `TooHard`."""
+    points = list(_points(old, new))
+    for looser, held, other in ((True, old, new), (False, new, old)):
+        yield from _bounds(held, other, looser=looser)
+        yield from _throttles(held, other, looser=looser)
+        yield from _halts(held, other, looser=looser)
+        yield from (shift for shift in points if shift.looser is looser)
     yield from _told(old.policy, new.policy)
-    yield from _throttles(old, new, looser=True)
-    yield from _throttles(new, old, looser=False)
-    yield from _halts(old, new, looser=True)
-    yield from _halts(new, old, looser=False)
-    yield from _points(old, new)
 
 
 def _bounds(held: Region, other: Region, *, looser: bool) -> Iterator[Shift]:

@@ -141,3 +141,13 @@ def test_a_budget_in_a_file_for_some_agents_is_compared_for_those():
 
     assert found.relation is LOOSER
     assert found.changed[0].message == "own no longer refuses after 5 requests of each of c-* in a day (UTC)"
+
+
+def test_what_is_looser_is_told_first():
+    old = f"{RULES}profile: conservative\nbudgets: [{{budget: b, each: {{requests: 5}}, every: day}}]"
+    new = f"{RULES}profile: conservative\nrates: [{{each: 5/minute}}]\ncounters: {{steps: {{limit: 9, then: halt}}}}"
+
+    assert [change.message for change in compared(old, new).changed] == [
+        "b no longer refuses after 5 requests of every agent in a day (UTC)",
+        "rates-1 now holds every agent to 5 a minute",
+        "steps now says that an agent that makes 9 requests in a session is halted until an operator releases it"]
