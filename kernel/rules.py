@@ -12,7 +12,7 @@ from kernel.document import Mapping as Tree
 from kernel.document import Node, Reader, Scalar, quote
 from kernel.match import hangs_on_addresses, hosts_of
 from kernel.measures import NOTHING_SAID, Rate
-from kernel.policy import AddressRange, Conditions, Destination, HostPattern, Rule, Verb
+from kernel.policy import AddressRange, Conditions, HostPattern, Rule, Verb
 from kernel.quantity import rate, tally
 from kernel.several import Above
 from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
@@ -64,10 +64,19 @@ class RuleReader:
         at = self._reader.at(node)
         rule = Rule(number, name or "", verb, where, holes, at, tell, why, terms, quiet, observed, secret,
                     risk=risk, rate=pace)
-        if verb is Verb.HALT and hangs_on_addresses(rule) and any(map(_is_name, where.to or ())):
+        self._refuse_for_others(found, rule)
+        return rule
+
+    def _refuse_for_others(self, found: Mapping[str, Node], rule: Rule) -> None:
+        """Nobody else may end an agent: what follows from where a name leads is others' doing."""
+        named = [isinstance(hosts_of(item), HostPattern) for item in rule.where.to or ()]
+        if rule.verb is Verb.HALT and hangs_on_addresses(rule) and any(named):
             message = "a halt of names and addresses would end nobody for a name: others say where it leads"
             self._reader.error("E112", found["to"], message, "make two rules: one for the names, one for the addresses")
-        return rule
+        ranged = not all(named) or (not named and rule.where.address is not None)
+        if rule.verb is Verb.DENY and rule.risk and ranged:
+            message = '"risk:" means nothing in a deny of addresses: others say where a name leads'
+            self._reader.error("E112", found["risk"], message, "name hosts in to:, or halt who asks for such an address")
 
     def _risk(self, found: Mapping[str, Node], verb: Verb) -> int:
         """The points that a request costs for which the rule holds."""
@@ -191,10 +200,6 @@ class RuleReader:
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         terms = limit_terms(self._reader, node, found)
         return Rule(number, name, Verb.LIMIT, where, holes, self._reader.at(node), terms=terms)
-
-
-def _is_name(item: Destination) -> bool:
-    return isinstance(hosts_of(item), HostPattern)
 
 
 def names_an_item(name: str) -> bool:

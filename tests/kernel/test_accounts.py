@@ -53,6 +53,9 @@ def test_what_agents_may_use_up_is_kept_with_its_types():
     ("throttle: r, to: x.example, rate: 6/minute", Verb.THROTTLE, 0, Rate(6, MINUTE)),
     ("halt: r, to: x.example", Verb.HALT, 0, None),
     ("deny: r, risk: 2k", Verb.DENY, 2000, None),
+    ("deny: r, methods: writes, except: {to: 10.0.0.0/8}, risk: 5", Verb.DENY, 5, None),
+    ("deny: r, to: x.example, address: 10.0.0.0/8, risk: 5", Verb.DENY, 5, None),
+    ("throttle: r, address: public-internet, rate: 6/minute, risk: 5", Verb.THROTTLE, 5, Rate(6, MINUTE)),
     (f"allow: r, {GRANT}, risk: 1", Verb.ALLOW, 1, None),
 ])
 def test_what_a_rule_costs_and_how_often_it_passes_is_kept(text, verb, risk, rate):
@@ -79,6 +82,9 @@ def in_budget(keys: str) -> str:
         ("rules: [{halt: r, max-url: 1KB}]", "E112", '"max-url:" means nothing in a halt'),
         ("rules: [{halt: r, to: [x.example, 10.0.0.0/8]}]", "E112", "others say where it leads"),
         ("rules: [{halt: r, to: x.example, address: 10.0.0.0/8}]", "E112", "make two rules"),
+        ("rules: [{deny: r, to: metadata, risk: 5}]", "E112", "others say where a name leads"),
+        ("rules: [{deny: r, address: 10.0.0.0/8, risk: 5}]", "E112", "name hosts in to:"),
+        ("rules: [{deny: r, to: [x.example, 10.0.0.1], risk: 5}]", "E112", "others say where a name leads"),
         ("rules: [{halt: r, risk: 5}]", "E112", '"risk:" means nothing in a halt'),
         ("rules: [{deny: r, risk: 5, quiet: yes}]", "E112", "what is expected costs nothing"),
         ("rules: [{deny: r, risk: 5, observe: yes, expires: 2099-01-01}]", "E112", "has no consequences"),
