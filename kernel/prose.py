@@ -76,7 +76,7 @@ def in_words(policy: Policy) -> list[Paragraph]:
 def _in_general(policy: Policy) -> Iterator[Sentence]:
     if policy.observed_until is not None:
         yield Sentence(f"Until {told(policy.observed_until)} this policy is on trial: what its rules refuse passes and "
-                       "is written down. Refused is what stands under never, and inside addresses.")
+                       "is written down. Refused is what stands under never, what ends an agent, and inside addresses.")
     yield Sentence("What nothing below allows is refused. The order of the rules does not matter: a refusal beats "
                    "whatever allows the same request.")
     yield from _tiers(policy)

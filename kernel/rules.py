@@ -76,7 +76,7 @@ class RuleReader:
         ranged = not all(named) or (not named and rule.where.address is not None)
         if rule.verb is Verb.DENY and rule.risk and ranged:
             message = '"risk:" means nothing in a deny of addresses: others say where a name leads'
-            self._reader.error("E112", found["risk"], message, "name hosts in to:, or halt who asks for such an address")
+            self._reader.error("E112", found["risk"], message, "name hosts in to:, or write a halt for these")
 
     def _risk(self, found: Mapping[str, Node], verb: Verb) -> int:
         """The points that a request costs for which the rule holds."""
