@@ -6,6 +6,7 @@ What is decided is what the log says: a change is made from the entry itself, as
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,10 @@ from addons.errors import ContractBroken
 from kernel import entry
 from kernel.bounds import Bounded, Bounds
 from kernel.contracts import broken, inconsistent
-from kernel.state import NO_CHANGE, Change, State, digest
+from kernel.state import NO_CHANGE, Change, Reads, State
 from kernel.step import Asked, Decided, halt_of, more, step
-from kernel.transition import KERNEL, change, named
-from kernel.trial import Mode
+from kernel.transition import KERNEL, change, micros, named, written
+from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
@@ -28,20 +29,13 @@ if TYPE_CHECKING:
     from addons.journal import Moment, Secrets
     from addons.lane import Lane
     from kernel.budget import Unit
+    from kernel.folding import States
 
+JUMP_US = 60_000_000
+"""How far the clock of the machine may be from where it was when this process began."""
+CLOCK_ACCEPT = "clock accept"
 _NOBODY = Bounded()
 _ANY = Verdict(Action.ALLOW, Code.ALLOW)
-
-
-@dataclass(slots=True)
-class States:
-    """What is enforced, and what would be: the accounts of requests that pass because their policy is on trial."""
-
-    real: State
-    shadow: State
-
-    def of(self, mode: object) -> State:
-        return self.shadow if mode == Mode.OBSERVE else self.real
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +60,8 @@ class Book:
         """`sources` are the client addresses from which an agent comes."""
         self._lane, self._states, self._governed, self._sources = lane, states, governed, sources
         self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
+        # What an operator has accepted that the machine's clock is apart from this process'.
+        self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
 
@@ -95,10 +91,13 @@ class Book:
     def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
         """What the kernel decides on a request. Nothing changes yet."""
         bounded, at = governed.bounds.of(asked.agent), self._lane.now()
-        state = self._states.of(mode)
-        if mode is Mode.OBSERVE and (held := self._held(asked, at)) is not None:
-            return Weighed(asked, Decided(held), bounded, at, Mode.ENFORCE)
-        return Weighed(asked, step(state, bounded, asked, at.micros), bounded, at, mode)
+        if mode is Mode.OBSERVE:
+            if not (asked.verdict.lets_through or asked.verdict.code in OBSERVED):
+                # What is refused in spite of the trial.
+                mode = Mode.ENFORCE
+            elif (held := self._held(asked, at)) is not None:
+                return Weighed(asked, Decided(held), bounded, at, Mode.ENFORCE)
+        return Weighed(asked, step(self._states.of(mode), bounded, asked, at.micros), bounded, at, mode)
 
     def _held(self, asked: Asked, at: Moment) -> Verdict | None:
         """What is enforced of an agent whatever its policy's trial says."""
@@ -108,16 +107,17 @@ class Book:
     def commit(self, weighed: Weighed, fields: entry.Body, secrets: Secrets | None) -> tuple[int, Future[None]]:
         """Write the decision and be bound by it."""
         agent, state = weighed.asked.agent, self._states.of(fields["mode"])
-        bounds, paces = weighed.bounded.bounds, (*weighed.bounded.paces, *weighed.asked.throttles)
+        bounds = weighed.bounded.bounds
+        reads = Reads(agent, bounds, (*weighed.bounded.paces, *weighed.asked.throttles))
         fields["draws"] = [entry.draw(each) for each in weighed.decided.draws]
-        fields["pre"] = digest(state, NO_CHANGE, agent, bounds, paces)
+        fields["pre"] = reads.digest(state, NO_CHANGE, agent)
         made = change(state, {"type": "decision", **fields}, "", weighed.at.micros)
         passes = bool(made.opened)
         problem = broken(state, made, agent, bounds, passes=passes) or (self._thorough and inconsistent(state))
         if problem:
             self._break(state)
             raise ContractBroken(problem)
-        fields["post"] = digest(state, made, agent, bounds, paces)
+        fields["post"] = reads.digest(state, made, agent)
         number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
         name = f"{self._lane.name}/{number}"
         self._take(state, named(made, name), agent, name)
@@ -169,8 +169,28 @@ class Book:
         at = self._lane.now()
         number, durable = self._lane.commit("operator", fields, None, at)
         self._apply(self.state, "operator", fields, agent or "", number, at)
+        if act == CLOCK_ACCEPT:
+            self._accepted_us = time.time_ns() // 1000 - at.micros
         await durable
         return f"{self._lane.name}/{number}"
+
+    def look_at_clock(self, wall_us: int) -> None:
+        """Say so where the clock of the machine has jumped, and let no budget be drawn on until that is accepted."""
+        apart = wall_us - self._lane.now().micros
+        if self.state.clock_ok and abs(apart - self._accepted_us) > JUMP_US:
+            self._say_jumped(wall_us, self._lane.now().micros)
+
+    def begin_clock(self) -> None:
+        """The same at a start, which is not to be before the newest entry of the log."""
+        began, last = self._lane.now().micros, self._lane.last_ts
+        if last and began < micros(last):
+            self._say_jumped(began, micros(last))
+
+    def _say_jumped(self, wall_us: int, expected_us: int) -> None:
+        fields = entry.clock(written(wall_us), written(expected_us))
+        at = self._lane.now()
+        number = self._lane.write_now("clock", fields, at)
+        self._apply(self.state, "clock", fields, "", number, at)
 
     def take_over(self, acts: Iterable[Mapping[str, Any]]) -> None:
         """Do what verbs did while nothing ran, as `addons.takeover` has it: durable and in force on return. Blocks."""

@@ -51,7 +51,7 @@ from addons import (
 from addons.admission import Admission, raise_file_limit
 from addons.agents_control import AgentsControl
 from addons.agents_file import AgentsError
-from addons.book import Book, States
+from addons.book import Book
 from addons.control import ControlServer, Message, Peer, user_name
 from addons.deadlines import Deadlines
 from addons.errors import AuditUnavailable, GovernorError, ReloadRefused, StartCode, StartRefused
@@ -74,13 +74,13 @@ from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
 from addons.resolver import Resolver
+from addons.snapshots import Snapshots
 from addons.spool import Room
 from addons.watchdog import Watchdog
 from kernel import entry, standings
 from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
-from kernel.state import State
 from kernel.trial import Mode
 from kernel.version import VERSION
 
@@ -211,7 +211,9 @@ class _Running:
         self._rate = RefusalRate(time.time)
         durable.make_folder(self.paths.spool)
         in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
-        self.book = Book(self.lane, States(State(), State()), lambda: self._governed, self._sources_of)
+        self.book = Book(self.lane, self.lane.states, lambda: self._governed, self._sources_of)
+        self._snapshots = Snapshots(self.paths, self.lane, self.lane.states)
+        self.lane.on_rotate(self._snapshots.begin)
         self._outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self._outcomes.end_agent, self.metrics.halt
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
@@ -241,6 +243,7 @@ class _Running:
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
+        self.book.begin_clock()
         self.book.take_over(takeover.acts(home, self.book.state.taken_over))
         self.operator = AgentsControl(self._registry, self.book, home)
         self._control = ControlServer(self.paths.control_sock, {
@@ -279,6 +282,10 @@ class _Running:
                 self._put_in_force(self._governed)
                 _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self._mode}")
 
+    def _look_at_clock(self) -> None:
+        with contextlib.suppress(AuditUnavailable):
+            self.book.look_at_clock(_now_us())
+
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self._checks().values()))
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self._outcomes))
@@ -307,6 +314,7 @@ class _Running:
         self._turned = time.monotonic()
         self._write_refusals()
         self._end_trial()
+        self._look_at_clock()
         self._hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
@@ -427,6 +435,7 @@ class _Running:
         self._outcomes.cut_all()
         self._hooks.connections.close()
         self._write_refusals()
+        self._snapshots.finish()
         self.lane.close(reason)
         self._server.stop()
         self._locks.close()

@@ -23,23 +23,22 @@ from addons.refusal import Refused
 from kernel.comparison import UNREAD
 from kernel.decide import name_stage
 from kernel.errors import NonCanonical
-from kernel.facts import Host, RequestFacts
+from kernel.facts import OWN_NAME, Host, RequestFacts
 from kernel.pattern import ANONYMOUS
 from kernel.question import answer, facts_of
 from kernel.standings import Own
 from kernel.transition import written
 from kernel.verdict import Action, Code, Verdict
 
-NAME = "governor.internal"
 REMEMBERED_REFUSALS = 20
 REMEMBERED_AGENTS = 1_000
 
 _HELP = f"""\
 Governor is the network policy here. This name is answered by Governor itself and leads nowhere else.
 
-GET http://{NAME}/me                         who you are, your mode and budgets, whether you are halted
-GET http://{NAME}/may?method=GET&url=URL     would this request pass? nothing is sent or resolved
-GET http://{NAME}/refusals                   your last {REMEMBERED_REFUSALS} refusals
+GET http://{OWN_NAME}/me                         who you are, your mode and budgets, whether you are halted
+GET http://{OWN_NAME}/may?method=GET&url=URL     would this request pass? nothing is sent or resolved
+GET http://{OWN_NAME}/refusals                   your last {REMEMBERED_REFUSALS} refusals
 
 A refusal is deliberate: another method, mirror, proxy setting or retry is refused too.
 """
@@ -70,7 +69,7 @@ class Mirror:
     @staticmethod
     def is_own(host: Host) -> bool:
         """True for the reserved name, at whatever port."""
-        return host.name == NAME
+        return host.name == OWN_NAME
 
     def note_refusal(self, refused: Refused) -> None:
         """Remember a refusal that stands in the log for the agent it was told to."""
@@ -107,7 +106,7 @@ class Mirror:
             case "/refusals":
                 return _told({"refusals": self._own_refusals(facts)})
             case _:
-                return _told({"error": f"there are /, /me, /may and /refusals at {NAME}"}, 404)
+                return _told({"error": f"there are /, /me, /may and /refusals at {OWN_NAME}"}, 404)
 
     def _me(self, facts: RequestFacts) -> dict[str, Any]:
         governed, own = self._governed(), self._own(facts.agent.id)
@@ -134,7 +133,7 @@ class Mirror:
             verdict = Verdict(Action.DENY, error.code, reason=error.problem)
             return _told(_verdict(verdict, method, "", governed.policy.contact))
         if self.is_own(question.host):
-            return _told(_verdict(ITSELF, method, NAME, None))
+            return _told(_verdict(ITSELF, method, OWN_NAME, None))
         verdict = answer(governed.index, question).verdict
         assumed = []
         if question.host.address is None and name_stage(governed.index, question) is None:

@@ -4,9 +4,9 @@ A line is a JSON value without white space, objects with sorted keys:
 
     {"at":SEQ,"lane":LANE,"v":1}
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"real","taken_over":SEQ}
-    [AGENT,EPOCH,SESSION,HALT,QUARANTINED_UNTIL_US,QUARANTINE,REFUSED,REPEATED,TRAIL,ACCOUNTS,PACES]   sorted by agent
-    [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                       sorted by decision
-    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                     and lines as above
+    [AGENT,EPOCH,SESSION,HALT,QUARANTINED_UNTIL_US,QUARANTINE,REFUSED,REPEATED,TRAIL,ACCOUNTS,PACES] sorted by agent
+    [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
+    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
 What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py in their order; runs
 stand in the order in which they are forgotten, accounts and paces are sorted.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
@@ -205,31 +206,62 @@ class State:
                      self.clock_accepted, self.broken, self.taken_over)
 
 
+class Reads:
+    """Which accounts and rates a step for one agent may read, and the hash over them."""
+
+    __slots__ = ("_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen")
+
+    def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
+        self._agent = _json(agent)
+        self._keys = [bound.key(agent) for bound in bounds]
+        self._pace_keys = [pace.key(agent) for pace in paces]
+        self._heads, self._pace_heads = list(map(_head, self._keys)), list(map(_head, self._pace_keys))
+        self._seen: tuple[object, ...] = ()
+        self._known = ""
+
+    def digest(self, state: State, change: Change, agent: str) -> str:
+        """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
+        standing = change.agents.get(agent) or state.agent(agent)
+        changed, old, paces = change.accounts, state.accounts, state.paces
+        if changed:
+            accounts = [changed.get(key) or old.get(key) for key in self._keys]
+        else:
+            accounts = [old.get(key) for key in self._keys]
+        due = [change.paces.get(key, paces.get(key)) for key in self._pace_keys]
+        seen = standing, accounts, due
+        # Between two entries of an agent mostly nothing of this changes.
+        if seen != self._seen:
+            self._seen, self._known = seen, self._hash(standing, accounts, due)
+        return self._known
+
+    def _hash(self, standing: Standing, accounts: list[Account | None], due: list[int | None]) -> str:
+        told = [
+            f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
+            for head, each in zip(self._heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
+        ]
+        paces = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
+        if standing == UNKNOWN and not told and not paces:
+            return EMPTY_SET
+        halt = standing.halt
+        halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+        raw = (
+            f'{{"accounts":[{",".join(told)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
+            f'{standing.quarantined_until_us},"{standing.trail}"],"paces":[{",".join(paces)}]}}')
+        return blake3(_DOMAIN + raw.encode()).hexdigest()
+
+
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:
     """The hash over all that a step for this agent may read, after the change: `pre` and `post` of its entry."""
-    standing = change.agents.get(agent) or state.agent(agent)
-    accounts = [
-        [*key, account.window, account.spent, account.held, account.trail]
-        for key in (bound.key(agent) for bound in bounds)
-        if (account := change.accounts.get(key) or state.account(key)) is not UNTOUCHED
-    ]
-    due = [
-        [*key, at] for key in (pace.key(agent) for pace in paces)
-        if (at := change.paces.get(key, state.paces.get(key))) is not None
-    ]
-    if standing == UNKNOWN and not accounts and not due:
-        return EMPTY_SET
-    halt = standing.halt
-    told = {
-        "accounts": accounts,
-        "agent": [
-            agent, standing.epoch, standing.session, halt and [halt.reason, halt.since_us, halt.rule, halt.by],
-            standing.quarantined_until_us, standing.trail,
-        ],
-        "paces": due,
-    }
-    raw = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
-    return blake3(_DOMAIN + raw).hexdigest()
+    return Reads(agent, bounds, paces).digest(state, change, agent)
+
+
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@lru_cache(maxsize=8192)
+def _head(key: tuple[str, ...]) -> str:
+    """The beginning of the JSON array of an account or a rate."""
+    return _json([*key])[:-1] + ","
 
 
 def followed(trail: str, *said: object) -> str:

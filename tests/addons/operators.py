@@ -10,13 +10,14 @@ from click.testing import CliRunner
 
 from addons import build_info
 from addons.agents_control import AgentsControl
-from addons.book import Book, States
+from addons.book import Book
 from addons.control import ControlServer
 from addons.governed import prepare
 from addons.identity import Registry
 from addons.lane import Lane
 from addons.verbs.agents import agents
 from addons.verbs.clock import clock
+from kernel.folding import States
 from kernel.state import State
 
 POLICY = """\
