@@ -47,6 +47,7 @@ class Reading:
     size_bytes: int = 0
     torn: bytes = b""
     opened: bool = False
+    last_ts: str = ""
     unfolded: int | None = None
     """The first entry of which this version does not know what it does to the states."""
 
@@ -85,7 +86,7 @@ def reopen(home: Home, lane: str, key: SigningKey) -> Reopened:
     except BaseException:
         segment.close()
         raise
-    journal = Journal(lane, key, segment, reading.tree, reading.prev)
+    journal = Journal(lane, key, segment, reading.tree, reading.prev, reading.last_ts)
     begun = [] if journal.beginning is None else [journal.beginning]
     return Reopened(journal, reading, (*begun, *put_aside, *_unknown_outcomes(lane, reading.states)))
 
@@ -285,6 +286,7 @@ class _Reader:
                 self._fold(seq, body)
 
     def _fold(self, seq: int, body: dict[str, Any]) -> None:
+        self._found.last_ts = str(body.get("ts"))
         if seq < self._start.at or self._found.unfolded is not None:
             return
         try:

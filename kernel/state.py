@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
+from kernel.arithmetic import renewed
 from kernel.entry import EMPTY_SET
 
 if TYPE_CHECKING:
@@ -42,11 +44,16 @@ class Account(NamedTuple):
     places: frozenset[str] = frozenset()
     trail: str = ""
 
+    def in_window(self, window: int) -> Account:
+        """The account as it stands in a window: as it is, or nothing of it where another has begun."""
+        return self._replace(window=window) if renewed(self.window, 1, window) else Account(window)
+
 
 class Halt(NamedTuple):
     """Why an agent is halted, since when (microseconds since 1970), by which rule or budget, at whose word.
 
-    `sources` are the client addresses from which it came: nobody without an identity comes from them, either.
+    `sources` are the client addresses from which it came: nobody without an identity comes from them, either. `entry`
+    is what halted it, as LANE/SEQ, and `why` says it in words.
     """
 
     reason: str
@@ -54,6 +61,17 @@ class Halt(NamedTuple):
     rule: str | None
     by: str
     sources: tuple[str, ...] = ()
+    entry: str = ""
+    why: str = ""
+
+
+class Quarantine(NamedTuple):
+    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
+
+    since_us: int
+    by: str
+    entry: str
+    why: str
 
 
 class Run(NamedTuple):
@@ -74,6 +92,7 @@ class Standing(NamedTuple):
     session: int = 0
     halt: Halt | None = None
     quarantined_until_us: int = 0
+    quarantine: Quarantine | None = None
     refused: Mapping[str, Run] = {}
     repeated: Mapping[str, Run] = {}
     trail: str = ""
@@ -125,6 +144,7 @@ class Change:
     closed: tuple[str, ...] = ()
     clock_ok: bool | None = None
     broken: bool = False
+    taken_over: int | None = None
 
 
 NO_CHANGE = Change()
@@ -136,6 +156,7 @@ class State:
 
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
+    `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -145,7 +166,8 @@ class State:
     clock_ok: bool = True
     clock_accepted: bool = False
     broken: bool = False
-    _sources: frozenset[str] | None = None
+    taken_over: int = -1
+    _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
         return self.agents.get(name, UNKNOWN)
@@ -175,38 +197,71 @@ class State:
             self.clock_ok = change.clock_ok
             self.clock_accepted = self.clock_accepted or change.clock_ok
         self.broken = self.broken or change.broken
+        if change.taken_over is not None:
+            self.taken_over = max(self.taken_over, change.taken_over)
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken)
+                     self.clock_accepted, self.broken, self.taken_over)
+
+
+class Reads:
+    """Which accounts and rates a step for one agent may read, and the hash over them."""
+
+    __slots__ = ("_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen")
+
+    def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
+        self._agent = _json(agent)
+        self._keys = [bound.key(agent) for bound in bounds]
+        self._pace_keys = [pace.key(agent) for pace in paces]
+        self._heads, self._pace_heads = list(map(_head, self._keys)), list(map(_head, self._pace_keys))
+        self._seen: tuple[object, ...] = ()
+        self._known = ""
+
+    def digest(self, state: State, change: Change, agent: str) -> str:
+        """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
+        standing = change.agents.get(agent) or state.agent(agent)
+        changed, old, paces = change.accounts, state.accounts, state.paces
+        if changed:
+            accounts = [changed.get(key) or old.get(key) for key in self._keys]
+        else:
+            accounts = [old.get(key) for key in self._keys]
+        due = [change.paces.get(key, paces.get(key)) for key in self._pace_keys]
+        seen = standing, accounts, due
+        # Between two entries of an agent mostly nothing of this changes.
+        if seen != self._seen:
+            self._seen, self._known = seen, self._hash(standing, accounts, due)
+        return self._known
+
+    def _hash(self, standing: Standing, accounts: list[Account | None], due: list[int | None]) -> str:
+        told = [
+            f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
+            for head, each in zip(self._heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
+        ]
+        paces = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
+        if standing == UNKNOWN and not told and not paces:
+            return EMPTY_SET
+        halt = standing.halt
+        halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+        raw = (
+            f'{{"accounts":[{",".join(told)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
+            f'{standing.quarantined_until_us},"{standing.trail}"],"paces":[{",".join(paces)}]}}')
+        return blake3(_DOMAIN + raw.encode()).hexdigest()
 
 
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:
     """The hash over all that a step for this agent may read, after the change: `pre` and `post` of its entry."""
-    standing = change.agents.get(agent) or state.agent(agent)
-    accounts = [
-        [*key, account.window, account.spent, account.held, account.trail]
-        for key in (bound.key(agent) for bound in bounds)
-        if (account := change.accounts.get(key) or state.account(key)) is not UNTOUCHED
-    ]
-    due = [
-        [*key, at] for key in (pace.key(agent) for pace in paces)
-        if (at := change.paces.get(key, state.paces.get(key))) is not None
-    ]
-    if standing == UNKNOWN and not accounts and not due:
-        return EMPTY_SET
-    halt = standing.halt
-    told = {
-        "accounts": accounts,
-        "agent": [
-            agent, standing.epoch, standing.session, halt and [halt.reason, halt.since_us, halt.rule, halt.by],
-            standing.quarantined_until_us, standing.trail,
-        ],
-        "paces": due,
-    }
-    raw = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
-    return blake3(_DOMAIN + raw).hexdigest()
+    return Reads(agent, bounds, paces).digest(state, change, agent)
+
+
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@lru_cache(maxsize=8192)
+def _head(key: tuple[str, ...]) -> str:
+    """The beginning of the JSON array of an account or a rate."""
+    return _json([*key])[:-1] + ","
 
 
 def followed(trail: str, *said: object) -> str:

@@ -15,15 +15,16 @@ from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.measures import Rate
 from kernel.snapshot import Snapshot, decode, encode, head
-from kernel.state import Account, AccountKey, Draw, Halt, OpenFlow, Run, Standing, State
+from kernel.state import Account, AccountKey, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
 from tests.conftest import scaled
 from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(0, 2**53 - 1)
 runs = st.dictionaries(text, st.builds(Run, numbers, numbers, text), max_size=3)
-halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple))
-standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, runs, runs, text)
+halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple), text, text)
+quarantines = st.builds(Quarantine, numbers, text, text, text)
+standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, quarantines | st.none(), runs, runs, text)
 accounts = st.builds(Account, numbers, numbers, numbers, st.frozensets(text, max_size=3), text)
 draws = st.builds(Draw, text, text.filter(bool) | st.none(), text, numbers, numbers)
 flows = st.builds(OpenFlow, text, text, numbers, text | st.none(), st.lists(draws, max_size=2).map(tuple))
@@ -33,7 +34,7 @@ states = st.builds(
     st.dictionaries(st.builds(AccountKey, text, text, text), accounts, max_size=4),
     st.dictionaries(st.tuples(text, text), numbers, max_size=3),
     st.dictionaries(text, flows, max_size=3),
-    st.booleans(), st.booleans(), st.booleans(),
+    st.booleans(), st.booleans(), st.booleans(), numbers,
 )
 snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states, states))
 
@@ -53,7 +54,7 @@ def reordered(values, chance):
 @given(snapshots, st.randoms(use_true_random=False))
 def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapshot, chance):
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
-                  each.clock_ok, each.clock_accepted, each.broken)
+                  each.clock_ok, each.clock_accepted, each.broken, each.taken_over)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)
@@ -88,9 +89,9 @@ def test_the_file_is_what_its_description_says():
 
     assert lines[0] == {"at": 27, "lane": "main", "v": 1}
     assert [line["state"] for line in lines[1:] if isinstance(line, dict)] == ["real", "shadow"]
-    agents = [line[0] for line in lines if isinstance(line, list) and len(line) == 10]
+    agents = [line[0] for line in lines if isinstance(line, list) and len(line) == 11]
     assert agents == ["", "one", "thr\u00e9e", "two", "one"]
-    assert {len(line) for line in lines if isinstance(line, list)} == {6, 10}
+    assert {len(line) for line in lines if isinstance(line, list)} == {6, 11}
 
 
 def readable(raw: bytes) -> bool:
