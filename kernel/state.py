@@ -5,7 +5,6 @@ It is what the log's entries make of it (kernel/transition.py): read again in th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,6 +44,8 @@ class Account(NamedTuple):
 
     def in_window(self, window: int) -> Account:
         """The account as it stands in a window: as it is, or nothing of it where another has begun."""
+        if self.window == window:
+            return self
         return self._replace(window=window) if renewed(self.window, 1, window) else Account(window)
 
 
@@ -190,28 +191,25 @@ class State:
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:
     """The hash over all that a step for this agent may read, after the change: `pre` and `post` of its entry."""
     standing = change.agents.get(agent) or state.agent(agent)
-    accounts = [
-        [*key, account.window, account.spent, account.held, account.trail]
-        for key in (bound.key(agent) for bound in bounds)
-        if (account := change.accounts.get(key) or state.account(key)) is not UNTOUCHED
-    ]
-    due = [
-        [*key, at] for key in (pace.key(agent) for pace in paces)
-        if (at := change.paces.get(key, state.paces.get(key))) is not None
-    ]
-    if standing == UNKNOWN and not accounts and not due:
+    said = []
+    for bound in bounds:
+        key = bound.key(agent)
+        account = change.accounts.get(key) or state.accounts.get(key)
+        if account is not None:
+            window, spent, held, _, trail = account
+            said.append(f"{key.budget}\t{key.unit}\t{bound.each}\t{window}\t{spent}\t{held}\t{trail}")
+    for pace in paces:
+        turn = pace.key(agent)
+        due = change.paces.get(turn) or state.paces.get(turn)
+        if due is not None:
+            said.append(f"{pace.name}\t{pace.each}\t{due}")
+    if not said and standing == UNKNOWN:
         return EMPTY_SET
-    halt = standing.halt
-    told = {
-        "accounts": accounts,
-        "agent": [
-            agent, standing.epoch, standing.session, halt and [halt.reason, halt.since_us, halt.rule, halt.by],
-            standing.quarantined_until_us, standing.trail,
-        ],
-        "paces": due,
-    }
-    raw = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
-    return blake3(_DOMAIN + raw).hexdigest()
+    epoch, session, halt, quarantined_until_us, _, _, trail = standing
+    said.append(f"{agent!a}\t{epoch}\t{session}\t{quarantined_until_us}\t{trail}")
+    if halt is not None:
+        said.append(f"{halt.reason}\t{halt.since_us}\t{halt.rule!a}\t{halt.by!a}")
+    return blake3(_DOMAIN + "\n".join(said).encode()).hexdigest()
 
 
 def followed(trail: str, *said: object) -> str:
