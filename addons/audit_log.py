@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from addons import codec, pins
 from addons.errors import GovernorError
+from addons.segment import segment_names
 from kernel import verify
 from kernel.chain import MAX_LINE_BYTES
 from kernel.errors import NoteError, TrustError
@@ -34,7 +34,6 @@ type Progress = Callable[[int], object]
 """Called with the number of bytes that were read since the call before."""
 
 TRUST = "trust.json"
-_SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
 _BUFFER_BYTES = 2**17
 _SMALL_FILE_BYTES = 2**22
 
@@ -60,11 +59,24 @@ class AuditLog:
             return cls(folder, folder.parent / MINIMUM, folder.parent / "vault.db")
         raise AuditLogError(f"{folder}: no audit log here (expected a Governor home, or its audit folder)")
 
+    @property
+    def policies(self) -> Path:
+        """Where the policies are kept that judged."""
+        return self.audit / "policies"
+
+    @property
+    def states(self) -> Path:
+        """Where states of the kernel are kept, by the digests that entries name."""
+        return self.audit / "state"
+
+    def lanes(self) -> list[str]:
+        """The names of the lanes, in order."""
+        lanes = self.audit / "lanes"
+        return sorted(path.name for path in lanes.iterdir() if path.is_dir()) if lanes.is_dir() else []
+
     def sources(self, progress: Progress = lambda _: None) -> list[Source]:
         """Every lane, as far as its checkpoints are now. Take `known` before: a writer may be at work."""
-        lanes = self.audit / "lanes"
-        found = sorted(path for path in lanes.iterdir() if path.is_dir()) if lanes.is_dir() else []
-        return [_source(path, progress) for path in found]
+        return [_source(self.audit / "lanes" / lane, progress) for lane in self.lanes()]
 
     def known(self) -> tuple[TrustFile | None, Minimum | None, tuple[str, ...]]:
         """What trust.json and minimum.json say, None where absent, and what is wrong with them."""
@@ -154,12 +166,7 @@ def _source(folder: Path, progress: Progress) -> Source:
     # lines that are read here, so it is left out.
     size = checkpoints.stat().st_size if checkpoints.exists() else 0
     segments = partial(_segments, folder, progress)
-    return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), _live(folder))
-
-
-def segment_names(folder: Path) -> list[str]:
-    """The segments of a lane, in order."""
-    return sorted(name for name in os.listdir(folder) if _SEGMENT.fullmatch(name))
+    return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), is_live(folder))
 
 
 def _segments(folder: Path, progress: Progress) -> Iterator[Segment]:
@@ -212,7 +219,7 @@ def _small(path: Path) -> bytes | None:
         return None
 
 
-def _live(folder: Path) -> bool:
+def is_live(folder: Path) -> bool:
     """Whether a writer holds the lane's lock. Asked with a shared lock that is given back at once."""
     try:
         with open_regular(folder / "LOCK") as file:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from addons import codec
-from addons.audit_log import AuditLog, open_regular, segment_names
+from addons.audit_log import AuditLog, open_regular
+from addons.segment import segment_names
 from kernel import chain
 from kernel.errors import CanonicalError, ChainError
 
@@ -30,7 +31,7 @@ class Filter:
     since: str | None = None
     until: str | None = None
 
-    def wants(self, entry: Entry) -> bool:
+    def wants(self, entry: Mapping[str, Any]) -> bool:
         """Whether an entry has everything that is asked for."""
         return (
             (self.since is None or entry["ts"] >= self.since)
@@ -100,13 +101,13 @@ class _Tail:
                     yield place, line
 
 
-def agent_of(entry: Entry) -> object:
+def agent_of(entry: Mapping[str, Any]) -> object:
     """The agent that an entry is about, None where it names none."""
     agent = entry.get("agent")
     return agent.get("id") if isinstance(agent, dict) else agent
 
 
-def host_of(entry: Entry) -> object:
+def host_of(entry: Mapping[str, Any]) -> object:
     """The host that a decision is about, as the log names it."""
     facts = entry.get("in")
     return facts.get("host") if isinstance(facts, dict) else None

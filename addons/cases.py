@@ -37,8 +37,9 @@ _CASE = Keys(
     ahead=frozenset({"holds"}),
     required=("name", "method", "url", "expect"),
 )
-_ANSWERS = {Action.ALLOW.value, Action.DENY.value}
-_LATER_ANSWERS = {action.value for action in Action} - _ANSWERS
+_LATER_ANSWERS = {Action.ASK.value}
+_ANSWERS = {action.value for action in Action} - _LATER_ANSWERS
+_ONE_OF = "allow, throttle, deny or halt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,9 @@ def _case(reader: Reader, node: Node) -> Case | None:
 
 def _check_expect(reader: Reader, found: dict[str, Node], expect: str | None) -> None:
     if expect in _LATER_ANSWERS and not reader.ahead:
-        reader.error("E180", found["expect"], f"this version never answers {expect}", "allow or deny")
+        reader.error("E180", found["expect"], f"this version never answers {expect}", _ONE_OF)
     elif expect is not None and expect not in _ANSWERS | _LATER_ANSWERS:
-        reader.error("E102", found["expect"], f"{quote(expect)} is no verdict", "allow or deny")
+        reader.error("E102", found["expect"], f"{quote(expect)} is no verdict", _ONE_OF)
 
 
 def _facts(reader: Reader, found: dict[str, Node], texts: dict[str, str | None]) -> RequestFacts | None:

@@ -100,6 +100,11 @@ class Paths:
         return self.audit / "policies"
 
     @property
+    def states(self) -> Path:
+        """What the entries of lanes had made of the kernel's state at some time, by the digests that entries name."""
+        return self.audit / "state"
+
+    @property
     def ballast(self) -> Path:
         return self.audit / "ballast"
 
@@ -118,6 +123,9 @@ class Paths:
 
     def lane(self, name: str) -> Path:
         return self.lanes / name
+
+    def state(self, digest: str) -> Path:
+        return self.states / f"{digest}.json"
 
     def lane_key(self, name: str) -> Path:
         return self.keys / f"{name}.key"

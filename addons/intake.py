@@ -19,6 +19,8 @@ LINGER_SECONDS = 0.05
 # Bounds what one group signs before its first entry is durable.
 MOST_IN_A_GROUP = 256
 
+SEGMENT_OPEN = "segment_open"
+
 _AWAKE, _LIGHT, _DEEP = range(3)
 
 
@@ -66,10 +68,12 @@ class Intake:
         return waiting
 
     def drain(self) -> list[Draft]:
-        """The next group, in order. For the writer alone."""
+        """The next group, in order; a segment begins one. For the writer alone."""
         self.urgent = False
         queue = self._queue
-        group = [queue.popleft() for _ in range(min(len(queue), MOST_IN_A_GROUP))]
+        group: list[Draft] = []
+        while queue and len(group) < MOST_IN_A_GROUP and not (group and queue[0].kind == SEGMENT_OPEN):
+            group.append(queue.popleft())
         if queue:
             self.urgent = True
         return group

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from addons import codec
+from addons.segment import Segment, segment_name
 from kernel import chain, entry, note
 from kernel.errors import CanonicalError
 from kernel.merkle import Tree, leaf_hash
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from addons.keys import SigningKey
-    from addons.segment import Segment
 
 SALT_BYTES = 32
 
@@ -86,10 +86,13 @@ class Clock:
 
 
 class Journal:
-    """A lane's log at its end: where the chain stands, and the tree over its lines."""
+    """A lane's log at its end: where the chain stands, and the tree over its lines.
 
-    def __init__(self, lane: str, key: SigningKey, segment: Segment, tree: Tree, prev: str) -> None:
-        self.lane, self.key, self.segment, self.tree = lane, key, segment, tree
+    `last_ts` is the time of its newest entry from before; "" where there is none.
+    """
+
+    def __init__(self, lane: str, key: SigningKey, segment: Segment, tree: Tree, prev: str, last_ts: str = "") -> None:
+        self.lane, self.key, self.segment, self.tree, self.last_ts = lane, key, segment, tree, last_ts
         self._prev = prev
         self._clock = Clock()
 
@@ -122,6 +125,19 @@ class Journal:
         self.tree.extend([leaf_hash(line[:-1]) for line in lines])
         return secrets
 
+    @property
+    def beginning(self) -> entry.Body | None:
+        """What must be the next entry: the `segment_open` of a later segment that has no entry yet. None elsewhere."""
+        if self.segment.size or not self.segment.number:
+            return None
+        return entry.segment_open(self.segment.path.name, self.tree)
+
+    def rotate(self) -> None:
+        """Go on in the next segment. All that was appended is durable in those before it."""
+        segment = Segment.create(self.segment.path.with_name(segment_name(self.segment.number + 1)))
+        self.segment.close()
+        self.segment = segment
+
     def checkpoint(self) -> str:
         """The signed note of the log's head."""
         body = note.checkpoint_body(self.key.name, self.tree.size, self.tree.root())
@@ -131,9 +147,9 @@ class Journal:
         """The present moment."""
         return self._clock.now()
 
-    def timestamp(self) -> str:
-        """The present moment, as the log writes it."""
-        return self._clock.timestamp(time.monotonic_ns() // 1000)
+    def timestamp(self, draft: Draft | None = None) -> str:
+        """The moment of a draft, or the present one, as the log writes it."""
+        return self._clock.timestamp((time.monotonic_ns() if draft is None else draft.mono_ns) // 1000)
 
     def _encode(self, draft: Draft, prev: str, secrets: list[Secret]) -> bytes:
         try:

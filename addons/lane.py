@@ -10,28 +10,33 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self
 
 from addons import ballast
 from addons.errors import AuditUnavailable, StartCode, StartRefused
-from addons.intake import Intake
+from addons.intake import SEGMENT_OPEN, Intake
 from addons.journal import Draft, Secrets
 from addons.keeper import Keeper
 from addons.opening import open_journal, take
+from addons.recovery import drafts
 from addons.vault import Vault
 from kernel import entry
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from addons.home import Home
     from addons.journal import Fields, Journal, Moment
+    from kernel.folding import States
 
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_ENTRIES = 1000
 IDLE_SECONDS = 60.0
+# At which length a segment is the last one no more.
+SEGMENT_BYTES = 64 * 2**20
 # A disk that does not answer keeps no process from ending: the next start recovers what it holds.
 CLOSE_SECONDS = 5.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -46,16 +51,21 @@ class Meter(Protocol):
 
 
 class Lane:
-    """An open lane. `record` and `commit` cost the caller microseconds; the writer thread does the rest."""
+    """An open lane. `record` and `commit` cost the caller microseconds; the writer thread does the rest.
 
-    def __init__(self, home: Home, journal: Journal, lock: int, vault: Vault | None) -> None:
-        self.name = journal.lane
+    `states` are what its entries make up to here, when it is opened; whoever goes on from them counts what follows.
+    """
+
+    def __init__(self, home: Home, journal: Journal, states: States, lock: int, vault: Vault | None) -> None:
+        self.name, self.states = journal.lane, states
         self._home, self._journal, self._lock = home, journal, lock
         self._intake = Intake(journal.size)
         self._keeper = Keeper(home, self.name, vault, self._keeper_failed)
         self._keeper_fault: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: list[Callable[[AuditUnavailable], object]] = []
+        self._on_rotate: list[Callable[[], object]] = []
+        self._rotating = False
         self._meter: Meter | None = None
         self._signed_size, self._signed_at = 0, 0.0
         self._has_last_words = False
@@ -79,7 +89,10 @@ class Lane:
         try:
             lock = take(home, name)
             try:
-                return cls._opened(home, open_journal(home, name, kernel), lock, loop, vault)
+                journal, states = open_journal(home, name, kernel)
+                lane = cls(home, journal, states, lock, _open_vault(home.paths.vault) if vault else None)
+                lane._start(loop)
+                return lane
             except BaseException:
                 os.close(lock)
                 raise
@@ -87,16 +100,11 @@ class Lane:
             text = f"{os.fsdecode(fault.filename or home.paths.lane(name))}: {fault.strerror}"
             raise StartRefused(StartCode.HOME_UNWRITABLE, f"{text}; the log must be writable") from fault
 
-    @classmethod
-    def _opened(
-        cls, home: Home, journal: Journal, lock: int, loop: asyncio.AbstractEventLoop | None, vault: bool
-    ) -> Self:
-        lane = cls(home, journal, lock, _open_vault(home.paths.vault) if vault else None)
-        lane._loop = loop
-        lane._keeper.write_checkpoint(lane._checkpoint())
-        lane._keeper.start()
-        lane._writer.start()
-        return lane
+    def _start(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._loop = loop
+        self._keeper.write_checkpoint(self._checkpoint())
+        self._keeper.start()
+        self._writer.start()
 
     @property
     def stopped(self) -> AuditUnavailable | None:
@@ -115,6 +123,15 @@ class Lane:
     def on_stop(self, callback: Callable[[AuditUnavailable], object]) -> None:
         """Have `callback` told once when the lane stops on a fault: on the event loop, where there is one."""
         self._on_stop.append(callback)
+
+    def on_rotate(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called after each segment that is begun: on the event loop, where there is one."""
+        self._on_rotate.append(callback)
+
+    @property
+    def last_ts(self) -> str:
+        """The time of the newest entry from before this start; "" where there is none."""
+        return self._journal.last_ts
 
     def now(self) -> Moment:
         """The present moment, on the clock of this lane's entries."""
@@ -173,11 +190,31 @@ class Lane:
                 if group:
                     self._write(group)
                 self._checkpoint_if_due(group)
+                self._begin_segment_if_due()
         except BaseException as fault:  # noqa: BLE001
             self._stop(fault, group)
 
+    def _begin_segment_if_due(self) -> None:
+        """Queue the entry that begins the next segment: its place in the chain is given out like any other."""
+        if self._rotating or self._journal.segment.size < SEGMENT_BYTES:
+            return
+        with suppress(AuditUnavailable):
+            self._intake.put(SEGMENT_OPEN, {}, None, None)
+            self._rotating = True
+            self._intake.wake()
+
+    def _rotate(self, opening: Draft) -> None:
+        self._journal.rotate()
+        opening.fields = self._journal.beginning or {}
+        self._rotating = False
+
     def _write(self, group: list[Draft]) -> None:
+        rotates = group[0].kind == SEGMENT_OPEN
+        if rotates:
+            self._rotate(group[0])
         secrets = self._journal.append(group)
+        if rotates:
+            self._tell(self._on_rotate)
         _settle([draft for draft in group if draft.waiter is not None], None)
         self._keeper.take_secrets(secrets)
         if self._meter is not None:
@@ -197,7 +234,7 @@ class Lane:
         if (
             self._journal.size - self._signed_size >= CHECKPOINT_ENTRIES
             or self._until_checkpoint() <= 0
-            or any(draft.kind in ("policy_load", "close") for draft in group)
+            or any(draft.kind in (SEGMENT_OPEN, "policy_load", "close") for draft in group)
         ):
             self._keeper.take_checkpoint(self._checkpoint())
 
@@ -223,7 +260,7 @@ class Lane:
         if isinstance(fault, OSError) and fault.errno in _FULL:
             with suppress(OSError, AuditUnavailable):
                 self._make_room(fault)
-        self._tell(stopped)
+        self._tell([partial(callback, stopped) for callback in self._on_stop])
 
     def _make_room(self, fault: OSError) -> None:
         """Free the ballast, drop what was half written (nobody was told that it is there), and say why it stops."""
@@ -233,16 +270,17 @@ class Lane:
         self._has_last_words = True
 
     def _say(self, body: entry.Body) -> None:
-        self._journal.append([Draft(self._journal.size, str(body["type"]), body, None, None)])
+        beginning = self._journal.beginning
+        self._journal.append(drafts([body] if beginning is None else [beginning, body], self._journal.size))
         self._keeper.write_checkpoint(self._checkpoint())
 
-    def _tell(self, stopped: AuditUnavailable) -> None:
-        for callback in self._on_stop:
+    def _tell(self, callbacks: Sequence[Callable[[], object]]) -> None:
+        for callback in callbacks:
             if self._loop is None:
-                callback(stopped)
+                callback()
             else:
                 with suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(callback, stopped)
+                    self._loop.call_soon_threadsafe(callback)
 
 
 def _open_vault(path: Path) -> Vault:

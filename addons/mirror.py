@@ -23,21 +23,22 @@ from addons.refusal import Refused
 from kernel.comparison import UNREAD
 from kernel.decide import name_stage
 from kernel.errors import NonCanonical
-from kernel.facts import Host, RequestFacts
+from kernel.facts import OWN_NAME, Host, RequestFacts
 from kernel.pattern import ANONYMOUS
 from kernel.question import answer, facts_of
+from kernel.standings import Own
+from kernel.transition import written
 from kernel.verdict import Action, Code, Verdict
 
-NAME = "governor.internal"
 REMEMBERED_REFUSALS = 20
 REMEMBERED_AGENTS = 1_000
 
 _HELP = f"""\
 Governor is the network policy here. This name is answered by Governor itself and leads nowhere else.
 
-GET http://{NAME}/me                         who you are, your mode and budgets, whether you are halted
-GET http://{NAME}/may?method=GET&url=URL     would this request pass? nothing is sent or resolved
-GET http://{NAME}/refusals                   your last {REMEMBERED_REFUSALS} refusals
+GET http://{OWN_NAME}/me                         who you are, your mode and budgets, whether you are halted
+GET http://{OWN_NAME}/may?method=GET&url=URL     would this request pass? nothing is sent or resolved
+GET http://{OWN_NAME}/refusals                   your last {REMEMBERED_REFUSALS} refusals
 
 A refusal is deliberate: another method, mirror, proxy setting or retry is refused too.
 """
@@ -58,16 +59,17 @@ class _Refusal:
 
 
 class Mirror:
-    """Answers for one process. `clock` gives wall time in seconds."""
+    """Answers for one process. `clock` gives wall time in seconds, `own` how an agent stands."""
 
-    def __init__(self, governed: Callable[[], Governed], clock: Callable[[], float]) -> None:
-        self._governed, self._clock = governed, clock
+    def __init__(self, governed: Callable[[], Governed], clock: Callable[[], float],
+                 own: Callable[[str], Own]) -> None:
+        self._governed, self._clock, self._own = governed, clock, own
         self._refusals: OrderedDict[str, deque[_Refusal]] = OrderedDict()
 
     @staticmethod
     def is_own(host: Host) -> bool:
         """True for the reserved name, at whatever port."""
-        return host.name == NAME
+        return host.name == OWN_NAME
 
     def note_refusal(self, refused: Refused) -> None:
         """Remember a refusal that stands in the log for the agent it was told to."""
@@ -104,11 +106,15 @@ class Mirror:
             case "/refusals":
                 return _told({"refusals": self._own_refusals(facts)})
             case _:
-                return _told({"error": f"there are /, /me, /may and /refusals at {NAME}"}, 404)
+                return _told({"error": f"there are /, /me, /may and /refusals at {OWN_NAME}"}, 404)
 
     def _me(self, facts: RequestFacts) -> dict[str, Any]:
-        governed = self._governed()
-        return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": [], "halted": False,
+        governed, own = self._governed(), self._own(facts.agent.id)
+        left = [{"budget": each.budget, "unit": each.unit, "limit": each.limit, "remaining": each.remaining}
+                for each in own.budgets]
+        return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": left,
+                "halted": own.reason is not None, "reason": own.reason,
+                "quarantined_until": None if own.until_us is None else written(own.until_us),
                 "contact": governed.policy.contact}
 
     def _own_refusals(self, facts: RequestFacts) -> list[dict[str, Any]]:
@@ -127,7 +133,7 @@ class Mirror:
             verdict = Verdict(Action.DENY, error.code, reason=error.problem)
             return _told(_verdict(verdict, method, "", governed.policy.contact))
         if self.is_own(question.host):
-            return _told(_verdict(ITSELF, method, NAME, None))
+            return _told(_verdict(ITSELF, method, OWN_NAME, None))
         verdict = answer(governed.index, question).verdict
         assumed = []
         if question.host.address is None and name_stage(governed.index, question) is None:

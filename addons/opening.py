@@ -12,8 +12,9 @@ from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
 from addons.keys import SigningKey
-from addons.recovery import drafts, parsed, reopen, rolled_back, tampered
-from addons.segment import Segment
+from addons.rebuilding import parsed
+from addons.recovery import drafts, reopen, rolled_back, tampered
+from addons.segment import Segment, segment_names
 from kernel import chain, entry, note, trust
 from kernel.errors import KernelError, NoteError
 from kernel.version import VERSION
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from addons.home import Home
     from addons.journal import Journal
+    from kernel.folding import States
 
 # Where the last lines of a lane are looked for; a lane whose durable head lies farther back is not mentioned.
 _TAIL_BYTES = 4 * chain.MAX_LINE_BYTES
@@ -41,21 +43,23 @@ def take(home: Home, lane: str) -> int:
     return lock
 
 
-def open_journal(home: Home, lane: str, kernel: entry.Body) -> Journal:
-    """The lane's journal with its first entries, and what the time before left, durably in it."""
+def open_journal(home: Home, lane: str, kernel: entry.Body) -> tuple[Journal, States]:
+    """The lane's journal with its first entries, and what the time before left, durably in it.
+
+    With it the states that all its entries make.
+    """
     siblings = _adopt_siblings(home, lane)
     reopened = reopen(home, lane, _lane_key(home, lane))
     journal = reopened.journal
     try:
         if not reopened.reading.opened:
             _begin(home, journal, kernel, siblings)
-        if reopened.repairs:
-            journal.append(drafts(reopened.repairs, journal.size))
+        reopened.repair()
         _end_freshness(home)
     except BaseException:
         journal.segment.close()
         raise
-    return journal
+    return journal, reopened.reading.states
 
 
 def _try_lock(folder: Path) -> int | None:
@@ -136,13 +140,13 @@ def _sibling(home: Home, lane: str) -> entry.Body | None:
         # Its process lives: only what it has signed as durable can be said of it.
         return _holding(home, lane, least)
     try:
-        path = home.paths.lane(lane) / FIRST_SEGMENT
-        last = next(_entries_from_the_end(path), None)
+        folder = home.paths.lane(lane)
+        last = next(_entries_from_the_end(folder), None)
         if last is not None and last[1] == "close":
             if last[0] + 1 < least:
-                raise rolled_back(path, last[0] + 1, least)
+                raise rolled_back(folder, last[0] + 1, least)
             return entry.sibling(lane, last[0] + 1, last[2])
-        if path.stat().st_size or least:
+        if (folder / FIRST_SEGMENT).stat().st_size or least:
             return _adopt(home, lane)
         return None
     finally:
@@ -156,7 +160,8 @@ def _adopt(home: Home, lane: str) -> entry.Body | None:
         if not reopened.reading.opened:
             # It never got as far as lane_open: there is nothing to close, and its next start goes on from here.
             return None
-        journal.append(drafts([*reopened.repairs, entry.close("adopted")], journal.size))
+        reopened.repair()
+        journal.append(drafts([entry.close("adopted")], journal.size))
         keeper = Keeper(home, lane, None, lambda _where, _fault: None)
         try:
             keeper.write_checkpoint(journal.checkpoint())
@@ -179,7 +184,7 @@ def _minimum_size(home: Home, lane: str) -> int:
 
 
 def _holding(home: Home, lane: str, size: int) -> entry.Body | None:
-    for seq, _, head in _entries_from_the_end(home.paths.lane(lane) / FIRST_SEGMENT):
+    for seq, _, head in _entries_from_the_end(home.paths.lane(lane)):
         if seq == size - 1:
             return entry.sibling(lane, size, head)
         if seq < size:
@@ -187,18 +192,21 @@ def _holding(home: Home, lane: str, size: int) -> entry.Body | None:
     return None
 
 
-def _entries_from_the_end(path: Path) -> Iterator[tuple[int, str, str]]:
+def _entries_from_the_end(folder: Path) -> Iterator[tuple[int, str, str]]:
     """(seq, type, hash) of the last entries, newest first; ends at the first line that is none."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - _TAIL_BYTES))
-        lines = file.read().split(b"\n")
-    if lines[-1]:
-        return
-    for line in reversed(lines[:-1]):
-        try:
-            raw = chain.split(line + b"\n")[0]
-            body = parsed(raw)
-        except KernelError:
+    for name in reversed(segment_names(folder)):
+        with (folder / name).open("rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+            file.seek(start)
+            lines = file.read().split(b"\n")
+        if lines[-1]:
             return
-        yield int(body["seq"]), str(body["type"]), chain.entry_hash(raw).hex()
+        for line in reversed(lines[:-1]):
+            try:
+                raw = chain.split(line + b"\n")[0]
+                body = parsed(raw)
+            except KernelError:
+                return
+            yield int(body["seq"]), str(body["type"]), chain.entry_hash(raw).hex()
+        if start:
+            return

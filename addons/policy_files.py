@@ -18,6 +18,7 @@ from addons.errors import GovernorError
 from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
 from addons.yaml_nodes import LARGEST_BYTES, compose
+from kernel.account_review import account_findings
 from kernel.address import named_ranges
 from kernel.ahead.review import ahead_findings
 from kernel.ahead.startup_review import Call
@@ -66,11 +67,12 @@ def read_policy(
         documents = [compose(data, name) for name, data in sources]
         compiled = compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()), ahead=ahead,
                                   tables=known_of_the_world())
-    return _looked_over(compiled, known_agents) if ahead else compiled
+    return _looked_over(compiled, known_agents)
 
 
 def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
-    more = ahead_findings(compiled.policy, llm_hosts(), llm_calls(), known_agents)
+    policy = compiled.policy
+    more = (*account_findings(policy, llm_hosts()), *ahead_findings(policy, llm_calls(), known_agents))
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,12 +16,13 @@ from addons import codec, durable, keys
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.journal import Draft, Journal
-from addons.segment import Segment
+from addons.rebuilding import Beginning, beginning, parsed, signed_by
+from addons.segment import Segment, segment_name, segment_names
 from kernel import chain, entry, note
 from kernel.errors import CanonicalError, ChainError, NoteError
+from kernel.folding import States
 from kernel.merkle import Tree, leaf_hash
-from kernel.trial import Mode
-from kernel.verdict import Action, Code, Verdict
+from kernel.opening import resumed_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,19 +34,22 @@ CHECKPOINTS = "checkpoints.note"
 # Room for several notes, cosigned ones too: of the old ones only the last is needed at a start.
 _TAIL_BYTES = 64 * 1024
 _LINES_AT_ONCE = 1024
+_OPENING_LINES = 2
 
 
 @dataclass(slots=True)
 class Reading:
-    """What the lines of a lane said, as far as they are whole."""
+    """What the lines of a lane said, as far as they are whole. `size_bytes` and `torn` are of its last segment."""
 
-    tree: Tree = field(default_factory=Tree)
-    prev: str = chain.GENESIS_PREV
+    tree: Tree
+    prev: str
+    states: States
     size_bytes: int = 0
     torn: bytes = b""
     opened: bool = False
-    open_decisions: dict[str, str] = field(default_factory=dict)
-    """LANE/SEQ to flow id, of each decision that let a request through and has no outcome."""
+    last_ts: str = ""
+    unfolded: int | None = None
+    """The first entry of which this version does not know what it does to the states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,35 +60,40 @@ class Reopened:
     reading: Reading
     repairs: tuple[entry.Body, ...]
 
+    def repair(self) -> None:
+        """Record what is to be said of the time before, and count it in the states."""
+        journal = self.journal
+        said = drafts(self.repairs, journal.size)
+        if said:
+            journal.append(said)
+        for draft in said:
+            body = {**draft.fields, "ts": journal.timestamp(draft)}
+            self.reading.states.fold(body, f"{journal.lane}/{draft.seq}")
+
 
 def reopen(home: Home, lane: str, key: SigningKey) -> Reopened:
     """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole."""
     folder = home.paths.lane(lane)
-    _only_segment(folder)
-    segment = Segment.open(folder / FIRST_SEGMENT)
+    segments = _segments(folder)
+    segment = Segment.open(segments[-1])
     try:
         heads = _heads(home, lane, key)
-        reading = _Reader(home, lane, key, heads).read(segment.path)
+        start = beginning(home.paths, lane, segments, key, max(heads, default=0))
+        reading = _Reader(home, lane, key, heads, start).read(segments)
         _not_rolled_back(segment.path, reading, heads)
+        _all_folded(lane, reading)
         put_aside = _put_aside(folder, lane, segment, reading)
     except BaseException:
         segment.close()
         raise
-    journal = Journal(lane, key, segment, reading.tree, reading.prev)
-    return Reopened(journal, reading, (*put_aside, *_unknown_outcomes(reading)))
+    journal = Journal(lane, key, segment, reading.tree, reading.prev, reading.last_ts)
+    begun = [] if journal.beginning is None else [journal.beginning]
+    return Reopened(journal, reading, (*begun, *put_aside, *_unknown_outcomes(lane, reading.states)))
 
 
 def drafts(bodies: tuple[entry.Body, ...] | list[entry.Body], first: int) -> list[Draft]:
     """The bodies as drafts with the numbers from `first` on."""
     return [Draft(first + at, str(body["type"]), body, None, None) for at, body in enumerate(bodies)]
-
-
-def parsed(raw: bytes) -> dict[str, Any]:
-    """The entry whose canonical form is `raw`; `CanonicalError` or `ChainError` where there is none."""
-    body = codec.parse(raw)
-    if not isinstance(body, dict):
-        raise ChainError("an entry is an object")
-    return body
 
 
 def tampered(path: Path, problem: str) -> StartRefused:
@@ -98,16 +107,19 @@ def rolled_back(path: Path, entries: int, least: int) -> StartRefused:
     return StartRefused(StartCode.ROLLED_BACK, text)
 
 
-def _only_segment(folder: Path) -> None:
-    later = sorted(path.name for path in folder.glob("*.jsonl") if path.name != FIRST_SEGMENT)
-    if later:
-        text = f"{folder / later[0]} was not written by this version; use the version that wrote it, or a later one"
-        raise StartRefused(StartCode.VERSION, text)
-    status = os.lstat(folder / FIRST_SEGMENT)
-    problem = durable.exposure(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
-    if problem or status.st_nlink != 1:
-        text = f"{folder / FIRST_SEGMENT} {problem or 'has a second name'}; it must be one file, yours, with mode 0600"
-        raise StartRefused(StartCode.HOME_UNWRITABLE, text)
+def _segments(folder: Path) -> list[Path]:
+    """The lane's segments, every one there and private."""
+    paths = [folder / name for name in segment_names(folder)] or [folder / FIRST_SEGMENT]
+    for number, path in enumerate(paths):
+        if path.name != segment_name(number):
+            text = f"{folder / segment_name(number)} is missing, and later segments are there; restore it from a backup"
+            raise StartRefused(StartCode.HOME_INCOMPLETE, text)
+        status = os.lstat(path)
+        problem = durable.exposure(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
+        if problem or status.st_nlink != 1:
+            text = f"{path} {problem or 'has a second name'}; it must be one file, yours, with mode 0600"
+            raise StartRefused(StartCode.HOME_UNWRITABLE, text)
+    return paths
 
 
 def _heads(home: Home, lane: str, key: SigningKey) -> dict[int, bytes]:
@@ -188,28 +200,59 @@ def _checkpoint(text: str, verifier: note.VerifierKey) -> note.Checkpoint:
 class _Reader:
     """Follows a lane line by line, as the verifier does, and keeps what a writer needs to go on."""
 
-    def __init__(self, home: Home, lane: str, key: SigningKey, heads: dict[int, bytes]) -> None:
+    def __init__(self, home: Home, lane: str, key: SigningKey, heads: dict[int, bytes], start: Beginning) -> None:
         self._home, self._lane, self._key, self._heads = home, lane, key, heads
         # A signed head speaks for every line below it, signatures included; above it each one is checked.
         self._covered = max(heads, default=0)
-        self._found = Reading()
+        self._start = start
+        self._found = Reading(start.tree, start.prev, start.states)
 
-    def read(self, path: Path) -> Reading:
+    def read(self, segments: list[Path]) -> Reading:
+        """Everything from the segment on with which to start."""
+        found = self._found
+        if self._start.number:
+            self._read_opening(segments[0])
+            self._check_head()
+        first, *later = segments[self._start.number:]
+        self._read(first)
+        for path in later:
+            if found.torn or not found.size_bytes:
+                # The next segment is made only when the last line of the one before is durable.
+                raise tampered(path, "the segment before it does not end in a whole line")
+            found.size_bytes = 0
+            self._read(path)
+        return found
+
+    def _read_opening(self, path: Path) -> None:
+        """Nothing where the lane begins as it must; the key that its lane_open brings is then the one that signs it."""
+        nothing = Beginning(0, Tree(), chain.GENESIS_PREV, States(), _OPENING_LINES)
+        first = _Reader(self._home, self._lane, self._key, {}, nothing)
+        with path.open("rb") as file:
+            try:
+                for line in islice(file, _OPENING_LINES):
+                    if not first._found.opened:
+                        first._take(path, line)
+            except (ChainError, CanonicalError) as fault:
+                raise tampered(path, str(fault)) from fault
+        if not first._found.opened:
+            raise tampered(path, "the lane does not begin with lane_open")
+        self._found.opened = True
+
+    def _read(self, path: Path) -> None:
         with path.open("rb") as file:
             for line in file:
                 if not self._taken(path, file, line):
                     break
                 if self._found.opened and self._found.tree.size < self._covered:
                     self._skim(path, file)
-        return self._found
 
     def _taken(self, path: Path, file: BinaryIO, line: bytes) -> bool:
         """Whether the line follows; False for a torn one, which must be the last."""
         found = self._found
         try:
-            self._take(line)
+            self._take(path, line)
         except (ChainError, CanonicalError) as fault:
-            if file.read(1) or self._is_ours(line):
+            if file.read(1) or signed_by(self._key, line) is not None:
                 where = f"entry {found.tree.size} at byte {found.size_bytes}"
                 raise tampered(path, f"{where}: {fault}") from fault
             found.torn = line
@@ -225,7 +268,7 @@ class _Reader:
                 if not lines[-1].endswith(b"\n"):
                     found.torn = lines.pop()
                 try:
-                    self._follow_all(lines)
+                    self._fold_all(lines)
                 except (ChainError, CanonicalError) as fault:
                     raise tampered(path, f"after entry {found.tree.size - 1}: {fault}") from fault
                 found.tree.extend([leaf_hash(line[:-1]) for line in lines])
@@ -235,13 +278,22 @@ class _Reader:
         if last:
             found.prev = chain.entry_hash(chain.split(last)[0]).hex()
 
-    def _follow_all(self, lines: list[bytes]) -> None:
-        for seq, line in enumerate(lines, self._found.tree.size):
-            # Inside a string the quotes would be escaped: only a key can look like this.
-            if b'"type":"decision"' in line or b'"type":"outcome"' in line:
-                body = codec.read(chain.split(line)[0])
-                if isinstance(body, dict):
-                    self._follow(seq, body)
+    def _fold_all(self, lines: list[bytes]) -> None:
+        begin = max(self._start.at - self._found.tree.size, 0)
+        for seq, line in enumerate(lines[begin:], self._found.tree.size + begin):
+            body = codec.read(chain.split(line)[0])
+            if isinstance(body, dict):
+                self._fold(seq, body)
+
+    def _fold(self, seq: int, body: dict[str, Any]) -> None:
+        self._found.last_ts = str(body.get("ts"))
+        if seq < self._start.at or self._found.unfolded is not None:
+            return
+        try:
+            self._found.states.fold(body, f"{self._lane}/{seq}")
+        except (LookupError, TypeError, ValueError, AttributeError):
+            # Below a signed head that is not reached yet, damage may be why.
+            self._found.unfolded = seq
 
     def _check_head(self) -> None:
         tree = self._found.tree
@@ -250,7 +302,7 @@ class _Reader:
             problem = f"the first {tree.size} entries are not those whose head was signed"
             raise tampered(self._home.paths.lane(self._lane), problem)
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, path: Path, line: bytes) -> None:
         raw, kid, signature = chain.split(line)
         body = parsed(raw)
         found = self._found
@@ -262,7 +314,8 @@ class _Reader:
         if found.tree.size >= self._covered and not keys.verifies(key.public, signature, chain.signed_bytes(hashed)):
             raise ChainError("the signature does not verify")
         self._check_opening(body)
-        self._follow(found.tree.size, body)
+        self._check_segment(path, body)
+        self._fold(found.tree.size, body)
         found.tree.append(leaf_hash(line[:-1]))
         found.prev = hashed.hex()
         self._check_head()
@@ -291,6 +344,14 @@ class _Reader:
             self._check_certificate(body)
             found.opened = True
 
+    def _check_segment(self, path: Path, body: dict[str, Any]) -> None:
+        """Every segment but the first begins with segment_open, with the tree before it; no other line is one."""
+        first = not self._found.size_bytes and path.name != FIRST_SEGMENT
+        if (body.get("type") == "segment_open") != first:
+            raise ChainError("segment_open is missing or out of place")
+        if first and resumed_tree(body, path.name).complete != self._found.tree.complete:
+            raise ChainError("segment_open tells another tree than the entries before it make")
+
     def _check_certificate(self, body: dict[str, Any]) -> None:
         home, key = self._home, self._key.verifier_key
         if body.get("key") != key:
@@ -302,32 +363,6 @@ class _Reader:
         if not keys.verifies(home.root.public, certificate, entry.certificate_bytes(home.log_id, self._lane, key)):
             raise ChainError("the root key did not certify the lane's key")
 
-    def _follow(self, seq: int, body: dict[str, Any]) -> None:
-        decisions = self._found.open_decisions
-        match body.get("type"):
-            case "decision" if body.get("stage") != "connect" and _lets_through(body):
-                decisions[f"{self._lane}/{seq}"] = str(body.get("flow"))
-            case "outcome" if body.get("part") is None:
-                decisions.pop(str(body.get("decision")), None)
-
-    def _is_ours(self, line: bytes) -> bool:
-        """Whether a line that does not fit was nevertheless signed by this lane: no crash leaves such a line."""
-        try:
-            raw, kid, signature = chain.split(line)
-        except ChainError:
-            return False
-        message = chain.signed_bytes(chain.entry_hash(raw))
-        return kid == self._key.kid and keys.verifies(self._key.public, signature, message)
-
-
-def _lets_through(body: dict[str, Any]) -> bool:
-    try:
-        # A refusal in mode observe is one that was only written down.
-        return body.get("mode") == Mode.OBSERVE or Verdict(Action(body["verdict"]), Code(body["code"])).lets_through
-    except (KeyError, ValueError):
-        # A verdict of a later version: whether it let anything through is not known, so its outcome is not either.
-        return True
-
 
 def _not_rolled_back(path: Path, reading: Reading, heads: dict[int, bytes]) -> None:
     least = max(heads, default=0)
@@ -336,6 +371,12 @@ def _not_rolled_back(path: Path, reading: Reading, heads: dict[int, bytes]) -> N
     if reading.torn.endswith(b"\n"):
         raise tampered(path, f"entry {reading.tree.size} at byte {reading.size_bytes} was written whole and is damaged")
     raise rolled_back(path, reading.tree.size, least)
+
+
+def _all_folded(lane: str, reading: Reading) -> None:
+    if reading.unfolded is not None:
+        text = f"entry {lane}/{reading.unfolded} was written by a later version; use that version"
+        raise StartRefused(StartCode.VERSION, text)
 
 
 def _put_aside(folder: Path, lane: str, segment: Segment, reading: Reading) -> list[entry.Body]:
@@ -352,5 +393,8 @@ def _put_aside(folder: Path, lane: str, segment: Segment, reading: Reading) -> l
     return [entry.recovery(segment.path.name, offset, len(content), blake3(content).hexdigest())]
 
 
-def _unknown_outcomes(reading: Reading) -> list[entry.Body]:
-    return [entry.outcome(flow, decision, "unknown") for decision, flow in reading.open_decisions.items()]
+def _unknown_outcomes(lane: str, states: States) -> list[entry.Body]:
+    """An outcome for each flow that was let through and has none, in their order."""
+    flows = {int(name.removeprefix(f"{lane}/")): (name, flow.flow)
+             for state in (states.real, states.shadow) for name, flow in state.open.items()}
+    return [entry.outcome(flow, name, "unknown") for _, (name, flow) in sorted(flows.items())]

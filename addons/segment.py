@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from typing import TYPE_CHECKING, Self
@@ -12,6 +13,19 @@ from addons.errors import AuditUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_NAME = re.compile(r"[0-9]{6}\.jsonl")
+
+
+def segment_name(number: int) -> str:
+    """The file of a lane's segment; they count from 0."""
+    return f"{number:06d}.jsonl"
+
+
+def segment_names(folder: Path) -> list[str]:
+    """The segments of a lane, in order."""
+    return sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))
 
 
 class Segment:
@@ -28,10 +42,28 @@ class Segment:
     @classmethod
     def open(cls, path: Path) -> Self:
         """The segment at `path`, made when absent."""
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        return cls._opened(path, os.O_CREAT)
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """A new segment at `path`; `FileExistsError` where something is there."""
+        return cls._opened(path, os.O_CREAT | os.O_EXCL)
+
+    @classmethod
+    def _opened(cls, path: Path, flags: int) -> Self:
+        flags |= os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         segment = cls(path, os.open(path, flags, durable.PRIVATE_FILE))
-        durable.sync_folder(path.parent)
+        try:
+            durable.sync_folder(path.parent)
+        except BaseException:
+            segment.close()
+            raise
         return segment
+
+    @property
+    def number(self) -> int:
+        """Which of its lane's segments it is, from 0 on."""
+        return int(self.path.stem)
 
     def append(self, content: bytes) -> None:
         """Put `content` at the end; durable, and in the file at the path, when this returns."""

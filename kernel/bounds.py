@@ -138,6 +138,10 @@ class Bounds:
             found = self._known[agent] = self._shared.setdefault(tuple(map(id, (*bounds, *paces))), new)
         return found
 
+    def amounts(self) -> list[Bound]:
+        """Every amount of every budget, whomever it is for."""
+        return [bound for _, bounds in self._bounds for bound in bounds if not bound.counter]
+
     def throttles(self, groups: tuple[str, ...]) -> tuple[Pace, ...]:
         """The rates of the throttles among the rules that hold."""
         return tuple(self._throttles[name] for name in groups if name in self._throttles) if self._throttles else ()

@@ -6,7 +6,7 @@ Money is in micro-USD, sizes are in bytes, times in seconds; a limit is a whole 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,10 @@ class Unit(StrEnum):
     SECONDS = "seconds"
     RISK = "risk"
     NEW_HOSTS = "new-hosts"
+
+
+SPENT = frozenset({Unit.USD, Unit.TOKENS})
+"""What an answer of a model costs: it says so itself, and nothing reads that yet."""
 
 
 class Every(StrEnum):
@@ -58,6 +62,11 @@ class Threshold:
     percent: int
     effect: Effect
     rate: Rate | None = None
+
+    @property
+    def ends(self) -> bool:
+        """True where nothing passes any more once it is reached."""
+        return self.effect in (Effect.DENY, Effect.HALT) and self.percent <= 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +101,13 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One entry of `counters:`: what follows when the counter reaches its limit, within some seconds if it says so."""
+    """One entry of `counters:`: what follows when the counter reaches its limit, within some seconds if it says so.
+
+    `position` is None for one of a profile.
+    """
 
     name: str
     limit: int
     then: Effect
     within_seconds: int | None = None
+    position: Position | None = field(default=None, compare=False)

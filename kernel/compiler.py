@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
-from kernel.ahead.accounts import AccountReader
+from kernel.accounts import AccountReader
 from kernel.ahead.cascade import CascadeReader, dns
 from kernel.ahead.outlook import at_most
 from kernel.ahead.said import Ahead, Clause
@@ -127,6 +127,8 @@ class _Compiler:
         rules = reading.rules(found.get("rules"))
         nevers = reading.nevers(found.get("never"), len(rules))
         ahead = self._ahead(found, groups, reading.clauses) if self.reader.ahead else None
+        tier = self._tier(found, rules)
+        accounts = AccountReader(self.reader, self._conditions, self._times, self._above, tier.binds)
         assertions, claims = AssertionReader(self.reader, self._conditions, groups).read(found.get("assert"))
         self._above.add(self._level.number, Policy(
             digest=digest,
@@ -140,14 +142,18 @@ class _Compiler:
             observed_until=self._observed_until(found),
             assertions=assertions,
             claims=claims,
-            tiers=(self._tier(found, rules),),
+            tiers=(tier,),
+            budgets=accounts.budgets(found.get("budgets")),
+            rates=accounts.rates(found.get("rates")),
+            profile=accounts.profile(found),
+            counters=accounts.counters(found.get("counters")),
             ahead=ahead,
         ), destinations)
 
     def _refuse_below(self, found: Mapping[str, Node]) -> None:
         """What is said for all agents, or before an agent is known, is said by the first file."""
         if self._above.parts:
-            for key in found.keys() & {"identity", "contact", "mode", "until"}:
+            for key in found.keys() & {"identity", "contact", "mode", "until", "profile", "counters"}:
                 first = self._above.parts[0].files[0]
                 message = f'"{key}:" stands only in the first tier'
                 self.reader.error("E112", found[key], message, f"write it into {first}")
@@ -174,13 +180,8 @@ class _Compiler:
 
     def _ahead(self, found: Mapping[str, Node], groups: Groups, clauses: Mapping[str, Clause]) -> Ahead:
         """What has no effect yet. The clauses of the rules were read with them."""
-        accounts = AccountReader(self.reader, self._conditions, self._times)
         return Ahead(
             clauses=clauses,
-            budgets=accounts.budgets(found.get("budgets")),
-            rates=accounts.rates(found.get("rates")),
-            profile=accounts.profile(found),
-            counters=accounts.counters(found.get("counters")),
             cascade=CascadeReader(self.reader, groups).cascade(found.get("cascade")),
             dns=dns(self.reader, found.get("dns")),
         )

@@ -67,7 +67,8 @@ class Keys:
     """What a mapping may hold.
 
     `later` are keys of the language that this version cannot enforce, `ahead` those of them that a reader which looks
-    ahead reads all the same; `elsewhere` are keys that mean nothing here, each with where it belongs.
+    ahead reads all the same; `waits` says of some of them what is missing. `elsewhere` are keys that mean nothing here,
+    each with where it belongs.
     """
 
     what: str
@@ -76,6 +77,7 @@ class Keys:
     ahead: frozenset[str] = frozenset()
     required: tuple[str, ...] = ()
     elsewhere: Map[str, str] = field(default_factory=dict)
+    waits: Map[str, str] = field(default_factory=dict)
 
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -174,7 +176,7 @@ class Reader:
             self._refuse_twice(node, key, keys.what)
         elif key.text in keys.later or key.text in keys.ahead:
             message = f'"{key.text}:" belongs to the language, but this version cannot enforce it in {keys.what}'
-            hint = "take it out: a key that is not enforced promises what nothing keeps"
+            hint = keys.waits.get(key.text, "take it out: a key that is not enforced promises what nothing keeps")
             self.error("E180", key, message, f"{hint}; --ahead reads it" if key.text in keys.ahead else hint)
         elif key.text in keys.elsewhere:
             self.error("E112", key, f'"{key.text}:" means nothing in {keys.what}', keys.elsewhere[key.text])

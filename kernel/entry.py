@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from kernel.canonical import Value, encode
+from kernel.merkle import Tree
 
 if TYPE_CHECKING:
     from kernel.state import Draw
@@ -76,6 +77,18 @@ def lane_open(key: str, certificate: str, kernel: Body, siblings: Sequence[Body]
         "certificate": certificate,
         "siblings": list(siblings),
     }
+
+
+def segment_open(segment: str, tree: Tree) -> Body:
+    """The first entry of every segment but a lane's first. `segment` is its file, `tree` is over the entries before."""
+    nodes: list[Value] = [None if node is None else node.hex() for node in tree.complete]
+    return {"type": "segment_open", "segment": segment, "entries": tree.size, "tree": nodes}
+
+
+def state_snapshot(at: int, digest: str, size_bytes: int, agents: int, accounts: int) -> Body:
+    """The state that the entries of this lane below `at` make is kept in a file: its blake3, its length, its extent."""
+    return {"type": "state_snapshot", "at": at, "digest": digest, "bytes": size_bytes, "agents": agents,
+            "accounts": accounts}
 
 
 def policy_load(policy: str, files: Sequence[str], mode: str, kernel: Body) -> Body:

@@ -51,5 +51,9 @@ class NoteError(KernelError):
     """A signed note, checkpoint or verifier key that cannot be read or does not verify."""
 
 
+class SnapshotError(KernelError):
+    """A file that is not exactly what the state of a lane is written as."""
+
+
 class TrustError(KernelError):
     """trust.json, minimum.json or a root key's name that cannot be read."""

@@ -31,9 +31,9 @@ from kernel.policy import (
     UrlPattern,
     Verb,
 )
-from kernel.prose import size_in_words
 from kernel.tiers import asked, binds, lacking
 from kernel.verdict import Code, Verdict
+from kernel.words import size_in_words
 
 _SHOWN_RULES = 5
 _SHOWN_ITEMS = 4

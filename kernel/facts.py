@@ -11,6 +11,8 @@ Address = IPv4Address | IPv6Address
 
 # The schemes of a request that asks to become a WebSocket.
 UPGRADES = frozenset({"ws", "wss"})
+# The host under which an agent asks Governor itself.
+OWN_NAME = "governor.internal"
 
 
 @dataclass(frozen=True, slots=True)

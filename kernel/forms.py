@@ -50,6 +50,11 @@ def mapping(keys: Keys, described: Mapping[str, Described]) -> Schema:
     return {**found, "required": list(keys.required)} if keys.required else found
 
 
+def with_one_of(keys: Keys, described: dict[str, Described], *needed: str) -> Schema:
+    """An object that says at least one of the keys."""
+    return {**mapping(keys, described), "anyOf": [{"required": [key]} for key in needed]}
+
+
 NAME = text("^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")
 YES: Schema = {"enum": ["yes", True]}
 YES_OR_NO: Schema = {"enum": ["yes", "no", True, False]}

@@ -9,10 +9,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from kernel.errors import PatternError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kernel.policy import PathGlob
+
+
+_MOST_OF_BOTH = 256
 
 
 class Word:
@@ -52,6 +57,49 @@ def words_meet(one: str, other: str) -> bool:
                 seen.add(step)
                 left.append(step)
     return False
+
+
+def words_both(one: str, other: str) -> frozenset[str]:
+    """Word globs that together match exactly what both of these do. Raises `PatternError` where they would be many."""
+    try:
+        return frozenset({one}) if one == other else _Both().of(one, other)
+    except OverflowError:
+        hint = "name the agents, or write fewer stars"
+        raise PatternError(f'"{one}" and "{other}" meet in too many ways', hint) from None
+
+
+class _Both:
+    """What is left to match of two word globs, and the globs of both. Raises `OverflowError` for too many."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], frozenset[str]] = {}
+
+    def of(self, one: str, other: str) -> frozenset[str]:
+        if not one or not other:
+            return frozenset() if (one + other).strip("*") else frozenset({""})
+        found = self._known.get((one, other))
+        if found is None:
+            found = self._known[one, other] = frozenset(self._meeting(one, other))
+        if len(found) > _MOST_OF_BOTH:
+            raise OverflowError
+        return found
+
+    def _meeting(self, one: str, other: str) -> Iterator[str]:
+        if one[0] == other[0] == "*":
+            # What follows one of the two stars begins first, within the other star.
+            rests = self.of(one[1:], other) | self.of(one, other[1:])
+            yield from (rest if rest.startswith("*") else f"*{rest}" for rest in rests)
+        elif one[0] == "*":
+            yield from self._star(one, other)
+        elif other[0] == "*":
+            yield from self._star(other, one)
+        elif one[0] == other[0]:
+            yield from (one[0] + rest for rest in self.of(one[1:], other[1:]))
+
+    def _star(self, star: str, plain: str) -> Iterator[str]:
+        """A star stands for nothing, or for the next character."""
+        yield from self.of(star[1:], plain)
+        yield from (plain[0] + rest for rest in self.of(star, plain[1:]))
 
 
 def _steps(one: str, other: str, first: int, second: int) -> list[tuple[int, int]]:

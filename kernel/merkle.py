@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import Self
 
 EMPTY_ROOT = sha256().digest()
 
@@ -25,8 +26,20 @@ class Tree:
 
     def __init__(self) -> None:
         self.size = 0
-        # The root of the complete subtree of 2^n leaves that the n-th bit of the size stands for; None where it is 0.
         self._complete: list[bytes | None] = []
+
+    @classmethod
+    def resumed(cls, complete: Sequence[bytes | None]) -> Self:
+        """The tree whose `complete` is this; the last of them is no None."""
+        tree = cls()
+        tree._complete = list(complete)
+        tree.size = sum(2**level for level, node in enumerate(complete) if node is not None)
+        return tree
+
+    @property
+    def complete(self) -> tuple[bytes | None, ...]:
+        """The root of the complete subtree of 2^n leaves for each bit n of the size, None where that is 0."""
+        return tuple(self._complete)
 
     def append(self, leaf: bytes) -> None:
         """Add one leaf hash at the end."""

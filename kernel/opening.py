@@ -1,4 +1,6 @@
-"""How a log and its lanes begin: the root key of `genesis`, the certified key of `lane_open`."""
+"""How a log, its lanes and its segments begin: the root key of `genesis`, the certified key of `lane_open`, the tree
+of `segment_open`.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from kernel.chain import GENESIS_PREV
 from kernel.entry import certificate_bytes
 from kernel.errors import ChainError, NoteError, TrustError
 from kernel.marks import Claim
+from kernel.merkle import Tree
 from kernel.note import VerifierKey, Verify, lane_name, parse_verifier_key
 from kernel.trust import is_lane, log_id_of
 
@@ -45,6 +48,24 @@ def lane_key(entry: Value, lane: str, root: VerifierKey | None, verify: Verify) 
     if not verify(root.public, _certificate(fields), certificate_bytes(log_id, lane, str(key))):
         raise ChainError("the lane's key is not certified by the root key")
     return key
+
+
+def resumed_tree(entry: Value, segment: str) -> Tree:
+    """The tree over the entries before a segment, as the segment_open entry in its file says; else ChainError."""
+    match entry:
+        case {"segment": str(named), "entries": int(entries), "tree": list(nodes)} if (
+            named == segment
+            and type(entries) is int
+            and entries > 0
+            and len(nodes) == entries.bit_length()
+            and all(_is_node(node, entries >> level & 1) for level, node in enumerate(nodes))
+        ):
+            return Tree.resumed([bytes.fromhex(node) if isinstance(node, str) else None for node in nodes])
+    raise ChainError("segment_open is no beginning of this segment")
+
+
+def _is_node(node: Value, there: int) -> bool:
+    return isinstance(node, str) and _HEAD.fullmatch(node) is not None if there else node is None
 
 
 def claims(entry: Value, by: str) -> dict[str, Claim]:

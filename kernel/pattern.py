@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kernel import normal
 from kernel.address import network
 from kernel.errors import NonCanonical, PatternError
-from kernel.glob import prepared, word, words_meet
+from kernel.glob import prepared, word, words_both, words_meet
 from kernel.policy import (
     AddressRange,
     AgentPattern,
@@ -234,3 +234,20 @@ def patterns_meet(one: AgentPattern, other: AgentPattern) -> bool:
     if "*" not in other.text:
         return agent_matches(one, other.text)
     return words_meet(one.text, other.text)
+
+
+def agents_of_both(
+    first: tuple[AgentPattern, ...] | None, second: tuple[AgentPattern, ...] | None
+) -> tuple[AgentPattern, ...] | None:
+    """Patterns of exactly the agents that both cover; None covers every agent. Raises `PatternError` for too many."""
+    if first is None or second is None:
+        return second if first is None else first
+    found = [pattern for one in first for other in second for pattern in _of_both(one, other)]
+    return tuple(dict.fromkeys(found))
+
+
+def _of_both(one: AgentPattern, other: AgentPattern) -> list[AgentPattern]:
+    for plain, pattern in ((one, other), (other, one)):
+        if "*" not in plain.text:
+            return [plain] if agent_matches(pattern, plain.text) else []
+    return [AgentPattern(text) for text in sorted(words_both(one.text, other.text)) if text != ANONYMOUS]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Verb(StrEnum):
-    """What a rule does. ASK, THROTTLE and HALT stand only in policies that are read ahead.
+    """What a rule does. ASK stands only in policies that are read ahead.
 
     NEVER is how a `never:` item is held: a refusal above every other.
 
@@ -233,8 +233,9 @@ class Policy:
 
     `observed_until` is the end of `mode: observe`, in seconds since 1970; None where the policy enforces.
     `claims` are assertions about many requests: an allow that must pass whole, a never that nothing passes.
-    `tiers` go from the uppermost to the lowest, one for each file. `ahead` is what has no effect yet, None unless the
-    policy was read ahead; one that was never governs.
+    `tiers` go from the uppermost to the lowest, one for each file. Budgets and rates are those of every file, each for
+    agents that its file binds. `ahead` is what has no effect yet, None unless the policy was read ahead; one that was
+    never governs.
     """
 
     digest: str

@@ -5,15 +5,17 @@ A condition is one function in `_PARTS`; so is a measure in `_MEASURES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 
+from kernel.account_prose import budget_in_words, counters_in_words, rates_in_words
+from kernel.budget import Unit
 from kernel.comparison import Comparison, Field, Interval
 from kernel.document import joined, printable
 from kernel.hours import clock, told
-from kernel.measures import Rate, Terms
+from kernel.measures import Terms
 from kernel.normal import OWN_PORTS
 from kernel.policy import (
     AddressRange,
@@ -32,13 +34,9 @@ from kernel.policy import (
     Verb,
 )
 from kernel.vocabulary import READS, WRITES
+from kernel.words import PERIODS, Groups, agents_in_words, amount_in_words, capital, rate_in_words, size_in_words
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-Groups = Mapping[str, tuple[AgentPattern, ...]]
-
-_SIZE_UNITS = (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20), ("KB", 10**3), ("KiB", 2**10))
-_PERIODS = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +55,17 @@ class Paragraph:
 
 
 def in_words(policy: Policy) -> list[Paragraph]:
-    """The whole policy: what holds for all, then each group of agents, then what nobody may, caps and assertions."""
+    """The whole policy: what holds for all, each group of agents, what nobody may, caps, budgets, assertions."""
     found = [
         Paragraph("In general", tuple(_in_general(policy))),
         *_for_agents(policy),
         Paragraph("Never, whatever a rule allows", tuple(_item(never, policy.groups) for never in policy.nevers)),
         Paragraph("Caps on what is allowed", tuple(_item(limit, policy.groups) for limit in policy.limits)),
+        Paragraph("What agents may use up", tuple(
+            Sentence(budget_in_words(each, policy.groups), each.name, each.position) for each in policy.budgets)),
+        Paragraph("How often agents may ask", tuple(
+            Sentence(rates_in_words(each, policy.groups), each.name, each.position) for each in policy.rates)),
+        Paragraph("What is counted of every agent", tuple(map(Sentence, counters_in_words(policy)))),
         Paragraph("Checked at each load", (
             *(_asserted(assertion) for assertion in policy.assertions),
             *(_claimed(claim, policy.groups) for claim in policy.claims))),
@@ -124,7 +127,9 @@ def _item(rule: Rule, groups: Groups) -> Sentence:
         said += f" by {agents_in_words(rule.where.agents, groups)}"
     caps = [part for measure in _MEASURES if (part := measure(rule.terms)) is not None]
     sentences = ["; ".join([said, *(f"except {_hole(hole, groups)}" for hole in rule.holes)])]
-    sentences += [_capital(", ".join(caps))] if caps else []
+    sentences += [capital(", ".join(caps))] if caps else []
+    sentences += [f"At most {rate_in_words(rule.rate)}"] if rule.rate is not None else []
+    sentences += [f"Each costs its agent {amount_in_words(Unit.RISK, rule.risk)}"] if rule.risk else []
     sentences += ["Paths are secrets there: none is kept"] if rule.secret_paths else []
     sentences += ["It is no news: one in an hour is written down, and the others are counted"] if rule.quiet else []
     sentences += [_ON_TRIAL] if rule.observed else []
@@ -270,18 +275,6 @@ def conditions_in_words(where: Conditions) -> str:
     return ", ".join(part for part in _parts(replace(where, paths=None)) if part != "over https")
 
 
-def agents_in_words(agents: Sequence[AgentPattern], groups: Groups, *, members: bool = False) -> str:
-    """Whom a rule names: groups by their name, others as they are written."""
-    left, named = dict.fromkeys(agents), []
-    for name, patterns in groups.items():
-        if patterns and all(pattern in agents for pattern in patterns):
-            shown = f" ({joined([pattern.text for pattern in patterns], 'and')})" if members else ""
-            named.append(f"{name}{shown}")
-            for pattern in patterns:
-                left.pop(pattern, None)
-    return joined([*named, *(pattern.text for pattern in left)], "and")
-
-
 def methods_in_words(methods: frozenset[str] | None) -> str:
     """`reading (GET, HEAD or OPTIONS)`, `POST requests`, `any request`."""
     if methods is None:
@@ -356,7 +349,7 @@ def _websocket(terms: Terms) -> str | None:
         return None
     frame, rate = terms.websocket.max_frame_bytes, terms.websocket.max_rate
     caps = [f"messages of at most {size_in_words(frame)}"] if frame is not None else []
-    caps += [f"at most {rate.count} messages {_PERIODS[rate.seconds]}"] if rate is not None else []
+    caps += [f"at most {rate.count} messages {PERIODS[rate.seconds]}"] if rate is not None else []
     return " with ".join(["the connection may become a WebSocket", *([joined(caps, "and")] if caps else [])])
 
 
@@ -367,19 +360,6 @@ def _streaming(terms: Terms) -> str | None:
 _MEASURES: tuple[Callable[[Terms], str | None], ...] = (
     _max_request, _max_response, _max_url, _in_flight, _websocket, _streaming,
 )  # fmt: skip
-
-
-def rate_in_words(rate: Rate) -> str:
-    """`60 a minute`."""
-    return f"{rate.count:,} {_PERIODS[rate.seconds]}"
-
-
-def size_in_words(bytes_: int) -> str:
-    """In the largest unit of which it is a whole number: `10 MB`."""
-    for unit, factor in _SIZE_UNITS:
-        if bytes_ >= factor and bytes_ % factor == 0:
-            return f"{bytes_ // factor} {unit}"
-    return f"{bytes_} byte{'' if bytes_ == 1 else 's'}"
 
 
 def _asserted(assertion: Assertion) -> Sentence:
@@ -395,7 +375,3 @@ def _claimed(claim: Rule, groups: Groups) -> Sentence:
     holes = "".join(f"; except {_hole(hole, groups)}" for hole in claim.holes)
     said = f"All of this must be {wanted}: {_request(claim.where, grants=claim.verb.grants)}{by}{holes}."
     return Sentence(said, None, claim.position)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

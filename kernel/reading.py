@@ -50,7 +50,10 @@ _KEY = slice(-132, -116)
 KNOWN_V = b"1"
 GENESIS = b"genesis"
 LANE_OPEN = b"lane_open"
-OPENINGS = frozenset((GENESIS, LANE_OPEN))
+SEGMENT_OPEN = b"segment_open"
+BEGINNINGS = frozenset((GENESIS, LANE_OPEN))
+"""Types with which a lane begins."""
+OPENINGS = BEGINNINGS | {SEGMENT_OPEN}
 """Types that are read one by one, as they change what the lines after them are held to."""
 
 

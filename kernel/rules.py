@@ -10,8 +10,9 @@ from kernel.ahead.said import Clause
 from kernel.conditions import ConditionReader
 from kernel.document import Mapping as Tree
 from kernel.document import Node, Reader, Scalar, quote
-from kernel.measures import NOTHING_SAID
+from kernel.measures import NOTHING_SAID, Rate
 from kernel.policy import AddressRange, Conditions, Rule, Verb
+from kernel.quantity import rate, tally
 from kernel.several import Above
 from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
 from kernel.vocabulary import GRANT_TERMS, LATER_VERBS, LIMIT, NEVER, RULE, TERMS_ELSEWHERE, VERBS
@@ -58,8 +59,29 @@ class RuleReader:
         why = self._why(found)
         quiet, observed = self._quiet(found, verb), self._observed(found, verb)
         secret = "secret-paths" in found and is_yes(self._reader, found["secret-paths"], "secret-paths")
+        risk, pace = self._risk(found, verb), self._pace(found, verb)
         at = self._reader.at(node)
-        return Rule(number, name or "", verb, where, holes, at, tell, why, terms, quiet, observed, secret)
+        return Rule(number, name or "", verb, where, holes, at, tell, why, terms, quiet, observed, secret,
+                    risk=risk, rate=pace)
+
+    def _risk(self, found: Mapping[str, Node], verb: Verb) -> int:
+        """The points that a request costs for which the rule holds."""
+        if "risk" in found:
+            beside = {"observe": "a deny on trial has no consequences", "quiet": "what is expected costs nothing"}
+            for key in beside.keys() & found.keys():
+                self._reader.error("E112", found["risk"], f'"risk:" means nothing beside "{key}:": {beside[key]}')
+            if verb is Verb.HALT:
+                self._reader.error("E112", found["risk"], '"risk:" means nothing in a halt: nothing more can follow')
+        return self._reader.value(found, "risk", "E221", tally) or 0
+
+    def _pace(self, found: Mapping[str, Node], verb: Verb) -> Rate | None:
+        """How often a throttle passes."""
+        if verb is Verb.THROTTLE and "rate" not in found:
+            self._reader.error("E104", found[verb], 'a throttle needs "rate:"', "rate: 6/minute")
+        elif verb is not Verb.THROTTLE and "rate" in found:
+            hint = "throttle: NAME allows at a rate; an item of rates: is for whatever an agent asks"
+            self._reader.error("E112", found["rate"], '"rate:" means nothing in a rule that is no throttle', hint)
+        return self._reader.value(found, "rate", "E209", rate)
 
     def _quiet(self, found: Mapping[str, Node], verb: Verb) -> bool:
         if "quiet" not in found:
@@ -113,7 +135,7 @@ class RuleReader:
         name = self._reader.name(node, "a rule")
         if name is None:
             return None
-        if name.startswith(_OWN_NAMES) and name.rpartition("-")[2].isdecimal():
+        if names_an_item(name):
             self._reader.error("E106", node, f"{quote(name)} is how Governor names an item itself", "take another name")
         else:
             self._above.take(self._reader, node, "rule", name)
@@ -164,6 +186,11 @@ class RuleReader:
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         terms = limit_terms(self._reader, node, found)
         return Rule(number, name, Verb.LIMIT, where, holes, self._reader.at(node), terms=terms)
+
+
+def names_an_item(name: str) -> bool:
+    """True for a name that Governor gives itself to an item without one."""
+    return name.startswith(_OWN_NAMES) and name.rpartition("-")[2].isdecimal()
 
 
 def _keys(node: Node) -> set[str]:

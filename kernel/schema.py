@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from kernel.account_schema import DEFINITIONS as ACCOUNT_DEFINITIONS
+from kernel.account_schema import KEYS as ACCOUNT_KEYS
 from kernel.ahead.clauses import OWN_METHODS, misplaced
-from kernel.ahead.schema import DEFINITIONS
+from kernel.ahead.schema import DEFINITIONS as AHEAD_DEFINITIONS
 from kernel.ahead.schema import KEYS as AHEAD_KEYS
 from kernel.forms import (
     COUNT,
@@ -55,6 +57,7 @@ _SCHEME = one_of(OWN_PORTS)
 # Of each key its form and what it is for.
 _KEYS: dict[str, Described] = {
     **AHEAD_KEYS,
+    **ACCOUNT_KEYS,
     "version": ({"enum": ["1", 1]}, "The version of the language: 1."),
     "tier": ({"enum": list(TIERS)}, "What this file is: platform, team or agent. Every file narrows."),
     "unmatched": ({"const": "pass"}, "This file only refuses and caps: what it does not speak of, others decide."),
@@ -137,15 +140,17 @@ def schema() -> Schema:
             "assertion": {**mapping(ASSERT, _KEYS), "minProperties": 1, "maxProperties": 1},
             "asserted": asserted,
             "identity": mapping(IDENTITY, _KEYS),
-            **DEFINITIONS,
+            **ACCOUNT_DEFINITIONS,
+            **AHEAD_DEFINITIONS,
         },
     }
 
 
 def _of_verb(verb: Verb) -> Schema:
     """What a rule with this verb needs, and must not say."""
-    needed = {Verb.THROTTLE: ["rate"]}.get(verb, [])
+    needed = ["rate"] if verb is Verb.THROTTLE else []
     refused = misplaced(verb) | ({"quiet"} if verb.grants else GRANT_TERMS)
+    refused |= (set() if verb is Verb.THROTTLE else {"rate"}) | ({"risk"} if verb is Verb.HALT else set())
     found: Schema = {"required": [verb.value, *needed], **_without(refused)}
     if verb is Verb.ALLOW:
         found["anyOf"] = [{"required": [key]} for key in ("methods", *sorted(OWN_METHODS))]

@@ -109,6 +109,10 @@ class Above:
     def limits(self) -> int:
         return sum(len(part.limits) for part in self.parts)
 
+    @property
+    def rates(self) -> int:
+        return sum(len(part.rates) for part in self.parts)
+
 
 def _all[T](each: Iterator[Mapping[str, T]]) -> dict[str, T]:
     return {name: meant for names in each for name, meant in names.items()}
@@ -138,6 +142,8 @@ def joined(parts: Sequence[Policy]) -> Policy:
         groups=_all(part.groups for part in parts),
         assertions=tuple(assertion for part in parts for assertion in part.assertions),
         claims=tuple(claim for part in parts for claim in part.claims),
+        budgets=tuple(budget for part in parts for budget in part.budgets),
+        rates=tuple(rate for part in parts for rate in part.rates),
         ahead=_ahead([part.ahead for part in parts if part.ahead is not None]),
     )
 
@@ -148,10 +154,6 @@ def _ahead(parts: Sequence[Ahead]) -> Ahead | None:
         return None
     return Ahead(
         clauses=_all(part.clauses for part in parts),
-        budgets=tuple(budget for part in parts for budget in part.budgets),
-        rates=tuple(rate for part in parts for rate in part.rates),
-        profile=next((part.profile for part in parts if part.profile is not None), None),
-        counters=tuple(counter for part in parts for counter in part.counters),
         cascade=next((part.cascade for part in parts if part.cascade is not None), None),
         dns=next((part.dns for part in parts if part.dns is not None), None),
     )

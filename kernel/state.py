@@ -5,8 +5,10 @@ It is what the log's entries make of it (kernel/transition.py): read again in th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
@@ -52,7 +54,8 @@ class Account(NamedTuple):
 class Halt(NamedTuple):
     """Why an agent is halted, since when (microseconds since 1970), by which rule or budget, at whose word.
 
-    `sources` are the client addresses from which it came: nobody without an identity comes from them, either.
+    `sources` are the client addresses from which it came: nobody without an identity comes from them, either. `entry`
+    is what halted it, as LANE/SEQ, and `why` says it in words.
     """
 
     reason: str
@@ -60,6 +63,17 @@ class Halt(NamedTuple):
     rule: str | None
     by: str
     sources: tuple[str, ...] = ()
+    entry: str = ""
+    why: str = ""
+
+
+class Quarantine(NamedTuple):
+    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
+
+    since_us: int
+    by: str
+    entry: str
+    why: str
 
 
 class Run(NamedTuple):
@@ -80,6 +94,7 @@ class Standing(NamedTuple):
     session: int = 0
     halt: Halt | None = None
     quarantined_until_us: int = 0
+    quarantine: Quarantine | None = None
     refused: Mapping[str, Run] = {}
     repeated: Mapping[str, Run] = {}
     trail: str = ""
@@ -131,6 +146,7 @@ class Change:
     closed: tuple[str, ...] = ()
     clock_ok: bool | None = None
     broken: bool = False
+    taken_over: int | None = None
 
 
 NO_CHANGE = Change()
@@ -142,6 +158,7 @@ class State:
 
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
+    `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -151,6 +168,7 @@ class State:
     clock_ok: bool = True
     clock_accepted: bool = False
     broken: bool = False
+    taken_over: int = -1
     _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
@@ -181,35 +199,71 @@ class State:
             self.clock_ok = change.clock_ok
             self.clock_accepted = self.clock_accepted or change.clock_ok
         self.broken = self.broken or change.broken
+        if change.taken_over is not None:
+            self.taken_over = max(self.taken_over, change.taken_over)
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken)
+                     self.clock_accepted, self.broken, self.taken_over)
+
+
+class Reads:
+    """Which accounts and rates a step for one agent may read, and the hash over them."""
+
+    __slots__ = ("_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen")
+
+    def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
+        self._agent = _json(agent)
+        self._keys = [bound.key(agent) for bound in bounds]
+        self._pace_keys = [pace.key(agent) for pace in paces]
+        self._heads, self._pace_heads = list(map(_head, self._keys)), list(map(_head, self._pace_keys))
+        self._seen: tuple[object, ...] = ()
+        self._known = ""
+
+    def digest(self, state: State, change: Change, agent: str) -> str:
+        """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
+        standing = change.agents.get(agent) or state.agent(agent)
+        changed, old, paces = change.accounts, state.accounts, state.paces
+        if changed:
+            accounts = [changed.get(key) or old.get(key) for key in self._keys]
+        else:
+            accounts = [old.get(key) for key in self._keys]
+        due = [change.paces.get(key, paces.get(key)) for key in self._pace_keys]
+        seen = standing, accounts, due
+        # Between two entries of an agent mostly nothing of this changes.
+        if seen != self._seen:
+            self._seen, self._known = seen, self._hash(standing, accounts, due)
+        return self._known
+
+    def _hash(self, standing: Standing, accounts: list[Account | None], due: list[int | None]) -> str:
+        told = [
+            f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
+            for head, each in zip(self._heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
+        ]
+        paces = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
+        if standing == UNKNOWN and not told and not paces:
+            return EMPTY_SET
+        halt = standing.halt
+        halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+        raw = (
+            f'{{"accounts":[{",".join(told)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
+            f'{standing.quarantined_until_us},"{standing.trail}"],"paces":[{",".join(paces)}]}}')
+        return blake3(_DOMAIN + raw.encode()).hexdigest()
 
 
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:
     """The hash over all that a step for this agent may read, after the change: `pre` and `post` of its entry."""
-    standing = change.agents.get(agent) or state.agent(agent)
-    said = []
-    for bound in bounds:
-        key = bound.key(agent)
-        account = change.accounts.get(key) or state.accounts.get(key)
-        if account is not None:
-            window, spent, held, _, trail = account
-            said.append(f"{key.budget}\t{key.unit}\t{bound.each}\t{window}\t{spent}\t{held}\t{trail}")
-    for pace in paces:
-        turn = pace.key(agent)
-        due = change.paces.get(turn) or state.paces.get(turn)
-        if due is not None:
-            said.append(f"{pace.name}\t{pace.each}\t{due}")
-    if not said and standing == UNKNOWN:
-        return EMPTY_SET
-    epoch, session, halt, quarantined_until_us, _, _, trail = standing
-    said.append(f"{agent!a}\t{epoch}\t{session}\t{quarantined_until_us}\t{trail}")
-    if halt is not None:
-        said.append(f"{halt.reason}\t{halt.since_us}\t{halt.rule!a}\t{halt.by!a}")
-    return blake3(_DOMAIN + "\n".join(said).encode()).hexdigest()
+    return Reads(agent, bounds, paces).digest(state, change, agent)
+
+
+_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+@lru_cache(maxsize=8192)
+def _head(key: tuple[str, ...]) -> str:
+    """The beginning of the JSON array of an account or a rate."""
+    return _json([*key])[:-1] + ","
 
 
 def followed(trail: str, *said: object) -> str:

@@ -185,7 +185,7 @@ def more(
     standing, draws, granted = state.agent(agent), [], wanted
     for bound in bounded.bounds:
         if bound.unit is unit:
-            window, spent, held, *_ = _gone(state, bound, standing, agent, now_us)
+            window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
             most, effect = bound.most()
             granted = drawn(most, spent, held, 1, granted)
             if not granted:
@@ -207,7 +207,7 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     unit = bound.unit
     if unit is Unit.RISK and not asked.risk:
         return None
-    window, spent, held, places, _ = _gone(state, bound, standing, asked.agent, now_us)
+    window, spent, held, places, _ = account_at(state, bound, standing, asked.agent, now_us)
     least, wanted = _wanted(unit, asked, places)
     if not wanted:
         return None
@@ -231,7 +231,7 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     )
 
 
-def _gone(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
+def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
     """The account as it stands in the window that a moment lies in, and never in an earlier one than before.
 
     While the clock is wrong no window begins. Those that a wrong clock has begun are left again once an operator
@@ -297,7 +297,7 @@ def _risk(
     for bound in bounded.bounds if asked.risk else ():
         if bound.unit is not Unit.RISK:
             continue
-        window, spent, *_ = _gone(state, bound, standing, asked.agent, now_us)
+        window, spent, *_ = account_at(state, bound, standing, asked.agent, now_us)
         most, effect = bound.most()
         points = drawn(most, spent, 0, 0, asked.risk)
         if points:

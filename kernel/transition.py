@@ -7,14 +7,15 @@ start, and an auditor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from kernel.arithmetic import freed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
+from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
     TOGETHER,
@@ -24,6 +25,7 @@ from kernel.state import (
     Draw,
     Halt,
     OpenFlow,
+    Quarantine,
     Run,
     Standing,
     followed,
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
     from kernel.state import PaceKey, State
 
 KERNEL = "kernel"
+CLI = "cli"
+"""The lane of verbs that find no Governor running. `by` of what another lane takes over from it is `cli/SEQ`."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
-_OF_DRAW = itemgetter("budget", "for", "unit", "window", "amount")
 _NO_ACCOUNT = frozenset({RATE, REFUSALS, REPEATS})
 _SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit.USD})
 
@@ -46,6 +50,11 @@ _SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit
 def micros(ts: str) -> int:
     """Microseconds since 1970 of a time as the log writes it."""
     return (datetime.fromisoformat(ts) - _EPOCH) // _MICRO
+
+
+def written(micros_since_1970: int) -> str:
+    """A moment as the log writes it."""
+    return timestamp(_EPOCH + micros_since_1970 * _MICRO)
 
 
 def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
@@ -57,14 +66,25 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources))
+            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name))
         case "operator":
-            return _acted(state, entry, now_us)
+            return _acted(state, entry, name, now_us)
         case "clock":
             return Change(clock_ok=False)
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE
+
+
+def named(made: Change, name: str) -> Change:
+    """The change of a decision that was made before its name was known."""
+    agents = {agent: _halt_named(standing, name) for agent, standing in made.agents.items()}
+    return replace(made, agents=agents, opened=dict(zip([name], made.opened.values(), strict=False)))
+
+
+def _halt_named(standing: Standing, name: str) -> Standing:
+    halt = standing.halt
+    return standing if halt is None or halt.entry else standing._replace(halt=halt._replace(entry=name))
 
 
 def passes(entry: Mapping[str, Any]) -> bool:
@@ -83,7 +103,7 @@ def _lets_through(verdict: str, code: str) -> bool:
 
 def draws_of(said: Sequence[Mapping[str, Any]]) -> tuple[Draw, ...]:
     """The draws as an entry has them."""
-    return tuple(map(Draw._make, map(_OF_DRAW, said)))
+    return tuple(Draw(each["budget"], each.get("for"), each["unit"], each["window"], each["amount"]) for each in said)
 
 
 def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
@@ -96,7 +116,7 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
     accounts, paces = _drawn(state, draws, entry["in"], passed=passed)
     if entry["verdict"] == Action.HALT and entry["code"] != Code.AGENT_HALTED and entry["mode"] != Mode.OBSERVE:
         reason = Code.OPERATOR if entry["code"] == Code.RULE_HALT else entry["code"]
-        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL))
+        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL, (), name, entry["reason"]))
     agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
     opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
     broken = entry["code"] == Code.CONTRACT_VIOLATION
@@ -261,21 +281,30 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
     return Change({agent: standing._replace(halt=halt)})
 
 
-def _acted(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
-    """What an operator did."""
+def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """What an operator did: here, or in lane `cli` while this lane was not written."""
+    made = _done(state, entry, name, now_us)
+    lane, _, number = entry.get("by", "").partition("/")
+    return replace(made, taken_over=int(number)) if lane == CLI and number.isdecimal() else made
+
+
+def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
     agent = entry["agent"]
     match entry["act"]:
         case "clock accept":
             return Change(clock_ok=True)
         case "agents halt":
-            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], tuple(entry.get("sources", ())))
+            sources = tuple(entry.get("sources", ()))
+            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"])
             return _halted(state, agent, halt)
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
             return Change({agent: Standing(standing.epoch + 1, standing.session, trail=trail)})
         case "agents quarantine":
-            return Change({agent: state.agent(agent)._replace(quarantined_until_us=micros(entry["until"]))})
+            said = Quarantine(now_us, entry["operator"], name, entry["reason"])
+            until_us = micros(entry["until"])
+            return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
             return Change({agent: standing._replace(session=standing.session + 1)})

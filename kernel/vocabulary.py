@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from kernel.document import Keys
 
-VERBS = frozenset({"allow", "deny"})
-LATER_VERBS = frozenset({"ask", "throttle", "halt"})
+VERBS = frozenset({"allow", "throttle", "deny", "halt"})
+LATER_VERBS = frozenset({"ask"})
 
 # Keys without effect yet that `--ahead` reads in full.
 _AHEAD_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
-_AHEAD_EFFECTS = frozenset({"risk", "redact", "add-headers", "tunnel", "approvers", "hold", "valid", "rate"})
+_AHEAD_EFFECTS = frozenset({"redact", "add-headers", "tunnel", "approvers", "hold", "valid"})
 # What compares the fields of a request.
 FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
 TIMES = frozenset({"when", "expires"})
@@ -28,16 +28,18 @@ POLICY = Keys(
     "a policy",
     now=frozenset({
         "version", "tier", "for", "unmatched", "mode", "until", "contact", "identity", "agents", "destinations",
-        "rules", "never", "limits", "assert",
+        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters",
     }),
-    ahead=frozenset({"budgets", "rates", "profile", "cascade", "counters", "dns"}),
+    ahead=frozenset({"cascade", "dns"}),
     required=("version",),
 )
 # From the uppermost to the lowest.
 TIERS = ("platform", "team", "agent")
 RULE = Keys(
     "a rule",
-    now=VERBS | _CONDITIONS | GRANT_TERMS | {"except", "observe", "quiet", "secret-paths", "tell", "why"},
+    now=VERBS | _CONDITIONS | GRANT_TERMS | {
+        "except", "observe", "quiet", "secret-paths", "tell", "why", "risk", "rate",
+    },
     ahead=LATER_VERBS | _AHEAD_CONDITIONS | _AHEAD_EFFECTS,
     elsewhere=_OF_A_LIMIT,
 )

@@ -13,8 +13,8 @@ from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.marks import Broken, Claim, Marks
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
 from kernel.note import VerifierKey, Verify
-from kernel.opening import genesis_root, lane_key
-from kernel.reading import GENESIS, KNOWN_V, LANE_OPEN, OPENINGS, Fields, LineReader, Parse
+from kernel.opening import genesis_root, lane_key, resumed_tree
+from kernel.reading import BEGINNINGS, GENESIS, KNOWN_V, LANE_OPEN, SEGMENT_OPEN, Fields, LineReader, Parse
 from kernel.report import Failure, KeyRange, LaneReport, Result
 from kernel.stamps import Stamps
 
@@ -78,6 +78,7 @@ class Walk:
         self._patience = 1 if rules.every_signature else _PENDING
         self._segments = 0
         self._segment: str | None = None
+        self._resumes = False
         self._line = self._start = self._offset = 0
         self._torn: Failure | None = None
         self._torn_bytes = 0
@@ -98,16 +99,21 @@ class Walk:
         return self._found(broken)
 
     def _begin(self, name: str) -> None:
+        if self._torn is not None:
+            raise Broken(Result.TAMPERED, self._torn)
+        if self._segments and not self._line:
+            raise self._fails("the segment holds no entries, and a later one is there")
         expected = f"{self._segments:06d}.jsonl"
         self._segment, self._line, self._start, self._offset = name, 0, 0, 0
         if name != expected:
             raise self._fails(f"expected segment {expected} here: one is missing")
+        self._resumes = self._segments > 0
         self._segments += 1
 
     def _take_batch(self, batch: tuple[bytes, ...]) -> None:
         while batch:
-            # A mark is confirmed at its size, so no part goes past one; how a lane opens is read line by line.
-            count = 1 if self._key is None else self._next_mark - self._tree.size
+            # A mark is confirmed at its size, so no part goes past one; how a lane or segment opens is read by lines.
+            count = 1 if self._key is None or self._resumes else self._next_mark - self._tree.size
             part, batch = batch[:count], batch[count:]
             if not self._take_at_once(part):
                 for line in part:
@@ -115,7 +121,7 @@ class Walk:
 
     def _take_at_once(self, lines: tuple[bytes, ...]) -> bool:
         """Whether all lines are good and were taken; none was where False comes back."""
-        if self._key is None or self._torn is not None:
+        if self._key is None or self._resumes or self._torn is not None:
             return False
         fields = self._reader.read_usual(lines, self._kid)
         if fields is None:
@@ -153,13 +159,15 @@ class Walk:
         if not self._stamps.take(ts):
             raise self._fails("ts is not a timestamp")
         hashed = entry_hash(raw)
-        if kind in OPENINGS or self._key is None:
+        if kind == SEGMENT_OPEN or self._resumes:
+            self._resume(kind, raw)
+        if kind in BEGINNINGS or self._key is None:
             self._open(kind, raw, kid, hashed, signature)
         elif kid != self._kid:
             raise self._fails("signed by a key that the root did not certify for this lane")
         place = (self._segment, self._line, self._start, self._tree.size)
         self._tree.append(leaf_hash(line[:-1]))
-        self._advance(Unsigned([hashed], [signature], [len(line)], place), waits=kind not in OPENINGS)
+        self._advance(Unsigned([hashed], [signature], [len(line)], place), waits=kind not in BEGINNINGS)
 
     def _advance(self, unsigned: Unsigned, *, waits: bool = True) -> None:
         if waits:
@@ -197,6 +205,17 @@ class Walk:
         signed = self._rules.verify(signer.public, base64.b64decode(signature), signed_bytes(hashed))
         if kid != signer.kid.encode() or not signed:
             raise self._fails(f"the signature of {signer.name} does not verify")
+
+    def _resume(self, kind: bytes, raw: bytes) -> None:
+        if kind != SEGMENT_OPEN or not self._resumes:
+            raise self._fails("segment_open stands at the beginning of every segment but the first, and nowhere else")
+        try:
+            tree = resumed_tree(self._rules.parse(raw), str(self._segment))
+        except KernelError as error:
+            raise self._fails(str(error)) from None
+        if tree.complete != self._tree.complete:
+            raise self._fails("segment_open tells another tree than the entries before it make")
+        self._resumes = False
 
     def _tear(self, line: bytes) -> None:
         self._torn_bytes = len(line)

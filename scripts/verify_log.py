@@ -210,8 +210,10 @@ def read_checkpoints(path):
 
 def lines_of(folder):
     """(segment, line number, offset, line) of every line; a line may lack its LF where a segment ends."""
+    offset = None
     for number, path in enumerate(sorted(path for path in folder.iterdir() if SEGMENT.fullmatch(path.name))):
         require(path.name == f"{number:06d}.jsonl", f"segment {number:06d}.jsonl is missing")
+        require(offset != 0, f"the segment before {path.name} holds no entries")
         offset = 0
         with path.open("rb") as file:
             for count, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
@@ -226,6 +228,7 @@ class Lane:
         self.name, self.folder, self.root, self.every = folder.name, folder, root, every
         self.tree, self.head, self.key, self.genesis = Tree(), ZEROS, None, False
         self.unsigned, self.torn, self.place = [], None, ""
+        self.segment = "000000.jsonl"
 
     def verify(self, minimum, claims):
         try:
@@ -246,13 +249,13 @@ class Lane:
             if not line.endswith(b"\n") and len(line) <= MAX_LINE:
                 self.torn = self.place
                 continue
-            self.take(line)
+            self.take(segment, line)
             self.compare([note for note in notes if note.size == self.tree.size], claims)
         self.place = ""
         self.check_signatures()
         self.end(notes, claims)
 
-    def take(self, line):
+    def take(self, segment, line):
         found = LINE.fullmatch(line)
         require(found and len(line) <= MAX_LINE, "not a line of the log")
         raw, kid, signature = found[1], found[2].decode(), unbase64(found[3].decode())
@@ -265,6 +268,10 @@ class Lane:
         require(entry["seq"] == self.tree.size, f"seq is {entry['seq']}")
         require(entry["prev"] == self.head, "prev is not the hash of the entry before")
         check_stamp(entry["ts"])
+        begins, self.segment = segment != self.segment, segment
+        require(begins == (entry["type"] == "segment_open"), "segment_open is missing or out of place")
+        if begins:
+            check_beginning(entry, segment, self.tree)
         hashed = blake3(ENTRY + raw).digest()
         self.check_signer(entry, kid, hashed, signature)
         self.tree.append(line[:-1])
@@ -320,6 +327,14 @@ def check_stamp(text):
         datetime.fromisoformat(text)
     except ValueError:
         raise Problem("ts is not a timestamp") from None
+
+
+def check_beginning(entry, segment, tree):
+    """segment_open tells the roots of the complete subtrees over the entries before it, smallest first."""
+    roots = iter(reversed(tree.peaks))
+    nodes = [next(roots).hex() if tree.size >> level & 1 else None for level in range(tree.size.bit_length())]
+    same = entry.get("segment") == segment and entry.get("entries") == tree.size and entry.get("tree") == nodes
+    require(same, "segment_open tells another tree than the entries before it make")
 
 
 def genesis_key(entry, root):

@@ -54,6 +54,8 @@ class Lane:
     lines: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     tail: bytes = b""
+    starts: list[int] = field(default_factory=lambda: [0])
+    """The number of the first line of each segment."""
 
     def __post_init__(self) -> None:
         self.log_id = self.root.verifier.name.removeprefix("governor/")
@@ -86,6 +88,17 @@ class Lane:
         recorded = [entry.sibling(other.name, other.tree.size, other.head) for other in siblings]
         self.add(entry.lane_open(key, base64.b64encode(certificate).decode(), KERNEL, recorded))
         return self
+
+    def rotate(self) -> Lane:
+        self.starts.append(len(self.lines))
+        self.add(entry.segment_open(f"{len(self.starts) - 1:06d}.jsonl", self.tree))
+        return self
+
+    def segments(self) -> list[tuple[str, list[bytes]]]:
+        """Each segment's name and lines."""
+        ends = [*self.starts[1:], len(self.lines)]
+        return [(f"{number:06d}.jsonl", self.lines[start:end])
+                for number, (start, end) in enumerate(zip(self.starts, ends, strict=True))]
 
     def checkpoint(self) -> Lane:
         name, public = self.key.verifier.name, self.key.verifier.public
@@ -137,7 +150,9 @@ class Log:
         """Path below the home, and content."""
         files = {}
         for lane in self.lanes:
-            files[f"audit/lanes/{lane.name}/000000.jsonl"] = b"".join(lane.lines) + lane.tail
+            for name, lines in lane.segments():
+                files[f"audit/lanes/{lane.name}/{name}"] = b"".join(lines)
+            files[f"audit/lanes/{lane.name}/{name}"] += lane.tail
             files[f"audit/lanes/{lane.name}/checkpoints.note"] = "".join(lane.notes).encode()
         if self.trust is not None:
             files["audit/trust.json"] = self.trust
@@ -170,12 +185,20 @@ def two_lanes() -> Log:
     return Log([main, other]).raise_minimum()
 
 
+def three_segments() -> Log:
+    """A valid log whose lane has three segments; heads are signed within the second, and at the end."""
+    main = Lane("main").open(first=True).traffic(3).rotate().traffic(2).checkpoint().traffic(1).rotate().traffic(2)
+    main.add(entry.state_snapshot(main.tree.size - 1, "d5" * 32, 4096, 2, 3))
+    return Log([main.checkpoint()]).raise_minimum()
+
+
 def source(lane: Lane) -> Source:
-    def lines() -> list[bytes]:
-        return [*lane.lines, lane.tail] if lane.tail else lane.lines
+    def segments() -> list[tuple[str, list[bytes]]]:
+        *earlier, (name, lines) = lane.segments()
+        return [*earlier, (name, [*lines, lane.tail] if lane.tail else lines)]
 
     notes = "".join(lane.notes).encode().splitlines(keepends=True)
-    return Source(lane.name, lambda: [("000000.jsonl", lines())], lambda: notes)
+    return Source(lane.name, segments, lambda: notes)
 
 
 def stated(trust: bytes | None) -> TrustFile | None:

@@ -12,14 +12,17 @@ from click.testing import CliRunner
 from addons.cases import tried
 from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read_policy, shipped_policy
 from addons.verbs.policy import policy as policy_verbs
-from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
+from kernel.account_review import account_findings
+from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT, SESSION_COUNTER
 from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
 from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
 from kernel.ahead.outlook import review_at_most
 from kernel.ahead.prose import in_words
+from kernel.budget import Counter
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index
+from kernel.profiles import PROFILES
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
@@ -104,7 +107,10 @@ EXAMPLES = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_every_example_of_the_page_on_policies_loads_and_only_a_trial_is_told(example):
     on_trial = ["W307"] if "mode: observe" in example else []
-    assert [finding.code for finding in compiled(example).findings] == on_trial
+    read = compiled(example)
+
+    assert [finding.code for finding in read.findings] == on_trial
+    assert list(map(str, account_findings(read.policy))) == []
 
 
 def test_the_page_on_policies_shows_every_key_of_this_version():
@@ -112,10 +118,28 @@ def test_the_page_on_policies_shows_every_key_of_this_version():
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
+    for keys in (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER):
+        assert {key for key in keys.now if f"{key}:" not in "".join(EXAMPLES)} == set()
+
+
+def test_the_page_on_policies_has_the_numbers_of_every_profile():
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (FOLDER / "README.md").read_text().splitlines()
+            if line.startswith("| `")]
+    told = {cells[0].strip("`"): cells[3:] for cells in rows if len(cells) == 6}
+
+    for place, counted in enumerate(PROFILES.values()):
+        assert {each.name: _in_short(each) for each in counted} == {name: cells[place] for name, cells in told.items()}
+
+
+def _in_short(counter: Counter) -> str:
+    number = next(f"{counter.limit // unit}{letter}" for letter, unit in (("M", 10**6), ("k", 1000), ("", 1))
+                  if counter.limit % unit == 0)
+    within = {None: "", 600: " in 10m", 3600: " in 1h"}[counter.within_seconds]
+    return f"{number}{within}: {counter.then}"
 
 
 AHEAD_EXAMPLES = re.findall(r"```yaml ahead\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
-AHEAD_KEYS = (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, CASCADE, ON_HALT, BREAKER, DNS, LLM, MCP, GIT, GRAPHQL)
+AHEAD_KEYS = (CASCADE, ON_HALT, BREAKER, DNS, LLM, MCP, GIT, GRAPHQL)
 
 
 @pytest.mark.parametrize("example", AHEAD_EXAMPLES)
@@ -130,7 +154,7 @@ def test_an_example_with_keys_of_later_versions_is_read_ahead_without_a_finding_
 def test_the_page_on_policies_shows_every_key_of_later_versions():
     shown, told = "".join(AHEAD_EXAMPLES), (FOLDER / "README.md").read_text()
 
-    for keys in (POLICY, RULE, NEVER):
+    for keys in (POLICY, RULE, NEVER, AMOUNTS):
         assert {key for key in keys.ahead if f"{key}:" not in shown} == set()
     for keys in AHEAD_KEYS:
         assert {key for key in keys.now if f"{key}:" not in shown and not re.search(rf"# .*\b{key}\b", told)} == set()

@@ -1,7 +1,8 @@
-"""`governor audit`: verify the log, and read it."""
+"""`governor audit`: verify the log, read it, and make its decisions again."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +21,11 @@ from addons.audit_view import Filter, View
 from addons.home import home_folder
 from addons.verbs.output import console, print_json
 from kernel.entry import timestamp
+from kernel.errors import PolicyError
 from kernel.report import Failure, Report, Result
 
 FOLLOW_SECONDS = 0.25
+DRAW_SECONDS = 0.1
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 _where = click.argument("where", metavar="[HOME]", required=False, type=click.Path(path_type=Path))
@@ -53,7 +56,7 @@ class Moment(click.ParamType[datetime]):
 
 @click.group()
 def audit() -> None:
-    """Verify the signed log, and read it.
+    """Verify the signed log, read it, and make its decisions again.
 
     HOME is a Governor home or the audit folder of one. A log can be verified anywhere, with nothing but the folder and
     the verifier key of its root, which `governor init` printed and pinned.
@@ -76,7 +79,7 @@ def verify(where: Path | None, home: str | None, trust: str | None, every_signat
     with _usage_errors():
         log = AuditLog.at(where or home_folder(home))
         trusted = audit_log.trusted_key(trust) if trust else None
-        with _progress(log) as progress:
+        with _progress(log, "verifying") as progress:
             report = audit_log.verify_log(log, trusted, every_signature=every_signature, progress=progress)
     if as_json:
         print_json(report.as_json())
@@ -128,6 +131,86 @@ def show(
             time.sleep(FOLLOW_SECONDS)
 
 
+@audit.command()
+@_where
+@_home
+@click.option("--policy", "policies", metavar="FILE", multiple=True,
+              type=click.Path(exists=True, readable=True, dir_okay=False, path_type=Path),
+              help="Say what this policy would have changed; of several files the first is the uppermost tier.")
+@click.option("--fail-on-change", is_flag=True, help="With --policy: exit 1 where a verdict would be another.")
+@click.option("--agent", help="Only decisions about this agent.")
+@click.option("--since", type=Moment(), help="Only decisions from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
+@click.option("--until", type=Moment(), help="Only decisions before TIME.")
+@click.option("--jobs", type=click.IntRange(min=1), help="How many lanes at once; else one for each core.")
+@_json
+def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fail_on_change: bool, agent: str | None,
+           since: datetime | None, until: datetime | None, jobs: int | None, as_json: bool) -> int:
+    """Make every decision of the log again, and say whether each comes out as it was.
+
+    From the rules that held, the accounts as the entries before have left them and the moment of each entry, the kernel
+    decides anew: verdict, rule, code, draws and the hashes of the accounts must be those of the entry. Where the vault
+    holds what was asked, the rules are found again, too. What another version of the kernel decided is not judged by
+    this one, and a decision whose policy was not kept or that hangs on a query, on headers or a body cannot be made
+    again: that is said, with numbers. All entries count towards the accounts, whichever decisions are asked for.
+
+    \b
+    governor audit replay
+    governor audit replay --since 30d --policy new.yaml     # try a policy on last month before it governs
+
+    With --policy the requests of the log are judged by that policy instead, with its budgets full at the beginning.
+    A name that was refused before it was looked up counts as one on the public internet, a URL without its query.
+
+    A replay presumes a log as it was written: `governor audit verify` proves that.
+
+    Exit status: 0 equal, 1 divergent, 3 some decisions cannot be made again, 4 entries are missing, 2 wrong usage. With
+    --policy 0, and 1 with --fail-on-change where something changes; 4 where entries are missing.
+    """
+    from addons import replaying
+    from addons.verbs import replay as words
+
+    if fail_on_change and not policies:
+        raise click.UsageError("--fail-on-change is said of a --policy")
+    first, end = (timestamp(moment) if moment else None for moment in (since, until))
+    wanted, cores = Filter(agent=agent, since=first, until=end), jobs or os.cpu_count() or 1
+    started = time.perf_counter()
+    with _usage_errors():
+        log = AuditLog.at(where or home_folder(home))
+        if not policies:
+            with _progress(log, "replaying") as progress:
+                reading = replaying.replayed(log, wanted, cores, progress)
+            if as_json:
+                print_json(words.replay_json(reading))
+            else:
+                words.tell_replay(console(), reading, time.perf_counter() - started)
+            return words.exit_code(reading)
+        sources = _sources(policies)
+        with _progress(log, "replaying") as progress:
+            changes = replaying.changes(log, wanted, sources, cores, progress)
+    if as_json:
+        print_json(words.changes_json(changes))
+    else:
+        words.tell_changes(console(), changes, time.perf_counter() - started)
+    if fail_on_change and changes.found.changed:
+        return 1
+    return 4 if changes.incomplete else 0
+
+
+def _sources(files: tuple[Path, ...]) -> list[tuple[str, bytes]]:
+    """The files of a policy that loads; a wrong question where it does not."""
+    from addons.policy_files import PolicyMissing, read, read_policy
+    from addons.verbs.findings import tell_findings
+
+    try:
+        sources = [(str(file), read(file)) for file in files]
+        read_policy(sources)
+    except PolicyError as refused:
+        tell_findings(console(stderr=True), refused.findings)
+        raise click.UsageError(f"{', '.join(map(str, files))}: it does not load") from None
+    except PolicyMissing as missing:
+        raise click.UsageError(str(missing)) from None
+    return sources
+
+
 @contextmanager
 def _usage_errors() -> Iterator[None]:
     try:
@@ -139,12 +222,23 @@ def _usage_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(log: AuditLog) -> Iterator[audit_log.Progress]:
+def _progress(log: AuditLog, doing: str) -> Iterator[audit_log.Progress]:
     screen = console(stderr=True)
-    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        task = progress.add_task("verifying", total=log.size_bytes())
-        yield lambda count: progress.advance(task, count)
+    columns = (TextColumn(doing), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    # Drawn where it moves, by no thread of its own: a replay forks.
+    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal, auto_refresh=False)
+    drawn_at = 0.0
+
+    def move(count: int) -> None:
+        nonlocal drawn_at
+        bar.advance(task, count)
+        if time.monotonic() - drawn_at > DRAW_SECONDS:
+            drawn_at = time.monotonic()
+            bar.refresh()
+
+    with bar:
+        task = bar.add_task(doing, total=log.size_bytes())
+        yield move
 
 
 def _tell(report: Report) -> None:

@@ -24,7 +24,6 @@ from kernel.match import Index
 from kernel.policy import Policy, Rule, Tier
 from kernel.prose import (
     Paragraph,
-    agents_in_words,
     conditions_in_words,
     destination_in_words,
     path_in_words,
@@ -32,6 +31,7 @@ from kernel.prose import (
 from kernel.question import STAND_IN, answer, facts_of
 from kernel.trial import OBSERVED, Mode, enforced, mode_at
 from kernel.verdict import Action, Verdict
+from kernel.words import agents_in_words
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kernel.ahead.said import Breaker, Cascade, Dependent, Dns, OnHalt, Prevention
-from kernel.ahead.values import choice, choices
+from kernel.choices import choice, choices
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PatternError
 from kernel.pattern import agent_pattern

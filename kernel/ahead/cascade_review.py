@@ -20,14 +20,14 @@ def cascade_findings(policy: Policy, ahead: Ahead, known: Collection[str]) -> It
     cascade = ahead.cascade
     if cascade is None or cascade.on_halt is None:
         return
-    yield from _silent(cascade, ahead.clauses)
+    yield from _silent(policy, cascade, ahead.clauses)
     edges = _edges(cascade)
     yield from _circles(cascade, edges)
     yield from _reach(policy, cascade, edges, known)
 
 
-def _silent(cascade: Cascade, clauses: Mapping[str, Clause]) -> Iterator[Finding]:
-    risky = any(clause.risk is not None or clause.contains for clause in clauses.values())
+def _silent(policy: Policy, cascade: Cascade, clauses: Mapping[str, Clause]) -> Iterator[Finding]:
+    risky = any(rule.risk for rule in policy.rules) or any(clause.contains for clause in clauses.values())
     if cascade.on_halt is not None and "OVERRISK" in cascade.on_halt.reasons and not risky:
         hint = "give a rule risk: POINTS, or leave the reason out"
         message = "no agent here ever halts for OVERRISK: no rule adds to its risk"

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from kernel.ahead.said import Clause, Git, GraphQl, Llm, Mcp
-from kernel.ahead.values import choice, choices, globs, yes_or_no
+from kernel.ahead.values import globs, yes_or_no
+from kernel.choices import choice, choices
 from kernel.document import Keys, Node, Reader, did_you_mean, quote
 from kernel.errors import PatternError
 from kernel.policy import Verb
-from kernel.quantity import duration, rate, tally
+from kernel.quantity import duration, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ _FOR_GRANTS = {
     "add-headers": "it changes what passes",
     "tunnel": "it says how something passes",
 }
-_OF_VERB = {"approvers": Verb.ASK, "hold": Verb.ASK, "valid": Verb.ASK, "rate": Verb.THROTTLE}
+_OF_AN_ASK = frozenset({"approvers", "hold", "valid"})
 _HEADER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
 _TENANT_HEADERS = frozenset({
     "restrict-access-to-tenants", "restrict-access-context", "sec-restrict-tenant-access-policy",
@@ -63,33 +64,28 @@ def clause(reader: Reader, found: Mapping[str, Node], verb: Verb) -> Clause:
         redact=choices(reader, found, "redact", "E226", DETECTORS) or frozenset(),
         add_headers=tuple(_headers(reader, found["add-headers"])) if "add-headers" in found else (),
         tunnel=choice(reader, found, "tunnel", "E226", {"opaque"}) is not None,
-        risk=reader.value(found, "risk", "E221", tally),
         approvers=_names(reader, found, "approvers"),
         hold_seconds=reader.value(found, "hold", "E222", duration),
         valid_seconds=reader.value(found, "valid", "E222", duration),
-        rate=reader.value(found, "rate", "E209", rate),
     )
 
 
 def misplaced(verb: Verb) -> frozenset[str]:
     """The keys of this module that mean nothing in a rule of this verb."""
-    found = {key for key, only in _OF_VERB.items() if verb is not only}
-    found |= set() if verb.grants else _FOR_GRANTS.keys()
-    return frozenset(found | ({"contains"} if verb is Verb.ALLOW else set()))
+    found = frozenset() if verb is Verb.ASK else _OF_AN_ASK
+    found |= frozenset() if verb.grants else _FOR_GRANTS.keys()
+    return found | ({"contains"} if verb is Verb.ALLOW else frozenset())
 
 
 def _refuse_misplaced(reader: Reader, found: Mapping[str, Node], verb: Verb) -> None:
     for key, node in found.items():
         if key in _FOR_GRANTS and not verb.grants:
             reader.error("E112", node, f'"{key}:" means nothing in a {verb}', _FOR_GRANTS[key])
-        elif key in _OF_VERB and verb is not _OF_VERB[key]:
-            reader.error("E112", node, f'"{key}:" means nothing in a rule that is no {_OF_VERB[key]}')
+        elif key in _OF_AN_ASK and verb is not Verb.ASK:
+            reader.error("E112", node, f'"{key}:" means nothing in a rule that is no ask')
         elif key == "contains" and verb is Verb.ALLOW:
             hint = "what a detector misses would pass: deny, ask or throttle what it finds"
             reader.error("E112", node, '"contains:" means nothing in an allow', hint)
-    if verb is Verb.THROTTLE and "rate" not in found:
-        name = found[verb.value]
-        reader.error("E104", name, 'a throttle needs "rate:"', "rate: 6/minute")
 
 
 def _llm(reader: Reader, node: Node) -> Llm:

@@ -6,41 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from kernel.ahead.said import Ahead, Cascade, Clause, Dns, Prevention
-from kernel.budget import Budget, Counter, Effect, RateLimit, Threshold, Unit
+from kernel.budget import SPENT
 from kernel.document import joined, printable
-from kernel.measures import Rate
-from kernel.policy import AgentPattern, Policy
-from kernel.prose import (
-    Groups,
-    Paragraph,
-    Sentence,
-    agents_in_words,
-    rate_in_words,
-    size_in_words,
-)
+from kernel.policy import Policy
+from kernel.prose import Paragraph, Sentence
 from kernel.prose import in_words as in_words_without_ahead
 from kernel.vocabulary import LATER_VERBS
+from kernel.words import duration_in_words
 
-_MICRO = 10**6
-_DURATIONS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
-_EFFECTS = {
-    Effect.TELL: "people are told",
-    Effect.THROTTLE: "the agents are slowed down",
-    Effect.DENY: "requests are refused",
-    Effect.HALT: "the agents are halted until an operator releases them",
-}
 _PREVENTIONS = {
     Prevention.THROTTLE: "slowed down",
     Prevention.ASK: "allowed only what a human agrees to",
     Prevention.QUARANTINE: "allowed to read only",
     Prevention.HALT: "halted until an operator releases them",
-}
-_COUNTED = {
-    "risk": "points of risk",
-    "exploration": "destinations that are new to it",
-    "persistence": "failures and retries of one request in a row",
-    "stagnation": "requests that are the same and end the same way",
-    "steps": "requests in a session",
 }
 
 
@@ -50,10 +28,11 @@ def in_words(policy: Policy) -> list[Paragraph]:
     ahead = policy.ahead or Ahead()
     later = {rule.name: ahead.clauses.get(rule.name, Clause()) for rule in policy.items
              if rule.name in ahead.clauses or rule.verb in LATER_VERBS}
-    if ahead == Ahead() and not later:
+    spends = any(budget.units & SPENT for budget in policy.budgets)
+    if ahead == Ahead() and not later and not spends:
         return told
     rules = [_with_clauses(paragraph, later) for paragraph in told]
-    return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules, *_sections(ahead, policy.groups)]
+    return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules, *_sections(ahead)]
 
 
 _WARNING = ("This policy says what this version cannot enforce, so it does not load, and governs nothing; what has no "
@@ -139,10 +118,6 @@ def _tunnel(clause: Clause) -> str | None:
     return "bytes pass unseen and are only measured" if clause.tunnel else None
 
 
-def _risk(clause: Clause) -> str | None:
-    return None if clause.risk is None else f"each adds {clause.risk:,} point{'' if clause.risk == 1 else 's'} of risk"
-
-
 def _approvers(clause: Clause) -> str | None:
     return f"{_listed(clause.approvers)} decides" if clause.approvers else None
 
@@ -157,95 +132,20 @@ def _valid(clause: Clause) -> str | None:
     return f"a yes holds {duration_in_words(clause.valid_seconds)} for the same request"
 
 
-def _rate(clause: Clause) -> str | None:
-    return None if clause.rate is None else f"at most {rate_in_words(clause.rate)}"
-
-
 _PARTS: tuple[Callable[[Clause], str | None], ...] = (
-    _llm, _mcp, _git, _graphql, _contains, _credentials, _redact, _add_headers, _tunnel, _risk, _approvers, _hold,
-    _valid, _rate,
+    _llm, _mcp, _git, _graphql, _contains, _credentials, _redact, _add_headers, _tunnel, _approvers, _hold, _valid,
 )  # fmt: skip
 
 
-def _sections(ahead: Ahead, groups: Groups) -> Iterator[Paragraph]:
+def _sections(ahead: Ahead) -> Iterator[Paragraph]:
     """A paragraph for each section that says something."""
-    counters = [_counter(counter) for counter in ahead.counters]
-    if ahead.profile is not None:
-        counters.insert(0, f"What no line here says follows the profile {ahead.profile}.")
-    said: list[tuple[str, list[Sentence]]] = [
-        ("What agents may use up", [Sentence(_budget(each, groups), each.name, each.position)
-                                    for each in ahead.budgets]),
-        ("How often agents may ask", [Sentence(_rates(each, groups), each.name, each.position)
-                                      for each in ahead.rates]),
-        ("What is counted", [Sentence(text) for text in counters]),
+    said = [
         ("When an agent is halted", [] if ahead.cascade is None else [Sentence(t) for t in _cascade(ahead.cascade)]),
         ("Names that are looked up", [] if ahead.dns is None else [Sentence(_dns(ahead.dns))]),
     ]
     for title, sentences in said:
         if sentences:
             yield Paragraph(f"{title} (without effect yet)", tuple(sentences))
-
-
-def _budget(budget: Budget, groups: Groups) -> str:
-    every = "in a session" if not budget.every.renews else f"in each {budget.every} by the clocks of {budget.zone.name}"
-    spent = [f"{_capital(whom)} may use {_amounts(amounts)} {every}"
-             for whom, amounts in ((_each(budget.agents, groups), budget.each),
-                                   (_together(budget.agents, groups), budget.together)) if amounts]
-    return " ".join(f"{each}." for each in [*spent, *map(_threshold, budget.when_used)])
-
-
-def _threshold(threshold: Threshold) -> str:
-    pace = "" if threshold.rate is None else f" to {rate_in_words(threshold.rate)}"
-    return f"At {threshold.percent} % {_EFFECTS[threshold.effect]}{pace}"
-
-
-def _amounts(amounts: Mapping[Unit, int]) -> str:
-    return joined([amount_in_words(unit, amount) for unit, amount in amounts.items()], "and")
-
-
-def amount_in_words(unit: Unit, amount: int) -> str:
-    """`0.25 USD`, `4,000,000 tokens`, `10 GB`, `8 hours`, `20 new hosts`."""
-    match unit:
-        case Unit.USD:
-            whole, rest = divmod(amount, _MICRO)
-            return f"{whole:,}{f'.{rest:06}'.rstrip('0') if rest else ''} USD"
-        case Unit.BYTES:
-            return size_in_words(amount)
-        case Unit.SECONDS:
-            return duration_in_words(amount)
-        case Unit.RISK:
-            return f"{amount:,} point{'' if amount == 1 else 's'} of risk"
-        case Unit.TOKENS | Unit.REQUESTS | Unit.NEW_HOSTS:
-            noun = unit.value.replace("-", " ")
-            return f"{amount:,} {noun.removesuffix('s') if amount == 1 else noun}"
-
-
-def duration_in_words(seconds: int) -> str:
-    """In the largest unit of which it is a whole number: `90 seconds`, `2 hours`."""
-    unit, length = next((unit, length) for unit, length in _DURATIONS if seconds % length == 0)
-    number = seconds // length
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
-
-
-def _rates(limit: RateLimit, groups: Groups) -> str:
-    rates: list[tuple[str, Rate | None]] = [
-        (_each(limit.agents, groups), limit.each), (_together(limit.agents, groups), limit.together)]
-    said = [f"{whom} may ask {rate_in_words(rate)}" for whom, rate in rates if rate is not None]
-    burst = "" if limit.burst is None else f", {limit.burst:,} at once"
-    return f"{_capital(joined(said, 'and'))}{burst}."
-
-
-def _each(agents: tuple[AgentPattern, ...] | None, groups: Groups) -> str:
-    return "every agent" if agents is None else f"each of {agents_in_words(agents, groups)}"
-
-
-def _together(agents: tuple[AgentPattern, ...] | None, groups: Groups) -> str:
-    return "all agents together" if agents is None else f"together {agents_in_words(agents, groups)}"
-
-
-def _counter(counter: Counter) -> str:
-    within = "" if counter.within_seconds is None else f" within {duration_in_words(counter.within_seconds)}"
-    return f"At {counter.limit:,} {_COUNTED[counter.name]}{within}, {_EFFECTS[counter.then]}."
 
 
 def _cascade(cascade: Cascade) -> Iterator[str]:
@@ -279,7 +179,3 @@ def _listed(words: Iterable[str], last: str = "or") -> str:
 
 def _s(several: Iterable[object]) -> str:
     return "" if len(list(several)) == 1 else "s"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

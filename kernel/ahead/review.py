@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from kernel.ahead.account_review import account_findings
 from kernel.ahead.cascade_review import cascade_findings
 from kernel.ahead.startup_review import Call, startup_findings
 from kernel.findings import Finding
@@ -12,15 +11,13 @@ from kernel.policy import Policy
 
 
 def ahead_findings(
-    policy: Policy, model_hosts: Collection[str], calls: Collection[Call], known: Collection[str]
+    policy: Policy, calls: Collection[Call], known: Collection[str]
 ) -> Iterator[Finding]:
-    """The findings on budgets, rates, cascades and model APIs; none for a policy that was not read ahead.
+    """The findings on cascades and model APIs; none for a policy that was not read ahead.
 
-    `model_hosts` are the hosts of model APIs, `calls` the harmless ones that are made there first, `known` the
-    registered agents.
+    `calls` are the harmless ones that are made to model APIs first, `known` the registered agents.
     """
     if policy.ahead is None:
         return
-    yield from account_findings(policy, policy.ahead, model_hosts)
     yield from cascade_findings(policy, policy.ahead, known)
     yield from startup_findings(policy, policy.ahead, calls)

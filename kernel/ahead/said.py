@@ -1,6 +1,6 @@
 """What a policy says that this version cannot enforce yet, read in full: `governor policy check --ahead` keeps it.
 
-A policy that holds any of this never governs. Money is in micro-USD, sizes are in bytes, times in seconds.
+A policy that holds any of this never governs. Times are in seconds. Amounts of money and tokens stand in its budgets.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kernel.budget import Budget, Counter, RateLimit
-from kernel.measures import Rate
 from kernel.policy import AgentPattern, Position
 
 
@@ -121,11 +119,9 @@ class Clause:
     redact: frozenset[str] = frozenset()
     add_headers: tuple[tuple[str, str], ...] = ()
     tunnel: bool = False
-    risk: int | None = None
     approvers: tuple[str, ...] = ()
     hold_seconds: int | None = None
     valid_seconds: int | None = None
-    rate: Rate | None = None
 
     @property
     def is_open(self) -> bool:
@@ -139,10 +135,6 @@ class Ahead:
     """Everything of a policy that this version cannot enforce. `clauses` are by the name of their rule."""
 
     clauses: Mapping[str, Clause] = field(default_factory=dict)
-    budgets: tuple[Budget, ...] = ()
-    rates: tuple[RateLimit, ...] = ()
-    profile: str | None = None
-    counters: tuple[Counter, ...] = ()
     cascade: Cascade | None = None
     dns: Dns | None = None
 

@@ -1,42 +1,14 @@
-"""Values under the keys without effect yet: choices, yes and no, and lists of words of one form."""
+"""Values under the keys without effect yet: yes and no, and lists of words of one form."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
-from kernel.document import Node, Reader, did_you_mean, quote
+from kernel.document import Node, Reader, quote
 from kernel.errors import PatternError
 
 _GLOB = re.compile(r"[A-Za-z0-9_*](?:[A-Za-z0-9_*./:@-]{0,126}[A-Za-z0-9_*])?", re.ASCII)
-
-
-def choice(reader: Reader, found: Mapping[str, Node], key: str, code: str, options: Collection[str]) -> str | None:
-    """One word out of a few."""
-    return reader.value(found, key, code, lambda text: _one_of(text, key, options))
-
-
-def _one_of(text: str, key: str, options: Collection[str]) -> str:
-    if text in options:
-        return text
-    raise PatternError(f"{quote(text)} is nothing that {key} can be", _known(text, options))
-
-
-def _known(text: str, options: Collection[str]) -> str:
-    return did_you_mean(text, options) or f"one of: {', '.join(sorted(options))}"
-
-
-def choices(
-    reader: Reader, found: Mapping[str, Node], key: str, code: str, options: Collection[str]
-) -> frozenset[str] | None:
-    """One or more words out of a few; None where the key is left out."""
-    if key not in found:
-        return None
-    words = reader.words(found[key], key)
-    return frozenset(
-        word.text for word in words
-        if reader.parsed(code, word, lambda text: _one_of(text, key, options)) is not None
-    )
 
 
 def yes_or_no(reader: Reader, found: Mapping[str, Node], key: str) -> bool:

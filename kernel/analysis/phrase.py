@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kernel.document import joined
-from kernel.prose import agents_in_words, destination_in_words
+from kernel.prose import destination_in_words
 from kernel.vocabulary import METHOD_SETS
+from kernel.words import agents_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,7 +16,7 @@ from kernel.budget import Budget, Effect, Every, RateLimit, Threshold, Unit
 from kernel.contracts import broken
 from kernel.measures import Rate
 from kernel.policy import Policy, Position
-from kernel.state import NO_CHANGE, State, digest
+from kernel.state import NO_CHANGE, Reads, State
 from kernel.step import Asked, step
 from kernel.transition import change
 from kernel.verdict import Action, Code, Verdict
@@ -80,12 +80,13 @@ def _step(bounds: Bounds, state: State, asked: Asked, name: str, now_us: int) ->
     fields = entry.decision("request", "f", agent, "proxy-auth", "0" * 64, facts, (), verdict.action, verdict.rule,
                             verdict.code, verdict.reason, "enforce")
     fields["draws"] = [entry.draw(each) for each in decided.draws]
-    fields["pre"] = digest(state, NO_CHANGE, agent, bounded.bounds, bounded.paces)
+    reads = Reads(agent, bounded.bounds, bounded.paces)
+    fields["pre"] = reads.digest(state, NO_CHANGE, agent)
     made = change(state, fields, name, now_us)
     problem = broken(state, made, agent, bounded.bounds, passes=bool(made.opened))
     if problem is not None:
         raise AssertionError(problem)
-    fields["post"] = digest(state, made, agent, bounded.bounds, bounded.paces)
+    fields["post"] = reads.digest(state, made, agent)
     state.take(made)
 
 

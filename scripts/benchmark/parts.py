@@ -1,4 +1,4 @@
-"""What single parts cost: the policy's load, the index, the decision, the verification of the run's own log."""
+"""What single parts cost: the policy's load, the index, the decision, verifying and replaying the run's log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from random import Random
 
 from addons.audit_log import AuditLog, verify_log
+from addons.audit_view import Filter
 from addons.policy_files import load_policy
+from addons.replaying import replayed
 from kernel import normal
 from kernel.decide import address_stage, name_stage
 from kernel.facts import Agent, RequestFacts
@@ -31,12 +33,16 @@ def measure_parts(policy: Path, home: Path) -> dict[str, str]:
     began = time.perf_counter()
     report = verify_log(AuditLog.at(home), None)
     rate = report.entries / (time.perf_counter() - began)
+    began = time.perf_counter()
+    replay = replayed(AuditLog.at(home), Filter(), 1).found
+    pace = replay.decisions / (time.perf_counter() - began)
     return {
         f"load and index {RULES:,} rules": f"{loaded:.2f} s",
         "lookup of a host never seen, p50 and p99": f"{_share(first, 50):.1f} and {_share(first, 99):.1f} us",
         "lookup of a host seen before, p50 and p99": f"{_share(lookups, 50):.1f} and {_share(lookups, 99):.1f} us",
         "whole decision, p50 and p99": f"{_share(decisions, 50):.1f} and {_share(decisions, 99):.1f} us",
         f"verify this run's log ({report.entries:,} entries, {report.result})": f"{rate:,.0f} entries/s",
+        f"replay it ({replay.equal:,} of {replay.decisions:,} decisions equal)": f"{pace:,.0f} decisions/s",
     }
 
 

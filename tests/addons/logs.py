@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from addons import codec, keys
-from addons.book import Book, States
+from addons.book import Book
 from addons.governed import Governed
 from addons.home import Home
 from addons.lane import Lane
 from kernel import entry, trust
+from kernel.folding import States
 from kernel.report import Report
 from kernel.state import State
 from kernel.verify import Anchors, verify
@@ -43,8 +44,12 @@ def segment(home: Home, lane: str = "main") -> Path:
     return home.paths.lane(lane) / "000000.jsonl"
 
 
+def segments(home: Home, lane: str = "main") -> list[Path]:
+    return sorted(home.paths.lane(lane).glob("*.jsonl"))
+
+
 def entries(home: Home, lane: str = "main") -> list[dict[str, Any]]:
-    return [json.loads(line)["e"] for line in segment(home, lane).read_bytes().splitlines()]
+    return [json.loads(line)["e"] for path in segments(home, lane) for line in path.read_bytes().splitlines()]
 
 
 def kinds(home: Home, lane: str = "main") -> list[str]:
@@ -63,9 +68,8 @@ def minimum(home: Home) -> trust.Minimum:
 
 
 def _source(home: Home, lane: str) -> Source:
-    def segments() -> Iterable[tuple[str, Iterable[bytes]]]:
-        path = segment(home, lane)
-        return [(path.name, path.read_bytes().splitlines(keepends=True))]
+    def named() -> Iterable[tuple[str, Iterable[bytes]]]:
+        return [(path.name, path.read_bytes().splitlines(keepends=True)) for path in segments(home, lane)]
 
     notes = home.paths.lane(lane) / "checkpoints.note"
-    return Source(lane, segments, lambda: notes.read_bytes().splitlines(keepends=True) if notes.exists() else [])
+    return Source(lane, named, lambda: notes.read_bytes().splitlines(keepends=True) if notes.exists() else [])

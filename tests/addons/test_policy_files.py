@@ -18,7 +18,7 @@ from addons import policy_files, yaml_nodes
 from addons.policy_files import PolicyMissing, load_policy
 from addons.yaml_nodes import DEEPEST, LARGEST_BYTES, compose
 from kernel import normal
-from kernel.ahead.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
+from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
 from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
 from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
 from kernel.errors import PolicyError
@@ -270,7 +270,7 @@ def test_no_well_formed_nonsense_raises_anything_else(document, rules):
 # Policies as people write them, with slips: every key of the language, whatever stands under it.
 SECTIONS = sorted((POLICY.now | POLICY.later | POLICY.ahead) - {"version", "rules"})
 KEYS_OF_RULES = sorted(RULE.now | RULE.later | RULE.ahead)
-SUBKEYS = sorted(set().union(*(keys.now for keys in (
+SUBKEYS = sorted(set().union(*(keys.now | keys.ahead for keys in (
     LLM, MCP, GIT, GRAPHQL, BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, CASCADE, ON_HALT, BREAKER, DNS, IDENTITY,
     WEBSOCKET, ASSERT, ASSERTED))))
 AMOUNT_WORDS = ["5", "0.25", "4M", "10MB", "10m", "80%", "100%", "60/minute", "throttle 6/minute", "deny", "halt",

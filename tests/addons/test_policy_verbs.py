@@ -198,7 +198,7 @@ def test_a_case_also_fails_by_its_rule_or_code(governor, wrong, right):
 @pytest.mark.parametrize(("cases", "code"), [
     ("policy: p.yaml\ncases: []\n", "E104"),
     ("policy: p.yaml\n", "E104"),
-    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: halt}]\n', "E180"),
+    ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: ask}]\n', "E180"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: yes}]\n', "E102"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, at: now}]\n', "E212"),
     ('policy: p.yaml\ncases: [{name: x, method: GET, url: "https://x.example/", expect: deny, code: DENY}]\n', "E102"),

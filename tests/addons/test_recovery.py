@@ -310,13 +310,6 @@ def test_a_log_of_a_later_version_refuses(home, monkeypatch):
     assert refusal(home) is StartCode.VERSION
 
 
-def test_a_second_segment_refuses_until_this_version_can_write_one(home):
-    open_lane(home).close("done")
-    segment(home).with_name("000001.jsonl").touch(0o600)
-
-    assert refusal(home) is StartCode.VERSION
-
-
 @pytest.mark.parametrize("change", ["mode", "link", "symlink"])
 def test_a_segment_that_others_can_write_refuses(home, change):
     open_lane(home).close("done")

@@ -153,7 +153,7 @@ MUTANTS = (
            f"{_ATTACKS}::test_a_contract_that_a_change_breaks_is_named"),
     Mutant("a halt may be lifted in its epoch", "contracts", "new.epoch == old.epoch and (", "False and (",
            f"{_ATTACKS}::test_limits_and_halts_are_contracts"),
-    Mutant("a hash leaves out what is held", "state", "{spent}\\t{held}\\t{trail}", "{spent}\\t{trail}",
+    Mutant("a hash leaves out what is held", "state", "{each.spent},{each.held},", "{each.spent},",
            f"{_STEP}::test_the_hash_tells_every_account_apart"),
 )
 

@@ -1,4 +1,4 @@
-"""What is found in budgets, cascades and rules for model APIs before any of them has an effect."""
+"""What is found in cascades and rules for model APIs before any of them has an effect."""
 
 from __future__ import annotations
 
@@ -6,100 +6,18 @@ import pytest
 
 from kernel.ahead.review import ahead_findings
 from kernel.ahead.startup_review import Call
-from kernel.findings import Severity
 from tests.addons.policies import compiled
 
-HOSTS = ("models.example",)
 CALLS = (Call("GET", "https://models.example/v1/models"), Call("POST", "https://models.example/v1/count"))
 AGENTS = "agents: {coders: [c-1, c-2, c-3], reviewers: [r-1], ops: [o-*]}\n"
-MODELS = "  - {allow: models, to: models.example, methods: any}\n"
-WEB = "  - {allow: web, from: ops, to: web.example, methods: reads}\n"
 
 
 def found(text: str, known: tuple[str, ...] = ()):
-    return list(ahead_findings(compiled(text, ahead=True).policy, HOSTS, CALLS, known))
+    return list(ahead_findings(compiled(text, ahead=True).policy, CALLS, known))
 
 
 def codes(text: str, known: tuple[str, ...] = ()) -> list[str]:
     return [finding.code for finding in found(text, known)]
-
-
-def budget(keys: str, rules: str = MODELS) -> str:
-    return f"{AGENTS}rules:\n{rules}budgets: [{{budget: b, {keys}}}]\n"
-
-
-DENY = "when-used: {100%: deny}"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param(budget(f"for: coders, each: {{usd: 5}}, every: day, {DENY}"), [], id="money for models"),
-        pytest.param(budget(f"for: coders, each: {{usd: 5}}, every: day, {DENY}", WEB), ["W501"], id="no model API"),
-        pytest.param(budget("for: coders, each: {tokens: 5}, every: day", WEB), ["W501"], id="tokens without models"),
-        pytest.param(
-            budget("for: coders, each: {tokens: 5}, every: day",
-                   "  - {allow: x, to: own.example, methods: any, llm: {also: housekeeping}}\n"),
-            [], id="a model API of one's own"),
-        pytest.param(
-            budget("for: coders, each: {tokens: 5}, every: day",
-                   "  - {allow: x, from: r-*, to: models.example, methods: any}\n"), ["W501"], id="models for others"),
-        pytest.param(
-            budget("for: coders, each: {tokens: 5}, every: day", "  - {deny: x, to: models.example}\n"),
-            ["W501"], id="models that are refused"),
-        pytest.param(budget("for: ops, each: {requests: 5}, every: day", WEB), [], id="requests"),
-        pytest.param(budget("for: coders, each: {requests: 5}, every: day", WEB), ["W501"], id="agents without a rule"),
-        pytest.param(budget("each: {risk: 5}, every: day"), ["W501"], id="no rule adds to the risk"),
-        pytest.param(
-            budget("each: {risk: 5}, every: day", "  - {deny: x, to: x.example, risk: 5}\n"), [], id="risk"),
-        pytest.param(
-            budget("each: {tokens: 9}, together: {tokens: 8}, every: day"), ["W501"], id="each above together"),
-        pytest.param(budget("each: {tokens: 8}, together: {tokens: 8}, every: day"), [], id="each as much as together"),
-        pytest.param(
-            budget("each: {tokens: 9}, every: day, when-used: {101%: deny}"), ["W501"], id="more than all of it"),
-        pytest.param(
-            budget("each: {tokens: 9}, every: day, when-used: {90%: deny, 100%: tell}"), ["W501"], id="after the end"),
-        pytest.param(budget("each: {usd: 9}, every: day"), ["E502"], id="money without an end"),
-        pytest.param(budget("each: {usd: 9}, every: day, when-used: {100%: tell}"), ["E502"], id="money, and talk"),
-        pytest.param(
-            budget("each: {usd: 9}, every: day, when-used: {101%: deny}"), ["E502", "W501"], id="money after its end"),
-        pytest.param(budget("each: {usd: 9}, every: day, when-used: {99%: deny}"), [], id="money that ends before"),
-        pytest.param(budget("each: {tokens: 9}, every: day, when-used: {100%: halt}"), ["W503"], id="a halt for good"),
-        pytest.param(budget("each: {tokens: 9}, every: session, when-used: {100%: halt}"), [], id="a halt once"),
-        pytest.param(f"{AGENTS}rates: [{{each: 60/minute, together: 1/second}}]", [], id="rates that are equal"),
-        pytest.param(f"{AGENTS}rates: [{{each: 61/minute, together: 1/second}}]", ["W501"], id="a faster rate of one"),
-    ],
-)
-def test_a_budget_that_cannot_mean_what_it_says_is_found(text, expected):
-    assert codes(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("parts", "expected"),
-    [
-        ([("c-1", 50), ("c-2", 51)], ["W501"]),
-        ([("c-1", 50), ("c-2", 50)], []),
-        ([("c-1", 50), ("r-1", 51)], []),
-        ([("coders", 101)], []),
-    ],
-)
-def test_budgets_of_some_agents_that_promise_more_than_the_one_over_them_are_found(parts, expected):
-    items = "".join(
-        f"  - {{budget: b-{place}, for: {who}, together: {{tokens: {most}}}, every: day}}\n"
-        for place, (who, most) in enumerate(parts))
-    whole = "  - {budget: whole, for: coders, together: {tokens: 100}, every: day}\n"
-
-    assert codes(f"{AGENTS}rules:\n{MODELS}budgets:\n{whole}{items}") == expected
-
-
-def test_a_finding_on_a_budget_shows_the_amounts_in_their_unit():
-    text = budget(f"each: {{usd: 5.50}}, together: {{usd: 5}}, every: day, {DENY}")
-
-    (finding,) = found(text)
-
-    assert "5.5 USD" in finding.message
-    assert finding.hint == "together: 5 USD is reached before"
-    assert finding.severity is Severity.WARNING
 
 
 def cascade(depends: str, more: str, on_halt: str = "do: halt", reasons: str = "EXPLORATION_DRIFT") -> str:
@@ -191,4 +109,4 @@ def test_the_finding_shows_a_call_that_fails():
 
 
 def test_a_policy_that_was_not_read_ahead_has_none_of_these_findings():
-    assert list(ahead_findings(compiled("version: 1").policy, HOSTS, CALLS, ())) == []
+    assert list(ahead_findings(compiled("version: 1").policy, CALLS, ())) == []

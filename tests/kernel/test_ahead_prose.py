@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel.ahead.prose import amount_in_words, duration_in_words, in_words
-from kernel.budget import Unit
+from kernel.ahead.prose import in_words
 from tests.addons.policies import compiled
 
 HEAD = "version: 1\nagents: {coders: [claude-*], reviewers: [rev-1]}\n"
@@ -46,33 +45,15 @@ GRANT = "allow: r, to: x.example, methods: [POST]"
     (f"{GRANT}, add-headers: {{X-A: b}}", 'the header x-a is set to "b".'),
     (f"{GRANT}, add-headers: {{x-a: b, x-c: d}}", 'the headers x-a is set to "b" and x-c is set to "d".'),
     (f"{GRANT}, tunnel: opaque", "bytes pass unseen and are only measured."),
-    ("deny: r, risk: 1", "each adds 1 point of risk."),
-    ("deny: r, risk: 2k", "each adds 2,000 points of risk."),
     ("ask: r, to: x.example, approvers: [ana, bob], hold: 90s, valid: 1h",
      "ana or bob decides; it waits 90 seconds for an answer; a yes holds 1 hour for the same request."),
-    ("throttle: r, to: x.example, rate: 6/minute", "at most 6 a minute."),
-    ("halt: r, to: x.example", "."),
+    ("ask: r, to: x.example", "."),
 ])  # fmt: skip
 def test_what_a_rule_says_without_effect_is_told_with_the_rule(text, sentence):
     assert rule(text) == sentence
 
 
 @pytest.mark.parametrize(("text", "sentences"), [
-    (("budgets: [{budget: b, for: coders, each: {usd: 0.25, tokens: 4M}, together: {bytes: 10GB}, every: day, "
-      "when-used: {80%: tell, 95%: throttle 6/minute, 99%: deny, 100%: halt}}]"),
-     [("Each of coders may use 0.25 USD and 4,000,000 tokens in each day by the clocks of UTC. Together coders may use "
-       "10 GB in each day by the clocks of UTC. At 80 % people are told. At 95 % the agents are slowed down to 6 a "
-       "minute. At 99 % requests are refused. At 100 % the agents are halted until an operator releases them.")]),
-    ("budgets: [{budget: b, each: {seconds: 8h}, every: session}]", ["Every agent may use 8 hours in a session."]),
-    ("budgets: [{budget: b, together: {seconds: 90m}, every: hour}]",
-     ["All agents together may use 90 minutes in each hour by the clocks of UTC."]),
-    ("rates: [{for: coders, each: 60/minute, together: 600/hour, burst: 10}]",
-     ["Each of coders may ask 60 a minute and together coders may ask 600 an hour, 10 at once."]),
-    (("profile: balanced\n"
-      "counters: {persistence: {limit: 20, then: throttle, within: 1h}, steps: {limit: 1k, then: tell}}"),
-     ["What no line here says follows the profile balanced.",
-      "At 20 failures and retries of one request in a row within 1 hour, the agents are slowed down.",
-      "At 1,000 requests in a session, people are told."]),
     (("cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [OVERRISK], do: quarantine, hops: 2, for: 10m}, "
       "blast-radius: 10%, circuit-breaker: {halts: 3, within: 5m, do: ask}}"),
      ["coders needs reviewers.",
@@ -97,8 +78,9 @@ def test_a_policy_that_says_nothing_of_the_kind_is_told_as_ever():
     assert "Not in force" not in told(f"rules: [{{{GRANT}}}]")
 
 
-def test_amounts_and_times_are_told_in_units_that_people_read():
-    assert [duration_in_words(seconds) for seconds in (1, 60, 90, 7200, 86400 * 7)] == [
-        "1 second", "1 minute", "90 seconds", "2 hours", "7 days"]
-    assert [amount_in_words(unit, 1) for unit in Unit] == [
-        "0.000001 USD", "1 token", "1 request", "1 byte", "1 second", "1 point of risk", "1 new host"]
+def test_an_amount_that_nothing_counts_yet_is_marked():
+    found = told("budgets: [{budget: b, each: {usd: 5, requests: 2k}, every: day, when-used: {100%: deny}}]")
+
+    assert list(found) == ["Not in force", "In general", "What agents may use up"]
+    (said,) = found["What agents may use up"]
+    assert said.startswith("Every agent may use 5 USD (without effect yet) and 2,000 requests in each day")

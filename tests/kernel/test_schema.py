@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from addons.policy_files import shipped_policy
 from addons.yaml_nodes import compose
-from kernel.ahead.accounts import AMOUNTS
+from kernel.accounts import AMOUNTS
 from kernel.ahead.cascade import DNS
 from kernel.ahead.clauses import GRAPHQL, LLM
 from kernel.document import Mapping, Node, Scalar, Sequence
@@ -121,7 +121,7 @@ def test_what_an_editor_reads_as_a_number_or_truth_value_is_a_value(read):
 AHEAD_RIGHT = [
     "rules: [{ask: r, to: x.example, methods: [POST], approvers: [ana, finance-oncall], hold: 20s, valid: 15m}]",
     "rules: [{throttle: r, to: x.example, rate: 6/minute, max-request: 0}]",
-    "rules: [{halt: r, to: x.example, risk: 2k, quiet: yes}]",
+    "rules: [{halt: r, to: x.example, quiet: yes}]",
     "rules: [{allow: r, to: x.example, git: {fetch: ['acme/**'], push: acme/web, refs: 'refs/heads/*', force: no}}]",
     "rules: [{allow: r, to: x.example, mcp: {tools: [search_*], where: {amount: '<= 200', currency: [eur, usd]}}}]",
     "rules: [{allow: r, to: x.example, tunnel: opaque, ports: 5432}]",
@@ -130,8 +130,9 @@ AHEAD_RIGHT = [
     "rules: [{allow: r, to: x.example, methods: any, credentials: org, redact: [email], add-headers: {x-a: b}}]",
     "rules: [{deny: r, contains: [secrets, cloud-keys], risk: 20}]",
     "never: [{contains: secrets}]",
-    "budgets: [{budget: b, for: c-*, each: {usd: 0.25, tokens: 4M, bytes: 10GB, seconds: 8h}, every: day}]",
-    "budgets: [{budget: b, each: {usd: 1}, every: week, when-used: {80%: tell, 95%: throttle 6/minute}}]",
+    "budgets: [{budget: b, for: c-*, each: {usd: 0.25, bytes: 10GB}, every: day, when-used: {100%: deny}}]",
+    "budgets: [{budget: b, for: c-*, together: {tokens: 4M, seconds: 8h}, every: hour, timezone: Europe/Berlin}]",
+    "budgets: [{budget: b, each: {usd: 1}, every: week, when-used: {80%: tell, 95%: throttle 6/minute, 99%: deny}}]",
     "budgets: [{budget: b, together: {requests: 2k, risk: 100, new-hosts: 20}, every: session}]",
     "rates: [{for: c-*, each: 60/minute, together: 600/hour, burst: 10}]",
     "profile: balanced",
@@ -149,6 +150,10 @@ AHEAD_WRONG = [
     "rules: [{deny: r, approvers: ana}]",
     "rules: [{deny: r, redact: email}]",
     "rules: [{halt: r, max-request: 1KB}]",
+    "rules: [{halt: r, risk: 5}]",
+    "rules: [{deny: r, rate: 6/minute}]",
+    "counters: {steps: {limit: 5, then: tell, within: 1h}}",
+    "budgets: [{budget: a b, each: {requests: 4}, every: day}]",
     "rules: [{allow: r, to: x.example, methods: any, contains: secrets}]",
     "rules: [{allow: r, to: x.example, methods: any, redact: names}]",
     "rules: [{allow: r, to: x.example, methods: any, risk: 0}]",
@@ -219,12 +224,13 @@ PLACES = [
     *(f"rules: [{{deny: r, {key}: VALUE}}]" for key in ("contains", "risk", "to", "methods", "quiet", "expires")),
     "rules: [{throttle: r, to: x.example, rate: VALUE}]",
     *(f"limits: [{{{key}: VALUE}}]" for key in ("max-request", "max-response", "max-url", "in-flight")),
-    *(f"budgets: [{{budget: b, every: day, each: {{{unit}: VALUE}}}}]" for unit in sorted(AMOUNTS.now)),
-    "budgets: [{budget: b, each: {usd: 1}, every: VALUE}]",
-    "budgets: [{budget: b, each: {usd: 1}, every: day, when-used: {80%: VALUE}}]",
-    "budgets: [{budget: b, each: {usd: 1}, every: day, when-used: {VALUE: tell}}]",
+    *(f"budgets: [{{budget: b, every: day, each: {{{unit}: VALUE}}, when-used: {{100%: deny}}}}]"
+      for unit in sorted(AMOUNTS.now | AMOUNTS.ahead)),
+    "budgets: [{budget: b, each: {requests: 1}, every: VALUE}]",
+    "budgets: [{budget: b, each: {requests: 1}, every: day, when-used: {80%: VALUE}}]",
+    "budgets: [{budget: b, each: {requests: 1}, every: day, when-used: {VALUE: tell}}]",
     *(f"rates: [{{each: 1/day, {key}: VALUE}}]" for key in ("together", "burst")),
-    *("counters: {risk: {limit: 1, then: tell, within: 1h}}".replace(f"{key}: {old}", f"{key}: VALUE")
+    *("counters: {stagnation: {limit: 1, then: tell, within: 1h}}".replace(f"{key}: {old}", f"{key}: VALUE")
       for key, old in (("limit", "1"), ("then", "tell"), ("within", "1h"))),
     *(f"cascade: {{on-halt: {{reasons: OVERRISK, do: ask, {key}: VALUE}}}}" for key in ("hops", "for")),
     "cascade: {blast-radius: VALUE}", "cascade: {on-halt: {reasons: VALUE, do: VALUE}}",

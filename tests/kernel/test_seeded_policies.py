@@ -20,7 +20,7 @@ from tests.kernel.reference_matcher import judge
 PASSES = {Code.ALLOW, Code.BODY_TOO_LARGE, Code.URL_TOO_LONG}
 TOKEN = "ghp_" + "a1B2" * 9  # put together here, so that no tool takes this file for a leak
 ALLOW = "allow: a, to: a.example.org, methods: [GET]"
-MODEL = "rules: [{allow: m, to: api.anthropic.com, methods: any, llm: {also: housekeeping}, risk: 1}]\n"
+MODEL = "rules: [{allow: m, to: api.anthropic.com, methods: any, llm: {also: housekeeping}}]\n"
 
 # One fault for each code; the mark « stands before its place.
 FAULTS = {

@@ -158,7 +158,7 @@ def test_rules_nevers_and_limits_of_all_files_are_counted_through():
     pytest.param("", "unmatched: allow", "E102", 2, id="unmatched that is not pass"),
     pytest.param("", "rules: [{allow: x, methods: any}]\nunmatched: pass", "E112", 3, id="a grant that passes"),
     pytest.param("", "for: []", "E102", 2, id="for nobody"),
-    pytest.param("tier: platform\nprofile: x", "tier: team", "E180", 3, id="a key of later versions"),
+    pytest.param("tier: platform\ncascade: x", "tier: team", "E180", 3, id="a key of later versions"),
 ])
 def test_what_a_lower_file_must_not_say_is_refused_at_its_place(upper, lower, code, line):
     file = "0.yaml" if code == "E180" else "1.yaml"

@@ -19,7 +19,7 @@ from kernel.trust import TrustFile, parse_minimum_file
 from kernel.verify import Anchors, verify
 from kernel.walk import Source
 from tests.conftest import scaled
-from tests.logs import PINNED, ROOT, Key, Lane, Log, decision, source, two_lanes, verify_signature
+from tests.logs import PINNED, ROOT, Key, Lane, Log, decision, source, three_segments, two_lanes, verify_signature
 
 
 def check(log: Log, anchors: Anchors = PINNED, **options: Any) -> Report:
@@ -295,14 +295,18 @@ def test_cut_at_any_byte_it_is_verified_or_rolled_back_or_incomplete(data: st.Da
     assert check(Log([lane])).result is (Result.VERIFIED if lines else Result.INCOMPLETE)
 
 
+def segmented(segments: list[tuple[str, list[bytes]]], lane: Lane) -> Report:
+    notes = [line.encode() for line in "".join(lane.notes).splitlines(keepends=True)]
+    return verify([Source("main", lambda: segments, lambda: notes)], PINNED, verify_signature, codec.parse)
+
+
 def test_segments_continue_each_other_and_none_may_be_missing() -> None:
-    lane = busy_lane(20)
-    parts = [lane.lines[:10], lane.lines[10:20], lane.lines[20:]]
-    named = list(zip(("000000.jsonl", "000001.jsonl", "000002.jsonl"), parts, strict=True))
+    lane = three_segments().lanes[0]
+    named = lane.segments()
+    parts = [lines for _, lines in named]
 
     def result(segments: list[tuple[str, list[bytes]]]) -> Result:
-        notes = [line.encode() for line in "".join(lane.notes).splitlines(keepends=True)]
-        return verify([Source("main", lambda: segments, lambda: notes)], PINNED, verify_signature, codec.parse).result
+        return segmented(segments, lane).result
 
     assert result(named) is Result.VERIFIED
     assert result([named[0], named[2]]) is Result.TAMPERED
@@ -311,6 +315,30 @@ def test_segments_continue_each_other_and_none_may_be_missing() -> None:
     assert result([named[0], ("000002.jsonl", parts[1]), ("000003.jsonl", parts[2])]) is Result.TAMPERED
     assert result([("000000.jsonl", [*parts[0], b"rubbish"]), *named[1:]]) is Result.TAMPERED
     assert result([named[0], ("000001.jsonl", [*parts[1][:-1], parts[1][-1][:-1]]), named[2]]) is Result.TAMPERED
+    assert result([named[0], ("000001.jsonl", [*parts[1], *parts[2]])]) is Result.TAMPERED
+    empty = ("000001.jsonl", [])
+    assert result([named[0], empty, ("000002.jsonl", parts[1]), ("000003.jsonl", parts[2])]) is Result.TAMPERED
+
+
+def test_the_last_segment_may_be_empty_or_begin_with_an_unfinished_line() -> None:
+    lane = three_segments().lanes[0]
+
+    for lines in ([], [b'{"e":{"agent"']):
+        report = segmented([*lane.segments(), ("000003.jsonl", lines)], lane)
+        assert (report.result, report.segments) == (Result.VERIFIED, 4)
+
+    torn = [*lane.segments()[:2], ("000002.jsonl", [lane.lines[-1][:-1]]), ("000003.jsonl", [])]
+    assert segmented(torn, lane).result is Result.TAMPERED
+
+
+def test_where_a_segment_begins_wrongly_is_told() -> None:
+    lane = busy_lane(20).rotate().traffic(40)
+    for at in (5, 30):
+        moved = busy_lane(20).rotate().traffic(40)
+        moved.starts[1] = at
+        _, seq, reason = failure(check(Log([moved])))
+        assert seq == min(at, lane.starts[1])
+        assert "segment_open stands at the beginning" in reason
 
 
 def test_every_flipped_byte_of_a_small_log_is_found() -> None:

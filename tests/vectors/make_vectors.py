@@ -1,4 +1,4 @@
-"""Write the golden vectors: a valid log of two lanes, and one copy of it for each attack.
+"""Write the golden vectors: a valid log of two lanes, one of three segments, and a copy of one of them for each attack.
 
     python -m tests.vectors.make_vectors
 
@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from kernel import canonical, chain
+from kernel import canonical, chain, entry
 from kernel.note import root_name
+from tests import logs
 from tests.logs import LOG_ID, ROOT, Key, Lane, Log, two_lanes
 
 FOLDER = Path(__file__).parent / "logs"
@@ -165,6 +166,60 @@ def two_geneses(log: Log) -> None:
     log.minimum = None
 
 
+def three_segments(log: Log) -> None:
+    """As it was written, in three segments."""
+
+
+def rotated_and_empty(log: Log) -> None:
+    """A crash after the next segment was made: no fault."""
+    log.lanes[0].starts.append(len(log.lanes[0].lines))
+
+
+def rotated_and_torn(log: Log) -> None:
+    """A crash while the first line of the next segment was written: no fault."""
+    rotated_and_empty(log)
+    log.lanes[0].tail = log.lanes[0].lines[-1][:200]
+
+
+def missing_segment(log: Log) -> None:
+    lane = log.lanes[0]
+    del lane.lines[lane.starts[1] : lane.starts[2]]
+    del lane.starts[2]
+
+
+def emptied_segment(log: Log) -> None:
+    """The lines of the second stand at the end of the first."""
+    log.lanes[0].starts[1] = log.lanes[0].starts[2]
+
+
+def joined_segments(log: Log) -> None:
+    """Every line is there, and the beginning of the third stands inside the second."""
+    del log.lanes[0].starts[2]
+
+
+def divided_segment(log: Log) -> None:
+    """Every line is there, and a segment begins with an ordinary one."""
+    log.lanes[0].starts.insert(1, 4)
+
+
+def other_tree(log: Log) -> None:
+    """Signed by the lane's key, and what came before is told otherwise."""
+    _rotate(log.lanes[1], {"tree": [None if node is None else "ab" * 32 for node in log.lanes[1].tree.complete]})
+
+
+def other_count(log: Log) -> None:
+    _rotate(log.lanes[1], {"entries": 3, "tree": ["ab" * 32, "cd" * 32]})
+
+
+def other_segment(log: Log) -> None:
+    _rotate(log.lanes[1], {"segment": "000002.jsonl"})
+
+
+def _rotate(lane: Lane, wrong: dict[str, canonical.Value]) -> None:
+    lane.starts.append(len(lane.lines))
+    lane.add(entry.segment_open("000001.jsonl", lane.tree) | wrong)
+
+
 VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     valid: (0, None),
     torn_tail: (0, None),
@@ -192,22 +247,34 @@ VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     below_checkpoint: (5, "ends after"),
     below_minimum: (5, "ends after"),
     below_sibling: (5, "ends after"),
+    other_tree: (1, "segment_open"),
+    other_count: (1, "segment_open"),
+    other_segment: (1, "segment_open"),
+}
+OF_SEGMENTS: dict[Callable[[Log], None], tuple[int, str | None]] = {
+    three_segments: (0, None),
+    rotated_and_empty: (0, None),
+    rotated_and_torn: (0, None),
+    missing_segment: (1, None),
+    emptied_segment: (1, None),
+    joined_segments: (1, "segment_open"),
+    divided_segment: (1, "segment_open"),
 }
 
 
 def _next(lane: Lane) -> dict[str, canonical.Value]:
     """The common fields of the next entry."""
-    entry = canonical.parse(chain.split(lane.lines[-1])[0])
-    assert isinstance(entry, dict)
-    kept = {name: entry[name] for name in ("v", "type", "ts", "mono_us", "lane")}
+    last = canonical.parse(chain.split(lane.lines[-1])[0])
+    assert isinstance(last, dict)
+    kept = {name: last[name] for name in ("v", "type", "ts", "mono_us", "lane")}
     return kept | {"seq": lane.tree.size, "prev": lane.head}
 
 
 def make(folder: Path) -> None:
     """Write every vector below `folder`, which must not be there."""
     expected = {}
-    for attack, (status, reason) in VECTORS.items():
-        log = two_lanes()
+    for attack, (status, reason) in (VECTORS | OF_SEGMENTS).items():
+        log = logs.three_segments() if attack in OF_SEGMENTS else two_lanes()
         attack(log)
         log.write(folder / attack.__name__)
         expected[attack.__name__] = {"exit": status, "reason": reason}

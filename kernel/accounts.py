@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kernel.ahead.values import choice
-from kernel.budget import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
+from kernel.budget import SPENT, Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
+from kernel.choices import choice
 from kernel.conditions import ConditionReader
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
+from kernel.document import Mapping as Tree
 from kernel.errors import PatternError
 from kernel.hours import UTC_ZONE, Zone
 from kernel.measures import Rate
+from kernel.pattern import agents_meet, agents_of_both
 from kernel.policy import AgentPattern
 from kernel.quantity import count, duration, money, percentage, positive_size, rate, tally
+from kernel.rules import names_an_item
+from kernel.several import Above
 from kernel.times import TimeReader
 
 BUDGET = Keys(
@@ -26,13 +30,28 @@ BUDGET = Keys(
         "pool": "write budget: NAME",
     },
 )
-AMOUNTS = Keys("an amount", now=frozenset(unit.value for unit in Unit))
+_UNREAD = "spend is not read from the wire yet, so nothing would ever count; say requests, bytes or seconds"
+AMOUNTS = Keys(
+    "an amount",
+    now=frozenset(unit.value for unit in Unit if unit not in SPENT),
+    ahead=frozenset(unit.value for unit in SPENT),
+    waits={unit.value: _UNREAD for unit in SPENT},
+)
 RATE_LIMIT = Keys(
     "an item of rates",
     now=frozenset({"for", "each", "together", "burst"}),
     elsewhere={"from": 'say "for:" here: a rate is for agents, and grants them nothing'},
 )
+# The counters of what an agent does again and again; the others count over its session.
+REPEATED = frozenset({"persistence", "stagnation"})
+_USUAL_SECONDS = 3600
 COUNTERS = Keys("counters", now=frozenset({"risk", "exploration", "persistence", "stagnation", "steps"}))
+SESSION_COUNTER = Keys(
+    "a counter of a session",
+    now=frozenset({"limit", "then"}),
+    required=("limit", "then"),
+    elsewhere={"within": "it counts over the session; a budget with every: hour counts for an hour"},
+)
 COUNTER = Keys("a counter", now=frozenset({"limit", "then", "within"}), required=("limit", "then"))
 PROFILES = frozenset({"conservative", "balanced", "aggressive"})
 
@@ -43,11 +62,17 @@ _PARSERS: dict[Unit, tuple[str, Callable[[str], int]]] = {
 
 
 class AccountReader:
-    """Reads what agents may use up. `conditions` knows what the words of `for:` stand for, `times` the time zones."""
+    """Reads what agents may use up. `conditions` knows what the words of `for:` stand for, `times` the time zones.
 
-    def __init__(self, reader: Reader, conditions: ConditionReader, times: TimeReader) -> None:
+    `above` are the files that were read before. Nothing here reaches an agent that the file does not bind: `binds`.
+    """
+
+    def __init__(
+        self, reader: Reader, conditions: ConditionReader, times: TimeReader, above: Above,
+        binds: tuple[AgentPattern, ...] | None,
+    ) -> None:
         self._reader, self._conditions, self._times = reader, conditions, times
-        self._names: dict[str, Node] = {}
+        self._above, self._binds = above, binds
 
     def budgets(self, node: Node | None) -> tuple[Budget, ...]:
         items = [] if node is None else self._reader.items(node, "budgets")
@@ -61,7 +86,7 @@ class AccountReader:
         if not found.keys() & {"each", "together"}:
             self._reader.error("E104", node, "a budget without an amount limits nothing", "say each: or together:")
         every = choice(self._reader, found, "every", "E224", {each.value for each in Every})
-        return Budget(
+        budget = Budget(
             self._name(found["budget"]),
             self._agents(found),
             self._amounts(found, "each"),
@@ -71,22 +96,43 @@ class AccountReader:
             self._thresholds(found),
             self._reader.at(node),
         )
+        if Unit.USD in budget.units and not any(each.ends for each in budget.when_used):
+            message = f"budget {quote(budget.name)} is about money, and does not say what ends it"
+            self._reader.error("E502", node, message, "add when-used: {100%: deny}")
+        return budget
 
     def _name(self, node: Node) -> str:
-        name = self._reader.text(node, "the name of a budget") or ""
-        if name in self._names:
-            first = f"the first is in line {self._names[name].mark.line + 1}"
-            self._reader.error("E107", node, f"two budgets are called {quote(name)}", first)
-        self._names.setdefault(name, node)
+        name = self._reader.name(node, "a budget", COUNTERS.now)
+        if name is None:
+            return ""
+        if names_an_item(name):
+            self._reader.error("E106", node, f"{quote(name)} is how Governor names an item itself", "take another name")
+        self._above.take(self._reader, node, "budget", name)
         return name
 
     def _agents(self, found: Mapping[str, Node]) -> tuple[AgentPattern, ...] | None:
-        return self._conditions.conditions({"for": found["for"]}).agents if "for" in found else None
+        """The agents that are named and that the file binds."""
+        if "for" not in found:
+            return self._binds
+        said = self._conditions.agents(found["for"])
+        strangers = [each.text for each in said if not agents_meet((each,), self._binds)]
+        if strangers and len(strangers) == len(said):
+            hint = "add them to the for: of the file, or take this item out"
+            self._reader.error("E112", found["for"], "this file binds none of these agents, so it bounds nobody", hint)
+        elif strangers:
+            message = f"{quote(strangers[0])} is named, and this file binds other agents: it is not bounded here"
+            self._reader.warn("W122", found["for"], message, 'add the agent to the "for:" of the file, or take it out')
+        try:
+            return agents_of_both(said, self._binds)
+        except PatternError as refused:
+            self._reader.error("E205", found["for"], refused.problem, refused.hint)
+            return ()
 
     def _amounts(self, found: Mapping[str, Node], key: str) -> dict[Unit, int]:
         said = (self._reader.mapping(found[key], AMOUNTS) or {}) if key in found else {}
-        if key in found and not said:
-            self._reader.error("E104", found[key], f"{key} says no amount", "for example usd, tokens or requests")
+        node = found.get(key)
+        if isinstance(node, Tree) and not node.parts:
+            self._reader.error("E104", node, f"{key} says no amount", "for example requests, bytes or new-hosts")
         amounts = {}
         for unit in said:
             code, parse = _PARSERS.get(Unit(unit), ("E221", tally))
@@ -116,7 +162,7 @@ class AccountReader:
 
     def rates(self, node: Node | None) -> tuple[RateLimit, ...]:
         items = [] if node is None else self._reader.items(node, "rates")
-        read = [self._rate(f"rates-{place}", item) for place, item in enumerate(items, 1)]
+        read = [self._rate(f"rates-{place}", item) for place, item in enumerate(items, self._above.rates + 1)]
         return tuple(each for each in read if each is not None)
 
     def _rate(self, name: str, node: Node) -> RateLimit | None:
@@ -138,13 +184,16 @@ class AccountReader:
         return tuple(counter for counter in read if counter is not None)
 
     def _counter(self, name: str, node: Node) -> Counter | None:
-        found = self._reader.mapping(node, COUNTER)
+        found = self._reader.mapping(node, COUNTER if name in REPEATED else SESSION_COUNTER)
         if found is None:
             return None
         limit = self._reader.value(found, "limit", "E221", tally)
         then = choice(self._reader, found, "then", "E225", _EFFECTS)
         within = self._reader.value(found, "within", "E222", duration)
-        return None if limit is None or then is None else Counter(name, limit, Effect(then), within)
+        if within is None and name in REPEATED:
+            within = _USUAL_SECONDS
+        return None if limit is None or then is None else Counter(
+            name, limit, Effect(then), within, self._reader.at(node))
 
 
 def _effect(text: str) -> tuple[Effect, Rate | None]:

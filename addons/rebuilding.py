@@ -1,0 +1,137 @@
+"""Where the reading of a lane begins at a start: the newest segment and the newest state that are vouched for.
+
+A segment's first entry tells the tree over all entries before it, and a `state_snapshot` tells the digest of the file
+that holds what they made. Both are signed with the lane's key. What is not exactly as signed is passed over: then more
+is read, up to the whole lane.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from addons import codec, keys
+from kernel import chain, entry, snapshot
+from kernel.errors import CanonicalError, ChainError, SnapshotError
+from kernel.folding import States
+from kernel.merkle import Tree
+from kernel.opening import resumed_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from addons.home import Paths
+    from addons.keys import SigningKey
+    from kernel.canonical import Value
+
+_SNAPSHOT = b'"type":"state_snapshot"'
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A segment to read from, with what the entries before it make of the chain, and those below `at` of the states.
+
+    `at` is the number of an entry of this segment or of a later one.
+    """
+
+    number: int
+    tree: Tree
+    prev: str
+    states: States
+    at: int
+
+
+def beginning(home: Paths, lane: str, segments: Sequence[Path], key: SigningKey, signed: int) -> Beginning:
+    """Where to begin, so that the reading comes by the tree of the first `signed` entries, whose head was signed."""
+    kept = _newest_snapshot(home, lane, segments, key)
+    states, at = (kept.states, kept.at) if kept is not None else (States(), 0)
+    for path in reversed(segments[1:]):
+        resumed = _resumed(path, lane, key)
+        if resumed is not None and resumed[0].size <= min(signed, at):
+            tree, prev = resumed
+            return Beginning(int(path.stem), tree, prev, states, at)
+    return Beginning(0, Tree(), chain.GENESIS_PREV, states, at)
+
+
+def parsed(raw: bytes) -> dict[str, Any]:
+    """The entry whose canonical form is `raw`; `CanonicalError` or `ChainError` where there is none."""
+    body = codec.parse(raw)
+    if not isinstance(body, dict):
+        raise ChainError("an entry is an object")
+    return body
+
+
+def signed_by(key: SigningKey, line: bytes) -> bytes | None:
+    """The canonical form of the entry in a line that was signed with this key; None where the line is none."""
+    try:
+        raw, kid, signature = chain.split(line)
+    except ChainError:
+        return None
+    message = chain.signed_bytes(chain.entry_hash(raw))
+    return raw if kid == key.kid and keys.verifies(key.public, signature, message) else None
+
+
+def _entry(key: SigningKey, lane: str, kind: str, line: bytes) -> dict[str, Any] | None:
+    """The entry of a line, where it is one of this lane and kind, signed with the lane's key."""
+    raw = signed_by(key, line)
+    if raw is None:
+        return None
+    try:
+        body = parsed(raw)
+    except (CanonicalError, ChainError):
+        return None
+    return body if (body.get("v"), body.get("type"), body.get("lane")) == (entry.VERSION, kind, lane) else None
+
+
+def _resumed(path: Path, lane: str, key: SigningKey) -> tuple[Tree, str] | None:
+    """The tree over the entries before a segment, and the hash of the last of them, as the segment itself tells."""
+    with path.open("rb") as file:
+        body = _entry(key, lane, "segment_open", file.readline(chain.MAX_LINE_BYTES))
+    if body is None:
+        return None
+    try:
+        tree = resumed_tree(body, path.name)
+    except ChainError:
+        return None
+    return (tree, str(body.get("prev"))) if body.get("seq") == tree.size else None
+
+
+def _newest_snapshot(home: Paths, lane: str, segments: Sequence[Path], key: SigningKey) -> snapshot.Snapshot | None:
+    """The newest state that the lane itself vouches for and whose file is there as it was written."""
+    for path in reversed(segments):
+        for line in _lines_with(path, _SNAPSHOT):
+            body = _entry(key, lane, "state_snapshot", line)
+            found = _kept(home, body) if body is not None else None
+            if found is not None and body is not None and (found.lane, found.at) == (lane, body.get("at")):
+                return found
+    return None
+
+
+def _kept(home: Paths, body: dict[str, Value]) -> snapshot.Snapshot | None:
+    digest = body.get("digest")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        return None
+    try:
+        raw = home.state(digest).read_bytes()
+        return snapshot.decode(raw) if blake3(raw).hexdigest() == digest else None
+    except (OSError, SnapshotError):
+        return None
+
+
+def _lines_with(path: Path, mark: bytes) -> Iterator[bytes]:
+    """The lines of a file that hold `mark`, the last one first."""
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        at = len(content)
+        while (at := content.rfind(mark, 0, at)) >= 0:
+            start = content.rfind(b"\n", 0, at) + 1
+            end = content.find(b"\n", at) + 1
+            yield content[start : end or len(content)]
+            at = start

@@ -1,0 +1,129 @@
+"""The parts of a lane that can be replayed by themselves: from one kept state of the kernel to the next."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from blake3 import blake3
+
+from addons import codec
+from addons.audit_log import AuditLog, open_regular
+from addons.segment import segment_name, segment_names
+from kernel import chain, snapshot
+from kernel.errors import CanonicalError, ChainError, SnapshotError
+from kernel.folding import States
+from kernel.replay import LOADS
+
+_SNAPSHOT = "state_snapshot"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_KINDS = (*sorted(LOADS), _SNAPSHOT, "segment_open")
+
+type Entry = dict[str, Any]
+
+
+class Told(NamedTuple):
+    """What an entry tells of the state that the entries below `at` make."""
+
+    entry: str
+    at: int
+    digest: object
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The entries of a lane from `begin` to below `end`, which is None for the end of the lane.
+
+    `segment` is the file that holds the first of them, `states` are what those before have made, `loads` are those that
+    said which kernel and policy decide. `told` is what the lane tells of states within the part, by `at`.
+    """
+
+    lane: str
+    begin: int = 0
+    end: int | None = None
+    segment: str = segment_name(0)
+    states: States | None = None
+    loads: Sequence[Entry] = ()
+    told: Mapping[int, Sequence[Told]] = field(default_factory=dict)
+
+
+def whole(log: AuditLog, lane: str) -> Part:
+    """The lane from its first segment on."""
+    names = segment_names(log.audit / "lanes" / lane)
+    return Part(lane, segment=names[0] if names else segment_name(0))
+
+
+def parts_of(log: AuditLog, lane: str) -> list[Part]:
+    """The lane in parts. One begins wherever the state is kept that the entries before have made."""
+    folder = log.audit / "lanes" / lane
+    loads, told, begins = list[Entry](), defaultdict[int, list[Told]](list), dict[str, int]()
+    for name in segment_names(folder):
+        for entry in _marked(folder / name):
+            if entry.get("type") in LOADS:
+                loads.append(entry)
+            elif entry.get("type") == _SNAPSHOT and isinstance(entry.get("at"), int):
+                told[entry["at"]].append(Told(f"{lane}/{entry.get('seq')}", entry["at"], entry.get("digest")))
+            elif entry.get("type") == "segment_open" and isinstance(entry.get("seq"), int):
+                begins[name] = entry["seq"]
+    cuts = [(at, states) for at in sorted(told) if (states := _kept(log.states, lane, told[at])) is not None]
+    first = whole(log, lane)
+    beginnings = [(first.begin, first.segment, None), *((at, _segment(begins, at, first.segment), states)
+                                                        for at, states in cuts)]
+    ends = [at for at, _, _ in beginnings[1:]]
+    return [
+        Part(lane, begin, end, segment, states, [each for each in loads if _below(each, begin)],
+             {at: said for at, said in told.items() if begin < at and (end is None or at <= end)})
+        for (begin, segment, states), end in zip(beginnings, [*ends, None], strict=True)]
+
+
+def _below(entry: Entry, begin: int) -> bool:
+    return isinstance(entry.get("seq"), int) and entry["seq"] < begin
+
+
+def _segment(begins: Mapping[str, int], at: int, first: str) -> str:
+    """The last segment that begins at this entry or before it."""
+    return max((name for name, begin in begins.items() if begin <= at), default=first)
+
+
+def _kept(folder: Path, lane: str, told: Sequence[Told]) -> States | None:
+    """A state of which an entry tells, where its file is there as it was written."""
+    for each in told:
+        if not isinstance(each.digest, str) or not _DIGEST.fullmatch(each.digest):
+            continue
+        try:
+            with open_regular(folder / f"{each.digest}.json") as file:
+                raw = file.read()
+            found = snapshot.decode(raw) if blake3(raw).hexdigest() == each.digest else None
+        except (OSError, SnapshotError):
+            continue
+        if found is not None and (found.lane, found.at) == (lane, each.at):
+            return found.states
+    return None
+
+
+def _marked(path: Path) -> Iterator[Entry]:
+    """The entries of a segment that say where a part may begin and what decides in it, in order."""
+    with open_regular(path) as file:
+        if not path.stat().st_size:
+            return
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            for start in sorted({start for kind in _KINDS for start in _starts(content, f'"type":"{kind}"'.encode())}):
+                end = content.find(b"\n", start) + 1
+                try:
+                    entry = codec.read(chain.split_text(content[start:end])[0])
+                except (ChainError, CanonicalError):
+                    continue
+                if isinstance(entry, dict):
+                    yield entry
+
+
+def _starts(content: mmap, mark: bytes) -> Iterator[int]:
+    """Where the lines begin that hold the mark."""
+    at = -1
+    while (at := content.find(mark, at + 1)) >= 0:
+        yield content.rfind(b"\n", 0, at) + 1

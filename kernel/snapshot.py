@@ -1,0 +1,203 @@
+"""The state of a lane in a file: what `encode` writes is the same for the same state, and all that `decode` reads.
+
+A line is a JSON value without white space, objects with sorted keys:
+
+    {"at":SEQ,"lane":LANE,"v":1}
+    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"real","taken_over":SEQ}
+    [AGENT,EPOCH,SESSION,HALT,QUARANTINED_UNTIL_US,QUARANTINE,REFUSED,REPEATED,TRAIL,ACCOUNTS,PACES] sorted by agent
+    [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
+    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
+
+What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py in their order; runs
+stand in the order in which they are forgotten, accounts and paces are sorted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kernel.errors import SnapshotError
+from kernel.folding import States
+from kernel.state import UNKNOWN, Account, AccountKey, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
+
+_VERSION = 1
+_NAMES = ("real", "shadow")
+_FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
+_AGENT_FIELDS, _OPEN_FIELDS = 11, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The states that the entries of a lane below `at` make."""
+
+    lane: str
+    at: int
+    states: States
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """The file of a snapshot."""
+    # Line by line: one call for all would keep every other thread waiting.
+    write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
+    return "".join(f"{write(line)}\n" for line in _lines(snapshot)).encode()
+
+
+def head(line: bytes) -> tuple[str, int]:
+    """Lane and `at` of the snapshot whose file begins with this line; else SnapshotError."""
+    try:
+        return _head(json.loads(line))
+    except ValueError as error:
+        raise SnapshotError(f"not the beginning of a state: {error}") from None
+
+
+def _head(value: Any) -> tuple[str, int]:
+    if type(value) is not dict or value.keys() != {"at", "lane", "v"} or value["v"] != _VERSION:
+        raise SnapshotError("not the beginning of a state")
+    lane, at = _typed([value["lane"], value["at"]], str, int)
+    return lane, at
+
+
+def _lines(snapshot: Snapshot) -> Iterator[object]:
+    yield {"at": snapshot.at, "lane": snapshot.lane, "v": _VERSION}
+    for name, state in zip(_NAMES, (snapshot.states.real, snapshot.states.shadow), strict=True):
+        yield _flags(name, state)
+        yield from _agents(state)
+        for decision, flow in sorted(state.open.items()):
+            yield [decision, *flow]
+
+
+def _flags(name: str, state: State) -> dict[str, object]:
+    return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
+            "taken_over": state.taken_over}
+
+
+def _agents(state: State) -> Iterator[list[object]]:
+    accounts, paces = defaultdict[str, list[Any]](list), defaultdict[str, list[Any]](list)
+    for (budget, unit, agent), each in state.accounts.items():
+        accounts[agent].append([budget, unit, each.window, each.spent, each.held, sorted(each.places), each.trail])
+    for (name, agent), at in state.paces.items():
+        paces[agent].append([name, at])
+    for agent in sorted({*state.agents, *accounts, *paces}):
+        standing = state.agent(agent)
+        yield [agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated)),
+               sorted(accounts[agent]), sorted(paces[agent])]
+
+
+def _runs(runs: Mapping[str, Run]) -> Any:
+    return [[request, *run] for request, run in runs.items()]
+
+
+def decode(raw: bytes) -> Snapshot:
+    """The snapshot whose file is exactly `raw`; else SnapshotError."""
+    try:
+        snapshot = _Lines(raw).snapshot()
+    except (ValueError, RecursionError) as error:
+        raise SnapshotError(f"not the state of a lane: {error}") from None
+    if encode(snapshot) != raw:
+        raise SnapshotError("a state is written in one way only, and this is another")
+    return snapshot
+
+
+class _Lines:
+    """The lines of a file, read in their order."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._lines = raw.decode().split("\n")
+        self._at = 0
+        # Names of budgets and agents come many times, and are kept once.
+        self._texts: dict[str, str] = {}
+
+    def snapshot(self) -> Snapshot:
+        lane, at = _head(self._next())
+        return Snapshot(lane, at, States(*(self._state() for _ in _NAMES)))
+
+    def _next(self) -> Any:
+        if self._at == len(self._lines):
+            raise SnapshotError("it ends too early")
+        self._at += 1
+        return json.loads(self._lines[self._at - 1])
+
+    def _state(self) -> State:
+        flags = self._next()
+        if type(flags) is not dict or flags.keys() != _FLAGS:
+            raise SnapshotError("not the beginning of a state")
+        clock_ok, accepted, broken, taken_over = _typed(
+            [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
+        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over)
+        while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
+            row = self._next()
+            if len(row) == _AGENT_FIELDS:
+                self._agent(state, row)
+            elif len(row) == _OPEN_FIELDS:
+                self._open(state, row)
+            else:
+                raise SnapshotError("a line of another length")
+        return state
+
+    def _agent(self, state: State, row: list[Any]) -> None:
+        halt, quarantine = row[3], row[5]
+        name, epoch, session, _, until, _, refused, repeated, trail, accounts, paces = _typed(
+            row, str, int, int, type(halt), int, type(quarantine), list, list, str, list, list)
+        name = self._shared(name)
+        standing = Standing(epoch, session, _halt(halt), until, _quarantine(quarantine), self._runs(refused),
+                            self._runs(repeated), trail)
+        if standing != UNKNOWN:
+            state.agents[name] = standing
+        for each in accounts:
+            budget, unit, window, spent, held, places, followed = _typed(each, str, str, int, int, int, list, str)
+            key = AccountKey(self._shared(budget), self._shared(unit), name)
+            state.accounts[key] = Account(window, spent, held, frozenset(map(_text, places)), followed)
+        for each in paces:
+            pace, at = _typed(each, str, int)
+            state.paces[self._shared(pace), name] = at
+
+    def _runs(self, rows: list[Any]) -> dict[str, Run]:
+        runs = (_typed(row, str, int, int, str) for row in rows)
+        return {request: Run(since, times, self._shared(outcome)) for request, since, times, outcome in runs}
+
+    def _open(self, state: State, row: list[Any]) -> None:
+        decision, flow, agent, since, _, draws = _typed(row, str, str, str, int, type(row[4]), list)
+        drawn = tuple(self._draw(draw) for draw in draws)
+        state.open[decision] = OpenFlow(flow, self._shared(agent), since, _text_or_none(row[4]), drawn)
+
+    def _draw(self, row: Any) -> Draw:
+        of = row[1] if type(row) is list and len(row) > 1 else None
+        budget, _, unit, window, amount = _typed(row, str, type(of), str, int, int)
+        agent = _text_or_none(of)
+        return Draw(self._shared(budget), agent and self._shared(agent), self._shared(unit), window, amount)
+
+    def _shared(self, text: str) -> str:
+        return self._texts.setdefault(text, text)
+
+
+def _typed(row: Any, *kinds: type) -> list[Any]:
+    """The row itself, where its values are of exactly these types."""
+    if type(row) is not list or tuple(map(type, row)) != kinds:
+        raise SnapshotError("a value is missing or of another type")
+    return row
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise SnapshotError("a value is missing or of another type")
+    return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _halt(row: Any) -> Halt | None:
+    if row is None:
+        return None
+    rule = row[2] if type(row) is list and len(row) > 2 else None
+    reason, since, _, by, sources, entry, why = _typed(row, str, int, type(rule), str, list, str, str)
+    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why)
+
+
+def _quarantine(row: Any) -> Quarantine | None:
+    return None if row is None else Quarantine(*_typed(row, int, str, str, str))
