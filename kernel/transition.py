@@ -170,7 +170,8 @@ def _run(run: Run | None, draw: Draw) -> Run:
 
 def _with(runs: Mapping[str, Run], request: str, run: Run) -> dict[str, Run]:
     """The runs with this one as the newest; the oldest is forgotten where there are too many."""
-    changed = {key: each for key, each in runs.items() if key != request}
+    changed = dict(runs)
+    changed.pop(request, None)
     changed[request] = run
     if len(changed) > MOST_REQUESTS:
         del changed[next(iter(changed))]
