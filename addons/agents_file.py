@@ -18,7 +18,7 @@ from addons.errors import GovernorError
 from kernel.identity import Tokens, valid_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 VERSION = 1
@@ -104,23 +104,6 @@ def changed(agents: Agents, act: Act, name: str, sha256: str | None, operator: s
     added = old.added if old and active else now
     removed = now if act is Act.REMOVE else None
     return Agents(agents.agents | {name: Agent(added, operator, removed, tokens)})
-
-
-def listing(agents: Agents, last_seen: Mapping[str, str]) -> list[dict[str, object]]:
-    """The rows of `governor agents list`. Budgets and risk are empty: nothing measures them."""
-    return [
-        {
-            "id": name,
-            "state": "removed" if agent.removed else "active",
-            "reason": None,
-            "since": agent.removed or agent.added,
-            "by": agent.by,
-            "budgets": [],
-            "risk": None,
-            "last_seen": max(filter(None, (agent.last_used, last_seen.get(name))), default=None),
-        }
-        for name, agent in sorted(agents.agents.items())
-    ]
 
 
 def _unused(agents: Agents, sha256: str | None) -> str:

@@ -166,7 +166,7 @@ def _source(folder: Path, progress: Progress) -> Source:
     # lines that are read here, so it is left out.
     size = checkpoints.stat().st_size if checkpoints.exists() else 0
     segments = partial(_segments, folder, progress)
-    return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), _live(folder))
+    return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), is_live(folder))
 
 
 def _segments(folder: Path, progress: Progress) -> Iterator[Segment]:
@@ -219,7 +219,7 @@ def _small(path: Path) -> bytes | None:
         return None
 
 
-def _live(folder: Path) -> bool:
+def is_live(folder: Path) -> bool:
     """Whether a writer holds the lane's lock. Asked with a shared lock that is given back at once."""
     try:
         with open_regular(folder / "LOCK") as file:

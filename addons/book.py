@@ -6,18 +6,19 @@ What is decided is what the log says: a change is made from the entry itself, as
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from addons.errors import ContractBroken
 from kernel import entry
-from kernel.bounds import Bounded
+from kernel.bounds import Bounded, Bounds
 from kernel.contracts import broken, inconsistent
 from kernel.state import NO_CHANGE, Change, Reads, State
 from kernel.step import Asked, Decided, halt_of, more, step
-from kernel.transition import KERNEL, change
-from kernel.trial import Mode
+from kernel.transition import KERNEL, change, micros, named, written
+from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
@@ -28,20 +29,13 @@ if TYPE_CHECKING:
     from addons.journal import Moment, Secrets
     from addons.lane import Lane
     from kernel.budget import Unit
+    from kernel.folding import States
 
+JUMP_US = 60_000_000
+"""How far the clock of the machine may be from where it was when this process began."""
+CLOCK_ACCEPT = "clock accept"
 _NOBODY = Bounded()
 _ANY = Verdict(Action.ALLOW, Code.ALLOW)
-
-
-@dataclass(slots=True)
-class States:
-    """What is enforced, and what would be: the accounts of requests that pass because their policy is on trial."""
-
-    real: State
-    shadow: State
-
-    def of(self, mode: object) -> State:
-        return self.shadow if mode == Mode.OBSERVE else self.real
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +50,20 @@ class Weighed:
 
 
 class Book:
-    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force."""
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force.
+
+    `on_new_halt(reason)` hears once of each.
+    """
 
     def __init__(self, lane: Lane, states: States, governed: Callable[[], Governed],
                  sources: Callable[[str], tuple[str, ...]]) -> None:
         """`sources` are the client addresses from which an agent comes."""
         self._lane, self._states, self._governed, self._sources = lane, states, governed, sources
         self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
+        # What an operator has accepted that the machine's clock is apart from this process'.
+        self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+        self.on_new_halt: Callable[[str], object] = lambda reason: None
 
     @property
     def state(self) -> State:
@@ -74,9 +74,14 @@ class Book:
     def states(self) -> States:
         return self._states
 
+    @property
+    def bounds(self) -> Bounds:
+        """What the policy in force allows everybody."""
+        return self._governed().bounds
+
     def bounded(self, agent: str) -> Bounded:
         """What bounds an agent under the policy in force."""
-        return self._governed().bounds.of(agent)
+        return self.bounds.of(agent)
 
     def halted(self, agent: str, source: str | None) -> Verdict | None:
         """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
@@ -86,10 +91,13 @@ class Book:
     def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
         """What the kernel decides on a request. Nothing changes yet."""
         bounded, at = governed.bounds.of(asked.agent), self._lane.now()
-        state = self._states.of(mode)
-        if mode is Mode.OBSERVE and (held := self._held(asked, at)) is not None:
-            return Weighed(asked, Decided(held), bounded, at, Mode.ENFORCE)
-        return Weighed(asked, step(state, bounded, asked, at.micros), bounded, at, mode)
+        if mode is Mode.OBSERVE:
+            if not (asked.verdict.lets_through or asked.verdict.code in OBSERVED):
+                # What is refused in spite of the trial.
+                mode = Mode.ENFORCE
+            elif (held := self._held(asked, at)) is not None:
+                return Weighed(asked, Decided(held), bounded, at, Mode.ENFORCE)
+        return Weighed(asked, step(self._states.of(mode), bounded, asked, at.micros), bounded, at, mode)
 
     def _held(self, asked: Asked, at: Moment) -> Verdict | None:
         """What is enforced of an agent whatever its policy's trial says."""
@@ -111,9 +119,8 @@ class Book:
             raise ContractBroken(problem)
         fields["post"] = reads.digest(state, made, agent)
         number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
-        if passes:
-            made = replace(made, opened={f"{self._lane.name}/{number}": made.opened[""]})
-        self._take(state, made, agent, f"{self._lane.name}/{number}")
+        name = f"{self._lane.name}/{number}"
+        self._take(state, named(made, name), agent, name)
         return number, durable
 
     def _take(self, state: State, made: Change, agent: str, decision: str | None) -> None:
@@ -123,6 +130,7 @@ class Book:
         if halt is None or halt is before or state is not self.state:
             return
         if before is None:
+            self.on_new_halt(halt.reason)
             if decision is not None:
                 self._say_halted(agent, decision)
             self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
@@ -161,8 +169,35 @@ class Book:
         at = self._lane.now()
         number, durable = self._lane.commit("operator", fields, None, at)
         self._apply(self.state, "operator", fields, agent or "", number, at)
+        if act == CLOCK_ACCEPT:
+            self._accepted_us = time.time_ns() // 1000 - at.micros
         await durable
         return f"{self._lane.name}/{number}"
+
+    def look_at_clock(self, wall_us: int) -> None:
+        """Say so where the clock of the machine has jumped, and let no budget be drawn on until that is accepted."""
+        apart = wall_us - self._lane.now().micros
+        if self.state.clock_ok and abs(apart - self._accepted_us) > JUMP_US:
+            self._say_jumped(wall_us, self._lane.now().micros)
+
+    def begin_clock(self) -> None:
+        """The same at a start, which is not to be before the newest entry of the log."""
+        began, last = self._lane.now().micros, self._lane.last_ts
+        if last and began < micros(last):
+            self._say_jumped(began, micros(last))
+
+    def _say_jumped(self, wall_us: int, expected_us: int) -> None:
+        fields = entry.clock(written(wall_us), written(expected_us))
+        at = self._lane.now()
+        number = self._lane.write_now("clock", fields, at)
+        self._apply(self.state, "clock", fields, "", number, at)
+
+    def take_over(self, acts: Iterable[Mapping[str, Any]]) -> None:
+        """Do what verbs did while nothing ran, as `addons.takeover` has it: durable and in force on return. Blocks."""
+        for fields in acts:
+            at = self._lane.now()
+            number = self._lane.write_now("operator", fields, at)
+            self._apply(self.state, "operator", fields, fields["agent"] or "", number, at)
 
     def draw_more(self, decision: str, agent: str, mode: Mode, part: int, unit: Unit, wanted: int, *,
                   at_once: bool) -> Drawn | Verdict:

@@ -23,7 +23,8 @@ VERBS = {
     "script": ("service", "Print the path of the script for `mitmdump -s`."),
     "policy": ("policy", "Check, test, explain and compare policies."),
     "audit": ("audit", "Verify, read and replay the signed log."),
-    "agents": ("agents", "Give, rotate and take back the tokens of agents."),
+    "agents": ("agents", "Give tokens to agents; show, halt, quarantine and release them."),
+    "clock": ("clock", "Say that the clock is right again after it jumped."),
 }
 EPILOG = """
 Exit status: 0 yes, 1 no, 2 wrong usage, 3 answer with a reservation, 4 incomplete, 5 rolled back, 70 a fault of

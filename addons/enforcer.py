@@ -44,16 +44,17 @@ from addons import (
     settings,
     slow_readers,
     socks5,
+    takeover,
     trailers,
     websocket_layer,
 )
 from addons.admission import Admission, raise_file_limit
-from addons.agents_control import agents_handler
+from addons.agents_control import AgentsControl
 from addons.agents_file import AgentsError
-from addons.book import Book, States
-from addons.control import ControlServer, Message, Peer
+from addons.book import Book
+from addons.control import ControlServer, Message, Peer, user_name
 from addons.deadlines import Deadlines
-from addons.errors import AuditUnavailable, ReloadRefused, StartCode, StartRefused
+from addons.errors import AuditUnavailable, GovernorError, ReloadRefused, StartCode, StartRefused
 from addons.governed import Governed
 from addons.home import Home, home_folder
 from addons.hooks import Hooks
@@ -65,6 +66,7 @@ from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
 from addons.mirror import Mirror
+from addons.operator_acts import hints
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.port_lock import port_lock
@@ -72,11 +74,13 @@ from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
 from addons.resolver import Resolver
+from addons.snapshots import Snapshots
 from addons.spool import Room
 from addons.watchdog import Watchdog
-from kernel import entry
-from kernel.errors import PolicyError
-from kernel.state import State
+from kernel import entry, standings
+from kernel.comparison import UNREAD
+from kernel.errors import NonCanonical, PolicyError
+from kernel.question import answer, facts_of
 from kernel.trial import Mode
 from kernel.version import VERSION
 
@@ -140,6 +144,17 @@ class Enforcer:
         """Whether Governor is ready, and under which policy."""
         return str(self._running.status() if self._running else {"ready": False})
 
+    @command.command("governor.halt")  # type: ignore[untyped-decorator]
+    def halt(self, agent: str, reason: str) -> None:
+        """Halt an agent until an operator releases it: governor.halt coder-7 "it uploads what it must not"."""
+        if self._running is not None:
+            self._running.halt_soon(agent, reason)
+
+    @command.command("governor.explain")  # type: ignore[untyped-decorator]
+    def explain(self, agent: str, method: str, url: str) -> str:
+        """What the policy says to a request, without its headers and body. Nothing is sent."""
+        return self._running.explain(agent, method, url) if self._running else "no policy is in force"
+
     @command.command("governor.reload")  # type: ignore[untyped-decorator]
     def reload(self) -> None:
         """Read the policy again; a bad one leaves the old one in force."""
@@ -196,12 +211,14 @@ class _Running:
         self._rate = RefusalRate(time.time)
         durable.make_folder(self.paths.spool)
         in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
-        self.book = Book(self.lane, States(State(), State()), lambda: self._governed, self._sources_of)
+        self.book = Book(self.lane, self.lane.states, lambda: self._governed, self._sources_of)
+        self._snapshots = Snapshots(self.paths, self.lane, self.lane.states)
+        self.lane.on_rotate(self._snapshots.begin)
         self._outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
-        self.book.on_halt = self._outcomes.end_agent
+        self.book.on_halt, self.book.on_new_halt = self._outcomes.end_agent, self.metrics.halt
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
-                      Mirror(lambda: self._governed, time.time), self.book,
+                      Mirror(lambda: self._governed, time.time, self._own), self.book,
                       RequestNames.of_home(self.paths.request_names))
         hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
@@ -226,16 +243,22 @@ class _Running:
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
+        self.book.begin_clock()
+        self.book.take_over(takeover.acts(home, self.book.state.taken_over))
+        self.operator = AgentsControl(self._registry, self.book, home)
         self._control = ControlServer(self.paths.control_sock, {
             "status": self._answer_status, "reload": self._answer_reload,
-            "agents": agents_handler(self._registry, self._write_operator)},
+            **self.operator.handlers()},
             lambda where, error: self.metrics.fault(where))
         self._read_gauges()
 
     def _sources_of(self, agent: str) -> tuple[str, ...]:
-        """The client addresses from which an agent comes now."""
-        connections = [each for _, each in self._hooks.clients.items()]
-        return tuple(sorted({each.peer for each in connections if each.agent == agent}))
+        """The client addresses from which an agent comes, or came lately."""
+        now = {each.peer for _, each in self._hooks.clients.items() if each.agent == agent}
+        return tuple(sorted(now.union(self._registry.whereabouts.of(agent))))
+
+    def _own(self, agent: str) -> standings.Own:
+        return standings.own(self.book.state, self.book.bounded(agent), agent, _now_us())
 
     def _write_start(self, options: Any) -> None:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
@@ -259,12 +282,19 @@ class _Running:
                 self._put_in_force(self._governed)
                 _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self._mode}")
 
+    def _look_at_clock(self) -> None:
+        with contextlib.suppress(AuditUnavailable):
+            self.book.look_at_clock(_now_us())
+
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self._checks().values()))
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self._outcomes))
         self.metrics.read(Gauge.UNANCHORED, lambda: self.lane.next_seq)
         self.metrics.read(Gauge.DISK_FREE, lambda: _free_bytes(self.paths.audit))
         self.metrics.read(Gauge.CA_EXPIRY, lambda: authority.expiry(self.paths.ca).timestamp())
+        self.metrics.read_standings(
+            lambda: standings.halted(self.book.state.copy()),
+            lambda: standings.overall(self.book.state.copy(), self.book.bounds.amounts(), _now_us()))
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, open the control socket, say where everything is."""
@@ -284,6 +314,7 @@ class _Running:
         self._turned = time.monotonic()
         self._write_refusals()
         self._end_trial()
+        self._look_at_clock()
         self._hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
@@ -324,6 +355,29 @@ class _Running:
         """Begin to read the policy again, from a place that cannot wait for it."""
         self._reloading = self._loop.create_task(self.reload(by))
 
+    def halt_soon(self, agent: str, reason: str) -> None:
+        """Begin to halt an agent, from a place that cannot wait for it."""
+        self._halting = self._loop.create_task(self._halt(agent, reason))
+
+    async def _halt(self, agent: str, reason: str) -> None:
+        user = user_name(os.geteuid())
+        try:
+            told = await self.operator.halt(agent, reason, user, "mitmproxy")
+        except GovernorError as problem:
+            _say(str(problem))
+        else:
+            _say(f"halted {agent} ({told['entry']})" if told["changed"] else f"{agent} is halted already")
+
+    def explain(self, agent: str, method: str, url: str) -> str:
+        """The verdict of the policy in force on a request, in words."""
+        governed = self._governed
+        try:
+            asked = facts_of(agent, method.upper(), url, headers=UNREAD, body=UNREAD, at=int(time.time()))
+        except NonCanonical as problem:
+            return str(problem)
+        verdict = answer(governed.index, asked).verdict
+        return f"{verdict.action} {verdict.code}: {f'rule {verdict.rule}' if verdict.rule else verdict.reason}"
+
     async def reload(self, by: str) -> Message:
         """Read the policy again; a bad one leaves the old one in force, and says so."""
         try:
@@ -355,9 +409,9 @@ class _Running:
             "ready": all(checks.values()), "mode": self._governed.mode(time.time()),
             "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
-            "workers": 1, "agents": len(self._registry.tokens.ids), "halted": [],
+            "workers": 1, "agents": len(self._registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
-                      *self._hooks.rejections.hints()],
+                      *hints(self.book.state), *self._hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
@@ -381,6 +435,7 @@ class _Running:
         self._outcomes.cut_all()
         self._hooks.connections.close()
         self._write_refusals()
+        self._snapshots.finish()
         self.lane.close(reason)
         self._server.stop()
         self._locks.close()
@@ -411,6 +466,10 @@ def _reloaded(governed: Governed, findings: Iterable[object], *, ok: bool) -> Me
 
 def _say(text: str) -> None:
     print(f"governor: {text}", file=sys.stderr, flush=True)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _free_bytes(folder: Any) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from addons import agents_file
 from addons.agents_file import Agents, AgentsError
 from addons.errors import StartCode, StartRefused
+from addons.whereabouts import Whereabouts
 from kernel import identity
 from kernel.entry import timestamp
 from kernel.identity import Tokens
@@ -44,6 +45,7 @@ class Registry:
             raise StartRefused(StartCode.HOME_INCOMPLETE, str(error)) from error
         self._next_look = time.monotonic() + LOOK_SECONDS
         self._last_seen: dict[str, float] = {}
+        self.whereabouts = Whereabouts()
 
     @property
     def tokens(self) -> Tokens:
@@ -52,19 +54,26 @@ class Registry:
             self.refresh()
         return self._tokens
 
-    def identify(self, policy: Identity, headers: Sequence[str]) -> tuple[Agent, None] | tuple[None, Code]:
-        """The agent behind these Proxy-Authorization values, or the code that refuses the flow."""
+    def identify(
+        self, policy: Identity, headers: Sequence[str], address: str | None = None
+    ) -> tuple[Agent, None] | tuple[None, Code]:
+        """The agent behind these Proxy-Authorization values, or the code that refuses the flow.
+
+        `address` is the client's: who is identified there is known to come from there.
+        """
         agent, code = identity.identify(self.tokens, policy, headers)
         if agent is None:
             assert code is not None
             return None, code
         if agent.by != "none":
             self._last_seen[agent.id] = time.time()
+            if address is not None:
+                self.whereabouts.saw(agent.id, address)
         return agent, None
 
-    def listing(self) -> list[dict[str, object]]:
-        """Every agent as `governor agents list` shows it, with what this process has seen of it."""
-        return agents_file.listing(agents_file.load(self._path), self.last_seen())
+    def registered(self) -> Agents:
+        """The file as it is now. It waits for the disk: call it in a thread."""
+        return agents_file.load(self._path)
 
     def change(self, update: Callable[[Agents], Agents], before_write: Callable[[], object]) -> None:
         """Change the file; the change is in force when this returns. It waits for the disk: call it in a thread."""

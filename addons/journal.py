@@ -86,10 +86,13 @@ class Clock:
 
 
 class Journal:
-    """A lane's log at its end: where the chain stands, and the tree over its lines."""
+    """A lane's log at its end: where the chain stands, and the tree over its lines.
 
-    def __init__(self, lane: str, key: SigningKey, segment: Segment, tree: Tree, prev: str) -> None:
-        self.lane, self.key, self.segment, self.tree = lane, key, segment, tree
+    `last_ts` is the time of its newest entry from before; "" where there is none.
+    """
+
+    def __init__(self, lane: str, key: SigningKey, segment: Segment, tree: Tree, prev: str, last_ts: str = "") -> None:
+        self.lane, self.key, self.segment, self.tree, self.last_ts = lane, key, segment, tree, last_ts
         self._prev = prev
         self._clock = Clock()
 

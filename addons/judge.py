@@ -216,7 +216,7 @@ class Judge:
 
     def _identified(self, governed: Governed, connection: ClientConnection) -> tuple[Agent, None] | tuple[None, Code]:
         """The agent behind what a client says of itself, or the code that refuses it."""
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials)
+        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
         if agent is None:
             assert refused is not None
             return None, refused

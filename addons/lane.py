@@ -128,6 +128,11 @@ class Lane:
         """Have `callback` called after each segment that is begun: on the event loop, where there is one."""
         self._on_rotate.append(callback)
 
+    @property
+    def last_ts(self) -> str:
+        """The time of the newest entry from before this start; "" where there is none."""
+        return self._journal.last_ts
+
     def now(self) -> Moment:
         """The present moment, on the clock of this lane's entries."""
         return self._journal.now()

@@ -27,9 +27,11 @@ from prometheus_client.registry import Collector
 from kernel.verdict import Action, Code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
+
+    from kernel.standings import Balance
 
 OTHER = "other"
 # No agent can be registered under this name.
@@ -38,6 +40,7 @@ PREFIX = "governor_"
 AGENT_LABELS = 200
 RULE_LABELS = 500
 PLACE_LABELS = 64
+BUDGET_LABELS = 200
 
 DECISION_BOUNDS = (
     0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0,
@@ -54,7 +57,20 @@ _FIRST_DECISIONS = (
     (Action.DENY, Code.RULE_DENY),
     (Action.DENY, Code.FAULT),
     (Action.DENY, Code.AUDIT_UNAVAILABLE),
+    (Action.DENY, Code.CLOCK_JUMP),
+    (Action.DENY, Code.CONTRACT_VIOLATION),
 )
+
+
+HALT_REASONS = (
+    Code.EXHAUSTION, Code.OVERRISK, Code.EXPLORATION_DRIFT, Code.PERSISTENCE_LIMIT, Code.STAGNATION, Code.EXTERNAL,
+    Code.OPERATOR, Code.CASCADE, Code.CONTRACT_VIOLATION,
+)  # fmt: skip
+_BUDGET_HELP = {
+    "limit": "What a budget allows: all together, or each agent that drew on it added up.",
+    "spent": "What of a budget is gone in its window.",
+    "held": "What of a budget is held for flows that have not ended.",
+}
 
 
 class Side(StrEnum):
@@ -163,6 +179,7 @@ class Metrics(Collector):
         self._tls_failures = Counter("tls_failures", "Failed TLS handshakes.", "side")
         self._steps = Counter("steps", "Steps of the kernel.")
         self._rate_limited = Counter("rate_limited", "Requests answered 429.")
+        self._halts = Counter("halts", "Agents that were halted, by why.", "reason")
         self._reload_failures = Counter("policy_reload_failures", "New policies that were refused.")
         self._decision_seconds = Histogram("decision_seconds", _DECISION_HELP, DECISION_BOUNDS)
         self._commit_seconds = Histogram("audit_commit_seconds", "Time of one group commit of the log.", COMMIT_BOUNDS)
@@ -172,6 +189,8 @@ class Metrics(Collector):
         self._fault_labels, self._entry_labels = Labels(PLACE_LABELS), Labels(PLACE_LABELS)
         self._policy: tuple[str, str, float] | None = None
         self._readings: dict[Gauge, Callable[[], float]] = {}
+        self._halted: Callable[[], Mapping[str, str]] = dict
+        self._budgets: Callable[[], Sequence[Balance]] = list
         self._start_at_zero()
         self.registry.register(self)
 
@@ -179,6 +198,7 @@ class Metrics(Collector):
         """increase() needs a first sample at zero: give one to what alerts look at."""
         self._decisions.counts.update(dict.fromkeys(_FIRST_DECISIONS, 0))
         self._faults.counts[OTHER,] = 0
+        self._halts.counts.update({(reason,): 0 for reason in HALT_REASONS})
         self._tls_failures.counts.update({(side,): 0 for side in Side})
 
     def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
@@ -224,6 +244,11 @@ class Metrics(Collector):
         with self._lock:
             self._faults.counts[self._fault_labels.label(where),] += 1
 
+    def halt(self, reason: str) -> None:
+        """Count one agent that was halted; `reason` is the code of the halt."""
+        with self._lock:
+            self._halts.counts[reason,] += 1
+
     def tls_failure(self, side: Side) -> None:
         """Count one failed handshake."""
         with self._lock:
@@ -242,6 +267,12 @@ class Metrics(Collector):
         """Have `gauge` read by calling `reading` at every scrape, in the thread of the metrics server."""
         self._readings[gauge] = reading
 
+    def read_standings(
+        self, halted: Callable[[], Mapping[str, str]], budgets: Callable[[], Sequence[Balance]]
+    ) -> None:
+        """Have halts (agent to reason, the first first) and budgets read at every scrape, in the server's thread."""
+        self._halted, self._budgets = halted, budgets
+
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition in the format that `accept` (an Accept header) prefers, and its content type."""
         encode, content_type = choose_encoder(accept)
@@ -249,7 +280,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family; called by the registry."""
-        gauges = [self._gauge(gauge) for gauge in Gauge]
+        gauges = [*(self._gauge(gauge) for gauge in Gauge), *self._standings()]
         with self._lock:
             # Copied here and built outside: a decision waits for this lock.
             copies = [family.copy() for family in self._families]
@@ -268,6 +299,20 @@ class Metrics(Collector):
                 self.fault("metrics")
         return family
 
+    def _standings(self) -> list[Metric]:
+        halted = GaugeMetricFamily(PREFIX + "halted", "Agents that are halted, by why.", labels=["agent", "reason"])
+        budgets = {name: GaugeMetricFamily(f"{PREFIX}budget_{name}", text, labels=["budget", "unit"])
+                   for name, text in _BUDGET_HELP.items()}
+        try:
+            for (agent, reason), count in _by_label(self._halted()).items():
+                halted.add_metric([agent, reason], count)
+            for each in self._budgets()[:BUDGET_LABELS]:
+                for name, family in budgets.items():
+                    family.add_metric([each.budget, each.unit], getattr(each, name))
+        except Exception:  # noqa: BLE001
+            self.fault("metrics")
+        return [halted, *budgets.values()]
+
     def _facts(self) -> Iterator[Metric]:
         yield InfoMetricFamily(PREFIX + "build", "Which Governor on which mitmproxy.", value=self._build)
         policy = self._policy
@@ -279,3 +324,11 @@ class Metrics(Collector):
             mode.add_metric([], {"mode": policy[1]})
             loaded.add_metric([], policy[2])
         yield from (mode, digest, loaded)
+
+
+def _by_label(halted: Mapping[str, str]) -> dict[tuple[str, str], int]:
+    """How many agents stand behind each label; only the first two hundred that were halted have their own."""
+    counts: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for number, (agent, reason) in enumerate(halted.items()):
+        counts[agent if number < AGENT_LABELS else OTHER, reason] += 1
+    return counts

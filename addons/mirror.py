@@ -26,6 +26,8 @@ from kernel.errors import NonCanonical
 from kernel.facts import OWN_NAME, Host, RequestFacts
 from kernel.pattern import ANONYMOUS
 from kernel.question import answer, facts_of
+from kernel.standings import Own
+from kernel.transition import written
 from kernel.verdict import Action, Code, Verdict
 
 REMEMBERED_REFUSALS = 20
@@ -57,10 +59,11 @@ class _Refusal:
 
 
 class Mirror:
-    """Answers for one process. `clock` gives wall time in seconds."""
+    """Answers for one process. `clock` gives wall time in seconds, `own` how an agent stands."""
 
-    def __init__(self, governed: Callable[[], Governed], clock: Callable[[], float]) -> None:
-        self._governed, self._clock = governed, clock
+    def __init__(self, governed: Callable[[], Governed], clock: Callable[[], float],
+                 own: Callable[[str], Own]) -> None:
+        self._governed, self._clock, self._own = governed, clock, own
         self._refusals: OrderedDict[str, deque[_Refusal]] = OrderedDict()
 
     @staticmethod
@@ -106,8 +109,12 @@ class Mirror:
                 return _told({"error": f"there are /, /me, /may and /refusals at {OWN_NAME}"}, 404)
 
     def _me(self, facts: RequestFacts) -> dict[str, Any]:
-        governed = self._governed()
-        return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": [], "halted": False,
+        governed, own = self._governed(), self._own(facts.agent.id)
+        left = [{"budget": each.budget, "unit": each.unit, "limit": each.limit, "remaining": each.remaining}
+                for each in own.budgets]
+        return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": left,
+                "halted": own.reason is not None, "reason": own.reason,
+                "quarantined_until": None if own.until_us is None else written(own.until_us),
                 "contact": governed.policy.contact}
 
     def _own_refusals(self, facts: RequestFacts) -> list[dict[str, Any]]:

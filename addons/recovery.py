@@ -47,6 +47,7 @@ class Reading:
     size_bytes: int = 0
     torn: bytes = b""
     opened: bool = False
+    last_ts: str = ""
     unfolded: int | None = None
     """The first entry of which this version does not know what it does to the states."""
 
@@ -85,7 +86,7 @@ def reopen(home: Home, lane: str, key: SigningKey) -> Reopened:
     except BaseException:
         segment.close()
         raise
-    journal = Journal(lane, key, segment, reading.tree, reading.prev)
+    journal = Journal(lane, key, segment, reading.tree, reading.prev, reading.last_ts)
     begun = [] if journal.beginning is None else [journal.beginning]
     return Reopened(journal, reading, (*begun, *put_aside, *_unknown_outcomes(lane, reading.states)))
 
@@ -212,16 +213,20 @@ class _Reader:
         if self._start.number:
             self._read_opening(segments[0])
             self._check_head()
-        for path in segments[self._start.number:]:
-            if found.torn:
-                raise tampered(path, "a line without its line feed stands before this segment")
+        first, *later = segments[self._start.number:]
+        self._read(first)
+        for path in later:
+            if found.torn or not found.size_bytes:
+                # The next segment is made only when the last line of the one before is durable.
+                raise tampered(path, "the segment before it does not end in a whole line")
             found.size_bytes = 0
             self._read(path)
         return found
 
     def _read_opening(self, path: Path) -> None:
         """Nothing where the lane begins as it must; the key that its lane_open brings is then the one that signs it."""
-        first = _Reader(self._home, self._lane, self._key, {}, Beginning(0, Tree(), chain.GENESIS_PREV, States(), 0))
+        nothing = Beginning(0, Tree(), chain.GENESIS_PREV, States(), _OPENING_LINES)
+        first = _Reader(self._home, self._lane, self._key, {}, nothing)
         with path.open("rb") as file:
             try:
                 for line in islice(file, _OPENING_LINES):
@@ -281,6 +286,7 @@ class _Reader:
                 self._fold(seq, body)
 
     def _fold(self, seq: int, body: dict[str, Any]) -> None:
+        self._found.last_ts = str(body.get("ts"))
         if seq < self._start.at or self._found.unfolded is not None:
             return
         try:

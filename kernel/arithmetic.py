@@ -6,6 +6,9 @@ numbers are terms of z3, and `choose` is its `If`.
 
 from __future__ import annotations
 
+KINDS = 4
+"""How many kinds of windows there are; `window % KINDS` is the kind."""
+
 
 def choose(condition: bool, then: int, otherwise: int) -> int:
     """The one branch there is."""
@@ -26,8 +29,11 @@ def clamped(number: int, most: int) -> int:
 
 
 def renewed(window: int, amount: int, current: int) -> int:
-    """What of an amount of one window is left in the current one: all of it, or nothing once a later one has begun."""
-    return choose(current > window, 0, amount)
+    """What of an amount of one window counts in the current one: all of it, or nothing.
+
+    It is nothing once a later window has begun, or where a policy has come to count windows of another kind.
+    """
+    return choose(current > window, 0, choose((window - current) % KINDS == 0, amount, 0))
 
 
 def remaining(limit: int, spent: int, held: int) -> int:
@@ -58,8 +64,8 @@ def interval(count: int, micros: int) -> int:
 
 
 def plausible(due: int, now: int, each: int, burst: int) -> int:
-    """When the next request is due, or `now` where that lies behind a whole burst: only a wrong clock says so."""
-    return choose(due > now + burst * each, now, due)
+    """When the next request is due. Only a wrong clock puts that behind a whole burst: then one turn of it is left."""
+    return choose(due > now + burst * each, now + (burst - 1) * each, due)
 
 
 def arrival(due: int, now: int, each: int) -> int:

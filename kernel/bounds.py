@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import interval
+from kernel.arithmetic import KINDS, interval
 from kernel.budget import Budget, Counter, Effect, Every, Threshold, Unit
 from kernel.hours import DAY_SECONDS, UTC_ZONE
 from kernel.pattern import agent_matches
@@ -23,6 +23,9 @@ _WEEK_SECONDS = 7 * DAY_SECONDS
 _FIRST_MONDAY_SECONDS = 4 * DAY_SECONDS
 # What a counter that leads to a throttle lets through.
 SLOW_MICROS, SLOW_COUNT = 60 * MICROS, 6
+COUNTER = " counter"
+"""Behind a counter's name in its account and its rate, which no budget has: no name in a policy has a space."""
+_KINDS = tuple(Every)
 _REASONS = {
     "risk": Code.OVERRISK, "exploration": Code.EXPLORATION_DRIFT, "steps": Code.EXTERNAL,
     "persistence": Code.PERSISTENCE_LIMIT, "stagnation": Code.STAGNATION,
@@ -50,7 +53,11 @@ class Bound(NamedTuple):
         return AccountKey(self.budget, self.unit, agent if self.each else TOGETHER)
 
     def window(self, standing: Standing, now_us: int) -> int:
-        """The number of the window that a moment lies in. Of all agents together a session never ends."""
+        """The number of the window that a moment lies in, later ones of its kind having greater numbers."""
+        return self._window(standing, now_us) * KINDS + _KINDS.index(self.every)
+
+    def _window(self, standing: Standing, now_us: int) -> int:
+        """The windows of this kind before a moment. Of all agents together a session never ends."""
         if self.every is Every.SESSION:
             return standing.epoch + standing.session if self.each else 0
         seconds = now_us // MICROS
@@ -65,7 +72,8 @@ class Bound(NamedTuple):
             return self.limit, Effect.TELL
         for threshold in self.when_used:
             if threshold.effect in (Effect.DENY, Effect.HALT) and threshold.percent <= 100:
-                return self.limit * threshold.percent // 100, threshold.effect
+                # Nobody is halted for what its neighbours have used of an account that all share.
+                return self.limit * threshold.percent // 100, threshold.effect if self.each else Effect.DENY
         return self.limit, Effect.DENY
 
 
@@ -126,6 +134,10 @@ class Bounds:
             found = self._known[agent] = Bounded(bounds, paces, self._refused, self._repeated)
         return found
 
+    def amounts(self) -> list[Bound]:
+        """Every amount of every budget, whomever it is for."""
+        return [bound for _, bounds in self._bounds for bound in bounds if not bound.counter]
+
     def throttles(self, groups: tuple[str, ...]) -> tuple[Pace, ...]:
         """The rates of the throttles among the rules that hold."""
         return tuple(self._throttles[name] for name in groups if name in self._throttles) if self._throttles else ()
@@ -165,8 +177,8 @@ def _reason(unit: Unit) -> Code:
 
 def _count(counter: Counter) -> Bound:
     thresholds = (Threshold(100, counter.then),)
-    return Bound(counter.name, _COUNTED[counter.name], counter.limit, each=True, every=Every.SESSION, zone=UTC_ZONE,
-                 when_used=thresholds, reason=_REASONS[counter.name], counter=True)
+    return Bound(counter.name + COUNTER, _COUNTED[counter.name], counter.limit, each=True, every=Every.SESSION,
+                 zone=UTC_ZONE, when_used=thresholds, reason=_REASONS[counter.name], counter=True)
 
 
 def _paces(name: str, each: Rate | None, together: Rate | None, burst: int | None) -> list[Pace]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from kernel.arithmetic import renewed
 from kernel.state import TOGETHER, AccountKey, Standing
 
 if TYPE_CHECKING:
@@ -26,8 +27,13 @@ def broken(
     """
     if passes and state.agent(agent).halt is not None:
         return "an agent that is halted is refused"
+    if any(state.open[decision].agent != agent for decision in change.closed):
+        return "a step leaves the flows of other agents as they are"
     limits = {bound.key(agent): bound.limit for bound in bounds}
-    accounts = (_account(state.account(key), new, key, agent, limits.get(key)) for key, new in change.accounts.items())
+    accounts = (
+        _account(state.account(key), new, key, agent, limits.get(key)) or _freed(state, change, key, new)
+        for key, new in change.accounts.items()
+    )
     standings = (_standing(state.agent(name), new, name, agent) for name, new in change.agents.items())
     return next((found for found in (*accounts, *standings) if found is not None), None)
 
@@ -37,15 +43,22 @@ def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int
         return "a step leaves the accounts of other agents as they are"
     if new.spent < 0 or new.held < 0:
         return "nothing is spent or held below zero"
-    if new.window < old.window and new.spent < old.spent:
-        return "an earlier window gives nothing back"
-    same = new.window <= old.window
+    same = bool(renewed(old.window, 1, new.window))
     if same and new.spent < old.spent:
-        return "what is spent stays spent within its window"
+        return "what is spent stays spent until a later window"
     gone = old.spent + old.held if same else 0
     if limit is not None and new.spent + new.held > max(limit, gone):
         return "no more is spent and held than there is"
     return None
+
+
+def _freed(state: State, change: Change, key: AccountKey, new: Account) -> str | None:
+    old = state.account(key)
+    if new.held >= old.held or not renewed(old.window, 1, new.window):
+        return None
+    ended = (state.open[decision].draws for decision in change.closed)
+    drawn = sum(draw.amount for draws in ended for draw in draws if (draw.key, draw.window) == (key, new.window))
+    return None if old.held - new.held <= drawn else "a settlement frees no more than its flow has drawn"
 
 
 def _standing(old: Standing, new: Standing, name: str, agent: str) -> str | None:

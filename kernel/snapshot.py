@@ -3,10 +3,10 @@
 A line is a JSON value without white space, objects with sorted keys:
 
     {"at":SEQ,"lane":LANE,"v":1}
-    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"real"}
-    [AGENT,EPOCH,SESSION,HALT,QUARANTINED_UNTIL_US,REFUSED,REPEATED,TRAIL,ACCOUNTS,PACES]      sorted by agent
-    [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                               sorted by decision
-    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow"}                              and lines as above
+    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"real","taken_over":SEQ}
+    [AGENT,EPOCH,SESSION,HALT,QUARANTINED_UNTIL_US,QUARANTINE,REFUSED,REPEATED,TRAIL,ACCOUNTS,PACES] sorted by agent
+    [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
+    {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
 What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py in their order; runs
 stand in the order in which they are forgotten, accounts and paces are sorted.
@@ -22,11 +22,12 @@ from typing import Any
 
 from kernel.errors import SnapshotError
 from kernel.folding import States
-from kernel.state import UNKNOWN, Account, AccountKey, Draw, Halt, OpenFlow, Run, Standing, State
+from kernel.state import UNKNOWN, Account, AccountKey, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
 
 _VERSION = 1
 _NAMES = ("real", "shadow")
-_AGENT_FIELDS, _OPEN_FIELDS = 10, 6
+_FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
+_AGENT_FIELDS, _OPEN_FIELDS = 11, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
 
 
 def _flags(name: str, state: State) -> dict[str, object]:
-    return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name}
+    return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
+            "taken_over": state.taken_over}
 
 
 def _agents(state: State) -> Iterator[list[object]]:
@@ -121,11 +123,11 @@ class _Lines:
 
     def _state(self) -> State:
         flags = self._next()
-        if type(flags) is not dict or flags.keys() != {"broken", "clock_accepted", "clock_ok", "state"}:
+        if type(flags) is not dict or flags.keys() != _FLAGS:
             raise SnapshotError("not the beginning of a state")
-        clock_ok, accepted, broken = _typed(
-            [flags["clock_ok"], flags["clock_accepted"], flags["broken"]], bool, bool, bool)
-        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken)
+        clock_ok, accepted, broken, taken_over = _typed(
+            [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
+        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
             if len(row) == _AGENT_FIELDS:
@@ -137,11 +139,12 @@ class _Lines:
         return state
 
     def _agent(self, state: State, row: list[Any]) -> None:
-        halt = row[3]
-        name, epoch, session, _, until, refused, repeated, trail, accounts, paces = _typed(
-            row, str, int, int, type(halt), int, list, list, str, list, list)
+        halt, quarantine = row[3], row[5]
+        name, epoch, session, _, until, _, refused, repeated, trail, accounts, paces = _typed(
+            row, str, int, int, type(halt), int, type(quarantine), list, list, str, list, list)
         name = self._shared(name)
-        standing = Standing(epoch, session, _halt(halt), until, self._runs(refused), self._runs(repeated), trail)
+        standing = Standing(epoch, session, _halt(halt), until, _quarantine(quarantine), self._runs(refused),
+                            self._runs(repeated), trail)
         if standing != UNKNOWN:
             state.agents[name] = standing
         for each in accounts:
@@ -192,5 +195,9 @@ def _halt(row: Any) -> Halt | None:
     if row is None:
         return None
     rule = row[2] if type(row) is list and len(row) > 2 else None
-    reason, since, _, by, sources = _typed(row, str, int, type(rule), str, list)
-    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)))
+    reason, since, _, by, sources, entry, why = _typed(row, str, int, type(rule), str, list, str, str)
+    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why)
+
+
+def _quarantine(row: Any) -> Quarantine | None:
+    return None if row is None else Quarantine(*_typed(row, int, str, str, str))

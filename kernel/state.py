@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
 
+from kernel.arithmetic import renewed
 from kernel.entry import EMPTY_SET
 
 if TYPE_CHECKING:
@@ -43,11 +44,16 @@ class Account(NamedTuple):
     places: frozenset[str] = frozenset()
     trail: str = ""
 
+    def in_window(self, window: int) -> Account:
+        """The account as it stands in a window: as it is, or nothing of it where another has begun."""
+        return self._replace(window=window) if renewed(self.window, 1, window) else Account(window)
+
 
 class Halt(NamedTuple):
     """Why an agent is halted, since when (microseconds since 1970), by which rule or budget, at whose word.
 
-    `sources` are the client addresses from which it came: nobody without an identity comes from them, either.
+    `sources` are the client addresses from which it came: nobody without an identity comes from them, either. `entry`
+    is what halted it, as LANE/SEQ, and `why` says it in words.
     """
 
     reason: str
@@ -55,6 +61,17 @@ class Halt(NamedTuple):
     rule: str | None
     by: str
     sources: tuple[str, ...] = ()
+    entry: str = ""
+    why: str = ""
+
+
+class Quarantine(NamedTuple):
+    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
+
+    since_us: int
+    by: str
+    entry: str
+    why: str
 
 
 class Run(NamedTuple):
@@ -75,6 +92,7 @@ class Standing(NamedTuple):
     session: int = 0
     halt: Halt | None = None
     quarantined_until_us: int = 0
+    quarantine: Quarantine | None = None
     refused: Mapping[str, Run] = {}
     repeated: Mapping[str, Run] = {}
     trail: str = ""
@@ -126,6 +144,7 @@ class Change:
     closed: tuple[str, ...] = ()
     clock_ok: bool | None = None
     broken: bool = False
+    taken_over: int | None = None
 
 
 NO_CHANGE = Change()
@@ -137,6 +156,7 @@ class State:
 
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
+    `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -146,7 +166,8 @@ class State:
     clock_ok: bool = True
     clock_accepted: bool = False
     broken: bool = False
-    _sources: frozenset[str] | None = None
+    taken_over: int = -1
+    _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
         return self.agents.get(name, UNKNOWN)
@@ -176,11 +197,13 @@ class State:
             self.clock_ok = change.clock_ok
             self.clock_accepted = self.clock_accepted or change.clock_ok
         self.broken = self.broken or change.broken
+        if change.taken_over is not None:
+            self.taken_over = max(self.taken_over, change.taken_over)
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken)
+                     self.clock_accepted, self.broken, self.taken_over)
 
 
 class Reads:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import arrival, drawn, early, plausible, remaining, renewed
-from kernel.bounds import Bound, Bounded, Pace, Repeats, slowed
+from kernel.arithmetic import KINDS, arrival, drawn, early, plausible, remaining, renewed
+from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Unit
-from kernel.state import Account, Draw, Run, Standing, State
+from kernel.state import UNTOUCHED, Account, Draw, Run, Standing, State
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
 
@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 RATE = "rate"
 REFUSALS = "refusals"
 REPEATS = "repeats"
+MOST_REQUESTS = 256
+"""Of how many different requests of an agent it is remembered how often they were repeated."""
+LATEST_US = 7_258_118_400_000_000
+"""2200-01-01. A later time is a wrong clock's: what a rate makes of it does not fit into an entry of the log."""
 CHUNK_BYTES = 2**20
 """What an answer may bring before more is drawn for it."""
 CHUNK_SECONDS = 60
 """How long a flow may last before more is drawn for it."""
 
-# What an agent asked for in vain: its own doing. A fault of Governor's or of an origin is nobody's here.
+# What an agent asked for in vain: its own doing. A fault of Governor's or of an origin is nobody's here, nor is an
+# inside address (PRIVATE_ADDRESS): whoever owns a name can let it point there and have its visitors counted out.
 _COUNTED = frozenset({
-    Code.RULE_DENY, Code.DEFAULT_DENY, Code.NEVER, Code.PRIVATE_ADDRESS, Code.OUT_OF_HOURS, Code.URL_TOO_LONG,
-    Code.BODY_TOO_LARGE, Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
+    Code.RULE_DENY, Code.DEFAULT_DENY, Code.NEVER, Code.OUT_OF_HOURS, Code.URL_TOO_LONG, Code.BODY_TOO_LARGE,
+    Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
 _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
@@ -99,7 +104,7 @@ def _refused(
     state: State, bounded: Bounded, standing: Standing, asked: Asked, verdict: Verdict, now_us: int
 ) -> Decided:
     """A refusal of the rules. It costs points where they say so, and counts against whoever asks the same again."""
-    if asked.quiet or verdict.code not in _COUNTED:
+    if asked.quiet or verdict.code not in _COUNTED or now_us > LATEST_US:
         return Decided(verdict)
     draws, over = _risk(state, bounded, standing, asked, now_us)
     if over is not None:
@@ -107,11 +112,26 @@ def _refused(
     repeats = bounded.refused
     if repeats is None or asked.request is None:
         return Decided(verdict, draws)
-    run = current(standing.refused.get(asked.request), repeats, now_us)
+    known = standing.refused.get(asked.request)
+    run = current(known, repeats, now_us) if known else _taken_over(standing.refused, repeats, now_us)
     if run.times >= repeats.limit and repeats.then is not Effect.TELL:
         return Decided(_repeated(repeats, run), draws)
-    strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1)
+    strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1 if known else run.times + 1)
     return Decided(verdict, (*draws, strike))
+
+
+def _taken_over(refused: Mapping[str, Run], repeats: Repeats, now_us: int) -> Run:
+    """The row of refusals that one more request begins.
+
+    Where too many are remembered it goes on with the shortest of them (the algorithm "space saving"), so that requests
+    which take turns are counted, too: more than a 256th of all refusals of a while is never forgotten.
+    """
+    if len(refused) < MOST_REQUESTS:
+        return Run(now_us, 0)
+    oldest = min(refused.values(), key=lambda run: run.since_us)
+    if current(oldest, repeats, now_us) is not oldest:
+        return Run(now_us, 0)
+    return min(refused.values(), key=lambda run: run.times)
 
 
 def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
@@ -119,7 +139,7 @@ def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     if now_us < standing.quarantined_until_us and asked.method not in READS:
         reason = "the agent is quarantined: it may only read for now"
         return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
-    if not state.clock_ok and (bounded.bounds or bounded.paces):
+    if (not state.clock_ok and (bounded.bounds or bounded.paces or asked.throttles)) or now_us > LATEST_US:
         return Decided(_CLOCK)
     if asked.request is None:
         return None
@@ -165,7 +185,7 @@ def more(
     standing, draws, granted = state.agent(agent), [], wanted
     for bound in bounded.bounds:
         if bound.unit is unit:
-            window, spent, held, *_ = _gone(state, bound, standing, agent, now_us)
+            window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
             most, effect = bound.most()
             granted = drawn(most, spent, held, 1, granted)
             if not granted:
@@ -184,42 +204,45 @@ class _Taken(NamedTuple):
 
 def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
-    window, spent, held, places, _ = _gone(state, bound, standing, asked.agent, now_us)
+    window, spent, held, places, _ = account_at(state, bound, standing, asked.agent, now_us)
     least, wanted = _wanted(bound, asked, places)
     if not wanted:
         return None
     most, effect = bound.most()
     amount = drawn(most, spent, held, least, wanted)
-    if not amount and effect is not Effect.TELL:
+    if not amount and effect is not Effect.TELL and bound.unit is not Unit.RISK:
         return _used_up(bound, effect)
     draw = Draw(bound.budget, asked.agent if bound.each else None, bound.unit, window, amount)
     reached = [each for each in bound.when_used if (spent + held + amount) * 100 >= bound.limit * each.percent]
     slow = (each for each in reached if each.effect is Effect.THROTTLE)
     told = any(each.effect is Effect.TELL for each in reached)
     return _Taken(
-        (draw,) if amount else (),
+        (draw,) if amount and bound.unit is not Unit.RISK else (),
         tuple(slowed(f"{bound.budget} {each.percent}%", each, each=bound.each) for each in slow),
         remaining(bound.limit, spent, held + amount) if told else None,
     )
 
 
-def _gone(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
+def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
     """The account as it stands in the window that a moment lies in, and never in an earlier one than before.
 
-    Days that a wrong clock has begun are left again once an operator accepts the right one; what is spent stays spent.
+    While the clock is wrong no window begins. Those that a wrong clock has begun are left again once an operator
+    accepts the right one; what is spent stays spent.
     """
     account = state.account(bound.key(agent))
+    if not state.clock_ok and bound.every.renews and account is not UNTOUCHED:
+        return account
     window = bound.window(standing, now_us)
-    if window <= account.window:
-        return account._replace(window=window) if state.clock_accepted and account.window > window + 1 else account
-    spent, held = renewed(account.window, account.spent, window), renewed(account.window, account.held, window)
-    return Account(window, spent, held)
+    left = state.clock_accepted and account.window > window + KINDS
+    if account.window > window and not left and renewed(account.window, 1, window):
+        return account
+    return account.in_window(window)
 
 
 def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:
-    """The turns that a request takes, or the refusal of one that comes too early."""
+    """The turns that a request takes, one of each rate, or the refusal of one that comes too early."""
     draws = []
-    for pace in paces:
+    for pace in dict.fromkeys(paces):
         key = pace.key(agent)
         due = plausible(state.paces.get(key, 0), now_us, pace.each_us, pace.burst)
         wait = early(due, now_us, pace.each_us, pace.burst)
@@ -250,6 +273,9 @@ def _wanted(bound: Bound, asked: Asked, known: frozenset[str]) -> tuple[int, int
             return asked.body_bytes + 1, asked.body_bytes + CHUNK_BYTES
         case Unit.SECONDS:
             return 1, CHUNK_SECONDS
+        case Unit.RISK:
+            # Points are drawn by `_risk`, of a refusal as of what passes.
+            return 0, asked.risk
     return 0, 0
 
 
@@ -261,7 +287,7 @@ def _risk(
     for bound in bounded.bounds if asked.risk else ():
         if bound.unit is not Unit.RISK:
             continue
-        window, spent, *_ = _gone(state, bound, standing, asked.agent, now_us)
+        window, spent, *_ = account_at(state, bound, standing, asked.agent, now_us)
         most, effect = bound.most()
         points = drawn(most, spent, 0, 0, asked.risk)
         if points:
@@ -278,7 +304,7 @@ def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> 
         if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
             continue
         if current(runs.get(asked.request), repeats, now_us).times >= repeats.limit:
-            found.append(slowed(repeats.name, None, each=True))
+            found.append(slowed(repeats.name + COUNTER, None, each=True))
     return found
 
 
@@ -305,6 +331,6 @@ def _used_up(bound: Bound, effect: Effect) -> Verdict:
     return Verdict(Action.DENY, bound.reason if bound.counter else Code.BUDGET_EXHAUSTED, rule, what)
 
 
-def _rule_of(pace: Pace) -> str:
-    """The item of the policy that a rate comes from: a budget's threshold is its budget's."""
-    return pace.name.partition(" ")[0]
+def _rule_of(pace: Pace) -> str | None:
+    """The item of the policy that a rate comes from: a budget's threshold is its budget's, and a counter's is none."""
+    return None if COUNTER in pace.name else pace.name.partition(" ")[0]

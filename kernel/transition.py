@@ -7,43 +7,53 @@ start, and an auditor.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kernel.arithmetic import freed, renewed, settled, smaller
+from kernel.arithmetic import freed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
+from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
+    TOGETHER,
     Account,
     AccountKey,
     Change,
     Draw,
     Halt,
     OpenFlow,
+    Quarantine,
     Run,
     Standing,
     followed,
 )
-from kernel.step import REFUSALS, REPEATS
+from kernel.step import MOST_REQUESTS, RATE, REFUSALS, REPEATS
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
-    from kernel.state import State
+    from kernel.state import PaceKey, State
 
 KERNEL = "kernel"
-MOST_REQUESTS = 256
-"""Of how many different requests of an agent it is remembered how often they were repeated."""
+CLI = "cli"
+"""The lane of verbs that find no Governor running. `by` of what another lane takes over from it is `cli/SEQ`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
+_NO_ACCOUNT = frozenset({RATE, REFUSALS, REPEATS})
 _SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit.USD})
 
 
 def micros(ts: str) -> int:
     """Microseconds since 1970 of a time as the log writes it."""
     return (datetime.fromisoformat(ts) - _EPOCH) // _MICRO
+
+
+def written(micros_since_1970: int) -> str:
+    """A moment as the log writes it."""
+    return timestamp(_EPOCH + micros_since_1970 * _MICRO)
 
 
 def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
@@ -55,14 +65,25 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources))
+            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name))
         case "operator":
-            return _acted(state, entry, now_us)
+            return _acted(state, entry, name, now_us)
         case "clock":
             return Change(clock_ok=False)
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE
+
+
+def named(made: Change, name: str) -> Change:
+    """The change of a decision that was made before its name was known."""
+    agents = {agent: _halt_named(standing, name) for agent, standing in made.agents.items()}
+    return replace(made, agents=agents, opened=dict(zip([name], made.opened.values(), strict=False)))
+
+
+def _halt_named(standing: Standing, name: str) -> Standing:
+    halt = standing.halt
+    return standing if halt is None or halt.entry else standing._replace(halt=halt._replace(entry=name))
 
 
 def passes(entry: Mapping[str, Any]) -> bool:
@@ -91,7 +112,7 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
     accounts, paces = _drawn(state, draws, entry["in"], passed=passed)
     if entry["verdict"] == Action.HALT and entry["code"] != Code.AGENT_HALTED and entry["mode"] != Mode.OBSERVE:
         reason = Code.OPERATOR if entry["code"] == Code.RULE_HALT else entry["code"]
-        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL))
+        standing = standing._replace(halt=Halt(reason, now_us, entry["rule"], KERNEL, (), name, entry["reason"]))
     agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
     opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
     broken = entry["code"] == Code.CONTRACT_VIOLATION
@@ -100,45 +121,28 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
 
 def _drawn(
     state: State, draws: Sequence[Draw], seen: Mapping[str, Any], *, passed: bool
-) -> tuple[dict[AccountKey, Account], dict[tuple[str, str], int]]:
+) -> tuple[dict[AccountKey, Account], dict[PaceKey, int]]:
     accounts: dict[AccountKey, Account] = {}
-    paces = {}
+    paces: dict[PaceKey, int] = {}
     for draw in draws:
-        match draw.unit:
-            case "rate":
-                paces[draw.budget, draw.agent or ""] = draw.window
-            case "refusals" | "repeats":
-                continue
-            case Unit.NEW_HOSTS:
-                account = _renewed(state, draw)
-                place = place_of(seen)
-                accounts[draw.key] = account._replace(
-                    spent=account.spent + draw.amount, places=account.places | {place},
-                    trail=followed(account.trail, place))
-            case unit if unit in _SETTLED and passed:
-                account = _renewed(state, draw)
-                accounts[draw.key] = account._replace(held=account.held + draw.amount)
-            case _:
-                account = _renewed(state, draw)
-                accounts[draw.key] = account._replace(spent=account.spent + draw.amount)
+        if draw.unit == RATE:
+            paces[draw.budget, draw.agent or TOGETHER] = draw.window
+        if draw.unit in _NO_ACCOUNT:
+            continue
+        account = (accounts.get(draw.key) or state.account(draw.key)).in_window(draw.window)
+        if draw.unit == Unit.NEW_HOSTS:
+            place = place_of(seen)
+            account = account._replace(places=account.places | {place}, trail=followed(account.trail, place))
+        if draw.unit in _SETTLED and passed:
+            accounts[draw.key] = account._replace(held=account.held + draw.amount)
+        else:
+            accounts[draw.key] = account._replace(spent=account.spent + draw.amount)
     return accounts, paces
 
 
 def place_of(seen: Mapping[str, Any]) -> str:
     """The destination that `in` of a decision tells."""
     return f"{seen['host']}:{seen['port']}"
-
-
-def _renewed(state: State, draw: Draw) -> Account:
-    """The account in the window of a draw."""
-    account = state.account(draw.key)
-    if account.window == draw.window:
-        return account
-    return Account(
-        draw.window,
-        renewed(account.window, account.spent, draw.window),
-        renewed(account.window, account.held, draw.window),
-    )
 
 
 def _counted(standing: Standing, draws: Sequence[Draw], request: str | None, *, passed: bool) -> Standing:
@@ -151,7 +155,7 @@ def _counted(standing: Standing, draws: Sequence[Draw], request: str | None, *, 
         trail = followed(trail, "passed", request)
     for draw in draws:
         if draw.unit == REFUSALS:
-            refused = _with(refused, request, _run(refused.get(request), draw))
+            refused = _with(refused, request, _run(refused.get(request), draw), _displaced(refused, draw))
             trail = followed(trail, REFUSALS, request, draw.window, draw.amount)
         elif draw.unit == REPEATS:
             run = repeated.get(request)
@@ -168,13 +172,22 @@ def _run(run: Run | None, draw: Draw) -> Run:
     return Run(draw.window, count + draw.amount)
 
 
-def _with(runs: Mapping[str, Run], request: str, run: Run) -> dict[str, Run]:
-    """The runs with this one as the newest; the oldest is forgotten where there are too many."""
+def _displaced(refused: Mapping[str, Run], draw: Draw) -> str | None:
+    """Which row of refusals a new one takes the place of: the one whose count it takes over, else the oldest."""
+    if len(refused) < MOST_REQUESTS:
+        return None
+    before = Run(draw.window, draw.amount - 1)
+    same = (key for key, run in refused.items() if run == before)
+    return next(same, None) or min(refused, key=lambda key: refused[key].since_us)
+
+
+def _with(runs: Mapping[str, Run], request: str, run: Run, displaced: str | None = None) -> dict[str, Run]:
+    """The runs with this one as the newest. Where there are too many one is forgotten: `displaced`, or the oldest."""
     changed = dict(runs)
     changed.pop(request, None)
     changed[request] = run
     if len(changed) > MOST_REQUESTS:
-        del changed[next(iter(changed))]
+        del changed[displaced or next(iter(changed))]
     return changed
 
 
@@ -187,8 +200,17 @@ def _ended(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
     if entry["part"] is not None:
         more = draws_of(entry.get("draws", ()))
         accounts, _ = _drawn(state, more, {}, passed=True)
-        return Change(accounts=accounts, opened={name: opened._replace(draws=opened.draws + more)})
+        return Change(accounts=accounts, opened={name: opened._replace(draws=_summed(opened.draws + more))})
     return Change(_repeated(state, opened, entry), _settled(state, opened, entry, now_us), closed=(name,))
+
+
+def _summed(draws: Sequence[Draw]) -> tuple[Draw, ...]:
+    """The draws, all of one account and window as one: however long a stream goes on, they are few."""
+    amounts: dict[Draw, int] = {}
+    for draw in draws:
+        of = draw._replace(amount=0)
+        amounts[of] = amounts.get(of, 0) + draw.amount
+    return tuple(of._replace(amount=amount) for of, amount in amounts.items())
 
 
 def _settled(
@@ -248,21 +270,30 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
     return Change({agent: standing._replace(halt=halt)})
 
 
-def _acted(state: State, entry: Mapping[str, Any], now_us: int) -> Change:
-    """What an operator did."""
+def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """What an operator did: here, or in lane `cli` while this lane was not written."""
+    made = _done(state, entry, name, now_us)
+    lane, _, number = entry.get("by", "").partition("/")
+    return replace(made, taken_over=int(number)) if lane == CLI and number.isdecimal() else made
+
+
+def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
     agent = entry["agent"]
     match entry["act"]:
         case "clock accept":
             return Change(clock_ok=True)
         case "agents halt":
-            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], tuple(entry.get("sources", ())))
+            sources = tuple(entry.get("sources", ()))
+            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"])
             return _halted(state, agent, halt)
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
             return Change({agent: Standing(standing.epoch + 1, standing.session, trail=trail)})
         case "agents quarantine":
-            return Change({agent: state.agent(agent)._replace(quarantined_until_us=micros(entry["until"]))})
+            said = Quarantine(now_us, entry["operator"], name, entry["reason"])
+            until_us = micros(entry["until"])
+            return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
             return Change({agent: standing._replace(session=standing.session + 1)})

@@ -34,8 +34,11 @@ class Mode(StrEnum):
 
 OBSERVED = frozenset({
     Code.RULE_DENY, Code.DEFAULT_DENY, Code.OUT_OF_HOURS, Code.URL_TOO_LONG, Code.BODY_TOO_LARGE,
+    Code.BUDGET_EXHAUSTED, Code.RATE_LIMITED, Code.EXHAUSTION, Code.OVERRISK, Code.EXPLORATION_DRIFT,
+    Code.PERSISTENCE_LIMIT, Code.STAGNATION, Code.EXTERNAL,
 })
-"""What a policy refuses for its own rules. A request passes in spite of these in mode observe, and of no other code."""
+"""What a policy refuses by itself: for its rules, and for what it counts. In spite of these a request passes in mode
+observe, and of no other code."""
 
 
 def mode_at(observed_until: int | None, at: int) -> Mode:

@@ -1,155 +1,234 @@
-"""`governor agents`: give, rotate and take back the tokens of agents."""
+"""`governor agents`: tokens given, rotated and taken back; agents shown, halted, quarantined and released."""
 
 from __future__ import annotations
 
-import os
 import secrets
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
-from addons import agents_file, build_info
-from addons.agents_control import operator_entry
-from addons.agents_file import Act, AgentsError, changed
-from addons.control import NotRunning, request, user_name
-from addons.home import Home, Paths, home_folder
-from addons.lane import Lane
+from addons import acts_alone, agents_file
+from addons.agent_rows import FIELDS
+from addons.agents_file import Act, AgentsError
+from addons.home import Paths, home_folder
+from addons.operator_acts import MOST_QUARANTINE_SECONDS, Deed
+from addons.verbs import standings
+from addons.verbs.acting import Reply, asked, home_option, json_option, operator_option, reason_option
 from addons.verbs.output import console, print_json
-from kernel.entry import timestamp
+from kernel.errors import PatternError
 from kernel.identity import digest
+from kernel.quantity import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-CONTROL_SECONDS = 20.0
-LANE = "cli"
 TOKEN_BYTES = 32
 
-_home = click.option("--home", metavar="DIR", help="The home that is changed. Before $GOVERNOR_HOME.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The agents of the home, for shell completion."""
+    try:
+        known = agents_file.load(Paths(home_folder(ctx.params.get("home"))).agents).agents
+    except AgentsError:
+        return []
+    return [name for name in sorted(known) if name.startswith(incomplete)]
+
+
+def _seconds(_: click.Context, parameter: click.Parameter, value: str) -> int:
+    try:
+        found = duration(value)
+    except PatternError as problem:
+        raise click.BadParameter(str(problem), param=parameter) from None
+    if found > MOST_QUARANTINE_SECONDS:
+        raise click.BadParameter(f"{value} is longer than a year; halt an agent that is to stop", param=parameter)
+    return found
+
+
+_new_name = click.argument("name")
+_name = click.argument("name", shell_complete=_names)
 
 
 @click.group()
 def agents() -> None:
-    """Give, rotate and take back the tokens of agents.
+    """Give tokens to agents; show, halt, quarantine and release them.
 
     An agent sends its token as the password of the proxy: http://NAME:TOKEN@HOST:PORT. From the first token on, a
-    flow without one gets 407. Changes are in force at once and stand in the log.
+    flow without one gets 407.
+
+    Every act is in force when its verb returns, and stands in the log. Without a running Governor it is written down
+    and in force from the next start on.
+
+    Exit status: 0 done, 1 refused, 2 wrong usage, 4 not answered in time.
     """
 
 
 @agents.command()
-@click.argument("name")
-@_home
-@_json
+@_new_name
+@home_option
+@json_option
 def add(name: str, home: str | None, as_json: bool) -> None:
     """Register the agent NAME and print its token, this once: Governor keeps the hash alone."""
     _give_token(Act.ADD, name, home, as_json)
 
 
 @agents.command()
-@click.argument("name")
-@_home
-@_json
+@_name
+@home_option
+@json_option
 def rotate(name: str, home: str | None, as_json: bool) -> None:
-    """Give the agent NAME a new token and print it. The old one is refused from now on."""
+    """Give the agent NAME a new token and print it. The old one is refused from now on. A halt stays."""
     _give_token(Act.ROTATE, name, home, as_json)
 
 
 @agents.command()
-@click.argument("name")
-@_home
-@_json
+@_name
+@home_option
+@json_option
 def remove(name: str, home: str | None, as_json: bool) -> None:
-    """Take the tokens of the agent NAME back. Its name stays known, so flows without a token stay refused."""
-    _change(home_folder(home), Act.REMOVE, name, None)
+    """Take the tokens of the agent NAME back. Its name stays known, so flows without a token stay refused.
+
+    A halted agent stays halted.
+    """
+    row = _register(home_folder(home), Act.REMOVE, name, None, as_json)["agent"]
     if as_json:
-        print_json({"id": name, "state": "removed"})
+        print_json({"id": name, "state": row["state"]})
     else:
-        console(stderr=True).print(f"removed {name}; its token is refused from now on")
+        still = "; it stays halted" if row["state"] == "halted" else ""
+        console(stderr=True).print(f"removed {name}; its token is refused from now on{still}")
 
 
 @agents.command("list")
-@_home
-@_json
-def list_agents(home: str | None, as_json: bool) -> None:
-    """Show every agent that ever had a token."""
-    rows = _rows(home_folder(home))
+@click.option("--all", "everyone", is_flag=True, help=f"Show more than {standings.MOST_ROWS} agents.")
+@home_option
+@json_option
+def list_agents(everyone: bool, home: str | None, as_json: bool) -> None:
+    """Show who there is: running, halted, quarantined or revoked, and what is left of the budgets.
+
+    Of several budgets the one nearest its end is shown; governor agents show NAME has all of them. JSON always has
+    every agent.
+    """
+    folder = home_folder(home)
+
+    def alone() -> Reply:
+        return {"agents": acts_alone.rows(folder).all()}
+
+    rows = asked(folder, "agents", alone, as_json=as_json, act="list")["agents"]
     if as_json:
-        print_json(rows)
+        print_json([{name: row[name] for name in FIELDS} for row in rows])
     else:
-        _show(rows)
+        standings.tell_rows(rows, datetime.now(UTC), everyone=everyone)
+
+
+@agents.command()
+@_name
+@home_option
+@json_option
+def show(name: str, home: str | None, as_json: bool) -> None:
+    """Show everything about the agent NAME: its state and why, budgets, counters, open flows."""
+    folder = home_folder(home)
+
+    def alone() -> Reply:
+        return {"agent": acts_alone.rows(folder).shown(name)}
+
+    row = asked(folder, "agents", alone, as_json=as_json, act="show", agent=name)["agent"]
+    if as_json:
+        print_json(row)
+    else:
+        standings.tell_agent(row, datetime.now(UTC))
+
+
+@agents.command()
+@_name
+@reason_option
+@operator_option
+@home_option
+@json_option
+def halt(name: str, reason: str, operator: str | None, home: str | None, as_json: bool) -> None:
+    """Stop the agent NAME: what it has open is cut, and everything else of it is refused until it is released.
+
+    Nothing else lifts a halt: no restart, no reload, no new token, no new day. Nobody without an identity passes any
+    more from where the agent came. To let an agent read on, see governor agents quarantine.
+    """
+    _act(Deed.HALT, name, reason, operator, home, as_json)
+
+
+@agents.command()
+@_name
+@reason_option
+@operator_option
+@home_option
+@json_option
+def release(name: str, reason: str, operator: str | None, home: str | None, as_json: bool) -> None:
+    """Let the halted or quarantined agent NAME go on. A new epoch begins: its sessions and counters begin anew."""
+    _act(Deed.RELEASE, name, reason, operator, home, as_json)
+
+
+@agents.command()
+@_name
+@click.option("--for", "seconds", required=True, metavar="TIME", callback=_seconds, help="How long: 30m, 1h, 7d.")
+@reason_option
+@operator_option
+@home_option
+@json_option
+def quarantine(
+    name: str, seconds: int, reason: str, operator: str | None, home: str | None, as_json: bool
+) -> None:
+    """Let the agent NAME only read (GET, HEAD, OPTIONS) for a while. It ends by itself, or with a release."""
+    _act(Deed.QUARANTINE, name, reason, operator, home, as_json, seconds)
+
+
+def _act(
+    deed: Deed, name: str, reason: str, operator: str | None, home: str | None, as_json: bool, seconds: int = 0
+) -> None:
+    folder = home_folder(home)
+    told = asked(
+        folder, "agents", lambda: acts_alone.act(folder, deed, name, reason, operator, seconds), as_json=as_json,
+        act=deed.removeprefix("agents "), agent=name, reason=reason, operator=operator, seconds=seconds)
+    row = told["agent"]
+    if as_json:
+        kept = {field: row[field] for field in (*FIELDS, "until")}
+        print_json(kept | {field: told[field] for field in ("changed", "entry", "in_force")})
+    else:
+        console().print(_sentence(deed, told))
+
+
+def _sentence(deed: Deed, told: Reply) -> str:
+    row = told["agent"]
+    name = row["id"]
+    if not told["changed"]:
+        since = f"since {standings.moment(row['since'])} by {row['by']}"
+        return f"{name} is halted already, {since}: {row['reason']}; nothing was changed"
+    done = {
+        Deed.HALT: f"halted {name}: what it had open is cut, and nothing of it passes until it is released",
+        Deed.RELEASE: f"released {name}",
+        Deed.QUARANTINE: f"quarantined {name}: it only reads until {standings.moment(row['until'] or '')}",
+    }[deed]
+    if not told["in_force"]:
+        done += "; no Governor runs, so this is in force from the next start on"
+    if deed is Deed.RELEASE and row["state"] == "revoked":
+        done += f"; it has no token (governor agents add {name} gives it one)"
+    return f"{done} ({told['entry']})"
 
 
 def _give_token(act: Act, name: str, home: str | None, as_json: bool) -> None:
     # Made here, so that a token is in no other process than this one and the agent's.
     token = "gov_" + secrets.token_urlsafe(TOKEN_BYTES)
-    first = _change(home_folder(home), act, name, digest(token))
+    told = _register(home_folder(home), act, name, digest(token), as_json)
     if as_json:
         print_json({"id": name, "token": token})
         return
     aside = console(stderr=True)
     aside.print(f"the token of {name}, shown this once; the agent uses http://{name}:TOKEN@HOST:PORT as its proxy:")
     console().print(token)
-    if first:
+    if told["first"]:
         aside.print("this is the first token: from now on every flow without one gets 407")
+    if told["agent"]["state"] == "halted":
+        aside.print(f"{name} is halted, and a new token lifts no halt (governor agents show {name})")
 
 
-def _change(folder: Path, act: Act, name: str, sha256: str | None) -> bool:
-    """Make the change, in the running Governor where there is one; True when the first token came into being."""
-    try:
-        reply = request(folder, "agents", CONTROL_SECONDS, act=act, agent=name, sha256=sha256)
-    except NotRunning:
-        return _change_alone(folder, act, name, sha256)
-    return bool(reply["first"])
-
-
-def _change_alone(folder: Path, act: Act, name: str, sha256: str | None) -> bool:
-    path = _agents_path(folder)
-    operator = user_name(os.getuid())
-    now = timestamp(datetime.now(UTC))
-    known = agents_file.load(path).tokens().known
-    agents_file.change(
-        path, lambda agents: changed(agents, act, name, sha256, operator, now), _recorder(folder, act, name, operator)
-    )
-    return act.gives_token and not known
-
-
-def _recorder(folder: Path, act: Act, name: str, operator: str) -> Callable[[], None]:
-    def record() -> None:
-        lane = Lane.open(Home.open(folder), LANE, kernel=build_info.kernel_identity())
-        try:
-            lane.write_now("operator", operator_entry(act, name, operator, "cli"))
-        finally:
-            lane.close("done")
-
-    return record
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    try:
-        rows: list[dict[str, Any]] = request(folder, "agents", CONTROL_SECONDS, act="list")["agents"]
-    except NotRunning:
-        return agents_file.listing(agents_file.load(_agents_path(folder)), {})
-    return rows
-
-
-def _agents_path(folder: Path) -> Path:
-    """The file of a home that exists: a mistyped --home must not make a new one."""
-    paths = Paths(folder)
-    if not paths.trust.exists():
-        raise AgentsError(f"{folder} is no home (governor init makes one; --home names another)")
-    return paths.agents
-
-
-def _show(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        console().print("no agent has a token: every flow is the agent local (governor agents add NAME)")
-        return
-    table = Table("agent", "state", "since", "by", "last seen", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(row[name] or "never") for name in ("id", "state", "since", "by", "last_seen")))
-    console().print(table)
+def _register(folder: Path, act: Act, name: str, sha256: str | None, as_json: bool) -> Reply:
+    """Make the change, in the running Governor where there is one."""
+    return asked(
+        folder, "agents", lambda: acts_alone.register(folder, act, name, sha256), as_json=as_json,
+        act=act, agent=name, sha256=sha256)

@@ -51,7 +51,10 @@ from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
 from addons.resolver import Resolver
 from addons.spool import Room
+from kernel.standings import Own
 from tests.addons.logs import entries, open_book, open_lane
+
+AT_EASE = Own(None, None, ())
 
 HTTP_ALONE = """\
 version: 1
@@ -196,7 +199,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
     book.on_halt = outcomes.end_agent
     rate, governed = RefusalRate(lambda: 0.0), _governed(home, policy, registry)
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
-                  rate, bodies, in_flight, Mirror(lambda: place.governed, lambda: 0.0), book,
+                  rate, bodies, in_flight, Mirror(lambda: place.governed, lambda: 0.0, lambda agent: AT_EASE), book,
                   RequestNames(bytes(32)))
     admission = Admission(rate, files)
     hooks = Hooks(judge, outcomes, lane, metrics, bodies, admission)

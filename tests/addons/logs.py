@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from addons import codec, keys
-from addons.book import Book, States
+from addons.book import Book
 from addons.governed import Governed
 from addons.home import Home
 from addons.lane import Lane
 from kernel import entry, trust
+from kernel.folding import States
 from kernel.report import Report
 from kernel.state import State
 from kernel.verify import Anchors, verify

@@ -11,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from addons import build_info
-from addons.agents_control import agents_handler
 from addons.agents_file import load
-from addons.control import ControlError, ControlServer, request, user_name
+from addons.control import ControlError, request, user_name
 from addons.errors import AuditUnavailable
 from addons.identity import Registry
 from addons.lane import Lane
@@ -21,6 +20,7 @@ from addons.verbs.agents import agents
 from kernel.facts import Agent
 from kernel.policy import Identity
 from kernel.verdict import Code
+from tests.addons.operators import Running
 
 ME = user_name(os.geteuid())
 TOKEN = re.compile(r"gov_[A-Za-z0-9_-]{43}")
@@ -85,9 +85,9 @@ def test_rotate_gives_a_new_token_and_refuses_the_old_one(home):
 def test_remove_takes_the_token_back_and_the_agent_stays_known(home):
     token = added(home)
 
-    assert json.loads(run(home, "remove", "coder-1", "--json").stdout) == {"id": "coder-1", "state": "removed"}
+    assert json.loads(run(home, "remove", "coder-1", "--json").stdout) == {"id": "coder-1", "state": "revoked"}
     assert identified(home, token) == (None, Code.IDENTITY_REFUSED)
-    assert json.loads(run(home, "list", "--json").stdout)[0]["state"] == "removed"
+    assert json.loads(run(home, "list", "--json").stdout)[0]["state"] == "revoked"
 
 
 def test_each_change_leaves_an_entry_of_the_operator_in_the_log(home):
@@ -124,23 +124,7 @@ def test_the_list_is_readable_and_says_when_there_is_nobody(home):
     added(home)
 
     assert "every flow is the agent local" in before
-    assert re.search(r"coder-1 +active", run(home, "list").stdout)
-
-
-class Running:
-    """What of a Governor the verbs need: a lane, a registry and the control socket, in the test's loop."""
-
-    def __init__(self, home):
-        self.lane = Lane.open(home, "main", kernel=build_info.kernel_identity())
-        self.registry = Registry(home.paths.agents)
-        self.server = ControlServer(home.paths.control_sock, {"agents": agents_handler(self.registry, self.write)})
-        self.fault = None
-
-    async def write(self, entry):
-        if self.fault:
-            raise self.fault
-        _, durable = self.lane.commit("operator", entry)
-        await durable
+    assert re.search(r"coder-1 +running", run(home, "list").stdout)
 
 
 @pytest.fixture
@@ -148,8 +132,7 @@ async def running(home):
     running = Running(home)
     await running.server.start()
     yield running
-    await running.server.stop()
-    running.lane.close("test")
+    await running.stop()
 
 
 async def run_async(home, *arguments):
@@ -180,11 +163,14 @@ async def test_the_first_token_is_announced_once(home, running):
     assert ["407" in text for text in said] == [True, False]
 
 
-async def test_when_the_log_cannot_be_written_nobody_is_registered(home, running):
-    running.fault = AuditUnavailable("the disk is full")
+async def test_when_the_log_cannot_be_written_nobody_is_registered(home, running, monkeypatch):
+    async def fails(*arguments, **more):
+        raise AuditUnavailable("the disk is full")
+
+    monkeypatch.setattr(running.book, "act", fails)
     result = await run_async(home, "add", "coder-1")
 
-    assert (result.exit_code, str(result.exception)) == (1, "the disk is full")
+    assert (result.exit_code, result.stderr) == (1, "governor: the disk is full\n")
     assert load(home.paths.agents).agents == {}
 
 
@@ -208,7 +194,8 @@ async def test_changes_at_the_same_time_are_all_made(home, running):
 
 
 @pytest.mark.parametrize("fields", [
-    {}, {"act": "halt", "agent": "a"}, {"act": "add", "agent": 7}, {"act": "add", "agent": "a", "sha256": 7},
+    {}, {"act": "halt", "agent": "a"}, {"act": "rotate"}, {"act": "add", "agent": 7},
+    {"act": "add", "agent": "a", "sha256": 7},
     {"act": "add", "agent": "a"}, {"act": "add", "agent": "a", "sha256": "gov_not_a_digest"}, {"act": ["add"]},
 ])  # fmt: skip
 async def test_a_request_that_is_not_right_is_refused_in_words(home, running, fields):

@@ -24,7 +24,7 @@ README = (FOLDER / "README.md").read_text()
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 METRIC = re.compile(r"\bgovernor_[a-z_]+\b(?!/|\.)")
 OPTIONS = {"governor_metrics", "governor_policy"}
-VERBS = {"status", "serve", "reload", "agents", "audit", "policy", "init"}
+VERBS = {"clock", "status", "serve", "reload", "agents", "audit", "policy", "init"}
 
 
 def exposed():
@@ -103,9 +103,9 @@ def overlap(one, other):
             and one["y"] < other["y"] + other["h"] and other["y"] < one["y"] + one["h"])  # fmt: skip
 
 
-def test_the_rows_answer_the_four_questions():
+def test_the_rows_answer_the_five_questions():
     assert [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"] == [
-        "Are we up", "Are we blocking wrongly", "Is the evidence safe",
+        "Are we up", "Are we blocking wrongly", "Who is spending", "Is the evidence safe",
         "Latency we add against the latency of the origins",
     ]  # fmt: skip
 

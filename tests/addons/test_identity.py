@@ -16,6 +16,7 @@ from addons import agents_file, identity
 from addons.agents_file import Act, Agents, AgentsError, changed, load
 from addons.errors import StartCode, StartRefused
 from addons.identity import Registry
+from addons.whereabouts import ADDRESSES, AGENTS, Whereabouts
 from kernel.facts import Agent
 from kernel.identity import LOCAL, digest
 from kernel.policy import Identity
@@ -246,10 +247,10 @@ def test_the_last_use_of_a_token_is_known_at_once_and_is_in_the_file_after_a_flu
     change(path, Act.ADD)
     registry = Registry(path)
     registry.identify(NOBODY, bearer("gov_1"))
-    shown = registry.listing()[0]["last_seen"]
+    shown = registry.last_seen()["coder-1"]
     registry.flush()
 
-    assert shown == load(path).agents["coder-1"].last_used == agents_file.listing(load(path), {})[0]["last_seen"]
+    assert shown == load(path).agents["coder-1"].last_used
     assert shown > NOW
 
 
@@ -271,17 +272,27 @@ def test_a_flow_of_nobody_leaves_no_last_use(path):
     assert registry.last_seen() == {}
 
 
-def test_the_list_has_the_fields_of_the_contract(path):
+def test_it_is_known_from_where_an_agent_came(path):
     change(path, Act.ADD)
-    change(path, Act.ADD, "old", "gov_2")
-    change(path, Act.REMOVE, "old", now=LATER)
+    registry = Registry(path)
+    for address in ("192.0.2.2", "192.0.2.1", "192.0.2.2"):
+        registry.identify(NOBODY, bearer("gov_1"), address)
+    registry.identify(NOBODY, bearer("gov_wrong"), "192.0.2.9")
 
-    assert agents_file.listing(load(path), {"coder-1": LATER}) == [
-        {"id": "coder-1", "state": "active", "reason": None, "since": NOW, "by": "root", "budgets": [], "risk": None,
-         "last_seen": LATER},
-        {"id": "old", "state": "removed", "reason": None, "since": LATER, "by": "root", "budgets": [], "risk": None,
-         "last_seen": None},
-    ]  # fmt: skip
+    assert registry.whereabouts.of("coder-1") == ("192.0.2.1", "192.0.2.2")
+    assert registry.whereabouts.of("coder-2") == ()
+
+
+def test_only_the_last_addresses_of_an_agent_and_only_so_many_agents_are_kept():
+    seen = Whereabouts()
+    for number in range(AGENTS + 1):
+        seen.saw(f"a{number}", "192.0.2.1")
+    for number in range(ADDRESSES + 1):
+        seen.saw("a7", f"192.0.2.{number + 100}")
+
+    assert (seen.of("a0"), seen.of("a1")) == ((), ("192.0.2.1",))
+    assert len(seen.of("a7")) == ADDRESSES
+    assert f"192.0.2.{ADDRESSES + 100}" in seen.of("a7")
 
 
 @settings(max_examples=scaled(50))

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from addons.metrics import AGENT_LABELS, DECISION_BOUNDS, RULE_LABELS, Gauge, Histogram, Metrics, Side
+from addons.metrics import AGENT_LABELS, BUDGET_LABELS, DECISION_BOUNDS, RULE_LABELS, Gauge, Histogram, Metrics, Side
+from kernel.standings import Balance
 from kernel.verdict import Action, Code
 from tests.conftest import scaled
 
 FAMILIES = {
     "agent_decisions", "audit_commit_seconds", "audit_disk_free_bytes", "audit_entries", "audit_unanchored_entries",
-    "build_info", "ca_expiry_timestamp_seconds", "decision_seconds", "decisions", "faults", "mode_info", "open_streams",
+    "budget_held", "budget_limit", "budget_spent", "build_info", "ca_expiry_timestamp_seconds", "decision_seconds",
+    "decisions", "faults", "halted", "halts", "mode_info", "open_streams",
     "policy_info", "policy_loaded_timestamp_seconds", "policy_reload_failures", "rate_limited", "ready", "rule_hits",
     "steps", "tls_failures", "upstream_seconds",
 }  # fmt: skip
@@ -134,6 +136,44 @@ def test_a_reading_that_fails_is_left_out_counted_and_costs_no_other(metrics):
     assert ("ready",) not in seen
     assert seen["audit_disk_free_bytes",] == 7
     assert seen["faults_total", "metrics"] == 1
+
+
+def test_a_halt_is_counted_by_why_from_zero_on(metrics):
+    before = samples(metrics)["halts_total", "OVERRISK"]
+    metrics.halt(Code.OVERRISK)
+
+    assert (before, samples(metrics)["halts_total", "OVERRISK"]) == (0, 1)
+
+
+def test_halts_and_budgets_are_read_at_each_scrape(metrics):
+    halted, budgets = {"coder-1": "OPERATOR"}, [Balance("daily", "requests", 10, 3, 2, 7, each=True)]
+    metrics.read_standings(lambda: halted, lambda: budgets)
+    before = samples(metrics)
+    halted.clear()
+    budgets[0] = budgets[0]._replace(spent=4)
+
+    assert before["halted", "OPERATOR", "coder-1"] == 1
+    assert [before[f"budget_{name}", "daily", "requests"] for name in ("limit", "spent", "held")] == [10, 3, 2]
+    assert ("halted", "OPERATOR", "coder-1") not in samples(metrics)
+    assert samples(metrics)["budget_spent", "daily", "requests"] == 4
+
+
+def test_halts_and_budgets_without_number_have_no_labels_without_number(metrics):
+    halted = {f"a{number}": "OVERRISK" for number in range(AGENT_LABELS + 7)}
+    budgets = [Balance(f"b{number}", "requests", 1, 0, 0, 0, each=True) for number in range(BUDGET_LABELS + 7)]
+    metrics.read_standings(lambda: halted, lambda: budgets)
+    seen = samples(metrics)
+
+    assert (seen["halted", "OVERRISK", "other"], seen["halted", "OVERRISK", "a0"]) == (7, 1)
+    assert len([key for key in seen if key[0] == "budget_limit"]) == BUDGET_LABELS
+
+
+def test_standings_that_cannot_be_read_are_left_out_and_counted(metrics):
+    metrics.read_standings(lambda: 1 / 0, list)
+    seen = samples(metrics)
+
+    assert seen["faults_total", "metrics"] == 1
+    assert not [key for key in seen if key[0] == "halted"]
 
 
 def test_names_cannot_break_the_exposition(metrics):

@@ -15,10 +15,14 @@ from mitmproxy import http
 from addons.governed import Governed, prepare
 from addons.mirror import REMEMBERED_AGENTS, Mirror
 from addons.refusal import Refused
-from kernel import normal
+from kernel import normal, standings
 from kernel.facts import Agent, RequestFacts
+from kernel.standings import Own
+from kernel.step import CHUNK_BYTES
 from kernel.verdict import Action, Code, Verdict
+from tests.kernel.accounting import Kernel, budget, policy
 
+AT_EASE = Own(None, None, ())
 POLICY = """\
 version: 1
 contact: "#agent-platform"
@@ -56,7 +60,7 @@ def governed(tmp_path_factory: pytest.TempPathFactory) -> Governed:
 
 @pytest.fixture
 def mirror(governed: Governed) -> Mirror:
-    return Mirror(lambda: governed, lambda: 1_800_000_000.25)
+    return Mirror(lambda: governed, lambda: 1_800_000_000.25, lambda agent: AT_EASE)
 
 
 def ask(mirror: Mirror, target: str, method: str = "GET", agent: str = "coder-1", accept: str = "*/*") -> http.Response:
@@ -89,7 +93,39 @@ def test_the_reserved_name_is_one_host_in_every_spelling(name: str, own: bool) -
 
 def test_an_agent_sees_its_own_standing(mirror: Mirror) -> None:
     assert told(ask(mirror, "/me")) == {
-        "agent": "coder-1", "mode": "enforce", "budgets": [], "halted": False, "contact": "#agent-platform"}
+        "agent": "coder-1", "mode": "enforce", "budgets": [], "halted": False, "reason": None,
+        "quarantined_until": None, "contact": "#agent-platform"}
+
+
+def test_an_agent_sees_what_is_left_to_it_and_nobody_elses(governed: Governed) -> None:
+    kernel = Kernel(policy(budget({"requests": 3}, {"bytes": 5_000_000}, name="daily")))
+    kernel.ask("coder-1", body_bytes=100)
+
+    def own(agent: str) -> Own:
+        return standings.own(kernel.state, kernel.bounds.of(agent), agent, kernel.now)
+
+    def budgets(agent: str) -> list[tuple[str, int, int]]:
+        me = told(ask(Mirror(lambda: governed, lambda: 0.0, own), "/me", agent=agent))
+        return [(each["unit"], each["limit"], each["remaining"]) for each in me["budgets"]]
+
+    left = 5_000_000 - 100 - CHUNK_BYTES
+    assert budgets("coder-1") == [("requests", 3, 2), ("bytes", 5_000_000, left)]
+    assert budgets("coder-2") == [("requests", 3, 3), ("bytes", 5_000_000, left)]
+
+
+def test_an_agent_sees_that_and_why_it_is_held_back(governed: Governed) -> None:
+    kernel = Kernel(policy())
+    kernel.act("quarantine", "coder-1", until="2027-01-15T09:00:00.000000Z")
+    kernel.act("halt", "coder-2")
+
+    def me(agent: str) -> dict[str, Any]:
+        mirror = Mirror(lambda: governed, lambda: 0.0, lambda name: standings.own(
+            kernel.state, kernel.bounds.of(name), name, kernel.now))
+        return told(ask(mirror, "/me", agent=agent))
+
+    assert [me("coder-1")[name] for name in ("halted", "reason", "quarantined_until")] == [
+        False, None, "2027-01-15T09:00:00.000000Z"]
+    assert [me("coder-2")[name] for name in ("halted", "reason", "quarantined_until")] == [True, "OPERATOR", None]
 
 
 def test_a_request_that_would_pass_is_said_to_pass_and_no_rule_is_named(mirror: Mirror) -> None:
@@ -142,7 +178,7 @@ rules:
     json: {amount: "<= 5"}
 """)
     governed = prepare([tmp_path / "policy.yaml"], frozenset())
-    answer = may(Mirror(lambda: governed, lambda: 0.0), "POST", url)
+    answer = may(Mirror(lambda: governed, lambda: 0.0, lambda agent: AT_EASE), "POST", url)
 
     assert answer["verdict"] == verdict
     assert answer["assumed"] is assumed is None or answer["assumed"].startswith(assumed)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from addons.home import Home
-from addons.recovery import _lets_through
+from kernel.transition import passes
 from tests.addons.inside import get, inside, raw_origin
 
 TRIAL = "version: 1\nmode: observe\nuntil: 2099-12-31\n"
@@ -150,4 +150,4 @@ async def test_a_single_deny_on_trial_refuses_nothing(home: Home) -> None:
 
 @pytest.mark.parametrize(("mode", "open_after"), [("observe", True), ("enforce", False)])
 def test_a_start_after_a_crash_looks_for_the_outcome_of_what_passed(mode: str, open_after: bool) -> None:
-    assert _lets_through({"verdict": "deny", "code": "RULE_DENY", "mode": mode}) is open_after
+    assert passes({"verdict": "deny", "code": "RULE_DENY", "mode": mode}) is open_after

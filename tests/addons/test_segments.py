@@ -22,10 +22,13 @@ from addons.home import Home
 from addons.journal import Journal
 from addons.keeper import Keeper
 from addons.lane import Lane
+from addons.opening import open_journal
+from addons.recovery import drafts
 from addons.segment import Segment
 from addons.snapshots import Snapshots
+from kernel import entry
 from kernel.state import OpenFlow
-from tests.addons.logs import decision, entries, kinds, minimum, open_lane, outcome, report, segment, segments
+from tests.addons.logs import KERNEL, decision, entries, kinds, minimum, open_lane, outcome, report, segment, segments
 from tests.conftest import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -110,10 +113,10 @@ def test_the_head_of_a_segment_that_begins_is_signed_at_once(home, monkeypatch):
     begun = next(each["seq"] for each in entries(home) if each["type"] == "segment_open")
     assert begun <= number
     deadline = time.monotonic() + 5
-    while int(minimum(home).notes["main"].split("\n")[1]) <= begun and time.monotonic() < deadline:
+    while signed(home) <= begun and time.monotonic() < deadline:
         time.sleep(0.01)
 
-    assert int(minimum(home).notes["main"].split("\n")[1]) > begun
+    assert signed(home) > begun
     lane.close("done")
 
 
@@ -140,6 +143,20 @@ def test_a_closed_lane_with_many_segments_goes_on_in_the_last(home):
     assert entries(home, "cli")[0]["siblings"] == [
         {"lane": "main", "entries": len(entries(home)), "head": report(home).lanes[1].head}]
     assert report(home).result == "verified"
+
+
+def test_what_a_running_lane_has_signed_is_found_in_the_segment_before(home, monkeypatch):
+    written(home, 1)
+    lane = open_lane(home, vault=False)
+    monkeypatch.setattr(Keeper, "take_checkpoint", lambda keeper, checkpoint: None)
+    size = signed(home)
+    while len(segments(home)) < 2:
+        lane.write_now("decision", decision("f"))
+    segments(home)[1].write_bytes(b"")
+
+    open_lane(home, "cli").close("done")
+
+    assert entries(home, "cli")[0]["siblings"][0]["entries"] == size
 
 
 def test_a_long_segment_of_before_is_followed_by_the_next(home, monkeypatch):
@@ -225,20 +242,77 @@ def test_another_tree_in_a_segment_that_the_key_signed_is_tampering(home, monkey
     assert refusal(home) is StartCode.TAMPERED
 
 
-async def begun(home: Home, to: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home as a crash leaves it in the second line of its third segment, before the head of that was signed."""
+def signed(home: Home) -> int:
+    """How many entries the newest head is over."""
+    return int(minimum(home).notes["main"].split("\n")[1])
+
+
+@pytest.mark.parametrize("change", [
+    pytest.param({}, id="in the middle of a segment"),
+    pytest.param({"type": "decision"}, id="another entry in its place"),
+    pytest.param({"entries": 3, "tree": ["ab" * 32, "cd" * 32]}, id="with another count"),
+    pytest.param({"segment": "000003.jsonl"}, id="for another file"),
+])
+def test_a_segment_that_begins_wrongly_is_tampering_although_the_key_signed_it(home, change):
+    written(home, 2)
+    journal, _ = open_journal(home, "main", KERNEL)
+    body = entry.segment_open("000002.jsonl", journal.tree)
+    if change:
+        journal.rotate()
+    wrong = body | {"tree": ["ab" * 32 if node else None for node in body["tree"]]} | change
+    journal.append(drafts([wrong], journal.size))
+    journal.append(drafts([entry.close("done")], journal.size))
+    journal.segment.close()
+
+    assert refusal(home) is StartCode.TAMPERED
+
+
+async def test_a_tree_that_differs_from_the_head_signed_just_before_is_tampering(home, tmp_path, monkeypatch):
+    real, take = Journal.beginning.fget, Keeper.take_checkpoint
+
+    def other(journal: Journal):
+        body = real(journal)
+        return body and body | {"tree": [node and "ab" * 32 for node in body["tree"]]}
+
+    def before(keeper: Keeper, checkpoint: str) -> None:
+        if len(segments(home)) == 1:
+            take(keeper, checkpoint)
+
+    monkeypatch.setattr(lane_module, "CHECKPOINT_ENTRIES", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "beginning", property(other))
+        patched.setattr(Keeper, "take_checkpoint", before)
+        lane = open_lane(home, vault=False)
+        while len(segments(home)) < 2:
+            await lane.commit("decision", decision("f"))[1]
+        Snapshots(home.paths, lane, lane.states).finish()
+        while signed(home) < next(each["seq"] for each in entries(home) if each["type"] == "segment_open"):
+            await asyncio.sleep(0.01)
+        copy = crashed_copy(home, tmp_path / "copy")
+        lane.close("the original goes on")
+
+    assert refusal(copy) is StartCode.TAMPERED
+
+
+async def begun(home: Home, to: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool = False) -> Home:
+    """A home as a crash leaves it in the second line of its third segment, before the head of that was signed.
+
+    With `kept` its state was kept once more before the crash.
+    """
     lane = open_lane(home, vault=False)
     lane.write_now("decision", decision("open"))
-    while len(segments(home)) < 2:
+    while len(segments(home)) < 2 or segments(home)[1].stat().st_size < 2000:
         lane.write_now("decision", decision("refused", "deny", "RULE_DENY"))
     lane.states.real.open["main/2"] = OpenFlow("open", "a", 0, None, ())
     Snapshots(home.paths, lane, lane.states).finish()
-    while int(minimum(home).notes["main"].split("\n")[1]) < lane.next_seq:
+    while signed(home) < lane.next_seq:
         await asyncio.sleep(0.01)
     with monkeypatch.context() as patched:
         patched.setattr(Keeper, "take_checkpoint", lambda keeper, checkpoint: None)
         while len(segments(home)) < 3 or len(segments(home)[2].read_bytes().splitlines()) < 2:
             await lane.commit("decision", decision("late"))[1]
+        if kept:
+            Snapshots(home.paths, lane, lane.states).finish()
         copy = crashed_copy(home, to)
     lane.close("the original goes on")
     return copy
@@ -284,14 +358,22 @@ async def test_a_segment_whose_beginning_is_damaged_is_no_torn_one(home, tmp_pat
     assert refusal(copy) is StartCode.TAMPERED
 
     path.write_bytes(b"".join(lines))
-    segments(copy)[1].write_bytes(segments(copy)[1].read_bytes()[:-1])
+    whole = segments(copy)[1].read_bytes()
+    segments(copy)[1].write_bytes(whole[:-1])
+    assert refusal(copy) is StartCode.TAMPERED
+
+    segments(copy)[1].write_bytes(whole)
+    path.rename(path.with_name("000003.jsonl"))
+    path.touch(0o600)
     assert refusal(copy) is StartCode.TAMPERED
 
 
 async def test_a_head_signed_in_the_segment_before_still_holds_what_lies_below_it(home, tmp_path, monkeypatch):
-    copy = await begun(home, tmp_path / "copy", monkeypatch)
-    path = segments(copy)[1]
-    path.write_bytes(path.read_bytes().replace(b'"late"', b'"lAte"', 1))
+    copy = await begun(home, tmp_path / "copy", monkeypatch, kept=True)
+    lines = segments(copy)[1].read_bytes().splitlines(keepends=True)
+    at = next(at for at, line in enumerate(lines) if b'"RULE_DENY"' in line)
+    lines[at] = lines[at].replace(b'"refused"', b'"rEfused"')
+    segments(copy)[1].write_bytes(b"".join(lines))
 
     assert refusal(copy) is StartCode.TAMPERED
 
@@ -410,9 +492,6 @@ def test_a_process_killed_among_short_segments_leaves_a_log_that_goes_on(home):
 
 def test_a_lane_with_segments_whose_process_is_gone_is_closed_by_the_next_start(home):
     killed_writer(home, "w0", 0.2)
-    last = segments(home, "w0")[-1]
-    last.with_name(f"{len(segments(home, 'w0')):06d}.jsonl").touch(0o600)
-
     open_lane(home, "main").close("done")
 
     assert entries(home, "w0")[-1]["reason"] == "adopted"

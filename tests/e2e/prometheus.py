@@ -21,6 +21,9 @@ START_SECONDS = 30.0
 class Prometheus:
     """The HTTP API of a running Prometheus. Never through a proxy, whatever the environment says."""
 
+    live = False
+    """Whether it scrapes a real Governor, and not numbers that a test made."""
+
     def __init__(self, address: str) -> None:
         self._address = address
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import ssl
+import urllib.request
 
 import pytest
 
@@ -127,3 +128,50 @@ def test_tokens_are_known_again_after_a_restart(tmp_path, place):
         result = governor.verify()["result"]
 
     assert (answers, result) == ([407, 200], "verified")
+
+
+def test_a_halted_agent_is_refused_until_it_is_released_and_others_are_not(place, token):
+    other = json.loads(place.governor.verb("agents", "add", "other-2", "--json").stdout)["token"]
+    login, url = ("-U", f"coder-1:{token}"), f"{place.http.url}/a"
+    place.governor.verb("agents", "halt", "coder-1", "--reason", "a test")
+    refused = place.governor.curl(*login, url)
+    others = curl(place, url, "-U", f"other-2:{other}")
+    status = json.loads(place.governor.verb("status", "--json").stdout)
+    with urllib.request.urlopen(place.governor.metrics, timeout=10) as answer:
+        metrics = answer.read().decode()
+    place.governor.verb("agents", "release", "coder-1", "--reason", "the test is over")
+
+    assert (refused[0], json.loads(refused[1])["code"], others) == (403, "AGENT_HALTED", 200)
+    assert status["halted"] == ["coder-1"]
+    assert any("governor agents show coder-1" in hint for hint in status["hints"])
+    assert 'governor_halted{agent="coder-1",reason="OPERATOR"} 1.0' in metrics
+    assert curl(place, url, *login) == 200
+
+
+def test_a_quarantined_agent_only_reads(place, token):
+    login, url = ("-U", f"coder-1:{token}"), f"{place.http.url}/a"
+    place.governor.verb("agents", "quarantine", "coder-1", "--for", "1h", "--reason", "a test")
+    answers = [curl(place, url, *login), curl(place, url, *login, "-d", "x")]
+    me = json.loads(place.governor.curl(*login, "http://governor.internal/me")[1])
+    place.governor.verb("agents", "release", "coder-1", "--reason", "the test is over")
+
+    assert answers == [200, 403]
+    assert (me["halted"], me["quarantined_until"] is not None) == (False, True)
+
+
+def test_what_was_done_while_nothing_ran_is_in_force_from_the_next_start_on(tmp_path, place):
+    url = f"{place.http.url}/a"
+    with started(tmp_path) as governor:
+        token = json.loads(governor.verb("agents", "add", "coder-1", "--json").stdout)["token"]
+    governor.verb("agents", "halt", "coder-1", "--reason", "seen at night")
+    with started(tmp_path) as governor:
+        answers = [governor.curl("-U", f"coder-1:{token}", url)[0]]
+        governor.verb("agents", "release", "coder-1", "--reason", "looked at")
+        answers.append(governor.curl("-U", f"coder-1:{token}", url)[0])
+        acts = [(entry["act"], entry["by"]) for entry in governor.entries("operator")]
+        result = governor.verify()["result"]
+
+    assert (answers, result) == ([403, 200], "verified")
+    assert acts[-2][0] == "agents halt"
+    assert acts[-2][1].startswith("cli/")
+    assert acts[-1] == ("agents release", "control")

@@ -58,3 +58,27 @@ def test_the_password_of_mitmweb_is_not_in_the_log(web):
     token = next(found[1] for line in governor.output if (found := re.search(r"token=(\w+)", line)))
 
     assert token not in Path(governor.segment).read_text()
+
+
+def test_an_agent_is_halted_and_a_request_explained_in_mitmwebs_command_line(web):
+    governor, port = web
+    explained = command(governor, port, "governor.explain", "local", "get", "http://gist.example.org/")
+    command(governor, port, "governor.halt", "local", "seen in the browser")
+    entry = governor.wait_for_entry("operator")[-1]
+    status, body, _ = governor.curl("http://gist.example.org/")
+
+    assert explained == "deny RULE_DENY: rule no-gists"
+    assert (entry["act"], entry["agent"], entry["reason"], entry["by"]) == (
+        "agents halt", "local", "seen in the browser", "mitmproxy")
+    assert (status, json.loads(body)["code"]) == (403, "AGENT_HALTED")
+
+
+def command(governor: Governor, port: int, name: str, *arguments: str) -> Any:
+    """What a command answers that is typed into mitmweb."""
+    token = next(found[1] for line in governor.output if (found := re.search(r"token=(\w+)", line)))
+    same = "ab" * 16
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/commands/{name}?token={token}", json.dumps({"arguments": arguments}).encode(),
+        {"content-type": "application/json", "cookie": f"_mitmproxy_xsrf={same}", "x-xsrftoken": same})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)["value"]

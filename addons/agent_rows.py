@@ -1,0 +1,88 @@
+"""What `governor agents list` and `show` tell of agents, as JSON values: the registration and the standing of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from addons.agents_file import AgentsError
+from kernel.identity import RESERVED_IDS
+from kernel.standings import Balance, Condition, budgets, condition, counted, risk
+from kernel.transition import written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from addons.agents_file import Agent, Agents
+    from kernel.bounds import Bounds
+    from kernel.state import State
+
+FIELDS = ("id", "state", "reason", "since", "by", "budgets", "risk", "last_seen")
+"""The fields of a row by contract. A row has `until` beside them."""
+
+type Row = dict[str, Any]
+
+
+class Rows:
+    """Rows of one moment. `bounds` is None where no policy is at hand: then nothing is told of budgets."""
+
+    def __init__(
+        self, agents: Agents, last_seen: Mapping[str, str], state: State, bounds: Bounds | None, now_us: int
+    ) -> None:
+        self._agents, self._last_seen, self._state = agents.agents, last_seen, state
+        self._bounds, self._now_us = bounds, now_us
+
+    def all(self) -> list[Row]:
+        """Every agent that ever had a token, and every other one that was judged."""
+        return [self.row(name) for name in sorted(self._agents.keys() | self._state.agents.keys())]
+
+    def row(self, name: str) -> Row:
+        """One agent. `reason` is the code of a halt, `since` and `by` tell of the state that it is in."""
+        file = self._agents.get(name)
+        stands = condition(self._state, name, self._now_us, revoked=file is not None and file.removed is not None)
+        bounded = self._bounds.of(name) if self._bounds is not None else None
+        told = {"id": name, "state": str(stands), **self._came_to(name, stands, file)}
+        told["budgets"] = self._told(budgets(self._state, bounded, name, self._now_us) if bounded else ())
+        told["risk"] = risk(self._state, bounded, name, self._now_us) if bounded else None
+        told["last_seen"] = max(
+            filter(None, (file.last_used if file else None, self._last_seen.get(name))), default=None)
+        return told
+
+    def shown(self, name: str) -> Row:
+        """One agent with everything that is known of it; `AgentsError` for a name that nobody has had."""
+        if not (name in self._agents or name in self._state.agents or name in RESERVED_IDS):
+            raise AgentsError(f"no agent {name} is known here (governor agents list shows who is)")
+        standing = self._state.agent(name)
+        halt, held_back = standing.halt, standing.quarantine
+        said = halt or held_back if condition(self._state, name, self._now_us) is not Condition.RUNNING else None
+        bounded = self._bounds.of(name) if self._bounds is not None else None
+        return self.row(name) | {
+            "why": said.why if said else None,
+            "rule": halt.rule if halt else None,
+            "entry": said.entry if said else None,
+            "sources": list(halt.sources) if halt else [],
+            "counters": self._told(counted(self._state, bounded, name, self._now_us) if bounded else ()),
+            "open": sum(flow.agent == name for flow in self._state.open.values()),
+            "epoch": standing.epoch,
+            "session": standing.session,
+        }
+
+    def _came_to(self, name: str, stands: Condition, file: Agent | None) -> Row:
+        standing = self._state.agent(name)
+        match stands:
+            case Condition.HALTED if standing.halt is not None:
+                halt = standing.halt
+                return _state(str(halt.reason), written(halt.since_us), halt.by)
+            case Condition.QUARANTINED if standing.quarantine is not None:
+                until = written(standing.quarantined_until_us)
+                return _state("QUARANTINED", written(standing.quarantine.since_us), standing.quarantine.by, until)
+            case Condition.REVOKED if file is not None:
+                return _state(None, file.removed, file.by)
+        return _state(None, file.added if file else None, file.by if file else None)
+
+    @staticmethod
+    def _told(balances: Iterable[Balance]) -> list[Row]:
+        return [each._asdict() | {"remaining": each.remaining} for each in balances]
+
+
+def _state(reason: str | None, since: str | None, by: str | None, until: str | None = None) -> Row:
+    return {"reason": reason, "since": since, "by": by, "until": until}

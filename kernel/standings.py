@@ -1,0 +1,124 @@
+"""How an agent stands, and what is left to it, in the words and numbers that operators and agents are told."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from kernel.arithmetic import remaining
+from kernel.bounds import COUNTER
+from kernel.budget import Unit
+from kernel.state import TOGETHER
+from kernel.step import account_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kernel.bounds import Bound, Bounded
+    from kernel.state import State
+
+
+class Condition(StrEnum):
+    """How an agent stands; of several that hold, the most severe."""
+
+    RUNNING = "running"
+    QUARANTINED = "quarantined"
+    REVOKED = "revoked"
+    HALTED = "halted"
+
+
+class Balance(NamedTuple):
+    """One amount of a budget: what is gone of it in its window, for good and until it is settled."""
+
+    budget: str
+    unit: str
+    limit: int
+    spent: int
+    held: int
+    window: int
+    each: bool
+
+    @property
+    def remaining(self) -> int:
+        return remaining(self.limit, self.spent, self.held)
+
+    def plus(self, other: Balance) -> Balance:
+        """Both amounts as one."""
+        return self._replace(
+            limit=self.limit + other.limit, spent=self.spent + other.spent, held=self.held + other.held)
+
+
+def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
+    """What a moment finds of an amount: a window that has begun since it was last drawn on is whole."""
+    window, spent, held, *_ = account_at(state, bound, state.agent(agent), agent, now_us)
+    return Balance(bound.budget.removesuffix(COUNTER), bound.unit, bound.limit, spent, held, window, bound.each)
+
+
+def budgets(state: State, bounded: Bounded, agent: str, now_us: int) -> list[Balance]:
+    """What is left to an agent of each budget."""
+    return [balance(state, bound, agent, now_us) for bound in bounded.bounds if not bound.counter]
+
+
+def counted(state: State, bounded: Bounded, agent: str, now_us: int) -> list[Balance]:
+    """How far each counter of the profile has come."""
+    return [balance(state, bound, agent, now_us) for bound in bounded.bounds if bound.counter]
+
+
+class Own(NamedTuple):
+    """What an agent is told of itself. `reason` is why it is halted, `until_us` how long it may only read."""
+
+    reason: str | None
+    until_us: int | None
+    budgets: tuple[Balance, ...]
+
+
+def own(state: State, bounded: Bounded, agent: str, now_us: int) -> Own:
+    """What an agent is told of itself at a moment."""
+    standing = state.agent(agent)
+    until_us = standing.quarantined_until_us if now_us < standing.quarantined_until_us else None
+    reason = standing.halt.reason if standing.halt is not None else None
+    return Own(reason, until_us, tuple(budgets(state, bounded, agent, now_us)))
+
+
+def risk(state: State, bounded: Bounded, agent: str, now_us: int) -> int | None:
+    """The points of risk of this session; None where no counter counts them."""
+    found = (each.spent for each in counted(state, bounded, agent, now_us) if each.unit == Unit.RISK)
+    return next(found, None)
+
+
+def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]:
+    """One balance for each budget and unit: of all agents together, or the sum over those that have drawn on their own.
+
+    Where both are bounded, the account of all together speaks.
+    """
+    told: dict[tuple[str, str], Balance] = {}
+    own: dict[tuple[str, str], Bound] = {}
+    for bound in bounds:
+        key = bound.budget, str(bound.unit)
+        if not bound.each:
+            told[key] = balance(state, bound, TOGETHER, now_us)
+        elif key not in told:
+            own[key] = bound
+            told[key] = Balance(*key, 0, 0, 0, 0, each=True)
+    for budget, unit, agent in state.accounts:
+        found = own.get((budget, unit))
+        if found is not None and agent != TOGETHER and told[budget, unit].each:
+            told[budget, unit] = told[budget, unit].plus(balance(state, found, agent, now_us))
+    return list(told.values())
+
+
+def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -> Condition:
+    """How an agent stands at a moment. `revoked`: its tokens were taken back."""
+    standing = state.agent(agent)
+    if standing.halt is not None:
+        return Condition.HALTED
+    if revoked:
+        return Condition.REVOKED
+    return Condition.QUARANTINED if now_us < standing.quarantined_until_us else Condition.RUNNING
+
+
+def halted(state: State) -> dict[str, str]:
+    """The agents that are halted, the first first, each with the reason."""
+    halts = [(each.halt, name) for name, each in state.agents.items() if each.halt is not None]
+    return {name: halt.reason for halt, name in sorted(halts, key=lambda each: (each[0].since_us, each[1]))}
+
