@@ -16,7 +16,7 @@ from addons.home import Home
 from kernel.bounds import Bounds
 from kernel.budget import Counter, Effect
 from kernel.measures import Rate
-from kernel.state import Account, AccountKey
+from kernel.state import AccountKey
 from tests.addons.inside import Inside, inside
 from tests.addons.test_limits import events, origin, policy
 from tests.addons.test_open_hours import refused_in_words
@@ -293,6 +293,8 @@ async def test_a_budget_that_halts_says_so_in_an_entry_of_its_own(home: Home) ->
 
 async def test_after_a_broken_contract_nothing_passes(home: Home) -> None:
     async with origin(OK) as url, bounded(home, budget({"requests": 5})) as place:
-        place.book.state.accounts[AccountKey("b", "requests", "local")] = Account(10**9, -3)
+        await place.get(url)
+        key = AccountKey("b", "requests", "local")
+        place.book.state.accounts[key] = place.book.state.account(key)._replace(spent=-3)
         assert await statuses(place, url, 2) == ["FAULT", "CONTRACT_VIOLATION"]
         assert (await place.wait_for("fault"))[0]["code"] == "CONTRACT_VIOLATION"
