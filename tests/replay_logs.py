@@ -218,8 +218,8 @@ class Recorder:
         return self.entries[-1]
 
     def _decided(self, bounded: Bounded, asked: Asked, mode: Mode) -> tuple[Decided, Mode]:
-        if mode is not Mode.OBSERVE:
-            return step(self.real, bounded, asked, self.now_us), mode
+        if mode is not Mode.OBSERVE or not (asked.verdict.lets_through or asked.verdict.code in OBSERVED):
+            return step(self.real, bounded, asked, self.now_us), Mode.ENFORCE
         held = step(self.real, Bounded(), asked, self.now_us).verdict
         if held is not asked.verdict:
             return Decided(held), Mode.ENFORCE
