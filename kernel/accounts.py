@@ -102,7 +102,7 @@ class AccountReader:
         return budget
 
     def _name(self, node: Node) -> str:
-        name = self._reader.name(node, "a budget", COUNTERS.now)
+        name = self._reader.name(node, "a budget")
         if name is None:
             return ""
         if names_an_item(name):

@@ -267,8 +267,8 @@ profile: balanced
     ("claude-1", "https://api.example.org/", "allow", ["daily (requests of each, bytes together)", "rates-1"]),
     ("b-1", "https://api.example.org/", "allow", ["rates-1"]),
     ("claude-1", "https://api.example.org/search", "throttle",
-     ["daily (requests of each, bytes together)", "rates-1", "search", "2 points of risk on daily and risk"]),
-    ("claude-1", "https://gist.github.com/", "deny", ["20 points of risk on daily and risk"]),
+     ["daily (requests of each, bytes together)", "rates-1", "search", "2 points of risk on daily and risk counter"]),
+    ("claude-1", "https://gist.github.com/", "deny", ["20 points of risk on daily and risk counter"]),
     ("claude-1", "https://x.example/", "deny", []),
 ])
 def test_explain_says_what_a_request_would_draw_on(governor, agent, url, verdict, drawn):

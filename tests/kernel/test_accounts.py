@@ -112,7 +112,6 @@ def in_budget(keys: str) -> str:
         ("counters: {persistance: {limit: 5, then: deny}}", "E103", 'did you mean "persistence"?'),
         ("counters: {risk: {limit: 5, then: ask}}", "E225", "is nothing that then can be"),
         ("counters: {risk: {limit: 5}}", "E104", 'needs "then:"'),
-        ("budgets: [{budget: risk, each: {risk: 5}, every: day}]", "E106", "has a meaning of its own"),
         ("budgets: [{budget: rates-1, each: {risk: 5}, every: day}]", "E106", "how Governor names an item itself"),
         ("budgets: [{budget: a b, each: {risk: 5}, every: day}]", "E106", "cannot name a budget"),
         ("counters: {steps: {limit: 5, then: deny, within: 1h}}", "E112", "it counts over the session"),
