@@ -25,7 +25,7 @@ from addons.replay_parts import Part, Told, parts_of, whole
 from addons.segment import segment_names
 from kernel import chain
 from kernel.entry import commitment
-from kernel.errors import CanonicalError, ChainError, PolicyError
+from kernel.errors import CanonicalError, PolicyError
 from kernel.hindsight import Changes, Hindsight
 from kernel.recorded import NOT_KEPT, Judging, Values
 from kernel.replay import NO_POLICY, NOT_AN_ENTRY, Replay, Replayed
@@ -197,8 +197,9 @@ def _entries(folder: Path, first: str, progress: Progress) -> Iterator[object]:
                 if not line.endswith(b"\n") and len(line) <= chain.MAX_LINE_BYTES:
                     continue
                 try:
-                    yield codec.read(chain.split_text(line)[0])
-                except (ChainError, CanonicalError):
+                    read: Any = codec.read(line)
+                    yield read["e"]
+                except (CanonicalError, LookupError, TypeError):
                     yield None
 
 

@@ -10,7 +10,7 @@ A log is presumed to be verified; whatever else it holds is told as a difference
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from kernel.snapshot import Snapshot, encode
 from kernel.state import NO_CHANGE, Change, Reads, State
 from kernel.step import Asked, Decided, halt_of, step
 from kernel.transition import change, micros, passes, place_of
-from kernel.trial import OBSERVED, Mode, mode_at
+from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Replay:
             self.found.cannot(judging)
             return made
         try:
-            found = _Comparison(self, judging, entry, values, state, made, now_us).run()
+            found = self._compared(judging, entry, values, state, made, now_us)
         except ODD as error:
             found = "form", f"{type(error).__name__}: {error}", "a decision of this policy"
         if isinstance(found, tuple):
@@ -173,6 +173,17 @@ class Replay:
             self.found.equal += 1
         return made
 
+    def _compared(self, judging: Judging, entry: Entry, values: Values, state: State, made: Change,
+                  now_us: int) -> Found | str | None:
+        found: Found | str | None = None
+        for on_trial in self._trials(judging, now_us // 1_000_000):
+            comparison = _Comparison(self, judging, entry, values, state, made, now_us, on_trial=on_trial)
+            found = comparison.run()
+            if not isinstance(found, tuple):
+                self.found.matched += comparison.matched
+                break
+        return found
+
     def reads(self, judging: Judging, agent: str, bounded: Bounded, throttles: tuple[Pace, ...]) -> Reads:
         """What a step for an agent may read under a policy."""
         if throttles:
@@ -183,10 +194,13 @@ class Replay:
             found = self._reads[key] = Reads(agent, bounded.bounds, bounded.paces)
         return found
 
-    def loaded_on_trial(self, judging: Judging, at: int) -> bool:
-        """True where the log says that the policy governs on trial, and the policy that its trial is not over."""
-        said = self._modes.get(judging.policy.digest)
-        return said == Mode.OBSERVE and mode_at(judging.policy.observed_until, at) is Mode.OBSERVE
+    def _trials(self, judging: Judging, at: int) -> tuple[bool, ...]:
+        """Whether a policy was on trial, by what the log and the policy say; either where it ends at that time."""
+        until = judging.policy.observed_until
+        if until is None or self._modes.get(judging.policy.digest) != Mode.OBSERVE:
+            return (False,)
+        before, after = (moment < until for moment in (at - SLACK_SECONDS, at + SLACK_SECONDS))
+        return (before,) if before is after else (before, after)
 
 
 type Found = tuple[str, Any, Any]
@@ -197,14 +211,15 @@ class _Comparison:
     """One decision of the log beside the same one made again."""
 
     def __init__(self, replay: Replay, judging: Judging, entry: Entry, values: Values, state: State, made: Change,
-                 now_us: int) -> None:
+                 now_us: int, *, on_trial: bool) -> None:
         self._replay, self._judging, self._entry, self._values = replay, judging, entry, values
         self._state, self._made, self._now_us = state, made, now_us
         self._at = now_us // 1_000_000
-        self._on_trial = replay.loaded_on_trial(judging, self._at)
+        self._on_trial = on_trial
         self._groups = tuple(entry["groups"])
         self._url_bytes = 0
         self._reason: str | None = None
+        self.matched = False
 
     def run(self) -> Found | str | None:
         """The first field that differs, why something cannot be said, or None where all is equal."""
@@ -254,10 +269,8 @@ class _Comparison:
             found = matched(judging, entry, facts)
             if found.fits(self._groups) and self._waits_alike(found):
                 self._url_bytes = facts.url_bytes
-                if found.certain:
-                    self._replay.found.matched += 1
-                else:
-                    self._reason = FIELDS_DECIDE
+                self.matched = found.certain
+                self._reason = None if found.certain else FIELDS_DECIDE
                 return None
         assert found is not None
         return "groups", list(self._groups), sorted(found.may, key=judging.number)
@@ -301,31 +314,22 @@ class _Comparison:
 
     def _deciding(self, bounded: Bounded, asked: Asked) -> Found | None:
         """The first field of what the kernel decides that is not as recorded, or the mode."""
-        found = None
-        for decided in self._decided(bounded, asked):
-            found = _unlike(self._entry, decided) or self._mode(decided.verdict)
-            if found is None:
-                break
-        return found
+        decided = self._decided(bounded, asked)
+        return _unlike(self._entry, decided) or self._mode(decided.verdict)
 
-    def _decided(self, bounded: Bounded, asked: Asked) -> Iterator[Decided]:
-        """What the kernel decides. On trial a refusal may have come before anybody asked for the mode."""
-        real, shadow, now_us = self._replay.states.real, self._replay.states.shadow, self._now_us
-        if self._on_trial:
-            held = step(real, _NOBODY, asked, now_us).verdict
-            yield step(shadow, bounded, asked, now_us) if held is asked.verdict else Decided(held)
-        if self._entry["mode"] != Mode.OBSERVE:
-            yield step(real, bounded, asked, now_us)
+    def _decided(self, bounded: Bounded, asked: Asked) -> Decided:
+        """What the kernel decides. Who would pass because of a trial is held to what holds in spite of it."""
+        states, now_us, verdict = self._replay.states, self._now_us, asked.verdict
+        if not (self._on_trial and (verdict.lets_through or verdict.code in OBSERVED)):
+            return step(states.real, bounded, asked, now_us)
+        held = step(states.real, _NOBODY, asked, now_us).verdict
+        return step(states.shadow, bounded, asked, now_us) if held is verdict else Decided(held)
 
     def _mode(self, verdict: Verdict) -> Found | None:
         """Compare whether the request passed because its policy was on trial."""
-        mode, replay, judging = self._entry["mode"], self._replay, self._judging
-        if verdict.lets_through or verdict.code in OBSERVED:
-            near = (self._at, self._at - SLACK_SECONDS, self._at + SLACK_SECONDS)
-            modes = {Mode.OBSERVE if replay.loaded_on_trial(judging, at) else Mode.ENFORCE for at in near}
-        else:
-            modes = {Mode.ENFORCE}
-        return None if mode in modes else ("mode", mode, min(modes))
+        passes = self._on_trial and (verdict.lets_through or verdict.code in OBSERVED)
+        mode = Mode.OBSERVE if passes else Mode.ENFORCE
+        return None if self._entry["mode"] == mode else ("mode", self._entry["mode"], mode)
 
 
 def _is_unweighed(entry: Entry) -> bool:

@@ -37,7 +37,8 @@ KERNEL = "5a" * 32
 IDENTITY = entry.kernel_identity("1.0.0", KERNEL)
 START = datetime(2027, 3, 1, 9, 0, 0, 6, tzinfo=UTC)
 HOSTS = [
-    "api.example.com", "docs.example.com", "x.tracker.example", "pypi.org", "unknown.example", "10.1.2.3", "8.8.8.8"]
+    "api.example.com", "docs.example.com", "x.tracker.example", "pkg.example.org", "unknown.example", "10.1.2.3",
+    "8.8.8.8"]
 _OUTSIDE = [Code.NON_CANONICAL, Code.RESOLVE_FAILED, Code.BUSY]
 INSIDE, OUTSIDE = ip_address("10.1.2.3"), ip_address("8.8.8.8")
 
@@ -45,11 +46,11 @@ POLICY = """\
 # Every way in which the rules can answer.
 rules:
   - {allow: api, to: api.example.com, methods: any, paths: [/v1/**, /open/*], max-request: 1MB, max-url: 60}
-  - {allow: docs, to: [docs.example.com, pypi.org], methods: reads}
+  - {allow: docs, to: [docs.example.com, pkg.example.org], methods: reads}
   - {allow: in, to: 10.1.2.3, methods: any, address: 10.0.0.0/8}
   - {throttle: slow, to: 8.8.8.8, methods: any, rate: 30/minute}
   - {deny: no-secrets, to: api.example.com, methods: any, paths: /v1/secrets/**}
-  - {deny: tried, to: pypi.org, paths: /simple/**, observe: yes, expires: 2099-01-01}
+  - {deny: tried, to: pkg.example.org, paths: /simple/**, observe: yes, expires: 2099-01-01}
   - {allow: by-day, to: unknown.example, methods: reads, when: {hours: 08:00-09:30, timezone: UTC}}
   - {deny: expected, to: x.tracker.example, quiet: yes}
   - {halt: trap, to: api.example.com, methods: any, paths: /v1/trap}
@@ -217,8 +218,8 @@ class Recorder:
         return self.entries[-1]
 
     def _decided(self, bounded: Bounded, asked: Asked, mode: Mode) -> tuple[Decided, Mode]:
-        if mode is not Mode.OBSERVE:
-            return step(self.real, bounded, asked, self.now_us), mode
+        if mode is not Mode.OBSERVE or not (asked.verdict.lets_through or asked.verdict.code in OBSERVED):
+            return step(self.real, bounded, asked, self.now_us), Mode.ENFORCE
         held = step(self.real, Bounded(), asked, self.now_us).verdict
         if held is not asked.verdict:
             return Decided(held), Mode.ENFORCE

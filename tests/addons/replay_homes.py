@@ -19,7 +19,7 @@ POLICY = """\
 version: 1
 rules:
   - {allow: api, to: api.example.com, methods: any, paths: [/v1/**, /open/*], max-request: 1MB, max-url: 60}
-  - {allow: docs, to: [docs.example.com, pypi.org], methods: reads}
+  - {allow: docs, to: [docs.example.com, pkg.example.org], methods: reads}
   - {allow: in, to: 10.1.2.3, methods: any, address: 10.0.0.0/8}
   - {deny: no-secrets, to: api.example.com, methods: any, paths: /v1/secrets/**}
   - {allow: by-day, to: unknown.example, methods: reads, when: {hours: 08:00-09:30, timezone: UTC}}

@@ -248,7 +248,7 @@ def test_a_state_that_the_log_tells_otherwise_is_told(tmp_path):
                                         "computed": blake3(raws[0]).hexdigest()}
 
 
-OTHER = POLICY.replace("allow: docs, to: [docs.example.com, pypi.org]", "allow: just-docs, to: docs.example.com")
+OTHER = POLICY.replace("allow: docs, to: [docs.example.com, pkg.example.org]", "allow: just-docs, to: docs.example.com")
 
 
 def judged(folder, tmp_path, text, *more):
@@ -265,7 +265,7 @@ def test_the_same_policy_changes_nothing(folder, tmp_path):
 
 def test_what_another_policy_changes_is_grouped_by_host_and_rule_with_an_example(tmp_path):
     recorder = Recorder(kept(POLICY))
-    for name in ("pypi.org", "pypi.org", "docs.example.com", "api.example.com"):
+    for name in ("pkg.example.org", "pkg.example.org", "docs.example.com", "api.example.com"):
         recorder.ask(name=name)
     folder = home(tmp_path / "home", [recorder], [POLICY])
 
@@ -273,8 +273,8 @@ def test_what_another_policy_changes_is_grouped_by_host_and_rule_with_an_example
     failed, _ = judged(folder, tmp_path, OTHER, "--fail-on-change")
 
     assert (code, failed, said["decisions"]) == (0, 1, 4)
-    assert said["changed"] == [{"host": "pypi.org", "rule_old": "docs", "rule_new": None, "from": "allow", "to": "deny",
-                                "count": 2, "example": "main/3"}]
+    assert said["changed"] == [{"host": "pkg.example.org", "rule_old": "docs", "rule_new": None, "from": "allow",
+                                "to": "deny", "count": 2, "example": "main/3"}]
     told = governor(folder, "--policy", tmp_path / "new.yaml").stdout
     assert "2 of 4 verdicts would be others" in told
     assert "docs -> -" in told

@@ -33,7 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MANY = scaled(1000) * (10 if SCALE >= 10 else 1)
 OURS_TEXT, ANOTHER_TEXT = POLICY, f"# another\n{POLICY}"
 OURS = judging(OURS_TEXT)
-TRIED = judging(f"mode: observe\nuntil: 2027-03-01T10:00:00Z\n{POLICY}")
+TRIED_TEXT = f"mode: observe\nuntil: 2027-03-01T09:20:00Z\n{POLICY}"
+TRIED = judging(TRIED_TEXT)
 FIELDS = judging("""\
 rules:
   - {allow: find, to: api.example.com, methods: any, query: {q: "x*"}}
@@ -86,7 +87,7 @@ def test_decisions_of_a_trial_go_with_its_own_state():
     recorder = Recorder(TRIED, mode=Mode.OBSERVE).random(scaled(300))
     recorder.crash()
     recorder.random(scaled(300))
-    recorder.now = START + timedelta(hours=2)
+    recorder.now = START + timedelta(minutes=25)
     recorder.load(TRIED, Mode.ENFORCE)
     recorder.random(scaled(200))
 
@@ -95,6 +96,21 @@ def test_decisions_of_a_trial_go_with_its_own_state():
     assert found.first_divergence is None
     assert found.equal == found.decisions
     assert {each["mode"] for each in recorder.entries if each["type"] == "decision"} == {"enforce", "observe"}
+
+
+def test_at_the_end_of_a_trial_either_side_of_it_may_have_been_asked():
+    recorder = Recorder(judging(TRIED_TEXT, budgets=False), mode=Mode.OBSERVE)
+    for seconds in (-90, -1, 0, 90):
+        recorder.now = START.replace(hour=9, minute=20) + timedelta(seconds=seconds)
+        recorder.ask(where="/nowhere", name="docs.example.com", method="POST")
+    assert [each["mode"] for each in recorder.entries[3:]] == ["observe", "observe", "enforce", "enforce"]
+    assert replayed(recorder).equal == 4
+    swapped = [each | {"ts": other["ts"]} for each, other in zip(
+        recorder.entries[3:], [recorder.entries[number] for number in (4, 5, 4, 3)], strict=True)]
+
+    found = replayed(recorder, [*recorder.entries[:3], *swapped])
+
+    assert (found.equal, found.first_divergence.entry, found.first_divergence.field) == (3, "main/6", "mode")
 
 
 def _others():
