@@ -28,14 +28,14 @@ PROFILES: Mapping[str, tuple[Counter, ...]] = {
         Counter("exploration", 500, Effect.DENY),
         Counter("persistence", 30, Effect.DENY, _TEN_MINUTES),
         Counter("stagnation", 300, Effect.DENY, _HOUR),
-        Counter("steps", 200_000, Effect.DENY),
+        Counter("steps", 1_000_000, Effect.DENY),
     ),
     "aggressive": (
         Counter("risk", 500, Effect.HALT),
         Counter("exploration", 5_000, Effect.DENY),
         Counter("persistence", 100, Effect.DENY, _TEN_MINUTES),
         Counter("stagnation", 1_000, Effect.THROTTLE, _HOUR),
-        Counter("steps", 2_000_000, Effect.DENY),
+        Counter("steps", 10_000_000, Effect.DENY),
     ),
 }
 
