@@ -53,8 +53,7 @@ class AgentsControl:
         self._registry, self._book, self._home, self._clock = registry, book, home, clock
         # A thread of its own: the loop's common ones may all wait for names that an agent made up.
         self._thread = ThreadPoolExecutor(1, "agents")
-        # One act at a time: of two halts the second must find the first.
-        self._turn = asyncio.Lock()
+        self._taking_over = asyncio.Lock()
 
     def handlers(self) -> dict[str, Handler]:
         return {"agents": self.agents, "clock": self.clock}
@@ -86,12 +85,11 @@ class AgentsControl:
 
     async def _do(self, order: Order) -> Message:
         registered = (await self._away(self._registry.registered)).agents
-        async with self._turn:
-            effect = has_effect(order.deed, order.agent, self._book.state, registered, self._now_us())
-            entry = None
-            if effect:
-                entry = await self._book.act(
-                    order.deed, order.agent, order.reason, order.operator, order.by, **order.more())
+        effect = has_effect(order.deed, order.agent, self._book.state, registered, self._now_us())
+        entry = None
+        if effect:
+            entry = await self._book.act(
+                order.deed, order.agent, order.reason, order.operator, order.by, **order.more())
         told: Message = {"changed": effect, "entry": entry, "in_force": True}
         return told | {"agent": await self._shown(order.agent)} if order.agent is not None else told
 
@@ -127,7 +125,8 @@ class AgentsControl:
 
     async def _take_over(self) -> list[str]:
         """Do what verbs did that found nobody running, while this Governor was about to start."""
-        async with self._turn:
+        # One at a time: of two the second must find what the first took.
+        async with self._taking_over:
             bodies = await self._away(takeover.acts, self._home, self._book.state.taken_over)
             done = []
             for body in bodies:

@@ -293,8 +293,8 @@ class _Running:
         self.metrics.read(Gauge.DISK_FREE, lambda: _free_bytes(self.paths.audit))
         self.metrics.read(Gauge.CA_EXPIRY, lambda: authority.expiry(self.paths.ca).timestamp())
         self.metrics.read_standings(
-            lambda: standings.halted(self.book.state.copy()),
-            lambda: standings.overall(self.book.state.copy(), self.book.bounds.amounts(), _now_us()))
+            lambda: standings.halted(self.book.state),
+            lambda: standings.overall(self.book.state, self.book.bounds.amounts(), _now_us()))
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, open the control socket, say where everything is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.arithmetic import KINDS, interval
@@ -118,20 +119,23 @@ class Bounds:
 
     def __init__(self, policy: Policy) -> None:
         counted = counters(policy.profile, policy.counters)
-        self._bounds = [(each.agents, _bounds(each)) for each in policy.budgets]
-        self._bounds.append((None, [_count(each) for each in counted.values() if each.name in _COUNTED]))
+        counts = [_count(each) for each in counted.values() if each.name in _COUNTED]
+        self._bounds = [*((each.agents, _bounds(each)) for each in policy.budgets), (None, counts)]
         self._paces = [(each.agents, _paces(each.name, each.each, each.together, each.burst)) for each in policy.rates]
         self._refused, self._repeated = _repeats(counted.get("persistence")), _repeats(counted.get("stagnation"))
         self._throttles = {rule.name: pace(rule.name, rule.rate) for rule in policy.rules if rule.rate is not None}
         self._risks = {rule.name: rule.risk for rule in policy.rules if rule.risk}
         self._known: dict[str, Bounded] = {}
+        self._shared: dict[tuple[int, ...], Bounded] = {}
 
     def of(self, agent: str) -> Bounded:
         found = self._known.get(agent)
         if found is None:
-            bounds = tuple(bound for agents, each in self._bounds if _is_for(agents, agent) for bound in each)
-            paces = tuple(pace for agents, each in self._paces if _is_for(agents, agent) for pace in each)
-            found = self._known[agent] = Bounded(bounds, paces, self._refused, self._repeated)
+            bounds = [each for agents, each in self._bounds if _is_for(agents, agent)]
+            paces = [each for agents, each in self._paces if _is_for(agents, agent)]
+            new = Bounded(tuple(chain(*bounds)), tuple(chain(*paces)), self._refused, self._repeated)
+            # Agents whom the same items bind share what is kept of them.
+            found = self._known[agent] = self._shared.setdefault(tuple(map(id, (*bounds, *paces))), new)
         return found
 
     def amounts(self) -> list[Bound]:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kernel.arithmetic import renewed
-from kernel.state import TOGETHER, AccountKey, Standing
+from kernel.state import TOGETHER, UNTOUCHED, AccountKey, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,13 +29,16 @@ def broken(
         return "an agent that is halted is refused"
     if any(state.open[decision].agent != agent for decision in change.closed):
         return "a step leaves the flows of other agents as they are"
-    limits = {bound.key(agent): bound.limit for bound in bounds}
-    accounts = (
-        _account(state.account(key), new, key, agent, limits.get(key)) or _freed(state, change, key, new)
-        for key, new in change.accounts.items()
-    )
+    limits = {bound.key(agent): bound.limit for bound in bounds} if change.accounts else {}
+    for key, new in change.accounts.items():
+        old = state.accounts.get(key, UNTOUCHED)
+        found = _account(old, new, key, agent, limits.get(key))
+        if found is None and new.held < old.held:
+            found = _freed(state, change, key, old, new)
+        if found is not None:
+            return found
     standings = (_standing(state.agent(name), new, name, agent) for name, new in change.agents.items())
-    return next((found for found in (*accounts, *standings) if found is not None), None)
+    return next((found for found in standings if found is not None), None)
 
 
 def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int | None) -> str | None:
@@ -52,9 +55,8 @@ def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int
     return None
 
 
-def _freed(state: State, change: Change, key: AccountKey, new: Account) -> str | None:
-    old = state.account(key)
-    if new.held >= old.held or not renewed(old.window, 1, new.window):
+def _freed(state: State, change: Change, key: AccountKey, old: Account, new: Account) -> str | None:
+    if not renewed(old.window, 1, new.window):
         return None
     ended = (state.open[decision].draws for decision in change.closed)
     drawn = sum(draw.amount for draws in ended for draw in draws if (draw.key, draw.window) == (key, new.window))

@@ -89,7 +89,7 @@ def name_stage(index: Index, facts: RequestFacts) -> Judgement | None:
         return None
     candidates = index.by_name(facts)
     held = index.certain(candidates)
-    verdict = _of_rules(index.verdicts(held))
+    verdict = _of_rules(index.verdicts(held, literal=False))
     if verdict.code in _REFUSING:
         return Judgement(verdict, index.names(held), None, index.measures(held))
     granted = verdict.code in _GRANTING and not index.tiered
@@ -125,25 +125,30 @@ def address_stage(
             judged = index.place(address).judged.get(held) or _judged(index, held, address, literal)
             if not plain:
                 judged = _of_request(index, facts, judged, address, held)
-        if decided is None or _stricter(index, judged.verdict, decided.verdict):
-            decided = judged
-        elif judged.measures is not decided.measures and judged.verdict.code in _GRANTING:
-            decided = replace(decided, measures=tightest(decided.measures, judged.measures))
+        decided = judged if decided is None else _both(index, decided, judged)
     decided = decided or Judgement(NO_ADDRESS, (), None)
     if index.timed and decided.verdict.lets_through:
         return replace(decided, until=index.changes(facts.at))
     return decided
 
 
+def _both(index: Index, first: Judgement, second: Judgement) -> Judgement:
+    """The judgement of a request that may go to either of two places: the stricter one, within the measures of both."""
+    stricter = second if _stricter(index, second.verdict, first.verdict) else first
+    if first.measures is second.measures or stricter.verdict.code not in _GRANTING:
+        return stricter
+    return replace(stricter, measures=tightest(first.measures, second.measures))
+
+
 def _judged(index: Index, held: tuple[int, ...], address: Address, literal: bool) -> Judgement:
     """The verdict where these rules hold; remembered where it cannot depend on how the host was written."""
     place = index.place(address)
-    verdict = _of_rules(index.verdicts(held))
+    verdict = _of_rules(index.verdicts(held, literal=literal))
     refused = verdict.code in _REFUSING
     if not refused and not place.is_global:
         verdict = _inside(verdict, (index.rules[number] for number in held), address, literal)
     judgement = Judgement(verdict, index.names(held), address, index.measures(held))
-    if refused or place.is_global:
+    if index.says_one and (refused or place.is_global):
         if len(place.judged) >= _REMEMBERED:
             place.judged.clear()
         place.judged[held] = judgement
@@ -240,7 +245,8 @@ def from_groups(
     KeyError for a group that is not a rule of the policy.
     """
     held = sorted((rules[name] for name in groups), key=lambda rule: rule.number)
-    verdict = _of_rules([verdict_of(rule) for rule in held if rule.verb is not Verb.LIMIT and not rule.observed])
+    deciding = (rule for rule in held if rule.verb is not Verb.LIMIT and not rule.observed)
+    verdict = _of_rules([verdict_of(rule, literal=literal) for rule in deciding])
     if verdict.code in _REFUSING:
         return verdict
     grants, otherwise = [rule for rule in held if rule.verb.grants], _unallowed(scheme)

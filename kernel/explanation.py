@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kernel.address import range_contains
+from kernel.bounds import Bounds
+from kernel.budget import Unit
 from kernel.clause import compared
 from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
@@ -33,7 +35,7 @@ from kernel.policy import (
 )
 from kernel.tiers import asked, binds, lacking
 from kernel.verdict import Code, Verdict
-from kernel.words import size_in_words
+from kernel.words import amount_in_words, size_in_words
 
 _SHOWN_RULES = 5
 _SHOWN_ITEMS = 4
@@ -119,6 +121,28 @@ def measured(measures: Measures) -> list[str]:
     if websocket is not None and websocket.max_rate is not None:
         found.append(f"at most {websocket.max_rate.count} messages in {websocket.max_rate.seconds} s")
     return [*found, "streamed as it comes"] if measures.stream_request else found
+
+
+def draws_on(policy: Policy, facts: RequestFacts, judgement: Judgement) -> list[str]:
+    """What the request would use up if it were made, a few words each: nothing is known here of what is left.
+
+    One that is refused uses up nothing but points of risk.
+    """
+    bounds = Bounds(policy)
+    bounded, found = bounds.of(facts.agent.id), []
+    if judgement.verdict.lets_through:
+        paces = (*bounded.paces, *bounds.throttles(judgement.groups))
+        units: dict[str, list[str]] = {}
+        for bound in bounded.bounds:
+            if bound.unit is not Unit.RISK and not bound.counter:
+                units.setdefault(bound.budget, []).append(f"{bound.unit} {'of each' if bound.each else 'together'}")
+        found += [f"{name} ({', '.join(said)})" for name, said in units.items()]
+        found += dict.fromkeys(pace.name for pace in paces)
+    points = bounds.risk(judgement.groups)
+    accounts = [bound.budget for bound in bounded.bounds if bound.unit is Unit.RISK]
+    if points and accounts:
+        found.append(f"{amount_in_words(Unit.RISK, points)} on {joined(accounts, 'and')}")
+    return found
 
 
 def _grants(facts: RequestFacts, misses: list[Miss]) -> Iterator[str]:

@@ -136,7 +136,7 @@ class Index:
     `least_request` and `least_url` are the smallest caps of the policy: what is no larger is under all of them.
     `needs_fields` and `needs_body` say whether some rule compares any field of a request, or one of its body.
     `quiet` and `observed` are the names of the refusals that say so, `timed` says whether anything of it has a time,
-    `tiered` whether it has more than one tier.
+    `tiered` whether it has more than one tier. `says_one`: no rule says of a name something else than of an address.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -144,7 +144,10 @@ class Index:
         self._asked: dict[str, frozenset[int]] = {}
         deciding = sorted((*policy.nevers, *policy.rules), key=_number)
         self.rules = (*deciding, *sorted(policy.limits, key=_number))
-        self._verdicts = tuple(map(verdict_of, deciding))
+        # Of what each rule says where the host is an address, and where it is a name.
+        self._literal, self._named_says = (
+            tuple([verdict_of(rule, literal=literal) for rule in deciding]) for literal in (True, False))
+        self.says_one = self._literal == self._named_says
         self._limits_from = len(deciding)
         terms = [rule.terms for rule in self.rules if rule.terms is not NOTHING_SAID]
         self._has_terms = bool(terms)
@@ -311,11 +314,12 @@ class Index:
         limits = [number for number in self.certain(candidates) if number >= self._limits_from]
         return (*sorted(self._possible_grants(candidates)), *limits)
 
-    def verdicts(self, numbers: Iterable[int]) -> list[Verdict]:
-        """What each of these rules says. Limits and denies on trial say nothing."""
+    def verdicts(self, numbers: Iterable[int], *, literal: bool) -> list[Verdict]:
+        """What these rules say of a host that is an address, or a name. Limits and denies on trial say nothing."""
+        said = self._literal if literal else self._named_says
         if self._silent:
             numbers = [number for number in numbers if number not in self._silent]
-        return [self._verdicts[number] for number in numbers if number < self._limits_from]
+        return [said[number] for number in numbers if number < self._limits_from]
 
     def measures(self, numbers: tuple[int, ...]) -> Measures:
         """What applies where these rules hold."""
@@ -376,9 +380,13 @@ def measures_of(held: Iterable[Rule]) -> Measures:
     return reduce(tightest, [combined(each, limits) for each in grants.values()] or [combined((), limits)])
 
 
-def verdict_of(rule: Rule) -> Verdict:
-    """What a rule that is no limit says where it alone holds."""
-    action, code = _SAID[rule.verb]
+def verdict_of(rule: Rule, *, literal: bool) -> Verdict:
+    """What a rule that is no limit says where it alone holds; `literal`: the host is an address.
+
+    Where a name leads is said by others, who could end an agent with it: a halt for addresses only refuses a name.
+    """
+    verb = Verb.DENY if rule.verb is Verb.HALT and not literal and hangs_on_addresses(rule) else rule.verb
+    action, code = _SAID[verb]
     return Verdict(action, code, rule.name, f"rule {rule.name}", rule.tell)
 
 
@@ -390,6 +398,13 @@ _SAID = {
     Verb.HALT: (Action.HALT, Code.RULE_HALT),
     Verb.NEVER: (Action.DENY, Code.NEVER),
 }
+
+
+def hangs_on_addresses(rule: Rule) -> bool:
+    """True when it may matter to the rule where a name leads."""
+    return any(
+        where.address is not None or any(isinstance(hosts_of(item), AddressRange) for item in where.to or ())
+        for where in (rule.where, *rule.holes))
 
 
 def opens(rule: Rule, address: Address, *, literal: bool) -> bool:

@@ -10,8 +10,9 @@ from kernel.ahead.said import Clause
 from kernel.conditions import ConditionReader
 from kernel.document import Mapping as Tree
 from kernel.document import Node, Reader, Scalar, quote
+from kernel.match import hangs_on_addresses, hosts_of
 from kernel.measures import NOTHING_SAID, Rate
-from kernel.policy import AddressRange, Conditions, Rule, Verb
+from kernel.policy import AddressRange, Conditions, Destination, HostPattern, Rule, Verb
 from kernel.quantity import rate, tally
 from kernel.several import Above
 from kernel.terms import check_upgrades, grant_terms, is_yes, limit_terms
@@ -61,8 +62,12 @@ class RuleReader:
         secret = "secret-paths" in found and is_yes(self._reader, found["secret-paths"], "secret-paths")
         risk, pace = self._risk(found, verb), self._pace(found, verb)
         at = self._reader.at(node)
-        return Rule(number, name or "", verb, where, holes, at, tell, why, terms, quiet, observed, secret,
+        rule = Rule(number, name or "", verb, where, holes, at, tell, why, terms, quiet, observed, secret,
                     risk=risk, rate=pace)
+        if verb is Verb.HALT and hangs_on_addresses(rule) and any(map(_is_name, where.to or ())):
+            message = "a halt of names and addresses would end nobody for a name: others say where it leads"
+            self._reader.error("E112", found["to"], message, "make two rules: one for the names, one for the addresses")
+        return rule
 
     def _risk(self, found: Mapping[str, Node], verb: Verb) -> int:
         """The points that a request costs for which the rule holds."""
@@ -186,6 +191,10 @@ class RuleReader:
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
         terms = limit_terms(self._reader, node, found)
         return Rule(number, name, Verb.LIMIT, where, holes, self._reader.at(node), terms=terms)
+
+
+def _is_name(item: Destination) -> bool:
+    return isinstance(hosts_of(item), HostPattern)
 
 
 def names_an_item(name: str) -> bool:

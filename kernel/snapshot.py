@@ -22,7 +22,19 @@ from typing import Any
 
 from kernel.errors import SnapshotError
 from kernel.folding import States
-from kernel.state import UNKNOWN, Account, AccountKey, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
+from kernel.state import (
+    UNKNOWN,
+    Account,
+    AccountKey,
+    Draw,
+    Halt,
+    OpenFlow,
+    PaceKey,
+    Quarantine,
+    Run,
+    Standing,
+    State,
+)
 
 _VERSION = 1
 _NAMES = ("real", "shadow")
@@ -76,15 +88,22 @@ def _flags(name: str, state: State) -> dict[str, object]:
 
 
 def _agents(state: State) -> Iterator[list[object]]:
-    accounts, paces = defaultdict[str, list[Any]](list), defaultdict[str, list[Any]](list)
-    for (budget, unit, agent), each in state.accounts.items():
-        accounts[agent].append([budget, unit, each.window, each.spent, each.held, sorted(each.places), each.trail])
-    for (name, agent), at in state.paces.items():
-        paces[agent].append([name, at])
+    accounts, paces = defaultdict[str, list[AccountKey]](list), defaultdict[str, list[PaceKey]](list)
+    for key in state.accounts:
+        accounts[key.agent].append(key)
+    for pace in state.paces:
+        paces[pace[1]].append(pace)
     for agent in sorted({*state.agents, *accounts, *paces}):
         standing = state.agent(agent)
-        yield [agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated)),
-               sorted(accounts[agent]), sorted(paces[agent])]
+        yield [
+            agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated)),
+            [[*key[:2], *_account(state.accounts[key])] for key in sorted(accounts.get(agent, ()))],
+            [[pace[0], state.paces[pace]] for pace in sorted(paces.get(agent, ()))],
+        ]
+
+
+def _account(account: Account) -> list[object]:
+    return [account.window, account.spent, account.held, sorted(account.places), account.trail]
 
 
 def _runs(runs: Mapping[str, Run]) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.arithmetic import remaining
 from kernel.bounds import COUNTER
-from kernel.budget import Unit
-from kernel.state import TOGETHER
+from kernel.budget import Every, Unit
+from kernel.state import TOGETHER, UNKNOWN
 from kernel.step import account_at
 
 if TYPE_CHECKING:
@@ -41,11 +42,6 @@ class Balance(NamedTuple):
     @property
     def remaining(self) -> int:
         return remaining(self.limit, self.spent, self.held)
-
-    def plus(self, other: Balance) -> Balance:
-        """Both amounts as one."""
-        return self._replace(
-            limit=self.limit + other.limit, spent=self.spent + other.spent, held=self.held + other.held)
 
 
 def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
@@ -87,24 +83,44 @@ def risk(state: State, bounded: Bounded, agent: str, now_us: int) -> int | None:
 
 
 def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]:
-    """One balance for each budget and unit: of all agents together, or the sum over those that have drawn on their own.
+    """One balance for each budget and unit: of all agents together, or the sum over those that draw on their own.
 
-    Where both are bounded, the account of all together speaks.
+    Where both are bounded, the account of all together speaks. Another thread may ask while the state goes on.
     """
-    told: dict[tuple[str, str], Balance] = {}
-    own: dict[tuple[str, str], Bound] = {}
+    shared: dict[tuple[str, str], Balance] = {}
+    own: dict[tuple[str, str], _Sum] = {}
     for bound in bounds:
-        key = bound.budget, str(bound.unit)
-        if not bound.each:
-            told[key] = balance(state, bound, TOGETHER, now_us)
-        elif key not in told:
-            own[key] = bound
-            told[key] = Balance(*key, 0, 0, 0, 0, each=True)
-    for budget, unit, agent in state.accounts:
-        found = own.get((budget, unit))
-        if found is not None and agent != TOGETHER and told[budget, unit].each:
-            told[budget, unit] = told[budget, unit].plus(balance(state, found, agent, now_us))
-    return list(told.values())
+        if bound.each:
+            own[bound.budget, bound.unit] = _Sum(bound, bound.window(UNKNOWN, now_us))
+        else:
+            shared[bound.budget, bound.unit] = balance(state, bound, TOGETHER, now_us)
+    # Some hundred thousand accounts are added up at each scrape, so it is done in place and by hand.
+    for (budget, unit, agent), account in state.accounts.copy().items():
+        total = own.get((budget, unit))
+        if total is not None and agent != TOGETHER:
+            bound, window = total.bound, total.window
+            if bound.every is Every.SESSION:
+                window = bound.window(state.agent(agent), now_us)
+            if account.window >= window:
+                total.agents += 1
+                total.spent += account.spent
+                total.held += account.held
+    return [*shared.values(), *(each.balance() for key, each in own.items() if key not in shared)]
+
+
+@dataclass(slots=True)
+class _Sum:
+    """What the agents that draw on one amount in its window have used of it."""
+
+    bound: Bound
+    window: int
+    agents: int = 0
+    spent: int = 0
+    held: int = 0
+
+    def balance(self) -> Balance:
+        limit = self.bound.limit * self.agents
+        return Balance(self.bound.budget, self.bound.unit, limit, self.spent, self.held, self.window, each=True)
 
 
 def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -> Condition:
@@ -118,7 +134,7 @@ def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -
 
 
 def halted(state: State) -> dict[str, str]:
-    """The agents that are halted, the first first, each with the reason."""
-    halts = [(each.halt, name) for name, each in state.agents.items() if each.halt is not None]
+    """The agents that are halted, the first first, each with the reason. Another thread may ask while it goes on."""
+    halts = [(each.halt, name) for name, each in state.agents.copy().items() if each.halt is not None]
     return {name: halt.reason for halt, name in sorted(halts, key=lambda each: (each[0].since_us, each[1]))}
 

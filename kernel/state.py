@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from blake3 import blake3
@@ -46,6 +45,8 @@ class Account(NamedTuple):
 
     def in_window(self, window: int) -> Account:
         """The account as it stands in a window: as it is, or nothing of it where another has begun."""
+        if self.window == window:
+            return self
         return self._replace(window=window) if renewed(self.window, 1, window) else Account(window)
 
 
@@ -212,10 +213,15 @@ class Reads:
     __slots__ = ("_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen")
 
     def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
-        self._agent = _json(agent)
-        self._keys = [bound.key(agent) for bound in bounds]
-        self._pace_keys = [pace.key(agent) for pace in paces]
-        self._heads, self._pace_heads = list(map(_head, self._keys)), list(map(_head, self._pace_keys))
+        self._agent = own = _json(agent)
+        self._keys, self._heads, self._pace_keys, self._pace_heads = [], [], [], []
+        # What a policy names is plain: nothing of it needs an escape in JSON.
+        for bound in bounds:
+            self._keys.append(bound.key(agent))
+            self._heads.append(f'["{bound.budget}","{bound.unit}",{own if bound.each else _ALL},')
+        for pace in paces:
+            self._pace_keys.append(pace.key(agent))
+            self._pace_heads.append(f'["{pace.name}",{own if pace.each else _ALL},')
         self._seen: tuple[object, ...] = ()
         self._known = ""
 
@@ -256,12 +262,7 @@ def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], pa
 
 
 _json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-@lru_cache(maxsize=8192)
-def _head(key: tuple[str, ...]) -> str:
-    """The beginning of the JSON array of an account or a rate."""
-    return _json([*key])[:-1] + ","
+_ALL = _json(TOGETHER)
 
 
 def followed(trail: str, *said: object) -> str:

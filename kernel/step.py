@@ -204,20 +204,28 @@ class _Taken(NamedTuple):
 
 def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
+    unit = bound.unit
+    if unit is Unit.RISK and not asked.risk:
+        return None
     window, spent, held, places, _ = account_at(state, bound, standing, asked.agent, now_us)
-    least, wanted = _wanted(bound, asked, places)
+    least, wanted = _wanted(unit, asked, places)
     if not wanted:
         return None
     most, effect = bound.most()
     amount = drawn(most, spent, held, least, wanted)
-    if not amount and effect is not Effect.TELL and bound.unit is not Unit.RISK:
+    if not amount and effect is not Effect.TELL and unit is not Unit.RISK:
         return _used_up(bound, effect)
-    draw = Draw(bound.budget, asked.agent if bound.each else None, bound.unit, window, amount)
-    reached = [each for each in bound.when_used if (spent + held + amount) * 100 >= bound.limit * each.percent]
+    draws: tuple[Draw, ...] = ()
+    if amount and unit is not Unit.RISK:
+        draws = (Draw(bound.budget, asked.agent if bound.each else None, unit, window, amount),)
+    used = (spent + held + amount) * 100
+    if not bound.when_used or used < bound.limit * bound.when_used[0].percent:
+        return _Taken(draws, (), None)
+    reached = [each for each in bound.when_used if used >= bound.limit * each.percent]
     slow = (each for each in reached if each.effect is Effect.THROTTLE)
     told = any(each.effect is Effect.TELL for each in reached)
     return _Taken(
-        (draw,) if amount and bound.unit is not Unit.RISK else (),
+        draws,
         tuple(slowed(f"{bound.budget} {each.percent}%", each, each=bound.each) for each in slow),
         remaining(bound.limit, spent, held + amount) if told else None,
     )
@@ -233,6 +241,8 @@ def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_u
     if not state.clock_ok and bound.every.renews and account is not UNTOUCHED:
         return account
     window = bound.window(standing, now_us)
+    if account.window == window:
+        return account
     left = state.clock_accepted and account.window > window + KINDS
     if account.window > window and not left and renewed(account.window, 1, window):
         return account
@@ -261,9 +271,9 @@ def _begun(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> t
     return (Draw(bounded.repeated.name, asked.agent, REPEATS, run.since_us, 0),)
 
 
-def _wanted(bound: Bound, asked: Asked, known: frozenset[str]) -> tuple[int, int]:
+def _wanted(unit: Unit, asked: Asked, known: frozenset[str]) -> tuple[int, int]:
     """How much a request takes of an account: what it cannot do without, and what it would like."""
-    match bound.unit:
+    match unit:
         case Unit.REQUESTS:
             return 1, 1
         case Unit.NEW_HOSTS:

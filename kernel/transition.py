@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from kernel.arithmetic import freed, settled, smaller
@@ -88,10 +89,13 @@ def _halt_named(standing: Standing, name: str) -> Standing:
 
 def passes(entry: Mapping[str, Any]) -> bool:
     """True for a decision that let something through: a refusal in mode observe is one that was only written down."""
-    if entry["mode"] == Mode.OBSERVE:
-        return True
+    return entry["mode"] == Mode.OBSERVE or _lets_through(entry["verdict"], entry["code"])
+
+
+@lru_cache(256)
+def _lets_through(verdict: str, code: str) -> bool:
     try:
-        return Verdict(Action(entry["verdict"]), Code(entry["code"])).lets_through
+        return Verdict(Action(verdict), Code(code)).lets_through
     except ValueError:
         # A verdict of a later version: whether it let anything through is not known.
         return True
@@ -129,20 +133,27 @@ def _drawn(
             paces[draw.budget, draw.agent or TOGETHER] = draw.window
         if draw.unit in _NO_ACCOUNT:
             continue
-        account = (accounts.get(draw.key) or state.account(draw.key)).in_window(draw.window)
+        key = draw.key
+        window, spent, held, places, trail = (accounts.get(key) or state.account(key)).in_window(draw.window)
         if draw.unit == Unit.NEW_HOSTS:
             place = place_of(seen)
-            account = account._replace(places=account.places | {place}, trail=followed(account.trail, place))
+            places, trail = places | {place}, followed(trail, place)
         if draw.unit in _SETTLED and passed:
-            accounts[draw.key] = account._replace(held=account.held + draw.amount)
+            held += draw.amount
         else:
-            accounts[draw.key] = account._replace(spent=account.spent + draw.amount)
+            spent += draw.amount
+        accounts[key] = Account(window, spent, held, places, trail)
     return accounts, paces
 
 
 def place_of(seen: Mapping[str, Any]) -> str:
     """The destination that `in` of a decision tells."""
-    return f"{seen['host']}:{seen['port']}"
+    return _place(seen["host"], seen["port"])
+
+
+@lru_cache(4096)
+def _place(host: str | None, port: int | None) -> str:
+    return f"{host}:{port}"
 
 
 def _counted(standing: Standing, draws: Sequence[Draw], request: str | None, *, passed: bool) -> Standing:

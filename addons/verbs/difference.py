@@ -61,7 +61,8 @@ def _change_of_mode(found: Difference) -> str | None:
 
 
 def _change(change: Change) -> dict[str, Any]:
-    return {"rules": list(change.rules), "message": change.message, "witness": witness_json(change.witness)}
+    witness = change.witness and witness_json(change.witness)
+    return {"rules": list(change.rules), "message": change.message, "witness": witness}
 
 
 def tell_difference(out: Console, found: Difference, seconds: float) -> None:
@@ -73,7 +74,8 @@ def tell_difference(out: Console, found: Difference, seconds: float) -> None:
     for kind, changes in _kinds(found):
         for change in changes:
             out.print(f"\n{kind}: {change.message}")
-            out.print(f"  witness: {asked(change.witness)}", style="dim")
+            if change.witness is not None:
+                out.print(f"  witness: {asked(change.witness)}", style="dim")
     for what in found.undecided:
         out.print(f"\nundecided: {what}", style="yellow")
 
@@ -91,10 +93,11 @@ def _markdown_lines(found: Difference) -> Iterator[str]:
         for change in changes:
             # In a fence, so that nothing of a URL is read as Markdown.
             yield f"- **{kind}**: {change.message.translate(_SPECIAL_IN_MARKDOWN)}"
-            yield from ("", "  ```", f"  {asked(change.witness)}", "  ```", "")
+            if change.witness is not None:
+                yield from ("", "  ```", f"  {asked(change.witness)}", "  ```", "")
     for what in found.undecided:
         yield f"- **undecided**: {what.translate(_SPECIAL_IN_MARKDOWN)}"
-    if found.relation is Relation.EQUAL:
+    if found.relation is Relation.EQUAL and not found.changed:
         yield "- Nothing changes for any request."
     elif any(len(changes) == MOST_CHANGES for _, changes in _kinds(found)):
         yield f"- At most {MOST_CHANGES} changes of a kind are shown: there may be more."
@@ -110,8 +113,8 @@ def workflow_commands(found: Difference, file: str) -> Iterator[str]:
     yield command("warning" if may_loosen(found) else "notice", _summary(found), {"file": file, "title": "policy diff"})
     for kind, changes in _kinds(found):
         for change in changes:
-            said = f"{change.message}\nwitness: {asked(change.witness)}"
+            shown = "" if change.witness is None else f"\nwitness: {asked(change.witness)}"
             name = "warning" if kind == "newly allowed" else "notice"
-            yield command(name, said, {"file": file, "title": kind})
+            yield command(name, change.message + shown, {"file": file, "title": kind})
     for what in found.undecided:
         yield command("warning", what, {"file": file, "title": "undecided"})

@@ -16,7 +16,7 @@ from kernel.ahead.prose import in_words
 from kernel.decide import Judgement, address_stage
 from kernel.document import printable
 from kernel.errors import NonCanonical
-from kernel.explanation import Miss, measured, near_misses, would_allow
+from kernel.explanation import Miss, draws_on, measured, near_misses, would_allow
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Headers
 from kernel.hours import told
@@ -31,7 +31,7 @@ from kernel.prose import (
 from kernel.question import STAND_IN, answer, facts_of
 from kernel.trial import OBSERVED, Mode, enforced, mode_at
 from kernel.verdict import Action, Verdict
-from kernel.words import agents_in_words
+from kernel.words import agents_in_words, rate_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Explained:
     misses: tuple[Miss, ...]
     would_allow: tuple[str, ...]
     assumed: bool
+    draws_on: tuple[str, ...] = ()
     observed_until: int | None = None
     """The end of the trial, in seconds since 1970, where the request passes for it; None otherwise."""
 
@@ -67,7 +68,8 @@ def explained(
     held = tuple(rule for rule in policy.items if rule.name in judgement.groups)
     misses = near_misses(policy, facts, where)
     sentences = tuple(would_allow(policy, facts, judgement, misses))
-    return Explained(policy.tiers, judgement, held, tuple(misses), sentences, _assumed(facts, address), trial)
+    drawn = tuple(draws_on(policy, facts, judgement))
+    return Explained(policy.tiers, judgement, held, tuple(misses), sentences, _assumed(facts, address), drawn, trial)
 
 
 def _assumed(facts: RequestFacts, address: Address | None) -> bool:
@@ -81,7 +83,7 @@ def explained_json(said: Explained) -> dict[str, Any]:
          "line": rule.position.line} for rule in said.matched]
     trial = {} if said.observed_until is None else {"mode": Mode.OBSERVE}
     return {"verdict": verdict.action.value, "rule": verdict.rule, "code": verdict.code.value, "matched": matched,
-            "would_allow": list(said.would_allow), **trial}
+            "would_allow": list(said.would_allow), "draws_on": list(said.draws_on), **trial}
 
 
 def tell_explained(out: Console, said: Explained) -> None:
@@ -96,12 +98,14 @@ def tell_explained(out: Console, said: Explained) -> None:
     if verdict.lets_through or said.matched or said.misses:
         out.print()
     for rule in said.matched:
-        out.print(f"  matched  {rule.verb.value:5} {rule.name}  {_place(rule)}")
+        out.print(f"  matched  {rule.verb.value:8} {rule.name}  {_place(rule)}")
     for miss in said.misses:
         reasons = ", ".join(miss.reasons)
-        out.print(f"  missed   {miss.rule.verb.value:5} {miss.rule.name}  {_place(miss.rule)}  {reasons}")
+        out.print(f"  missed   {miss.rule.verb.value:8} {miss.rule.name}  {_place(miss.rule)}  {reasons}")
     if verdict.lets_through:
         out.print(f"  measured {'; '.join(measured(said.judgement.measures))}")
+    if said.draws_on:
+        out.print(f"  would draw on {'; '.join(said.draws_on)}")
     if said.assumed:
         out.print("\nThe host is taken to be on the public internet; --address says where else it resolves to.")
     if said.would_allow:
@@ -130,12 +134,13 @@ class _Row:
 def _row(access: Access, policy: Policy) -> _Row:
     where, rule = access.where, access.rule
     excepted = ["its own except"] if rule.holes else []
+    pace = "" if rule.rate is None else f"at most {rate_in_words(rule.rate)}"
     return _Row(
         "every agent" if where.agents is None else agents_in_words(where.agents, policy.groups),
         ["any host"] if where.to is None else [destination_in_words(item) for item in where.to],
         "any" if where.methods is None else " ".join(sorted(where.methods)),
         "any" if where.paths is None else ", ".join(path_in_words(glob) for glob in where.paths),
-        conditions_in_words(where),
+        ", ".join(filter(None, [conditions_in_words(where), pace])),
         rule.name,
         ", ".join([*excepted, *(refusal.name for refusal in access.but_not)]),
     )

@@ -7,13 +7,16 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from kernel.analysis.box import ADDRESSES, SIZE, Box
+from kernel.analysis.box import ADDRESSES, HOSTS, SIZE, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.phrase import how, place, to, who
 from kernel.analysis.region import Region
 from kernel.analysis.shapes import Shapes
+from kernel.analysis.shifts import Shift, shifts
 from kernel.analysis.sizes import MEASURES, NO_MEASURE
+from kernel.analysis.space import LITERAL_HOST
 from kernel.findings import Witness
+from kernel.match import hangs_on_addresses
 from kernel.policy import Verb
 from kernel.trial import Mode, mode_at
 
@@ -40,11 +43,11 @@ class Relation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change, by the rules that make it, and a request that shows it."""
+    """One change, by the rules and budgets that make it, with a request that shows it where one does."""
 
     rules: tuple[str, ...]
     message: str
-    witness: Witness
+    witness: Witness | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class Difference:
 
     `trials` are the ends of `mode: observe` in the old and in the new policy, in seconds since 1970, None where it
     enforces: a trial more, or a longer one, is looser.
-    `changed` is what passes both times within other measures, and what is refused both times for another reason.
+    `changed` is what passes both times within other measures, what agents may use up otherwise, how they are slowed
+    down, halted or charged with points otherwise, and what is refused both times for another reason.
     """
 
     relation: Relation
@@ -92,6 +96,9 @@ class _Comparison:
                 looser, stricter = looser or bool(wider), stricter or bool(narrower)
                 changed += [_measured(measure, rule, "more", witness) for rule, _, witness in wider]
                 changed += [_measured(measure, rule, "less", witness) for rule, _, witness in narrower]
+        for shift in self._shifts():
+            looser, stricter = looser or shift.looser is True, stricter or shift.looser is False
+            changed.append(Change(shift.rules, shift.message, shift.witness))
         changed += self._reasons()
         relation = self._relation(looser=looser, stricter=stricter)
         return Difference(relation, tuple(allowed), tuple(denied), tuple(changed[:MOST_CHANGES]),
@@ -125,6 +132,14 @@ class _Comparison:
             shapes = self._shapes.measured(measure)
             made = self._made[measure] = Region(self._old, shapes), Region(self._new, shapes)
         return made
+
+    def _shifts(self) -> list[Shift]:
+        self._shapes.boxes.allowance.renew()
+        try:
+            return list(shifts(*self._regions(NO_MEASURE)))
+        except TooHard:
+            self._undecided.append("what follows from requests: budgets, throttles, halts, points of risk")
+            return []
 
     def _reasons(self) -> list[Change]:
         try:
@@ -245,20 +260,28 @@ def _otherwise_passing(box: Box, old: Region) -> Box | None:
 
 
 def _reasons(old: Region, new: Region) -> Iterator[tuple[Rule, Iterator[_Lifted]]]:
-    """What both refuse, and only `old` by a never, or only `old` by a deny and neither by a never."""
+    """What both refuse, and only `old` by a never, or only `old` by a deny and neither by what is above it. Halts are
+    among the shifts."""
     kept = {_said(new, entry) for entry in new.refusals.entries}
     known = old.shapes.space.addresses.every & ~old.shapes.space.addresses.vague
     for entry in old.refusals.entries:
         box = entry.box.narrowed(ADDRESSES, entry.box.masks[ADDRESSES] & known)
-        if box.masks[ADDRESSES] and _said(old, entry) not in kept:
+        if entry.rule.verb is Verb.HALT:
+            # Of a name, a halt that speaks of addresses is a deny.
+            hosts = ~LITERAL_HOST if hangs_on_addresses(entry.rule) else 0
+            box = box.narrowed(HOSTS, box.masks[HOSTS] & hosts)
+        if all(box.masks[:SIZE]) and _said(old, entry) not in kept:
             yield entry.rule, _refused_otherwise(entry.rule, box, old, new)
 
 
+def _is_above_a_deny(rule: Rule) -> bool:
+    return rule.verb is Verb.NEVER or (rule.verb is Verb.HALT and not hangs_on_addresses(rule))
+
+
 def _refused_otherwise(rule: Rule, box: Box, old: Region, new: Region) -> Iterator[_Lifted]:
-    strongest = (Verb.NEVER,) if rule.verb is Verb.NEVER else (Verb.NEVER, Verb.DENY)
-    covers = [each.box for each in new.refusals.near(box) if each.rule.verb in strongest]
-    if rule.verb is Verb.DENY:
-        covers += [each.box for each in old.refusals.near(box) if each.rule.verb is Verb.NEVER]
+    lower = rule.verb is not Verb.NEVER
+    covers = [each.box for each in new.refusals.near(box) if lower or each.rule.verb is Verb.NEVER]
+    covers += [each.box for each in old.refusals.near(box) if lower and _is_above_a_deny(each.rule)]
     for piece in old.boxes.left(box, covers):
         for unopened in new.boxes.left(piece, new.granting(piece)):
             yield None, unopened

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING
 
 from kernel.address import wholly_private
 from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, PORTS, SCHEMES, Box
+from kernel.analysis.constraints import is_slower
 from kernel.analysis.language import TooHard
 from kernel.analysis.region import Region, shown
 from kernel.analysis.shapes import Shapes, scheme_mask
 from kernel.analysis.sizes import MEASURES
 from kernel.analysis.space import OTHER_HOST
+from kernel.bounds import pace
 from kernel.clause import parents
 from kernel.conditions import spelled
 from kernel.document import joined
 from kernel.facts import Host
 from kernel.findings import Finding, Severity
 from kernel.match import hosts_of
-from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
+from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -225,7 +227,7 @@ class _Reviewer:
     def _grant(self, rule: Rule) -> None:
         """W301: everything that it opens is refused."""
         opened = self._region.boxes_of(rule)
-        if not all(self._boxes.covered(box, self._region.refusing(box)) for box in opened):
+        if rule.risk or not all(self._boxes.covered(box, self._region.refusing(box)) for box in opened):
             return
         self._done.add(rule.name)
         if not opened and self._shapes.opened(rule):
@@ -261,7 +263,8 @@ class _Reviewer:
         if effective:
             message = f"{rule.name} refuses a part of what {_listed(effective)} {_allow(effective)}"
             self._find("I304", rule, message, "", effective, box=cut[effective[0]], severity=Severity.INFO)
-        close = None if cut or rule.why is not None else next(self._close(rule), None)
+        has_effect = cut or rule.why is not None or rule.verb is Verb.HALT or rule.risk
+        close = None if has_effect else next(self._close(rule), None)
         if close is not None:
             name, box = close
             message = f"{rule.name} refuses nothing that is allowed; {name} allows other requests there"
@@ -295,7 +298,9 @@ class _Reviewer:
         for rule in self._policy.rules:
             if rule.name not in self._done:
                 bound = rule.tier if rule.verb.grants else self._policy.tiers[rule.tier].binds
-                groups[bound, rule.verb, rule.where, rule.holes, rule.terms].append(rule)
+                # Points add up: a rule that costs some says nothing twice.
+                costs = rule.name if rule.risk else None
+                groups[bound, rule.verb, rule.where, rule.holes, rule.terms, rule.rate, costs].append(rule)
         for first, *others in groups.values():
             if others:
                 names = [rule.name for rule in others]
@@ -321,11 +326,32 @@ class _Reviewer:
 
     def _covering(self, rule: Rule, regions: Sequence[Region]) -> list[str]:
         """The rules that make this one needless, under every measure; none where it is needed."""
+        if rule.risk:
+            return []
+        if rule.verb in (Verb.THROTTLE, Verb.ASK):
+            alone = (self._covered_by(rule, regions, other) for other in self._policy.rules if self._slows(other, rule))
+            return next(filter(None, alone), [])
+        return self._covered_by(rule, regions, None)
+
+    def _slows(self, other: Rule, rule: Rule) -> bool:
+        """True when `other` does wherever `rule` holds what it does: ask, or slow down to no more than its rate."""
+        if other is rule or other.verb is not rule.verb or other.tier != rule.tier or other.name in self._done:
+            return False
+        if rule.rate is not None and other.rate is not None and not is_slower(
+                pace("", other.rate), pace("", rule.rate)):
+            return False
+        covers = self._shapes.of(other)
+        return all(self._boxes.covered(box, covers) for box in self._shapes.of(rule))
+
+    def _covered_by(self, rule: Rule, regions: Sequence[Region], only: Rule | None) -> list[str]:
+        """The rules that together do all that this one does, in no milder way; none where they do not."""
         names: dict[str, None] = {}
         for region in regions if rule.verb.grants else regions[:1]:
             for box in region.boxes_of(rule):
                 near = [each for each in region.likes(rule).near(box)
-                        if rule not in each.rules and not any(other.name in self._done for other in each.rules)]
+                        if rule not in each.rules and not any(other.name in self._done for other in each.rules)
+                        and (only is None or only in each.rules)
+                        and (rule.verb is not Verb.HALT or each.rule.verb in (Verb.HALT, Verb.NEVER))]
                 covers = [each.box for each in near] + (region.refusing(box) if rule.verb.grants else [])
                 if not region.boxes.covered(box, covers):
                     return []

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from scripts.benchmark import report
+from scripts.benchmark.accounts import measure_accounts
 from scripts.benchmark.checks import measure_checks
 from scripts.benchmark.contenders import ROOT, Contender, NotStarted, pin, start_contenders, start_streaming, stop
 from scripts.benchmark.measure import AXES, Bench, Plan, SliceFailed
@@ -72,7 +73,8 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
         return 0
     report.print_table(results, memory, _setting(folder, plan, pinned=pinned))
     if not quick:
-        report.print_parts({**measure_parts(folder / "policy.yaml", folder / "addon"), **measure_checks()})
+        parts = measure_parts(folder / "policy.yaml", folder / "addon")
+        report.print_parts({**parts, **measure_checks(), **measure_accounts()})
     return 0
 
 

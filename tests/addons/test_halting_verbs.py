@@ -22,6 +22,7 @@ from addons.verbs import acting
 from kernel import chain
 from kernel.bounds import Bounds
 from kernel.budget import Counter, Effect
+from kernel.entry import operator
 from kernel.note import lane_name
 from kernel.state import Change
 from kernel.transition import change, micros
@@ -319,6 +320,16 @@ async def test_two_halts_at_once_are_one(home, running):
     both = await asyncio.gather(*(control.agents(message, Peer(os.geteuid())) for _ in range(2)))
 
     assert sorted(each["changed"] for each in both) == [False, True]
+
+
+async def test_what_two_verbs_hand_over_at_once_is_taken_over_once(home, running):
+    for number in range(3):
+        acts_alone._write(home.paths.folder, operator("agents rotate", f"a{number}", "", "ann", "cli"))
+    peer = Peer(os.geteuid())
+    both = await asyncio.gather(*(running.control.agents({"act": "takeover"}, peer) for _ in range(2)))
+
+    assert sorted(len(each["entries"]) for each in both) == [0, 3]
+    assert [running.state.agent(f"a{number}").session for number in range(3)] == [1, 1, 1]
 
 
 def test_without_a_governor_a_halt_waits_for_the_next_start(home):

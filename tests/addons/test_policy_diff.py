@@ -163,5 +163,24 @@ def test_nothing_of_a_policy_is_read_as_markdown(governor):
     assert not any("`b`" in line.replace("\\`", "") for line in sentences)
 
 
+BUDGET = READS + "budgets: [{budget: daily, each: {requests: 100}, every: day}]\n"
+
+
+def test_a_raised_budget_is_looser_and_is_told_in_every_form_without_a_request(governor):
+    Path("old.yaml").write_text(BUDGET)
+    Path("new.yaml").write_text(BUDGET.replace("100", "200"))
+    sentence = "daily no longer refuses after 100 requests of every agent in a day (UTC)"
+
+    status, out, _ = governor("diff", "old.yaml", "new.yaml", "--json", "--fail-if-looser")
+    said = json.loads(out)
+
+    assert (status, said["relation"]) == (1, "looser")
+    assert said["changed"] == [{"rules": ["daily"], "message": sentence, "witness": None}]
+    for form in ("text", "markdown", "github"):
+        told = governor("diff", "old.yaml", "new.yaml", "--format", form)[1]
+        assert sentence in told
+        assert "witness" not in told
+
+
 def test_what_is_undecided_may_be_looser():
     assert may_loosen(Difference(Relation.EQUAL, (), (), (), ("rule it",)))

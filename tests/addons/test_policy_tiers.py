@@ -142,7 +142,7 @@ def test_explain_says_which_tier_grants_and_which_does_not(governor):
 def test_explain_says_that_a_tier_is_for_others(governor):
     _, out, _ = governor("explain", *BOTH, "--agent", "web-1", "POST", "https://pay.shop.example/")
 
-    assert "missed   allow pay  team.yaml:5  its tier is for payments-*" in out
+    assert "missed   allow    pay  team.yaml:5  its tier is for payments-*" in out
 
 
 def test_explain_says_that_no_tier_binds_the_agent(governor):

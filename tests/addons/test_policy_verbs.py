@@ -228,8 +228,66 @@ def test_explain_names_the_rule_that_grants(governor):
     assert said == {
         "verdict": "allow", "rule": "read", "code": "ALLOW",
         "matched": [{"tier": "platform", "rule": "read", "verb": "allow", "file": "p.yaml", "line": 4}],
-        "would_allow": [],
+        "would_allow": [], "draws_on": [],
     }
+
+
+@pytest.mark.parametrize(("text", "code"), [
+    ("budgets: [{budget: b, each: {requests: 5}, every: day, when-used: {100%: halt}}]", "W503"),
+    ("budgets: [{budget: b, each: {risk: 5}, every: day}]", "W501"),
+    ("counters: {risk: {limit: 5, then: halt}}", "W501"),
+    ("rates: [{each: 61/minute, together: 1/second}]", "W501"),
+])
+def test_check_finds_what_is_doubtful_in_budgets_and_rates(governor, text, code):
+    rules = "rules: [{allow: read, to: api.example.org, methods: reads}]"
+    Path("q.yaml").write_text(f"version: 1\n{rules}\n{text}\n")
+
+    status, out, _ = governor("check", "q.yaml", "--json")
+    (found,) = json.loads(out)["findings"]
+
+    assert (status, found["code"], found["severity"], found["line"]) == (0, code, "warning", 3)
+    for form in ("sarif", "github", "junit"):
+        assert code in governor("check", "q.yaml", "--strict", "--format", form)[1]
+
+
+COUNTED = """version: 1
+agents: {coders: [claude-*]}
+rules:
+  - {allow: read, to: api.example.org, methods: any}
+  - {throttle: search, to: "https://api.example.org/search", rate: 6/minute, risk: 2}
+  - {deny: no-gists, to: gist.github.com, risk: 20}
+budgets:
+  - {budget: daily, for: coders, each: {requests: 100, risk: 50}, together: {bytes: 1GB}, every: day}
+rates: [{each: 60/minute}]
+profile: balanced
+"""
+
+
+@pytest.mark.parametrize(("agent", "url", "verdict", "drawn"), [
+    ("claude-1", "https://api.example.org/", "allow", ["daily (requests of each, bytes together)", "rates-1"]),
+    ("b-1", "https://api.example.org/", "allow", ["rates-1"]),
+    ("claude-1", "https://api.example.org/search", "throttle",
+     ["daily (requests of each, bytes together)", "rates-1", "search", "2 points of risk on daily and risk"]),
+    ("claude-1", "https://gist.github.com/", "deny", ["20 points of risk on daily and risk"]),
+    ("claude-1", "https://x.example/", "deny", []),
+])
+def test_explain_says_what_a_request_would_draw_on(governor, agent, url, verdict, drawn):
+    Path("p.yaml").write_text(COUNTED)
+
+    status, said = explained(governor, "--agent", agent, "GET", url)
+    told = governor("explain", "--policy", "p.yaml", "--agent", agent, "GET", url)[1]
+
+    assert (said["verdict"], said["draws_on"], status) == (verdict, drawn, 1 if verdict == "deny" else 0)
+    assert (f"would draw on {'; '.join(drawn)}" in " ".join(told.split())) if drawn else "would draw on" not in told
+
+
+def test_what_an_agent_can_reach_says_at_what_pace(governor):
+    Path("p.yaml").write_text(COUNTED)
+
+    out = governor("explain", "--policy", "p.yaml", "--agent", "claude-1", "--json")[1]
+
+    assert [(row["rule"], row["conditions"]) for row in json.loads(out)["reach"]] == [
+        ("read", ""), ("search", "at most 6 a minute")]
 
 
 @pytest.mark.parametrize(("arguments", "code", "would_allow"), [
@@ -446,7 +504,7 @@ def test_explain_reads_like_a_story(governor):
 
     assert status == 1
     assert "deny  RULE_DENY  by rule no-gists (p.yaml:14)" in out
-    assert "matched  deny  no-gists  p.yaml:14" in out
+    assert "matched  deny     no-gists  p.yaml:14" in out
     assert "--address says where else it resolves to" in out
 
 

@@ -159,6 +159,17 @@ async def test_a_start_folds_what_came_after_the_snapshot_and_no_more(home, monk
     live = Live(home, seed=3)
     await live.run(200)
     live.lane.close("done")
+    older, newer = (each["at"] for each in of_kind(home, "state_snapshot")[-2:])
+
+    assert first_folded(home, monkeypatch) == f"main/{newer}"
+    kept(home)[-1].unlink()
+    assert first_folded(home, monkeypatch) == f"main/{older}"
+    kept(home)[0].unlink()
+    assert first_folded(home, monkeypatch) == "main/0"
+
+
+def first_folded(home: Home, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The first entry that a start counts."""
     folded: list[str] = []
     real = States.fold
 
@@ -168,12 +179,8 @@ async def test_a_start_folds_what_came_after_the_snapshot_and_no_more(home, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(States, "fold", fold)
-        lane = open_lane(home, vault=False)
-        lane.close("done")
-
-    at = of_kind(home, "state_snapshot")[-1]["at"]
-    assert folded[0] == f"main/{at}"
-    assert at >= of_kind(home, "segment_open")[-1]["seq"]
+        open_lane(home, vault=False).close("looked at")
+    return folded[0]
 
 
 async def test_a_state_kept_at_the_end_is_the_one_the_next_start_goes_on_from(home):
@@ -300,13 +307,17 @@ def _full(path: Path, content: bytes) -> None:
     raise OSError(28, "No space left on device")
 
 
-async def test_a_state_is_kept_as_it_was_when_it_was_asked_for(home):
+async def test_a_state_is_kept_as_it_was_when_it_was_asked_for(home, monkeypatch):
     live = Live(home, keeps=False, seed=11)
     await live.run(20)
-    before, at = told(live.states), live.lane.next_seq
-    thread = live.snapshots.begin()
-    await live.run(20)
-    await asyncio.to_thread(thread.join)
+    before, at, later = told(live.states), live.lane.next_seq, threading.Event()
+    real = snapshot.encode
+    with monkeypatch.context() as patched:
+        patched.setattr(snapshot, "encode", lambda kept: later.wait(10) and real(kept))
+        thread = live.snapshots.begin()
+        await live.run(20)
+        later.set()
+        await asyncio.to_thread(thread.join)
     live.lane.close("done")
 
     said = of_kind(home, "state_snapshot")[0]

@@ -137,7 +137,7 @@ MUTANTS = (
            f"{_STEP}::test_answers_that_differ_are_progress"),
     Mutant("a row of refusals goes on after a success", "transition", "    if passed and request in refused:",
            "    if False and request in refused:", f"{_STEP}::test_a_request_that_passes_ends_a_row_of_refusals"),
-    Mutant("a trial's refusal is one", "transition", '    if entry["mode"] == Mode.OBSERVE:\n        return True\n', "",
+    Mutant("a trial's refusal is one", "transition", 'return entry["mode"] == Mode.OBSERVE or _lets', "return _lets",
            f"{_ATTACKS}::test_what_a_trial_lets_pass_is_open_until_it_ends"),
     Mutant("a trial halts", "transition", ' and entry["mode"] != Mode.OBSERVE:', ":",
            f"{_ATTACKS}::test_a_trial_halts_nobody"),
@@ -153,8 +153,8 @@ MUTANTS = (
            f"{_ATTACKS}::test_a_contract_that_a_change_breaks_is_named"),
     Mutant("a halt may be lifted in its epoch", "contracts", "new.epoch == old.epoch and (", "False and (",
            f"{_ATTACKS}::test_limits_and_halts_are_contracts"),
-    Mutant("a hash leaves out what is held", "state", "account.spent, account.held, account.trail",
-           "account.spent, account.trail", f"{_STEP}::test_the_hash_tells_every_account_apart"),
+    Mutant("a hash leaves out what is held", "state", "{each.spent},{each.held},", "{each.spent},",
+           f"{_STEP}::test_the_hash_tells_every_account_apart"),
 )
 
 

@@ -26,7 +26,7 @@ PUBLIC = named_ranges(())["public-internet"]
 SEVERITY = [
     {Code.ALLOW}, {Code.BODY_TOO_LARGE}, {Code.URL_TOO_LONG},
     {Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.OUT_OF_HOURS}, {Code.PRIVATE_ADDRESS}, {Code.RULE_DENY},
-    {Code.NEVER},
+    {Code.RULE_HALT}, {Code.NEVER},
 ]  # fmt: skip
 UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf}
 
@@ -37,6 +37,7 @@ class Answer:
     rule: str | None
     groups: tuple[str, ...]
     address: Address | None
+    slowed: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def judge(policy: Policy, facts: RequestFacts, addresses: Sequence[Address], own
     answers = [_at_address(policy, facts, address, own) for address in addresses]
     strictest = max(map(_severity, answers))
     left = [answer for answer in answers if _severity(answer) == strictest]
-    if left[0].code not in (Code.NEVER, Code.RULE_DENY):
-        return left[0]
+    if left[0].code not in (Code.NEVER, Code.RULE_DENY, Code.RULE_HALT):
+        return next((answer for answer in left if answer.slowed), left[0])
     order = [None, *(rule.name for rule in rules_of(policy))]
     return min(left, key=lambda answer: order.index(answer.rule))
 
@@ -67,9 +68,10 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
     groups = tuple(rule.name for rule in (*held, *limits))
     if (address, facts.port) in own:
         return Answer(Code.NEVER, None, groups, address)
-    for verb, code in ((Verb.NEVER, Code.NEVER), (Verb.DENY, Code.RULE_DENY)):
+    verbs = ((Verb.NEVER, Code.NEVER), (Verb.HALT, Code.RULE_HALT), (Verb.DENY, Code.RULE_DENY))
+    for verb, code in verbs:
         for rule in held:
-            if rule.verb is verb:
+            if verb_for(rule, facts) is verb:
                 return Answer(code, rule.name, groups, address)
     passes = [rule for rule in held if is_global(address) or _was_written_for(rule, facts, address)]
     left = [number for number in asked(policy, facts) if not any(rule.tier == number for rule in passes)]
@@ -87,7 +89,16 @@ def _at_address(policy: Policy, facts: RequestFacts, address: Address, own: set[
         most, by = cap(measure, tier_by_tier(held), limits)
         if size > most:
             return Answer(code, by, groups, address)
-    return Answer(Code.ALLOW, held[0].name, groups, address)
+    slows = [rule for rule in held if rule.verb is Verb.THROTTLE]
+    return Answer(Code.ALLOW, (slows or held)[0].name, groups, address, bool(slows))
+
+
+def verb_for(rule: Rule, facts: RequestFacts) -> Verb:
+    """What the rule does: where a name leads ends no agent, since others say it."""
+    places = [rule.where, *rule.holes]
+    named = [getattr(item, "host", item) for where in places for item in where.to or ()]
+    speaks = any(isinstance(item, AddressRange) for item in named) or any(where.address for where in places)
+    return Verb.DENY if rule.verb is Verb.HALT and speaks and facts.host.address is None else rule.verb
 
 
 def asked(policy: Policy, facts: RequestFacts) -> list[int]:

@@ -169,7 +169,7 @@ _terms = st.just(NOTHING_SAID) | st.builds(
 )
 _caps = st.builds(
     Terms, max_request=_body_caps, max_response=_more_caps, max_url=_url_caps, in_flight=_more_caps)
-_verbs = st.sampled_from([Verb.ALLOW, Verb.ALLOW, Verb.ALLOW, Verb.DENY, Verb.NEVER])
+_verbs = st.sampled_from([Verb.ALLOW] * 5 + [Verb.THROTTLE, Verb.DENY, Verb.HALT, Verb.NEVER])
 _holes = st.lists(conditions(), max_size=2).map(tuple)
 _bodies = st.tuples(_verbs, conditions(), _holes, _terms)
 _limits = st.lists(st.tuples(conditions(), _holes, _caps), max_size=3)
@@ -183,7 +183,7 @@ _crowded = st.tuples(
 
 # Most of it allowed: what the measures are for.
 _open = st.tuples(
-    st.sampled_from([Verb.ALLOW] * 7 + [Verb.DENY]),
+    st.sampled_from([Verb.ALLOW] * 6 + [Verb.THROTTLE, Verb.DENY]),
     conditions(st.none() | st.just((host_pattern(".x.com"),)), _rarely | _some(globs)),
     st.lists(conditions(), max_size=1).map(tuple),
     _terms,
@@ -193,13 +193,16 @@ _open = st.tuples(
 _by_fields = st.tuples(
     st.sampled_from([Verb.ALLOW] * 4 + [Verb.DENY]), _compared, st.lists(_compared, max_size=1).map(tuple), _terms)
 
+_PACES = [Rate(6, 60), Rate(1, 1), Rate(60, 60), Rate(1, 60)]
+
 type _Body = tuple[Verb, Conditions, tuple[Conditions, ...], Terms]
 
 
 def _policy(bodies: list[_Body], caps: list[tuple[Conditions, tuple[Conditions, ...], Terms]]) -> Policy:
     rules = tuple(
         Rule(number, f"{verb}-{number}", verb, where, holes, Position("p.yaml", number + 1, 1), tell=f"tell {number}",
-             terms=terms if verb.grants else NOTHING_SAID)
+             terms=terms if verb.grants else NOTHING_SAID,
+             rate=_PACES[number % len(_PACES)] if verb is Verb.THROTTLE else None)
         for number, (verb, where, holes, terms) in enumerate(bodies)
     )
     limits = tuple(
@@ -236,7 +239,8 @@ def _in_tiers(policy: Policy, places: list[int], tiers: list[Tier]) -> Policy:
     def dealt(rule: Rule) -> Rule:
         tier = rule.number % len(tiers) if rule.verb is Verb.LIMIT else [*order, *[last] * rule.number][rule.number]
         verb = Verb.DENY if rule.verb.grants and tiers[tier].passes else rule.verb
-        return replace(rule, tier=tier, verb=verb, terms=NOTHING_SAID if verb.refuses else rule.terms)
+        terms, rate = (NOTHING_SAID, None) if verb.refuses else (rule.terms, rule.rate)
+        return replace(rule, tier=tier, verb=verb, terms=terms, rate=rate)
 
     return replace(policy, rules=tuple(map(dealt, policy.rules)), nevers=tuple(map(dealt, policy.nevers)),
                    limits=tuple(map(dealt, policy.limits)), tiers=tuple(tiers))

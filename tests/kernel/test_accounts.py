@@ -77,6 +77,8 @@ def in_budget(keys: str) -> str:
         ("rules: [{throttle: r, to: x.example}]", "E104", 'a throttle needs "rate:"'),
         ("rules: [{throttle: r, rate: 6/min}]", "E209", "write 6/minute"),
         ("rules: [{halt: r, max-url: 1KB}]", "E112", '"max-url:" means nothing in a halt'),
+        ("rules: [{halt: r, to: [x.example, 10.0.0.0/8]}]", "E112", "others say where it leads"),
+        ("rules: [{halt: r, to: x.example, address: 10.0.0.0/8}]", "E112", "make two rules"),
         ("rules: [{halt: r, risk: 5}]", "E112", '"risk:" means nothing in a halt'),
         ("rules: [{deny: r, risk: 5, quiet: yes}]", "E112", "what is expected costs nothing"),
         ("rules: [{deny: r, risk: 5, observe: yes, expires: 2099-01-01}]", "E112", "has no consequences"),

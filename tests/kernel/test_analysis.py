@@ -70,7 +70,7 @@ def facts_of_witness(witness: Witness) -> RequestFacts:
     return facts_of(witness.agent, witness.method, witness.url, len(body), headers, body, at=at)
 
 
-REFUSED = {Code.NEVER, Code.RULE_DENY, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED,
+REFUSED = {Code.NEVER, Code.RULE_DENY, Code.RULE_HALT, Code.PRIVATE_ADDRESS, Code.DEFAULT_DENY, Code.UPGRADE_REFUSED,
            Code.OUT_OF_HOURS}
 
 

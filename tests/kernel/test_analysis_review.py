@@ -212,6 +212,37 @@ def test_fields_and_times_are_compared(rules, codes):
         _check(policy, finding)
 
 
+ANY = "allow: a, to: .example.org, methods: any"
+SLOW = "throttle: t, to: a.example.org, schemes: https, ports: 443, rate"
+
+
+@pytest.mark.parametrize(("rules", "codes"), [
+    pytest.param([ANY, f"{SLOW}: 6/minute"], [], id="a throttle beside an allow"),
+    pytest.param([f"{SLOW}: 6/minute", "allow: a, to: a.example.org, methods: any"], ["W302"], id="an allow in it"),
+    pytest.param([ANY, f"{SLOW}: 6/minute", f"{SLOW.replace('t,', 'u,')}: 5/minute"], ["W302"], id="a slower one"),
+    pytest.param([ANY, f"{SLOW}: 6/minute", f"{SLOW.replace('t,', 'u,')}: 6/minute"], ["W302"], id="the same twice"),
+    pytest.param([ANY, "throttle: t, to: .example.org, schemes: https, ports: 443, rate: 6/minute",
+                  "throttle: u, to: x.example.org, schemes: https, ports: 443, rate: 3/minute"], ["W302"],
+                 id="a part that is slower, so that the allow is not needed"),
+    pytest.param([ANY, "halt: h, to: h.example.org", "deny: d, to: .h.example.org"], [], id="a halt within a deny"),
+    pytest.param([ANY, "halt: h, to: .h.example.org", "deny: d, to: h.example.org"], ["W302"], id="a deny in a halt"),
+    pytest.param(["allow: a, to: a.example.org, methods: any, paths: [/x]",
+                  "halt: h, to: a.example.org, paths: [/y]"], [], id="a halt of what nothing allows"),
+    pytest.param(["allow: a, to: a.example.org, methods: any, paths: [/x]",
+                  "deny: d, to: a.example.org, paths: [/y], risk: 5"], [], id="points for what nothing allows"),
+    pytest.param([ANY, "deny: d, to: .h.example.org, risk: 5", "deny: e, to: h.example.org, risk: 5"], [],
+                 id="points add up"),
+    pytest.param([ANY, "deny: d, to: h.example.org, risk: 5", "deny: e, to: h.example.org, risk: 5"], [],
+                 id="points of two rules that say the same"),
+    pytest.param(["throttle: t, to: a.example.org, rate: 6/minute"], ["W404", "W404"], id="a throttle is a grant"),
+    pytest.param([f"{SLOW}: 6/minute", "halt: h, to: .example.org"], ["W301"], id="a halt refuses it"),
+])
+def test_throttles_halts_and_points_are_reviewed_for_what_they_do(rules, codes):
+    found = review(policy_of("\n".join(f"- {{{rule}}}" for rule in rules)), TABLES).findings
+
+    assert sorted(finding.code for finding in found if finding.severity is not Severity.INFO) == codes
+
+
 @settings(max_examples=scaled(10), deadline=None)
 @given(st.data())
 def test_what_is_found_in_any_policy_is_so(data):
@@ -225,10 +256,12 @@ def test_what_is_found_in_any_policy_is_so(data):
 
     for facts in data.draw(st.lists(requests(unread=False), min_size=1, max_size=15)):
         address = data.draw(answers(facts))[0]
-        code = judge(policy, facts, [address], set()).code
+        said, without = (judge(each, facts, [address], set()) for each in (policy, less))
+        code = said.code
         held = holding(policy, facts, address)
         assert not (held & idle and code is Code.ALLOW)
-        assert (code in SIZES) is (judge(less, facts, [address], set()).code in SIZES)
+        assert (code in SIZES) is (without.code in SIZES)
+        assert (code is Code.RULE_HALT, said.slowed) == (without.code is Code.RULE_HALT, without.slowed)
 
 
 def _needless(finding: Finding) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def index(*rules):
     numbered = [replace(each, number=number) for number, each in enumerate(rules)]
     plain, nevers, limits = (
         tuple(each for each in numbered if each.verb in verbs)
-        for verbs in ((Verb.ALLOW, Verb.DENY), (Verb.NEVER,), (Verb.LIMIT,)))
+        for verbs in ((Verb.ALLOW, Verb.THROTTLE, Verb.DENY, Verb.HALT), (Verb.NEVER,), (Verb.LIMIT,)))
     return Index(Policy("", (), plain, nevers, limits=limits))
 
 
@@ -89,6 +89,37 @@ def test_a_never_wins_over_a_deny_and_the_first_of_equals_is_named():
         Code.RULE_DENY,
         "d1",
     )
+
+
+def test_a_halt_wins_over_a_deny_and_a_never_over_a_halt():
+    policy = index(rule("deny", "d"), rule("halt", "h", to=[".example"]), rule("never", "n", to=["n.example"]))
+
+    assert judge(policy, "https://x.example/", PUBLIC)[:2] == (Code.RULE_HALT, "h")
+    assert judge(policy, "https://n.example/", PUBLIC)[:2] == (Code.NEVER, "n")
+    assert name_stage(policy, get("https://x.example/")).verdict.action is Action.HALT
+
+
+def test_where_a_name_leads_ends_no_agent():
+    policy = index(rule("allow", "all"), rule("halt", "h", to=["9.9.9.9", "metadata"], tell="no"))
+
+    literal, named = (address_stage(policy, get(url), [OTHER], NOBODY).verdict
+                      for url in ("https://9.9.9.9/", "https://x.example/"))
+
+    assert (literal.action, literal.code) == (Action.HALT, Code.RULE_HALT)
+    assert (named.action, named.code, named.rule, named.tell) == (Action.DENY, Code.RULE_DENY, "h", "no")
+    for verdict, of_literal in ((literal, True), (named, False)):
+        rules = {each.name: each for each in policy.rules}
+        assert from_groups(rules, ["all", "h"], OTHER, of_literal, **PLAIN) == verdict
+
+
+def test_a_throttle_decides_beside_an_allow_and_its_request_stays_within_the_measures_of_every_address():
+    policy = index(rule("allow", "all", max_response=10), rule("throttle", "slow", address=["9.9.9.9"]))
+
+    found = address_stage(policy, get("https://x.example/"), [PUBLIC, OTHER], NOBODY)
+
+    assert (found.verdict.action, found.verdict.code, found.verdict.rule) == (Action.THROTTLE, Code.ALLOW, "slow")
+    assert found.verdict.lets_through
+    assert found.measures.max_response == Cap(10, "all")
 
 
 def test_one_bad_answer_of_the_resolver_is_enough():

@@ -18,7 +18,7 @@ from kernel.pattern import address_range, agent_pattern
 from kernel.policy import Conditions, Policy, Position, Rule, Verb
 from kernel.question import facts_of
 from kernel.tiers import binds
-from kernel.verdict import Code, Judgement, Verdict
+from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.conftest import scaled
 from tests.kernel import reference_matcher as reference
 from tests.kernel.strategies import (
@@ -50,7 +50,8 @@ def _agree(policy: Policy, data: st.DataObject, aimed: st.SearchStrategy, found_
         judged = address_stage(index, facts, addresses, own)
         wanted = reference.judge(policy, facts, addresses, set(own))
 
-        found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address)
+        slowed = judged.verdict.action is Action.THROTTLE
+        found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address, slowed)
         assert found == wanted
         assert judged.verdict.lets_through == (wanted.code is Code.ALLOW)
         out_of_hours = judged.verdict.code is Code.OUT_OF_HOURS
@@ -278,7 +279,7 @@ def _renumbered(policy: Policy, order: list[Rule]) -> Policy:
     placed = [replace(rule, number=number) for number, rule in enumerate(order)]
     return replace(
         policy,
-        rules=tuple(rule for rule in placed if rule.verb in (Verb.ALLOW, Verb.DENY)),
+        rules=tuple(rule for rule in placed if rule.verb not in (Verb.NEVER, Verb.LIMIT)),
         nevers=tuple(rule for rule in placed if rule.verb is Verb.NEVER),
         limits=tuple(rule for rule in placed if rule.verb is Verb.LIMIT),
     )

@@ -85,9 +85,19 @@ def test_over_all_the_account_that_all_share_speaks_where_there_is_one():
 def test_a_session_that_an_agent_has_left_is_in_no_sum():
     kernel = Kernel(policy(budget({"requests": 3}, every=Every.SESSION)))
     kernel.ask(agent="one")
+    kernel.ask(agent="two")
     kernel.act("rotate", agent="one")
 
-    assert sums(kernel) == {("b", "requests"): (3, 0, 0)}
+    assert sums(kernel) == {("b", "requests"): (3, 0, 1)}
+
+
+def test_a_window_that_is_over_is_in_no_sum():
+    kernel = Kernel(policy(budget({"requests": 3})))
+    kernel.ask(agent="one")
+    kernel.wait(DAY)
+    kernel.ask(agent="two")
+
+    assert sums(kernel) == {("b", "requests"): (3, 0, 1)}
 
 
 def test_an_agent_runs_until_it_is_quarantined_and_again_when_that_is_over():

@@ -34,6 +34,7 @@ def judged(rules, *addresses, scheme="https", body_bytes=0, rest=""):
 @pytest.mark.parametrize(("rules", "addresses", "scheme", "code"), [
     pytest.param("", [GLOBAL], "https", Code.DEFAULT_DENY, id="nothing allows it"),
     pytest.param(DENY, [GLOBAL], "https", Code.RULE_DENY, id="a deny"),
+    pytest.param("{halt: h, to: x.example}", [GLOBAL], "https", Code.RULE_HALT, id="a halt"),
     pytest.param(f"{IN}, {DENY}", [INSIDE], "https", Code.RULE_DENY, id="a deny at an address that was opened"),
     pytest.param(DENY, [INSIDE], "https", Code.PRIVATE_ADDRESS, id="a deny hides no inside address"),
     pytest.param(DENY, [GLOBAL, METADATA], "https", Code.PRIVATE_ADDRESS, id="at none of its addresses"),
