@@ -13,7 +13,9 @@ from addons import build_info
 from addons.audit_log import AuditLog
 from addons.replay_parts import parts_of
 from addons.verbs.audit import audit
-from kernel import canonical
+from kernel import canonical, entry
+from kernel.folding import States
+from kernel.snapshot import Snapshot, encode
 from tests.addons.replay_homes import POLICY, home, kept
 from tests.conftest import scaled
 from tests.logs import KERNEL, Lane, two_lanes
@@ -246,6 +248,21 @@ def test_a_state_that_the_log_tells_otherwise_is_told(tmp_path):
     assert (code, said["divergent"]) == (1, 1)
     assert said["first_divergence"] == {"entry": f"main/{number}", "field": "digest", "recorded": "ab" * 32,
                                         "computed": blake3(raws[0]).hexdigest()}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_kept_state_that_the_entries_before_do_not_make_is_told(tmp_path, jobs):
+    recorder = Recorder(kept(POLICY)).random(scaled(60))
+    at, forged = len(recorder.entries), encode(Snapshot("main", len(recorder.entries), States()))
+    recorder.write(entry.state_snapshot(at, blake3(forged).hexdigest(), len(forged), 0, 0))
+    recorder.random(5)
+    folder = home(tmp_path / "home", [recorder], [POLICY])
+    (folder / "audit" / "state").mkdir()
+    (folder / "audit" / "state" / f"{blake3(forged).hexdigest()}.json").write_bytes(forged)
+
+    code, said = replayed(folder, "--jobs", jobs)
+
+    assert (code, said["first_divergence"]["entry"], said["first_divergence"]["field"]) == (1, f"main/{at}", "digest")
 
 
 OTHER = POLICY.replace("allow: docs, to: [docs.example.com, pkg.example.org]", "allow: just-docs, to: docs.example.com")

@@ -313,6 +313,27 @@ def test_a_moment_at_which_hours_end_may_be_either_side_of_it():
     assert replayed(recorder, late).first_divergence.field == "groups"
 
 
+def test_the_clock_of_the_log_may_be_seconds_from_the_one_that_hours_were_judged_by():
+    recorder = Recorder(judging(budgets=False))
+    recorder.now = START.replace(hour=9, minute=29, second=59)
+    recorder.ask(name="unknown.example", where="/")
+    before = recorder.entries[-1]
+    later = [{**before, "ts": f"2027-03-01T09:{time}.000006Z"} for time in ("30:30", "31:30")]
+
+    assert [replayed(recorder, [*recorder.entries[:-1], each]).divergent for each in (before, *later)] == [0, 0, 1]
+
+
+def test_that_governor_itself_listens_somewhere_is_said_of_addresses_alone():
+    recorder = Recorder(OURS)
+    recorder.ask(name="elsewhere.example", where="/")
+    refused = recorder.entries[-1]
+    own = {**refused, "code": "NEVER", "in": {**refused["in"], "address": "127.0.0.1"}}
+
+    assert refused["in"]["address"] is None
+    assert replayed(recorder, [*recorder.entries[:-1], {**refused, "code": "NEVER"}]).divergent == 1
+    assert replayed(recorder, [*recorder.entries[:-1], own], vault=False).divergent == 0
+
+
 def test_hours_that_are_over_are_no_reason_while_they_last():
     recorder = Recorder(OURS)
     recorder.ask(name="unknown.example", where="/")
