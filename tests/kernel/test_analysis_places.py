@@ -60,6 +60,15 @@ def test_what_is_told_apart_by_beginnings_addresses_or_hosts_is_not_near(rules):
             assert filed.near(entry.box) == meeting(region, entry.box, filed.entries)
 
 
+def test_paths_are_told_apart_by_beginnings_in_the_second_reading_too():
+    region = region_of(*PATHS)
+    second = [entry for entry in region.refusals.entries if any(each.second for each in entry.box.langs[1].pos)]
+
+    assert len(second) == len(PATHS)
+    for entry in second:
+        assert [each for each in region.refusals.near(entry.box) if each in second] == [entry]
+
+
 def test_boxes_that_differ_in_their_addresses_or_their_hosts_alone_are_one():
     rules = [*(f"{{deny: h{n}, to: {host}, address: 10.{n}.0.0/16}}" for n in MANY[:3] for host in ["a.example"]),
              "{deny: b, to: b.example, address: 10.0.0.0/8}", "{deny: c, to: c.example, address: 10.0.0.0/8}",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kernel.analysis.difference import MOST_CHANGES, Difference, difference
@@ -323,3 +325,58 @@ def test_what_takes_too_much_work_is_undecided_in_a_difference(old, new, wanted,
     request.getfixturevalue("no_work")
 
     assert lines(difference(before, after)) == lines(difference(after, before)) == wanted
+
+
+@pytest.mark.parametrize(("old", "new", "wanted"), [
+    pytest.param("{max-url: 1KB}", "{max-url: 2KB}", ["looser", "changed: max-url lets more pass (rule a, p.yaml:4) | a | a GET https://a.example.org/"], id="a longer URL"),
+    pytest.param("{max-request: 2KB}", "{max-request: 1KB}", ["stricter", "changed: max-request lets less pass (rule a, p.yaml:4) | a | a GET https://a.example.org/"], id="a smaller body"),
+    pytest.param("{in-flight: 3, to: a.example.org}", "{in-flight: 4}", ["looser", "changed: in-flight lets more pass (rule a, p.yaml:4) | a | a GET https://a.example.org/"], id="more at a time"),
+    pytest.param("{max-response: 1KB, to: b.example.org}", "{max-response: 2KB, to: b.example.org}", ["equal"], id="elsewhere"),
+    pytest.param("{max-url: 1KB}", "{max-url: 1KB, except: {to: a.example.org}}", ["looser", "changed: max-url lets more pass (rule a, p.yaml:4) | a | a GET https://a.example.org/"], id="an exception"),
+    pytest.param("{max-url: 1KB, max-request: 1KB}", "{max-url: 1KB}", ["looser", "changed: max-request lets more pass (rule a, p.yaml:4) | a | a GET https://a.example.org/"], id="one of two"),
+])  # fmt: skip
+def test_a_limit_lets_less_pass_than_a_larger_one(old, new, wanted):
+    before, after = (policy_of(rules_of([GET]), f"limits: [{limit}]\n") for limit in (old, new))
+
+    assert lines(difference(before, after)) == wanted
+
+
+NEVER = "never: [{to: a.example.org}]\n"
+WHOLE = "{deny: d, to: a.example.org}"
+NOW, NO_LONGER = "is now the reason why a request is refused", "is no longer the reason why a request is refused"
+
+
+@pytest.mark.parametrize(("old", "new", "wanted"), [
+    pytest.param(([WHOLE], NEVER), ([WHOLE], ""), [f"never-1 {NO_LONGER} (rule never-1, p.yaml:5)"], id="a never goes, a deny stays"),
+    pytest.param(([WHOLE], ""), ([WHOLE], NEVER), [f"never-1 {NOW} (rule never-1, p.yaml:5)"], id="a never comes to a deny"),
+    pytest.param(([D, WHOLE.replace("d,", "e,")], ""), ([D], ""), [f"e {NO_LONGER} (rule e, p.yaml:5)"], id="a deny goes, a part of it stays"),
+    pytest.param(([D, WHOLE.replace("d,", "e,")], ""), ([WHOLE.replace("d,", "e,")], ""), [], id="a part goes, the whole stays"),
+    pytest.param(([D, GET], NEVER), ([GET], NEVER), [], id="a deny goes where a never stays"),
+    pytest.param(([D, GET], NEVER), ([GET, D.replace("/x", "/x/y")], NEVER), [], id="a deny gets smaller where a never stays"),
+    pytest.param(([D, GET], NEVER), ([GET], ""), [f"never-1 {NO_LONGER} (rule never-1, p.yaml:6)"], id="both go"),
+    pytest.param(([WHOLE], NEVER), (["{deny: z, to: z.example.org}"], NEVER), [f"z {NOW} (rule z, p.yaml:4)"], id="a deny moves away from a never"),
+    pytest.param(([WHOLE, GET], NEVER), ([WHOLE, GET], NEVER.replace("a.e", "b.e")), [f"never-1 {NO_LONGER} (rule never-1, p.yaml:6)", f"never-1 {NOW} (rule never-1, p.yaml:6)"], id="a never moves"),
+])  # fmt: skip
+def test_a_reason_changes_where_another_kind_of_rule_refuses(old, new, wanted):
+    before, after = (policy_of(rules_of(rules), never) for rules, never in (old, new))
+
+    found = difference(before, after)
+
+    assert [each.message for each in found.changed] == wanted
+    assert [each.message for each in difference(after, before).changed] == [
+        _turned(message) for message in wanted[::-1]]
+
+
+def _turned(message: str) -> str:
+    return message.replace(NOW, NO_LONGER) if NOW in message else message.replace(NO_LONGER, NOW)
+
+
+def test_a_trial_more_or_a_longer_one_is_looser():
+    policy = policy_of(rules_of([GET]))
+    plain, short, long = (replace(policy, observed_until=end) for end in (None, 100, 200))
+
+    asked = [(plain, short, 0), (short, plain, 0), (short, long, 0), (long, short, 0), (short, short, 0), (plain, short, 100), (short, long, 150)]
+    found = [difference(old, new, now) for old, new, now in asked]
+
+    assert [each.relation.value for each in found] == ["looser", "stricter", "looser", "stricter", "equal", "equal", "looser"]
+    assert [each.trials for each in found] == [(None, 100), (100, None), (100, 200), (200, 100), (100, 100), (None, None), (None, 200)]

@@ -117,3 +117,19 @@ def test_a_search_looks_at_few_states(kind, matching, but, states, monkeypatch):
     if states:
         with pytest.raises(TooHard):
             words(kind).shortest(lang(kind, matching, but))
+
+
+@pytest.mark.parametrize(("kind", "matching", "but", "some"), [
+    ("agents", ["a*"], ["*"], False), ("agents", ["*", "a*"], ["b*"], True), ("agents", ["a*"], ["a*"], False),
+    ("agents", ["a*", "b*"], [], False), ("agents", ["a b"], ["a"], True), ("agents", ["a"], ["a b"], False),
+    ("agents", ["a*b*c"], ["b*"], True), ("agents", ["a*"], ["*q"], True), ("agents", ["*", "a*"], ["aq*"], True),
+    ("plain", ["/a/**"], ["/**"], False), ("plain", ["/a/**"], ["/b/**", "/c/*"], True),
+    ("plain", ["/*/x"], ["/a/x"], True),
+    ("plain", ["/a/b/**", "/c"], [], False), ("plain", ["/a*", "/ab*"], [], True),
+    ("split", ["/a/**"], [], True), ("split", ["/a*"], ["/b*"], True),
+    ("split", ["/a%2Fb"], ["2:/c/**"], True), ("split", ["/a/**"], ["2:/b%2Fc"], True), ("plain", [], [], True),
+])  # fmt: skip
+def test_whether_there_is_a_word_is_often_known_without_a_search(kind, matching, but, some, monkeypatch):
+    monkeypatch.setattr("kernel.analysis.language._MOST_OF_A_QUESTION", 0)
+
+    assert words(kind).some(lang(kind, matching, but)) is some
