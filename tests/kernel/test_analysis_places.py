@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel.analysis.box import Box
-from kernel.analysis.language import EVERY
+from kernel.analysis.language import EVERY, TooHard
 from kernel.analysis.places import Entry, merged
 from kernel.analysis.region import Region
 from kernel.analysis.shapes import Shapes
@@ -83,8 +83,17 @@ def test_boxes_that_differ_in_their_addresses_or_their_hosts_alone_are_one():
         assert region.boxes.covered(entry.box, [each.box for each in entries])
 
 
-def test_what_is_left_of_a_box_is_in_pieces_that_do_not_meet():
-    region = region_of(*WIDE, *PATHS[:4], *AGENTS[:4])
+@pytest.mark.parametrize("rules", [
+    pytest.param([*WIDE, *PATHS[:4], *AGENTS[:4]], id="many"),
+    pytest.param(["{deny: a, paths: ['/a/b/x/**']}", "{deny: b, paths: ['/a/**'], except: {paths: ['/a/b/**']}}"],
+                 id="a hole in paths of which something was taken away"),
+    pytest.param(["{deny: a, from: 'a-b-x-*'}", "{deny: b, from: 'a-*', except: {from: 'a-b-*'}}"],
+                 id="a hole in agents of whom some were taken away"),
+    pytest.param(["{deny: a, paths: ['/a/**'], except: {paths: ['/a/b/**']}}", "{deny: b, paths: ['/**/x', '/a/b/*']}"],
+                 id="a hole of which something is taken away"),
+])
+def test_what_is_left_of_a_box_is_in_pieces_that_do_not_meet(rules):
+    region = region_of(*rules)
     boxes = [entry.box for entry in region.refusals.entries]
     pieces = list(region.boxes.left(region.shapes.everything, boxes))
 
@@ -94,3 +103,14 @@ def test_what_is_left_of_a_box_is_in_pieces_that_do_not_meet():
     assert region.boxes.covered(region.shapes.everything, [*boxes, *pieces])
     assert not region.boxes.covered(region.shapes.everything, [*boxes, *pieces[1:]])
     assert region.shapes.everything.langs == (EVERY, EVERY)
+
+
+def test_what_is_left_in_too_many_pieces_is_not_told():
+    region = region_of("{deny: a, to: a.example}", "{deny: b, to: b.example, methods: GET}", "{deny: c, to: c.example}")
+    boxes = [entry.box for entry in region.refusals.entries]
+    # Each box that is taken away counts, and each piece that it leaves: b leaves other hosts, and other methods there.
+    needed = (1 + 1) + (1 + 2) + (1 + 1)
+
+    assert len(list(region.boxes.left(region.shapes.everything, boxes, needed))) == 2
+    with pytest.raises(TooHard):
+        list(region.boxes.left(region.shapes.everything, boxes, needed - 1))

@@ -227,6 +227,10 @@ DIFFERENCES = {
     "as many messages, counted for longer": ([GET.replace("}", ", websocket: {max-rate: 1/second}}")], [GET.replace("}", ", websocket: {max-rate: 60/minute}}")], [
         "looser",
         "changed: max-rate lets more pass (rule a, p.yaml:4) | a | a GET wss://a.example.org/"]),
+    "two URLs, one for each reading": (["{allow: a, to: 'https://.example.org/x/y', methods: [GET]}"], ["{allow: a, to: ['https://.example.org/x/y', 'https://a.example.org/x%2Fy'], methods: [GET]}"], [
+        "looser",
+        "allowed: every agent may now GET to example.org and everything below it (over https, path /x/y) and a.example.org (over https, path /x%2Fy) (rule a, p.yaml:4) | a | a GET https://a.example.org/x%2Fy"]),
+    "two URLs that do not meet": (["{allow: a, to: 'https://.example.org/x/y', methods: [GET]}"], ["{allow: a, to: ['https://.example.org/x/y', 'http://a.example.org/x%2Fy', 'https://a.example.org:444/x%2Fy', 'https://a.example.com/x%2Fy'], methods: [GET]}"], ["equal"]),
     "a WebSocket in the place of requests": ([GET], [GET.replace("}", ", websocket: {}}")], [
         "incomparable",
         "allowed: every agent may now GET to a.example.org (rule a, p.yaml:4) | a | a GET wss://a.example.org/",
