@@ -295,6 +295,31 @@ def test_a_change_is_told_in_full(old, new, wanted):
     assert lines(difference(policy_of(rules_of(old)), policy_of(rules_of(new)))) == wanted
 
 
+def test_of_a_rule_that_has_expired_nothing_more_is_told():
+    policy = policy_of(rules_of([GET.replace("}", ", expires: 2030-01-01}"), WHOLE]))
+    end = policy.rules[0].where.expires
+
+    assert [[each.code for each in review(policy, now=now).findings] for now in (0, end - 1, end, end + 1)] == [
+        ["W301"], ["W301"], [], []]
+
+
+def test_of_a_refusal_on_trial_nothing_is_told():
+    policy = policy_of(rules_of([GET, D]))
+    observed = replace(policy, rules=(policy.rules[0], replace(policy.rules[1], observed=True)))
+
+    assert [each.code for each in review(policy).findings] == ["I304"]
+    assert review(observed).findings == ()
+
+
+def test_a_never_is_proved_only_where_no_grant_opens_addresses_that_hide_others():
+    hiding = "{allow: b, to: b.example.org, address: ['64:ff9b:1::/48', '2001::/32'], methods: [GET]}"
+    never = "never: [{to: c.example.org}, {to: loopback}]\n"
+    clear, vague = (review(policy_of(rules_of(rules), never)) for rules in ([GET], [GET, hiding]))
+
+    assert (clear.proved, clear.undecided) == (("never-1", "never-2"), ())
+    assert (vague.proved, vague.undecided) == ((), ("rule b: what hides behind some addresses that it opens",))
+
+
 @pytest.fixture
 def no_work(monkeypatch):
     """Questions that need more than a first look are not answered."""
