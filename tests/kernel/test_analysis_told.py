@@ -409,3 +409,19 @@ def test_a_trial_more_or_a_longer_one_is_looser():
 
     assert [each.relation.value for each in found] == ["looser", "stricter", "looser", "stricter", "equal", "equal", "looser"]
     assert [each.trials for each in found] == [(None, 100), (100, None), (100, 200), (200, 100), (100, 100), (None, None), (None, 200)]
+
+
+def test_tiers_that_let_too_many_boxes_pass_together_leave_everything_undecided(monkeypatch):
+    claim = "assert:\n  - allowed: {to: a.example.org, methods: [GET]}\n"
+    upper, lower = (f"rules: [{GET.replace('a,', name, 1)}]\n" for name in ("a,", "b,"))
+    policy = together(upper, lower).policy
+    monkeypatch.setattr("kernel.analysis.region._MOST_TOGETHER", 0)
+
+    with pytest.raises(PolicyError) as error:
+        together(upper, lower + claim)
+
+    assert [told(finding) for finding in error.value.findings] == [
+        "1.yaml:4:5: P801 it cannot be proved that all of it is allowed (narrow the assertion, or make several of it) |  | -"]
+    assert review(policy).undecided == ("the policy as a whole",)
+    assert lines(difference(policy, policy)) == [
+        "undecided", "undecided: what passes", "undecided: why requests are refused"]
