@@ -42,6 +42,8 @@ SHOWN = [
                  id="a glob of numbers"),
     pytest.param(Part.JSON, ["*.5", "0..1"], ["", ".5", "-1", "-0.5", "0.1", "0.5", "2", "1.5", "0", "1"],
                  id="a glob of fractions"),
+    pytest.param(Part.JSON, ["*.05", "0..1"], ["", ".05", "-1", "-0.05", "0.1", "0.05", "2", "1.05", "0", "1"],
+                 id="a zero behind the point"),
     pytest.param(Part.JSON, ["007", "1e3", "0..5"], ["007", "1e3", "", "-1", "1", "6", "0", "5"], id="no number"),
     pytest.param(Part.FORM, ["-*", "<= -7"], ["", "-", "-8", "0", "-1", "-7"], id="a sign"),
     pytest.param(Part.HEADERS, ["a *", "*b", "é*"], ["", "b", "é", "éb", "a b", "a q"], id="spaces within a header"),
@@ -54,7 +56,8 @@ SHOWN = [
 TEXTS = [
     "", "a", "b", "ab", "axb", "q", "z", "0", "-0", "1", "-1", "5", "5.0", "5.5", "05", "6", "7", "-7", "-8", "-10",
     "-5.5", "10", "99", "99.5", "100", "100.5", "120", "119.9", "200", "1q", "0.5", "-0.5", "1.5", ".5", "5.", "--5",
-    "1.2.3", "+5", "1e3", "1" * MOST_DIGITS, "-" + "9" * MOST_DIGITS, "a b", "éb", "x/y", "text/xml", "é",
+    "0.05", "1.05", "5.05", "1.2.3", "+5", "1e3", "1" * MOST_DIGITS, "-" + "9" * MOST_DIGITS,
+    "a b", "éb", "x/y", "text/xml", "é",
 ]  # fmt: skip
 
 
