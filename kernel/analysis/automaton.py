@@ -209,8 +209,8 @@ class CanonicalPath:
         return _both(place, told, told)
 
     def accepts(self, place: _Place) -> bool:
-        ended = place.first != "start" and not place.escape and place.seen is self._split
-        return ended and not {place.first, place.second} & {".", ".."}
+        # A segment that is one of the dots in the first reading is so in the second.
+        return place.second not in ("start", ".", "..") and not place.escape and place.seen is self._split
 
     def explicit(self, place: _Place) -> frozenset[str]:
         """What must be tried whatever the globs expect."""

@@ -65,7 +65,7 @@ class Boxes:
         agents, paths = box.langs
         if agents is not EVERY and box.masks[WHO] & NAMED_AGENT and not self._agents.some(agents):
             return None
-        if paths is EVERY or paths == EVERY:
+        if not (paths.pos or paths.neg):
             return box
         wanted = box.masks[READINGS]
         left = sum(reading for reading, words in self._paths if wanted & reading and words.some(paths))

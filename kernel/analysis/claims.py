@@ -12,9 +12,10 @@ from kernel.findings import Finding, Severity
 from kernel.question import most_generous
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from kernel.analysis.box import Box
+    from kernel.findings import Witness
     from kernel.policy import Policy, Rule
 
 _NARROWER = "narrow the assertion, or make several of it"
@@ -43,15 +44,15 @@ def _judged(claim: Rule, region: Region | None) -> Iterator[Finding]:
         region.boxes.allowance.renew()
         box = next(_against(claim, region), None)
     except TooHard:
-        yield _finding(claim, f"it cannot be proved that all of it is {must}", _NARROWER)
+        yield _finding(claim, f"it cannot be proved that all of it is {must}", hint=_NARROWER)
         return
     if not region.shapes.of(claim):
-        yield _finding(claim, "no request is meant: two of its keys exclude each other", "")
+        yield _finding(claim, "no request is meant: two of its keys exclude each other")
     elif box is not None:
         names = [entry.rule.name for entry in region.grants.near(box) if region.boxes.meet(box, entry.box)]
         by = f" (rule {names[0]})" if names and must == "denied" else ""
-        found = _finding(claim, f"all of it must be {must}, and here is a request that is not{by}", "", names[:1])
-        yield Finding(found.code, found.severity, found.position, found.message, "", found.rules, region.witness(box))
+        message = f"all of it must be {must}, and here is a request that is not{by}"
+        yield _finding(claim, message, names=names[:1], witness=region.witness(box))
 
 
 def _against(claim: Rule, region: Region) -> Iterator[Box]:
@@ -71,5 +72,7 @@ def _kept_from(box: Box, region: Region) -> Iterator[Box]:
             yield both
 
 
-def _finding(claim: Rule, message: str, hint: str, names: list[str] | None = None) -> Finding:
-    return Finding("P801", Severity.ERROR, claim.position, message, hint, tuple(names or ()))
+def _finding(
+    claim: Rule, message: str, *, hint: str = "", names: Iterable[str] = (), witness: Witness | None = None
+) -> Finding:
+    return Finding("P801", Severity.ERROR, claim.position, message, hint, tuple(names), witness)

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.measures import DEFAULT, NOTHING_SAID
-from kernel.policy import Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,12 +19,11 @@ type Amount = int | tuple[int, int]
 
 
 class Measure(NamedTuple):
-    """A measure by name: how much a rule says, where a grant says nothing, and whether grants say anything at all."""
+    """A measure by name: how much a rule says, and how much a grant that says nothing lets pass; None is all."""
 
     name: str
     said: Callable[[Terms], Amount | None]
     unsaid: int | None = None
-    of_grants: bool = True
     of_upgrades: bool = False
 
 _DAY_SECONDS = 86_400  # a rate is for a second, a minute, an hour or a day: a whole part of it
@@ -45,7 +43,7 @@ MEASURES = (
     Measure("max-request", lambda terms: terms.max_request, unsaid=DEFAULT.max_request.most),
     Measure("max-response", lambda terms: terms.max_response),
     Measure("max-url", lambda terms: terms.max_url),
-    Measure("in-flight", lambda terms: terms.in_flight, of_grants=False),
+    Measure("in-flight", lambda terms: terms.in_flight),
     Measure("max-frame", _frame, of_upgrades=True),
     Measure("max-rate", _rate, of_upgrades=True),
     Measure("stream-request", lambda terms: 1 if terms.stream_request else None, unsaid=0),
@@ -58,10 +56,10 @@ class Sizes:
     def __init__(self, measure: Measure, policies: Iterable[Policy]) -> None:
         self.measure = measure
         rules = [rule for policy in policies for rule in policy.items if rule.terms is not NOTHING_SAID]
-        said = {measure.said(rule.terms) for rule in rules}
-        if measure.unsaid is not None and said - {None}:
+        said = {amount for rule in rules if (amount := measure.said(rule.terms)) is not None}
+        if said and measure.unsaid is not None:
             said.add(measure.unsaid)
-        self.said: list[Amount] = sorted(amount for amount in said if amount is not None)
+        self.said: list[Amount] = sorted(said)
 
     @property
     def used(self) -> bool:
@@ -75,9 +73,9 @@ class Sizes:
         said = self.measure.said(rule.terms)
         if said is None:
             said = self.measure.unsaid
-        return EVERY_SIZE if said is None or not (self.used and self.measure.of_grants) else self._up_to(said)
+        return EVERY_SIZE if said is None else self._up_to(said)
 
     def refused(self, rule: Rule) -> int:
-        """The sizes that a limit refuses; none for another rule."""
-        said = self.measure.said(rule.terms) if rule.verb is Verb.LIMIT else None
+        """The sizes that a limit refuses."""
+        said = self.measure.said(rule.terms)
         return 0 if said is None else EVERY_SIZE & ~self._up_to(said)

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import embedded, is_global, named_ranges, wholly_private
@@ -41,7 +41,7 @@ _FIRST_NAME = 2  # the bits before it are a host that is an address, and a name 
 # two it stands in more than one place, so that one run of addresses is no kind.
 _HIDING = ((0x0, 96, 0), (0xFFFF, 96, 0), (0xFFFF0000, 96, 0), (0x0064FF9B << 64, 96, 0), (0x2002, 16, 80))
 _MANY_PLACES = ((0x20010000, 32), (0x0064FF9B0001, 48))
-_UNNAMED_HOSTS = ("example.org", "example.net", "example.com", "host.test", "host.example")
+_UNNAMED_HOSTS = ("example.org", "example.net", "example.com", "host.test", "host.example", "unnamed")
 _LABELS = ("a", "www", "api", "host", "x1")
 
 
@@ -63,7 +63,8 @@ class Methods:
 
     def __init__(self, where: Iterable[Conditions]) -> None:
         named = sorted({method for each in where for method in each.methods or ()})
-        spare = next(m for m in chain(("POST", "PUT", "PATCH"), sorted(WRITES | READS), _invented()) if m not in named)
+        usual = chain(("POST", "PUT", "PATCH"), sorted(WRITES | READS), _numbered("METHOD"))
+        spare = next(method for method in usual if method not in named)
         self.all = (*named, spare)
         self.every = run(0, len(named))
         self._place = {method: place for place, method in enumerate(self.all)}
@@ -83,11 +84,9 @@ class Methods:
         return 1 << self._place.get(method, len(self.all) - 1)
 
 
-def _invented() -> Iterator[str]:
-    number = 0
-    while True:
-        yield f"METHOD{number}"
-        number += 1
+def _numbered(word: str) -> Iterator[str]:
+    """The word with each number behind it, without end."""
+    return (f"{word}{number}" for number in count())
 
 
 class Ports:
@@ -176,12 +175,11 @@ class Hosts:
     def shown(self, bit: int) -> str:
         """A name of this kind."""
         if 1 << bit == OTHER_HOST:
-            invented = (f"{word}-{number}.example.org" for number in range(1, 99) for word in ("host",))
-            return next(name for name in (*_UNNAMED_HOSTS, *invented, "unnamed") if self.kind(name) == OTHER_HOST)
+            return next(name for name in chain(_UNNAMED_HOSTS, _numbered("unnamed-")) if self.kind(name) == OTHER_HOST)
         name, below = self.names[(bit - _FIRST_NAME) // 2], (bit - _FIRST_NAME) % 2
         if not below:
             return name
-        labels = (*_LABELS, *(f"h{number}" for number in range(len(self.names) + 1)))
+        labels = chain(_LABELS, _numbered("h"))
         return next(longer for label in labels if self.kind(longer := f"{label}.{name}") == 1 << bit)
 
 
@@ -208,8 +206,7 @@ class Addresses:
         spans[6] |= set(_hidden_cuts(spans[4], refined))
         self._firsts = {4: sorted(c for c in spans[4] if c < 2**32), 6: sorted(c for c in spans[6] if c < 2**128)}
         self._six = len(self._firsts[4])
-        count = self._six + len(self._firsts[6])
-        self.every = run(0, count - 1)
+        self.every = run(0, self._six + len(self._firsts[6]) - 1)
         self.shown: tuple[Address, ...] = (*map(IPv4Address, self._firsts[4]), *map(IPv6Address, self._firsts[6]))
         self.public = sum(1 << place for place, address in enumerate(self.shown) if is_global(address))
         inside = 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from addons.yaml_nodes import compose
 from kernel.address import named_ranges
-from kernel.analysis.review import Tables, review
+from kernel.analysis.review import Tables, errors_at_load, review
 from kernel.compiler import compile_policy
 from kernel.errors import PolicyError
 from kernel.facts import Address, RequestFacts
@@ -165,6 +165,51 @@ def test_a_reason_makes_an_upload_a_warning():
     policy = policy_of("  - {allow: post, to: gist.github.com, methods: [POST], why: releases}")
 
     assert [(f.code, f.severity) for f in review(policy, TABLES).findings] == [("E403", Severity.WARNING)]
+
+
+POST = "{allow: a, to: gist.github.com, methods: [POST]}"
+PASTE = "to: .paste.example, methods: [PUT]"
+
+
+@pytest.mark.parametrize(("rules", "refused"), [
+    pytest.param([POST], ["a"], id="the host itself"),
+    pytest.param([POST.replace("gist.", ".")], ["a"], id="above it"),
+    pytest.param([POST.replace("gist.github", "")], ["a"], id="far above it"),
+    pytest.param([POST.replace("gist.", "api.")], [], id="beside it"),
+    pytest.param([POST.replace("gist.", "x.gist.")], [], id="below a host without what is below"),
+    pytest.param([f"{{allow: a, {PASTE}}}"], ["a"], id="below a host and the host"),
+    pytest.param(["{allow: a, to: x.y.paste.example, methods: any}"], ["a"], id="far below"),
+    pytest.param(["{allow: a, to: 'https://x.paste.example/u/**', methods: [PATCH]}"], ["a"], id="a URL"),
+    pytest.param(["{allow: a, to: [a.example.org, gist.github.com], methods: [POST]}"], ["a"], id="one host of two"),
+    pytest.param([POST.replace("POST", "GET")], [], id="reading"),
+    pytest.param([POST.replace("POST", "DELETE")], [], id="deleting"),
+    pytest.param([POST.replace("}", ", why: releases}")], [], id="a reason"),
+    pytest.param([POST, "{deny: d, to: gist.github.com}"], [], id="what a deny takes back"),
+    pytest.param([POST, "{deny: d, to: gist.github.com, paths: ['/x/**']}"], ["a"], id="a part of it taken back"),
+    pytest.param(["{allow: a, methods: any}"], [], id="every host"),
+    pytest.param([POST, f"{{allow: b, {PASTE}}}", f"{{allow: c, {PASTE}, why: d}}"], ["a", "b"], id="some of three"),
+    pytest.param(["{allow: a, to: 9.9.9.9, methods: any}"], [], id="an address"),
+    pytest.param(["{deny: a, to: gist.github.com, methods: [POST]}"], [], id="a refusal"),
+])
+def test_a_grant_of_writing_where_anybody_can_read_keeps_a_policy_from_loading(rules, refused):
+    found = errors_at_load(policy_of("\n".join(f"  - {rule}" for rule in rules)), TABLES)
+
+    assert [(each.code, each.severity, each.rules[0]) for each in found] == [
+        ("E403", Severity.ERROR, name) for name in refused]
+    assert {each.witness.agent for each in found} <= {"a"}
+
+
+def test_what_a_never_closes_and_what_leaves_are_told_together():
+    never = "never:\n  - {to: loopback}\n"
+    rules = f"  - {POST}\n  - {{deny: z, to: z.example.org}}\n"
+    policy = policy_of(rules, never)
+    closed = policy_of(f"{rules}  - {{allow: b, to: localhost, address: 127.0.0.1, methods: reads}}\n")
+
+    found = errors_at_load(replace(closed, nevers=policy.nevers), TABLES)
+
+    assert [(each.code, each.rules) for each in found] == [("E402", ("b", "never-1")), ("E403", ("a",))]
+    assert errors_at_load(replace(closed, nevers=policy.nevers)) == found[:1]
+    assert errors_at_load(closed) == []
 
 
 @pytest.mark.parametrize("rule", [

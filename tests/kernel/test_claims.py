@@ -31,9 +31,9 @@ rules:
 EXCEPT_IN = 'except: [{to: a.example.org, paths: ["/in/**"]}, {to: t.example.org, methods: [PUT]}]'
 
 
-def findings(claim: str) -> list[Finding]:
+def findings(claim: str, head: str = HEAD) -> list[Finding]:
     try:
-        compile_policy([compose(f"{HEAD}assert:\n  - {claim}\n".encode(), "p.yaml")], {}, "0" * 64)
+        compile_policy([compose(f"{head}assert:\n  - {claim}\n".encode(), "p.yaml")], {}, "0" * 64)
     except PolicyError as refused:
         return [each for each in refused.findings if each.severity.value == "error"]
     return []
@@ -65,6 +65,33 @@ def test_what_does_not_hold_for_all_is_refuted_by_a_request(claim, url, method):
 
     assert (found.code, found.position.line) == ("P801", 10)
     assert (found.witness.url, found.witness.method) == (url, method)
+
+
+NARROWER = "(narrow the assertion, or make several of it)"
+HIDING = HEAD.replace("10.0.0.0/8", "'64:ff9b:1::/48'")
+
+
+@pytest.mark.parametrize(("claim", "said", "rules", "head"), [
+    pytest.param("denied: {to: a.example.org, methods: [POST]}",
+                 "all of it must be denied, and here is a request that is not (rule write)", ("write",), HEAD,
+                 id="a rule allows some of it"),
+    pytest.param("allowed: {from: coders, to: b.example.org, methods: reads}",
+                 "all of it must be allowed, and here is a request that is not", ("read",), HEAD,
+                 id="a rule allows a part, and another refuses the rest"),
+    pytest.param("allowed: {from: coders, to: b.example.org, methods: [POST]}",
+                 "all of it must be allowed, and here is a request that is not", (), HEAD, id="no rule allows it"),
+    pytest.param("denied: {to: a.example.org, paths: [/x], except: {paths: [/x]}}",
+                 "no request is meant: two of its keys exclude each other", (), HEAD, id="no request is meant"),
+    pytest.param("denied: {to: c.example.org}", f"it cannot be proved that all of it is denied {NARROWER}", (), HIDING,
+                 id="denied, where addresses hide others"),
+    pytest.param("allowed: {from: coders, to: c.example.org, methods: reads}",
+                 f"it cannot be proved that all of it is allowed {NARROWER}", (), HIDING,
+                 id="allowed, where addresses hide others"),
+])
+def test_a_claim_that_is_not_proved_is_told_in_full(claim, said, rules, head):
+    (found,) = findings(claim, head)
+
+    assert (str(found), found.rules) == (f"p.yaml:10:5: P801 {said}", rules)
 
 
 @pytest.mark.parametrize(("claim", "code", "column"), [
