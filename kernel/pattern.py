@@ -124,7 +124,7 @@ def _range_error(text: str, named: NamedRanges) -> PatternError:
 
 
 def _range_hint(text: str, named: NamedRanges) -> str:
-    close = get_close_matches(text, named, n=1)
+    close = get_close_matches(text, named)
     if close:
         return f'did you mean "{close[0]}"?'
     try:
@@ -171,7 +171,7 @@ def url_pattern(text: str, named: NamedRanges) -> UrlPattern:
 
 
 def _url_host(text: str, named: NamedRanges) -> HostPattern | AddressRange:
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    bare = text.removeprefix("[").removesuffix("]")
     if bare in named or _ADDRESS_LIKE.fullmatch(bare):
         return address_range(bare, named)
     return host_pattern(text)
@@ -229,7 +229,7 @@ def agents_meet(first: tuple[AgentPattern, ...] | None, second: tuple[AgentPatte
 
 def patterns_meet(one: AgentPattern, other: AgentPattern) -> bool:
     """True when some agent id fits both patterns."""
-    if "*" not in one.text or one.text == ANONYMOUS:
+    if "*" not in one.text:
         return agent_matches(other, one.text)
     if "*" not in other.text:
         return agent_matches(one, other.text)
