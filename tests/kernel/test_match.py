@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel import clause, match
 from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Fields
 from kernel.match import Index
-from kernel.measures import Measures, tightest
+from kernel.measures import Cap, Measures, Terms, tightest
 from kernel.pattern import address_range, agent_pattern
-from kernel.policy import Conditions, Policy, Position, Rule, Verb
+from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
 from kernel.question import facts_of
 from kernel.tiers import binds
 from kernel.verdict import Code, Judgement, Verdict
@@ -165,6 +167,28 @@ def test_every_tier_lets_pass_at_most_what_the_policy_without_it_lets_pass(polic
 @given(compared_policies, st.data())
 def test_fields_are_compared_as_the_reference_compares_them(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
+
+
+def test_what_an_index_remembers_is_bounded_and_stays_right(monkeypatch):
+    for name in ("_REMEMBERED_HOSTS", "_REMEMBERED_MEASURES", "_REMEMBERED_AGENTS"):
+        monkeypatch.setattr(match, name, 3)
+    monkeypatch.setattr(clause, "_REMEMBERED", 3)
+    agents = [f"a-{number}" for number in range(8)]
+    rules = tuple(
+        Rule(number, name, Verb.ALLOW, Conditions((agent_pattern(name),)), (), Position("p.yaml", number + 1, 1),
+             terms=Terms(max_request=number)) for number, name in enumerate(agents))
+    rules += (Rule(8, "never", Verb.DENY, Conditions(methods=frozenset({"NEVER"})), (), Position("p.yaml", 9, 1)),)
+    index = Index(Policy("", (), rules, tiers=(Tier("platform"), Tier("team", passes=True))))
+    sizes = defaultdict[str, set[int]](set)
+    for number in [*range(8), *range(8)]:
+        facts = facts_of(agents[number], f"M{number}", f"https://{number}.example/")
+        judged = address_stage(index, facts, [PUBLIC_ADDRESSES[0]], frozenset())
+
+        assert (judged.groups, judged.measures.max_request) == ((agents[number],), Cap(number, agents[number]))
+        for what in ("_hosts", "_measures", "_asked"):
+            sizes[what].add(len(getattr(index, what)))
+        sizes["gates"].update(map(len, index._shared._gates.values()))
+    assert sizes == {"_hosts": {1, 2, 3}, "_measures": {1, 2, 3}, "_asked": {1, 2, 3}, "gates": {0, 1, 2, 3}}
 
 
 def _ignores_addresses(rule: Rule) -> bool:
