@@ -129,8 +129,8 @@ def test_signatures_wait_for_a_checkpoint_or_for_enough_of_them(monkeypatch: pyt
     monkeypatch.setattr(walk, "_PENDING", 16)
     monkeypatch.setattr(walk, "_BATCH", 1)
     lane = Lane("main").open(first=True)
-    for size, flow in enumerate("abcdefghijklmnopqrstuvwxyz0123456789ABCDEF", 3):
-        lane.add(decision(flow))
+    for size in range(3, 61):
+        lane.add(decision(f"flow-{size}"))
         if size == 24:
             lane.checkpoint()
     read: list[bytes] = []
@@ -149,9 +149,9 @@ def test_signatures_wait_for_a_checkpoint_or_for_enough_of_them(monkeypatch: pyt
     asked = Source("main", lambda: [("000000.jsonl", lines())], lambda: notes)
     report = Walk(asked, Rules(ROOT.verifier, counting, codec.parse, every), None, []).run()
 
-    # lane_open, sixteen, the checkpoint with what waits when all are wanted, sixteen, and the rest at the end.
+    # lane_open, sixteen, the checkpoint with what waits when all are wanted, twice sixteen, and the rest at the end.
     assert report.broken is None
-    assert +verified == {2: 1, 18: 16, 24: 7 if every else 1, 40: 16, 44: 4}
+    assert +verified == {2: 1, 18: 16, 24: 7 if every else 1, 40: 16, 56: 16, 60: 4}
 
 
 def test_a_stolen_lane_key_cannot_sign_genesis_or_open_a_lane_for_another() -> None:
@@ -224,6 +224,29 @@ def test_genesis_and_lane_open_are_signed_too(number: int) -> None:
         assert report.first_failure == at(lane, number, f"the signature of {signer} does not verify")
         # A lane's key that did not sign what brings it signed nothing.
         assert [key.kid for key in report.keys] == [ROOT.verifier.kid]
+
+
+def test_a_genesis_of_another_root_key_than_the_trusted_one_is_found() -> None:
+    other = Key(ROOT.verifier.name, seed="another ")
+    lane = Lane("main", root=other).open(first=True)
+
+    reason = f"genesis names another root key ({other.verifier.name}, {other.verifier.kid}) than the trusted one"
+    assert check(Log([lane])).first_failure == at(lane, 0, reason)
+
+
+def test_a_checkpoint_beyond_the_end_tells_how_much_is_missing_where_it_is_signed() -> None:
+    lane = busy_lane(8).checkpoint()
+    signed = len(lane.lines)
+    del lane.lines[-2:]
+
+    report = check(Log([lane]))
+    reason = f"the lane ends after {signed - 2} entries, but a checkpoint was signed at {signed} entries"
+    assert report.result is Result.ROLLED_BACK
+    assert report.first_failure == Failure("main", None, None, None, signed - 3, reason)
+
+    lane.notes[-1] = sign(lane.notes[-1].partition("\n\n")[0] + "\n", lane.key.verifier.name, lane.key.verifier.public,
+                          ROOT.sign)
+    assert check(Log([lane])).result is Result.TAMPERED
 
 
 @pytest.mark.parametrize("opened", [False, True])
