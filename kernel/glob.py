@@ -21,10 +21,10 @@ class Word:
     __slots__ = ("_first", "_last", "_least", "_middle", "_plain")
 
     def __init__(self, text: str) -> None:
-        self._first, *rest = text.split("*")
-        self._plain = not rest
-        self._last = rest.pop() if rest else ""
-        self._middle = tuple(part for part in rest if part)
+        parts = text.split("*")
+        self._plain = len(parts) == 1
+        self._first, self._last = parts[0], parts[-1]
+        self._middle = tuple(part for part in parts[1:-1] if part)
         self._least = len(text.replace("*", ""))
 
     def fits(self, word: str) -> bool:

@@ -156,7 +156,7 @@ def test_a_bad_range_says_what_to_write(text, told):
         ("/*", ["/", "/a"], ["/a/", "/a/b"]),
         ("/a/*", ["/a/", "/a/b"], ["/a", "/a/b/c"]),
         ("/a*b/c", ["/ab/c", "/axxb/c"], ["/a/b/c", "/abx/c"]),
-        ("/*a*b*", ["/ab", "/xaxxbx"], ["/ba", "/a"]),
+        ("/*a*b*", ["/ab", "/aba", "/xaxxbx"], ["/ba", "/a"]),
         ("/ab*ba", ["/abba", "/ab-ba"], ["/aba"]),
         ("/**", ["/", "/a", "/a/b/", "/a%2Fb"], []),
         ("/a/**", ["/a", "/a/", "/a/b/c"], ["/ab", "/b/a", "/"]),
@@ -211,7 +211,7 @@ GLOBS = st.lists(
 PATHS = st.lists(st.sampled_from(["a", "b", "ab", "ba", "aba", "aab", ""]), min_size=1, max_size=6)
 
 
-@settings(max_examples=scaled(1500))
+@settings(max_examples=scaled(500))
 @given(GLOBS.map(tuple), PATHS.map(tuple))
 @example(("**", "a", "**", "b"), ("a", "b", "a"))
 @example(("**", "a", "b", "**", "b"), ("a", "a", "b"))
@@ -368,7 +368,7 @@ def test_two_patterns_meet_where_an_id_fits_both(one, other):
 
 
 def test_every_short_word_glob_fits_exactly_what_its_definition_does():
-    globs = ["".join(letters) for count in range(5) for letters in product("ab*", repeat=count)]
+    globs = ["".join(letters) for count in range(6) for letters in product("ab*", repeat=count)]
     words = ["".join(letters) for count in range(6) for letters in product("ab", repeat=count)]
 
     for glob in globs:
