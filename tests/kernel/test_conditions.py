@@ -9,7 +9,7 @@ from kernel.pattern import path_glob
 from kernel.policy import AddressRange, AgentPattern, HostPattern, HostReach, PortRange, UrlPattern
 from tests.addons.policies import compiled, findings
 
-FRAME = "agents: {coders: [claude-1, d-*]}\ndestinations: {github-api: h.example, mine: 'https://m.example/x'}\nrules:\n"
+FRAME = "agents: {coders: [claude-1, zebra-*]}\ndestinations: {github-api: h.example, mine: 'https://m.example/x'}\nrules:\n"
 
 
 def told(text: str) -> list[str]:
@@ -50,6 +50,7 @@ OWN_RULE = "give the hosts a rule of their own, or write the path into the URL"
     ("from: coder", f'W120 6:11 "coder" {NO_AGENT} (did you mean "coders"?)'),
     ("from: claude-2", f'W120 6:11 "claude-2" {NO_AGENT} (did you mean "claude-1"?)'),
     ("from: eve", f'W120 6:11 "eve" {NO_AGENT}'),
+    ("from: zebr-1", f'W120 6:11 "zebr-1" {NO_AGENT}'),
     ("from: anonymous",
      "W121 6:11 nobody is anonymous here (identity: {anonymous: allow} lets clients without identity in)"),
     ('from: "a b"', f'E205 6:11 "a b" is not an agent id or an id glob ({IDS})'),
@@ -89,7 +90,7 @@ def test_an_allow_whose_schemes_have_different_ports_names_its_ports_or_its_host
 
 
 @pytest.mark.parametrize("line", [
-    "from: bobby", "from: claude-1", "from: d-7", "from: coders", "from: [local, e-*]",
+    "from: bobby", "from: claude-1", "from: zebra-7", "from: coders", "from: [local, e-*]",
     "to: localhost", "to: github-api", "to: loopback", "to: 1password.example", 'to: ".org"',
     "methods: [reads, writes]", "methods: [TRACE, FROBNICATE]", "schemes: [http, https, ws, wss]",
     "except: [{methods: reads}, {to: loopback}]",
@@ -107,7 +108,7 @@ def where(line: str, *, verb: str = "deny"):
 def test_what_is_named_twice_stands_once_and_in_the_order_of_the_words():
     found = where("from: [bobby, coders, bobby]\n    paths: [/b, /a, /b]\n    ports: [9, 7-8, 9]")
 
-    assert found.agents == (AgentPattern("bobby"), AgentPattern("claude-1"), AgentPattern("d-*"))
+    assert found.agents == (AgentPattern("bobby"), AgentPattern("claude-1"), AgentPattern("zebra-*"))
     assert found.paths == (path_glob("/b"), path_glob("/a"))
     assert found.ports == (PortRange(9, 9), PortRange(7, 8))
 
