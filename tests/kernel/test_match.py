@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from math import inf
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +15,9 @@ from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Fields
-from kernel.match import Index
+from kernel.match import Entry, Index
 from kernel.measures import Cap, Measures, Terms, tightest
-from kernel.pattern import address_range, agent_pattern
+from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, url_pattern
 from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
 from kernel.question import facts_of
 from kernel.tiers import binds
@@ -124,6 +125,26 @@ def test_many_rules_on_one_range_are_told_apart_by_agent_without_losing_one():
         judged = address_stage(index, facts_of(name, "GET", "https://10.1.2.3/"), [ADDRESSES[0]], frozenset())
 
         assert judged.groups == (name,)
+
+
+@pytest.mark.parametrize(("where", "binds", "agent", "path"), [
+    pytest.param(lambda n: {"agents": (agent_pattern(f"a-{n}"),)}, None, "a-7", "/", id="their agents"),
+    pytest.param(lambda n: {"paths": (path_glob(f"/{n}/**"),)}, None, "a", "/7/x", id="their paths"),
+    pytest.param(lambda n: {"to": (url_pattern(f"https://x.com/{n}/**", NAMED),)}, None, "a", "/7/x", id="their URLs"),
+    pytest.param(lambda n: {}, lambda n: (agent_pattern(f"a-{n}"),), "a-7", "/", id="the agents of their tiers"),
+])
+def test_of_many_rules_on_one_host_only_those_are_looked_at_that_may_hold(where, binds, agent, path):
+    rules = tuple(
+        Rule(n, f"r{n}", Verb.ALLOW, Conditions(**{"to": (host_pattern("x.com"),)} | where(n)), (),
+             Position("p.yaml", n + 1, 1), tier=n if binds else 0) for n in range(40))
+    tiers = tuple(Tier(binds=binds(n)) for n in range(40)) if binds else (Tier(),)
+    facts = facts_of(agent, "GET", f"https://x.com{path}")
+    (filed,) = Index(Policy("", (), rules, tiers=tiers))._named(facts.host)
+    found: list[Entry] = []
+
+    filed.gather(agent, facts.path.segments, found)
+
+    assert [entry.rule for entry in found] == [7]
 
 
 @settings(max_examples=scaled(60))

@@ -203,7 +203,12 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
         assert:
           - allowed: {{from: {name}-1, to: "https://x.example/{name}", method: GET}}
           - denied: {{from: {name}-1, to: {name}.example}}
-    """ for number, (name, said) in enumerate((("a", "tier: team"), ("b", """
+    """ for number, (name, said) in enumerate((("a", """
+        tier: team
+        contact: us
+        identity: {anonymous: allow}
+        mode: observe
+        until: 2030-01-01"""), ("b", """
         tier: team
         profile: balanced
         cascade: {depends: {group-b: [b-1]}}
@@ -214,6 +219,9 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
         dns: {max-labels: 7}""")), 1)]
     policy = together(*texts, ahead=True).policy
 
+    # What is said for all is said by the first.
+    assert (policy.contact, policy.identity.anonymous) == ("us", True)
+    assert policy.observed_until == moment("2030-01-02T00:00:00Z")
     assert list(policy.groups) == ["group-a", "group-b", "group-c"]
     assert [each.url for each in policy.assertions] == [f"https://x.example/{name}" for name in "abc"]
     assert [each.where.to[0].name for each in policy.claims] == [f"{name}.example" for name in "abc"]
