@@ -38,6 +38,7 @@ _ADDRESS_LIKE = re.compile(r"\[.*|[^/]*:[^/]*:.*|[0-9][0-9.]*(?:/.*)?")
 _HOST_WITH_PORT = re.compile(r"([^:/]+):[0-9]*", re.ASCII)
 _HOST_WITH_PATH = re.compile(r"[^:/]+(?::[0-9]+)?/.*")
 _URL = re.compile(r"(https?|wss?)://([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_NO_RANGE = "is not an address, a CIDR block or a named range"
 
 
 def destination(text: str, named: NamedRanges) -> Destination:
@@ -98,8 +99,8 @@ def address_range(text: str, named: NamedRanges) -> AddressRange:
     """A name from `named`, a CIDR block or a single address."""
     if text in named:
         return named[text]
-    if "%" in text:
-        raise _range_error(text, named)
+    if "[" in text or "%" in text:
+        raise PatternError(f'"{text}" {_NO_RANGE}', "write an address without brackets and without a zone")
     try:
         spread = AddressRange(text, (network(text),))
     except ValueError:
@@ -111,13 +112,10 @@ def address_range(text: str, named: NamedRanges) -> AddressRange:
 
 
 def _range_error(text: str, named: NamedRanges) -> PatternError:
-    problem = f'"{text}" is not an address, a CIDR block or a named range'
-    if "[" in text or "%" in text:
-        return PatternError(problem, "write an address without brackets and without a zone")
     try:
         block = ip_network(text, strict=False)
     except ValueError:
-        return PatternError(problem, _range_hint(text, named))
+        return PatternError(f'"{text}" {_NO_RANGE}', _range_hint(text, named))
     inside = text.partition("/")[0]
     hint = f"write {block} for the block, or {inside} for the one address"
     return PatternError(f'"{text}" has bits set to the right of its prefix', hint)

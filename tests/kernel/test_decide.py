@@ -141,6 +141,7 @@ def test_a_name_leads_inside_only_where_a_grant_says_so(keys, code):
         pytest.param(["0.0.0.0/0", "10.1.2.3"], Code.ALLOW, id="everything, and the address itself"),
         pytest.param(["https://10.1.2.3/**"], Code.ALLOW, id="a URL"),
         pytest.param(["https://10.1.2.3/other", "0.0.0.0/0"], Code.PRIVATE_ADDRESS, id="a URL that may not be the one"),
+        pytest.param(["https://10.1.2.3/**", "https://10.1.2.3/a"], Code.ALLOW, id="two URLs, both of the address"),
         pytest.param([".example"], Code.PRIVATE_ADDRESS, id="a name never means an address"),
     ],
 )
@@ -535,6 +536,9 @@ TO_X, TO_INSIDE = rule("allow", "x", to=["x.example"]), rule("allow", "inside", 
               ("as a URL", {"to": ["https://x.example/**"]}, [], True),
               ("but for an exception", {}, [conditions(methods=["GET"])], True),
           )],
+        *[pytest.param([ALL, replace(rule("deny", "d"), where=replace(conditions(), ports=(PortRange(port, port),)))],
+                       "https://x.example/", reaches, id=f"denied at port {port}")
+          for port, reaches in ((443, False), (80, True))],
     ],
 )
 def test_a_tunnel_reaches_where_some_request_may_pass(rules, url, reaches):

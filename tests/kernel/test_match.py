@@ -15,10 +15,11 @@ from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Fields
+from kernel.hours import UTC_ZONE, Window
 from kernel.match import Entry, Index
 from kernel.measures import Cap, Measures, Terms, tightest
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, url_pattern
-from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
+from kernel.policy import Conditions, Policy, PortRange, Position, Rule, Tier, Verb
 from kernel.question import facts_of
 from kernel.tiers import binds
 from kernel.verdict import Code, Judgement, Verdict
@@ -127,6 +128,29 @@ def test_many_rules_on_one_range_are_told_apart_by_agent_without_losing_one():
         assert judged.groups == (name,)
 
 
+def test_what_rules_say_alike_is_made_ready_once():
+    shared, bound = clause.Shared(), (agent_pattern("a-*"),)
+    said = [Conditions(**{key: value}) for key, value in (
+        ("agents", bound), ("methods", frozenset({"GET"})), ("schemes", frozenset({"https"})),
+        ("ports", (PortRange(1, 2),)))]
+    texts = ("https://x.com/", "https://y.com/a", "wss://x.com/", "https://x.com:1/")
+    urls = [url_pattern(text, NAMED) for text in texts]
+
+    gates = [*map(shared.gate, said), *(shared.gate(Conditions(), url) for url in urls)]
+    gates += [shared.gate(Conditions(), bound=bound), shared.gate(Conditions(), everyone=False),
+              shared.gate(Conditions(), upgrades=False), shared.gate(Conditions())]
+
+    assert list(map(id, map(shared.gate, said))) == list(map(id, gates[:4]))
+    assert gates[4] is gates[5]
+    assert len({id(gate) for gate in gates}) == len(gates) - 1
+    ten = address_range("10.0.0.0/8", NAMED)
+    assert shared.ranges(ten) is shared.ranges(ten)
+    weekdays = Conditions(when=Window(frozenset(range(5)), 0, 1440, UTC_ZONE))
+    assert shared.phase(weekdays) is shared.phase(weekdays)
+    assert shared.phase(weekdays, of_grant=True) is not shared.phase(weekdays)
+    assert shared.phase(Conditions()) is None
+
+
 @pytest.mark.parametrize(("where", "binds", "agent", "path"), [
     pytest.param(lambda n: {"agents": (agent_pattern(f"a-{n}"),)}, None, "a-7", "/", id="their agents"),
     pytest.param(lambda n: {"paths": (path_glob(f"/{n}/**"),)}, None, "a", "/7/x", id="their paths"),
@@ -209,6 +233,11 @@ def test_what_an_index_remembers_is_bounded_and_stays_right(monkeypatch):
         for what in ("_hosts", "_measures", "_asked"):
             sizes[what].add(len(getattr(index, what)))
         sizes["gates"].update(map(len, index._shared._gates.values()))
+    again = index.by_name(facts)
+    assert index.by_name(facts) is again
+    assert index.measures((7,)) is index.measures((7,))
+    assert index.asked("a-7") is index.asked("a-7")
+    assert index._named(facts.host) is index._named(facts.host)
     assert sizes == {"_hosts": {1, 2, 3}, "_measures": {1, 2, 3}, "_asked": {1, 2, 3}, "gates": {0, 1, 2, 3}}
 
 
