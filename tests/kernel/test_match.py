@@ -15,7 +15,7 @@ from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Fields
-from kernel.hours import UTC_ZONE, Window
+from kernel.hours import HORIZON_SECONDS, UTC_ZONE, Window
 from kernel.match import Entry, Index
 from kernel.measures import Cap, Measures, Terms, tightest
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, url_pattern
@@ -151,6 +151,29 @@ def test_what_rules_say_alike_is_made_ready_once():
     assert shared.phase(Conditions()) is None
 
 
+HOUR = 3600
+OFFICE = Window(frozenset(range(7)), 8 * 60, 18 * 60, UTC_ZONE)
+
+
+@pytest.mark.parametrize(("said", "hour", "now", "waits", "until"), [
+    pytest.param({"expires": 9 * HOUR}, 8, True, False, 9, id="before its end"),
+    pytest.param({"expires": 9 * HOUR}, 9, False, False, 9 + HORIZON_SECONDS // HOUR, id="at its end"),
+    pytest.param({"when": OFFICE}, 7, False, True, 8, id="before its hours"),
+    pytest.param({"when": OFFICE}, 8, True, False, 18, id="in its hours"),
+    pytest.param({"when": OFFICE}, 18, False, True, 32, id="after its hours"),
+    pytest.param({"when": OFFICE, "expires": 10 * HOUR}, 9, True, False, 10, id="an end within its hours"),
+    pytest.param({"when": OFFICE, "expires": 20 * HOUR}, 9, True, False, 18, id="an end after its hours"),
+    pytest.param({"when": OFFICE, "expires": 6 * HOUR}, 7, False, False, 7 + HORIZON_SECONDS // HOUR,
+                 id="an end before its hours"),
+])
+def test_times_hold_until_the_next_moment_at_which_they_may_not(said, hour, now, waits, until):
+    phase = clause.Phase(Conditions(**said))
+
+    changes = phase.turn(hour * HOUR)
+
+    assert (phase.now, phase.waits, changes) == (now, waits, until * HOUR)
+
+
 @pytest.mark.parametrize(("where", "binds", "agent", "path"), [
     pytest.param(lambda n: {"agents": (agent_pattern(f"a-{n}"),)}, None, "a-7", "/", id="their agents"),
     pytest.param(lambda n: {"paths": (path_glob(f"/{n}/**"),)}, None, "a", "/7/x", id="their paths"),
@@ -235,6 +258,7 @@ def test_what_an_index_remembers_is_bounded_and_stays_right(monkeypatch):
         sizes["gates"].update(map(len, index._shared._gates.values()))
     again = index.by_name(facts)
     assert index.by_name(facts) is again
+    assert index.at(facts, again, PUBLIC_ADDRESSES[0]) is index.certain(again)
     assert index.measures((7,)) is index.measures((7,))
     assert index.asked("a-7") is index.asked("a-7")
     assert index._named(facts.host) is index._named(facts.host)

@@ -188,6 +188,12 @@ def test_one_name_may_be_given_to_things_of_different_kinds():
     assert together("agents: {x: [y]}\ndestinations: {x: y.example}\nrules: [{deny: x}]").findings == ()
 
 
+def test_a_file_whose_tier_is_none_is_read_as_the_uppermost():
+    upper, lower = "tier: plaform\nagents: {g: [x]}", "tier: team\nrules: [{deny: x, from: g}]"
+
+    assert refused(upper, lower) == [("E102", "0.yaml", 2)]
+
+
 def test_a_tier_that_is_no_text_is_a_tier_that_is_said():
     assert refused("tier: [team]", "tier: team") == [("E102", "0.yaml", 2)]
 
