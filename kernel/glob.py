@@ -26,10 +26,10 @@ class Word:
     __slots__ = ("_first", "_last", "_least", "_middle", "_plain")
 
     def __init__(self, text: str) -> None:
-        self._first, *rest = text.split("*")
-        self._plain = not rest
-        self._last = rest.pop() if rest else ""
-        self._middle = tuple(part for part in rest if part)
+        parts = text.split("*")
+        self._plain = len(parts) == 1
+        self._first, self._last = parts[0], parts[-1]
+        self._middle = tuple(part for part in parts[1:-1] if part)
         self._least = len(text.replace("*", ""))
 
     def fits(self, word: str) -> bool:
@@ -47,7 +47,7 @@ class Word:
 
 def words_meet(one: str, other: str) -> bool:
     """True when some word fits both word globs: a walk over the places to which both can be read at once."""
-    seen, left = {(0, 0)}, [(0, 0)]
+    seen, left = set[tuple[int, int]](), [(0, 0)]
     while left:
         first, second = left.pop()
         if first == len(one) and second == len(other):
@@ -103,20 +103,12 @@ class _Both:
 
 
 def _steps(one: str, other: str, first: int, second: int) -> list[tuple[int, int]]:
-    """Where the walk may go next: over an empty star, along a star with the other's next character, or along both."""
+    """Where the walk may go next: along both, or where one has a star, over it or along the other beside it."""
     here, there = one[first : first + 1], other[second : second + 1]
-    steps = []
-    if here == "*":
-        steps.append((first + 1, second))
-        if there:
-            steps.append((first, second + 1))
-    if there == "*":
-        steps.append((first, second + 1))
-        if here:
-            steps.append((first + 1, second))
-    if here and here == there:
-        steps.append((first + 1, second + 1))
-    return steps
+    if "*" not in (here, there):
+        return [(first + 1, second + 1)] if here == there else []
+    along = [(first + 1, second)] if here else []
+    return [*along, (first, second + 1)] if there else along
 
 
 class Glob:
@@ -133,7 +125,7 @@ class Glob:
                 runs[-1].append(Word(segment))
         self._whole = len(runs) == 1
         self._first, self._last = runs[0], [] if self._whole else runs[-1]
-        self._middle = tuple(run for run in runs[1:-1] if run)
+        self._middle = tuple(runs[1:-1])
         self._least = sum(map(len, runs))
 
     def matches(self, segments: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
@@ -416,18 +416,15 @@ def opens(rule: Rule, address: Address, *, literal: bool) -> bool:
         return True
     if not literal:
         return False
-    items = [item for item in rule.where.to or () if _covers(hosts_of(item), address)]
-    private = [item for item in items if wholly_private(cast("AddressRange", hosts_of(item)))]
-    return any(isinstance(item, AddressRange) for item in private) or (bool(items) and private == items)
+    covering = [(item, host) for item in rule.where.to or () if isinstance(host := hosts_of(item), AddressRange)
+                and range_contains(host, address)]
+    private = [item for item, host in covering if wholly_private(host)]
+    return any(isinstance(item, AddressRange) for item in private) or 0 < len(private) == len(covering)
 
 
 def hosts_of(item: Destination) -> HostPattern | AddressRange:
     """The host part of a destination."""
     return item.host if isinstance(item, UrlPattern) else item
-
-
-def _covers(host: HostPattern | AddressRange, address: Address) -> bool:
-    return isinstance(host, AddressRange) and range_contains(host, address)
 
 
 def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, segments: tuple[str, ...]) -> Reading:

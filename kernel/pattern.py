@@ -38,6 +38,7 @@ _ADDRESS_LIKE = re.compile(r"\[.*|[^/]*:[^/]*:.*|[0-9][0-9.]*(?:/.*)?")
 _HOST_WITH_PORT = re.compile(r"([^:/]+):[0-9]*", re.ASCII)
 _HOST_WITH_PATH = re.compile(r"[^:/]+(?::[0-9]+)?/.*")
 _URL = re.compile(r"(https?|wss?)://([^/?#]*)([^?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_NO_RANGE = "is not an address, a CIDR block or a named range"
 
 
 def destination(text: str, named: NamedRanges) -> Destination:
@@ -98,8 +99,8 @@ def address_range(text: str, named: NamedRanges) -> AddressRange:
     """A name from `named`, a CIDR block or a single address."""
     if text in named:
         return named[text]
-    if "%" in text:
-        raise _range_error(text, named)
+    if "[" in text or "%" in text:
+        raise PatternError(f'"{text}" {_NO_RANGE}', "write an address without brackets and without a zone")
     try:
         spread = AddressRange(text, (network(text),))
     except ValueError:
@@ -111,20 +112,17 @@ def address_range(text: str, named: NamedRanges) -> AddressRange:
 
 
 def _range_error(text: str, named: NamedRanges) -> PatternError:
-    problem = f'"{text}" is not an address, a CIDR block or a named range'
-    if "[" in text or "%" in text:
-        return PatternError(problem, "write an address without brackets and without a zone")
     try:
         block = ip_network(text, strict=False)
     except ValueError:
-        return PatternError(problem, _range_hint(text, named))
+        return PatternError(f'"{text}" {_NO_RANGE}', _range_hint(text, named))
     inside = text.partition("/")[0]
     hint = f"write {block} for the block, or {inside} for the one address"
     return PatternError(f'"{text}" has bits set to the right of its prefix', hint)
 
 
 def _range_hint(text: str, named: NamedRanges) -> str:
-    close = get_close_matches(text, named, n=1)
+    close = get_close_matches(text, named)
     if close:
         return f'did you mean "{close[0]}"?'
     try:
@@ -171,7 +169,7 @@ def url_pattern(text: str, named: NamedRanges) -> UrlPattern:
 
 
 def _url_host(text: str, named: NamedRanges) -> HostPattern | AddressRange:
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    bare = text.removeprefix("[").removesuffix("]")
     if bare in named or _ADDRESS_LIKE.fullmatch(bare):
         return address_range(bare, named)
     return host_pattern(text)
@@ -229,7 +227,7 @@ def agents_meet(first: tuple[AgentPattern, ...] | None, second: tuple[AgentPatte
 
 def patterns_meet(one: AgentPattern, other: AgentPattern) -> bool:
     """True when some agent id fits both patterns."""
-    if "*" not in one.text or one.text == ANONYMOUS:
+    if "*" not in one.text:
         return agent_matches(other, one.text)
     if "*" not in other.text:
         return agent_matches(one, other.text)

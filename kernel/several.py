@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import batched
 
 from kernel.ahead.said import Ahead
 from kernel.document import Document, Node, Reader, Scalar, quote
@@ -34,11 +35,9 @@ class Level:
 
 def levels(files: Sequence[Document]) -> list[Level]:
     """The files from the uppermost to the lowest. Where none says its tier, they narrow in the order given."""
-    said = [_said(file) for file in files]
-    unsaid = not any(said)
+    unsaid = not any(map(_said, files))
     found = [
-        Level(file, min(place, len(TIERS) - 1) if unsaid else _number(tier))
-        for place, (file, tier) in enumerate(zip(files, said, strict=True))
+        Level(file, min(place, len(TIERS) - 1) if unsaid else _number(_said(file))) for place, file in enumerate(files)
     ]
     return sorted(found, key=lambda level: level.number)
 
@@ -60,8 +59,7 @@ def untold(files: Sequence[Document]) -> Iterator[Finding]:
 def _said(file: Document) -> str | None:
     """What a file says of its tier, right or wrong."""
     parts = file.root.parts if isinstance(file.root, MappingNode) else []
-    said = (value for key, value in zip(parts[::2], parts[1::2], strict=True)
-            if isinstance(key, Scalar) and key.text == "tier")
+    said = (value for key, value in batched(parts, 2) if isinstance(key, Scalar) and key.text == "tier")
     value = next(said, None)
     return None if value is None else value.text if isinstance(value, Scalar) else ""
 
@@ -71,14 +69,12 @@ class Above:
     """The files that were read already, each as a policy of its own, and every name that they give."""
 
     parts: list[Policy] = field(default_factory=list)
-    _levels: list[int] = field(default_factory=list)
-    _destinations: list[Destinations] = field(default_factory=list)
+    _named: list[tuple[int, Groups, Destinations]] = field(default_factory=list)
     _taken: dict[tuple[str, str], Position] = field(default_factory=dict)
 
     def add(self, level: int, part: Policy, destinations: Destinations) -> None:
         self.parts.append(part)
-        self._levels.append(level)
-        self._destinations.append(destinations)
+        self._named.append((level, part.groups, destinations))
 
     def take(self, reader: Reader, node: Node, what: str, name: str) -> None:
         """Note a name, or refuse it where it was given before."""
@@ -90,11 +86,11 @@ class Above:
 
     def groups(self, level: int) -> Groups:
         """The groups that a file of this level sees beside its own."""
-        return _all(part.groups for part, own in zip(self.parts, self._levels, strict=True) if own < level)
+        return _all(groups for own, groups, _ in self._named if own < level)
 
     def destinations(self, level: int) -> Destinations:
         """The same for destinations."""
-        return _all(named for named, own in zip(self._destinations, self._levels, strict=True) if own < level)
+        return _all(destinations for own, _, destinations in self._named if own < level)
 
     @property
     def identity(self) -> Identity | None:

@@ -71,15 +71,11 @@ class Walk:
         self._prev = GENESIS_PREV.encode()
         self._head = GENESIS_PREV
         self._key: VerifierKey | None = None
-        self._kid = b""
         self._genesis: VerifierKey | None = None
         self._pending: list[Unsigned] = []
         self._waiting = 0
-        self._patience = 1 if rules.every_signature else _PENDING
         self._segments = 0
-        self._segment: str | None = None
         self._resumes = False
-        self._line = self._start = self._offset = 0
         self._torn: Failure | None = None
         self._torn_bytes = 0
 
@@ -104,7 +100,7 @@ class Walk:
         if self._segments and not self._line:
             raise self._fails("the segment holds no entries, and a later one is there")
         expected = f"{self._segments:06d}.jsonl"
-        self._segment, self._line, self._start, self._offset = name, 0, 0, 0
+        self._segment, self._line, self._offset = name, 0, 0
         if name != expected:
             raise self._fails(f"expected segment {expected} here: one is missing")
         self._resumes = self._segments > 0
@@ -132,7 +128,6 @@ class Walk:
             return False
         self._line += len(lines)
         self._offset += sum(sizes)
-        self._start = self._offset - sizes[-1]
         self._tree.extend(leaf_hashes(lines))
         self._advance(unsigned)
         return True
@@ -177,7 +172,7 @@ class Walk:
         self._prev = self._head.encode()
         if self._tree.size == self._next_mark:
             self._confirm()
-        if self._waiting >= self._patience:
+        if self._waiting >= _PENDING:
             self._check_pending()
 
     def _mismatch(self, fields: Fields) -> str:

@@ -412,7 +412,7 @@ class _Reviewer:
         clear = self._passes(rule, {SCHEMES: scheme_mask(_CLEAR), **public})
         if clear is not None:
             self._find("W404", rule, f"{rule.name} allows clear text on the public internet",
-                       "leave out schemes: to mean https", box=clear)
+                       "write schemes: [https]", box=clear)
         every = self._shapes.space.ports.every
         open_box = next((box for box in self._region.last_word_of(rule) if box.masks[PORTS] == every), None)
         if open_box is not None and (box := self._passes(rule, public)) is not None:

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.address import RangeSet, embedded, is_global, named_ranges, network, range_contains, wholly_private
-from kernel.policy import AddressRange
+from kernel.address import (
+    RangeSet,
+    cidrs,
+    embedded,
+    is_global,
+    named_ranges,
+    network,
+    range_contains,
+    wholly_private,
+)
+from kernel.policy import AddressRange, Network
 from tests.conftest import scaled
 
 NAMED = named_ranges(["169.254.169.254", "fd00:ec2::254", "168.63.129.16"])
@@ -80,6 +89,12 @@ def test_the_ipv4_address_inside_an_ipv6_address_is_found(text, inner):
     assert IPv4Address(inner) in embedded(ip_address(text))
 
 
+def test_an_address_of_local_nat64_is_read_with_each_prefix_that_its_users_may_choose():
+    # Byte by byte: the prefix, 1, 2, the byte that RFC 6052 skips, 4 to 9, 11. Read with /48, /56, /64 and /96.
+    assert list(map(str, embedded(ip_address("64:ff9b:1:102:304:506:708:90b")))) == [
+        "1.2.4.5", "2.4.5.6", "4.5.6.7", "7.8.9.11"]
+
+
 def test_other_addresses_embed_nothing():
     assert embedded(ip_address("8.8.8.8")) == ()
     assert embedded(ip_address("2a00::808:808")) == ()
@@ -135,6 +150,52 @@ def test_a_merged_set_holds_what_one_of_its_networks_holds(texts, text):
     assert (
         any(range_contains(AddressRange("", (gap,)), address) for gap in RangeSet(networks).complement()) != one_by_one
     )
+
+
+@pytest.mark.parametrize(("held", "asked", "covered"), [
+    pytest.param(["10.0.0.0/9", "10.128.0.0/9"], "10.0.0.0/8", True, id="two halves"),
+    pytest.param(["10.0.0.0/9", "10.128.0.1/32"], "10.0.0.0/8", False, id="a gap of one address"),
+    pytest.param(["10.0.0.0/8", "10.1.0.0/16"], "10.0.0.0/8", True, id="a part of it beside the whole"),
+    pytest.param(["10.1.0.0/16", "11.0.0.0/8"], "10.0.0.0/8", False, id="a part of it"),
+    pytest.param(["10.0.0.0/9"], "10.0.0.0/8", False, id="its beginning"),
+    pytest.param(["10.128.0.0/9"], "10.0.0.0/8", False, id="its end"),
+    pytest.param(["11.0.0.0/8"], "10.0.0.0/8", False, id="what lies behind"),
+    pytest.param([], "0.0.0.0", False, id="nothing"),
+    pytest.param(["::/1", "8000::/1"], "::/0", True, id="two halves of IPv6"),
+    pytest.param(["::/0"], "0.0.0.0", False, id="the other family"),
+])
+def test_a_set_covers_a_network_only_where_it_holds_every_address_of_it(held, asked, covered):
+    assert RangeSet(map(network, held)).covers(network(asked)) is covered
+
+
+ALL_FOUR = ("0.0.0.0", "255.255.255.255")
+ALL_SIX = ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
+
+
+@pytest.mark.parametrize(("held", "left"), [
+    ([], [ALL_FOUR, ALL_SIX]),
+    (["0.0.0.0/0"], [ALL_SIX]),
+    (["::/0"], [ALL_FOUR]),
+    (["0.0.0.0/1", "8000::/1"], [("128.0.0.0", "255.255.255.255"), ("::", ALL_SIX[1].replace("f", "7", 1))]),
+    (["128.0.0.0/1", "::/0"], [("0.0.0.0", "127.255.255.255")]),
+    (["10.128.0.0/9", "10.0.0.0/9", "12.0.0.0/8", "::/0"],
+     [("0.0.0.0", "9.255.255.255"), ("11.0.0.0", "11.255.255.255"), ("13.0.0.0", "255.255.255.255")]),
+])
+def test_the_complement_of_a_set_is_every_gap_of_it(held, left):
+    found = RangeSet(map(network, held)).complement()
+
+    assert [(str(gap.first), str(gap.last)) for gap in found] == left
+
+
+def test_the_named_ranges_carry_their_names():
+    assert {name: spread.text for name, spread in NAMED.items()} == {
+        name: name for name in ("metadata", "loopback", "link-local", "private-networks", "public-internet")}
+
+
+def test_a_network_that_is_no_block_is_the_fewest_blocks():
+    spread = Network(IPv4Address("10.0.0.1"), IPv4Address("10.0.0.6"))
+
+    assert list(map(str, cidrs(spread))) == ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6/32"]
 
 
 def test_metadata_that_is_no_address_is_refused():

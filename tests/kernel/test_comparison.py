@@ -28,6 +28,7 @@ def comparison(*texts: str) -> Comparison:
     (">= -3", Interval(low=-3)),
     ("> 0", Interval(low=0, low_open=True)),
     ("20001..500000", Interval(20001, 500000)),
+    ("7..7", Interval(7, 7)),
     ("-5 .. -1", Interval(-5, -1)),
     ("eur", "eur"),
     ("b*", "b*"),
@@ -35,6 +36,7 @@ def comparison(*texts: str) -> Comparison:
     ("1.5", "1.5"),
     ("a..b", "a..b"),
     ("v1..v2", "v1..v2"),
+    ("-..-", "-..-"),
 ])
 def test_a_value_is_an_interval_or_a_text(text, meant):
     assert alternative(text) == meant
@@ -51,30 +53,46 @@ def test_an_end_of_an_interval_is_included_unless_it_is_open(interval, holds):
     assert [number for number in (4, 5, 6) if Decimal(number) in interval] == holds
 
 
-@pytest.mark.parametrize(("text", "hint"), [
-    ("<= 1.5", '"<= 20000"'),
-    ("<", '"<= 20000"'),
-    ("=5", 'write "5"'),
-    ("== eur", 'write "eur"'),
-    ("=< 5", '"<= 20000"'),
-    ("!eur", "except:"),
-    ("5 >", '"<= 20000"'),
-    ("<= 20,000", '"<= 20000"'),
-    ("1..", '"1..500"'),
-    ("..5", '"1..500"'),
-    ("1...5", '"1..500"'),
-    ("1.5..2", '"1..500"'),
-    ("007..9", '"1..500"'),
-    ("9..1", 'write "1..9"'),
-    ("a\tb", "plain text"),
-    (" a", "plain text"),
-    ("x" * 1001, "1000"),
+FORMS = '(write "<= 20000", "< N", ">= N", "> N" or "1..500", with whole numbers)'
+NO_BOUND = "is no comparison with a whole number"
+AS_IT_STANDS = "a plain text is compared as it stands"
+NO_INTERVAL = f"is no interval of whole numbers {FORMS}"
+UNPRINTABLE = "has spaces around it or characters that do not print (write plain text)"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("<= 1.5", f"{NO_BOUND} {FORMS}"),
+    ("<", f"{NO_BOUND} {FORMS}"),
+    ("=", f"{NO_BOUND} {FORMS}"),
+    ("=5", f'{NO_BOUND} (write "5": {AS_IT_STANDS})'),
+    ("== eur=", f'{NO_BOUND} (write "eur=": {AS_IT_STANDS})'),
+    ("=< 5", f"{NO_BOUND} {FORMS}"),
+    ("!eur", f"{NO_BOUND} (a comparison says what is covered: put what is not into except:)"),
+    ("5 >", f"{NO_BOUND} {FORMS}"),
+    ("<= 20,000", f"{NO_BOUND} {FORMS}"),
+    ("1..", NO_INTERVAL),
+    ("..5", NO_INTERVAL),
+    ("1...5", NO_INTERVAL),
+    ("1.5..2", NO_INTERVAL),
+    ("007..9", NO_INTERVAL),
+    ("9..1", 'runs backwards (write "1..9")'),
+    ("a\tb", UNPRINTABLE),
+    (" a", UNPRINTABLE),
 ])
-def test_what_is_neither_is_refused_with_what_to_write(text, hint):
+def test_what_is_neither_is_refused_with_what_to_write(text, told):
     with pytest.raises(PatternError) as refused:
         alternative(text)
 
-    assert hint in refused.value.hint
+    assert str(refused.value) == f'"{text}" {told}'
+
+
+def test_a_text_to_compare_has_at_most_1000_characters():
+    assert alternative("x" * 1000) == "x" * 1000
+
+    with pytest.raises(PatternError) as refused:
+        alternative("x" * 1001)
+
+    assert str(refused.value) == "a value of 1001 characters is too long to compare (1000 are allowed)"
 
 
 @pytest.mark.parametrize(("said", "value", "covered"), [

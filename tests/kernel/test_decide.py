@@ -16,7 +16,7 @@ from kernel.match import Index
 from kernel.measures import Cap, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, destination, path_glob
-from kernel.policy import Conditions, Policy, Position, Rule, Tier, Verb
+from kernel.policy import Conditions, Policy, PortRange, Position, Rule, Tier, Verb
 from kernel.verdict import Action, Code
 
 NAMED = named_ranges(["169.254.169.254", "fd00:ec2::254"])
@@ -172,6 +172,7 @@ def test_a_name_leads_inside_only_where_a_grant_says_so(keys, code):
         pytest.param(["0.0.0.0/0", "10.1.2.3"], Code.ALLOW, id="everything, and the address itself"),
         pytest.param(["https://10.1.2.3/**"], Code.ALLOW, id="a URL"),
         pytest.param(["https://10.1.2.3/other", "0.0.0.0/0"], Code.PRIVATE_ADDRESS, id="a URL that may not be the one"),
+        pytest.param(["https://10.1.2.3/**", "https://10.1.2.3/a"], Code.ALLOW, id="two URLs, both of the address"),
         pytest.param([".example"], Code.PRIVATE_ADDRESS, id="a name never means an address"),
     ],
 )
@@ -537,6 +538,40 @@ TO_X, TO_INSIDE = rule("allow", "x", to=["x.example"]), rule("allow", "inside", 
         pytest.param([TO_INSIDE], "https://10.1.2.3/", True, id="an inside literal, granted"),
         pytest.param([ALL], "https://10.1.2.3/", False, id="an inside literal, not granted"),
         pytest.param([TO_INSIDE, rule("never", "n", to=["10.1.2.3"])], "https://10.1.2.3/", False, id="never reached"),
+        pytest.param([TO_INSIDE], "https://x.example/", False, id="only literals are granted"),
+        pytest.param([TO_INSIDE], "https://11.1.2.3/", False, id="another literal is granted"),
+        pytest.param(
+            [rule("allow", "a", address=["10.0.0.0/8"])], "https://10.1.2.3/", True, id="an inside literal by address"),
+        pytest.param([ALL, rule("never", "n", to=["10.0.0.0/8"])], "https://x.example/", True, id="never at addresses"),
+        *[pytest.param([rule("allow", "x", holes=[hole])], "https://x.example/", reaches, id=f"excepted {name}")
+          for name, hole, reaches in (
+              ("for the agent", conditions(agents=["claude-*"]), False),
+              ("for another agent", conditions(agents=["codex"]), True),
+              ("at another host", conditions(to=["y.example"]), True),
+              ("for another agent there", conditions(to=["x.example"], agents=["codex"]), True),
+              ("as a URL", conditions(to=["https://x.example/**"]), True),
+              ("in a method", conditions(methods=["GET"]), True),
+              ("at a path", conditions(paths=["/a"]), True),
+              ("at every path", conditions(paths=["/a", "/**"]), False),
+              ("at an address", conditions(address=["10.0.0.0/8"]), True),
+              ("at its port", replace(conditions(), ports=(PortRange(443, 443),)), False),
+              ("at another port", replace(conditions(), ports=(PortRange(80, 80),)), True),
+              ("until a time", replace(conditions(), expires=10**9), True),
+          )],
+        *[pytest.param([ALL, replace(rule("deny", "d", **keys), holes=tuple(holes))], "https://x.example/", reaches,
+                       id=f"denied {name}")
+          for name, keys, holes, reaches in (
+              ("to the agent", {"agents": ["claude-*"]}, [], False),
+              ("to another agent", {"agents": ["codex"]}, [], True),
+              ("at a path", {"paths": ["/a"]}, [], True),
+              ("at every path", {"paths": ["/a", "/**"]}, [], False),
+              ("at an address", {"address": ["10.0.0.0/8"]}, [], True),
+              ("as a URL", {"to": ["https://x.example/**"]}, [], True),
+              ("but for an exception", {}, [conditions(methods=["GET"])], True),
+          )],
+        *[pytest.param([ALL, replace(rule("deny", "d"), where=replace(conditions(), ports=(PortRange(port, port),)))],
+                       "https://x.example/", reaches, id=f"denied at port {port}")
+          for port, reaches in ((443, False), (80, True))],
     ],
 )
 def test_a_tunnel_reaches_where_some_request_may_pass(rules, url, reaches):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from math import inf
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel import clause, match
 from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import address_stage, expected, from_groups, name_stage
 from kernel.facts import Address, RequestFacts
 from kernel.fields import Fields
-from kernel.match import Index
-from kernel.measures import Measures, tightest
-from kernel.pattern import address_range, agent_pattern
-from kernel.policy import Conditions, Policy, Position, Rule, Verb
+from kernel.hours import HORIZON_SECONDS, UTC_ZONE, Window
+from kernel.match import Entry, Index
+from kernel.measures import Cap, Measures, Terms, tightest
+from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, url_pattern
+from kernel.policy import Conditions, Policy, PortRange, Position, Rule, Tier, Verb
 from kernel.question import facts_of
 from kernel.tiers import binds
 from kernel.verdict import Action, Code, Judgement, Verdict
@@ -125,6 +129,72 @@ def test_many_rules_on_one_range_are_told_apart_by_agent_without_losing_one():
         assert judged.groups == (name,)
 
 
+def test_what_rules_say_alike_is_made_ready_once():
+    shared, bound = clause.Shared(), (agent_pattern("a-*"),)
+    said = [Conditions(**{key: value}) for key, value in (
+        ("agents", bound), ("methods", frozenset({"GET"})), ("schemes", frozenset({"https"})),
+        ("ports", (PortRange(1, 2),)))]
+    texts = ("https://x.com/", "https://y.com/a", "wss://x.com/", "https://x.com:1/")
+    urls = [url_pattern(text, NAMED) for text in texts]
+
+    gates = [*map(shared.gate, said), *(shared.gate(Conditions(), url) for url in urls)]
+    gates += [shared.gate(Conditions(), bound=bound), shared.gate(Conditions(), everyone=False),
+              shared.gate(Conditions(), upgrades=False), shared.gate(Conditions())]
+
+    assert list(map(id, map(shared.gate, said))) == list(map(id, gates[:4]))
+    assert gates[4] is gates[5]
+    assert len({id(gate) for gate in gates}) == len(gates) - 1
+    ten = address_range("10.0.0.0/8", NAMED)
+    assert shared.ranges(ten) is shared.ranges(ten)
+    weekdays = Conditions(when=Window(frozenset(range(5)), 0, 1440, UTC_ZONE))
+    assert shared.phase(weekdays) is shared.phase(weekdays)
+    assert shared.phase(weekdays, of_grant=True) is not shared.phase(weekdays)
+    assert shared.phase(Conditions()) is None
+
+
+HOUR = 3600
+OFFICE = Window(frozenset(range(7)), 8 * 60, 18 * 60, UTC_ZONE)
+
+
+@pytest.mark.parametrize(("said", "hour", "now", "waits", "until"), [
+    pytest.param({"expires": 9 * HOUR}, 8, True, False, 9, id="before its end"),
+    pytest.param({"expires": 9 * HOUR}, 9, False, False, 9 + HORIZON_SECONDS // HOUR, id="at its end"),
+    pytest.param({"when": OFFICE}, 7, False, True, 8, id="before its hours"),
+    pytest.param({"when": OFFICE}, 8, True, False, 18, id="in its hours"),
+    pytest.param({"when": OFFICE}, 18, False, True, 32, id="after its hours"),
+    pytest.param({"when": OFFICE, "expires": 10 * HOUR}, 9, True, False, 10, id="an end within its hours"),
+    pytest.param({"when": OFFICE, "expires": 20 * HOUR}, 9, True, False, 18, id="an end after its hours"),
+    pytest.param({"when": OFFICE, "expires": 6 * HOUR}, 7, False, False, 7 + HORIZON_SECONDS // HOUR,
+                 id="an end before its hours"),
+])
+def test_times_hold_until_the_next_moment_at_which_they_may_not(said, hour, now, waits, until):
+    phase = clause.Phase(Conditions(**said))
+
+    changes = phase.turn(hour * HOUR)
+
+    assert (phase.now, phase.waits, changes) == (now, waits, until * HOUR)
+
+
+@pytest.mark.parametrize(("where", "binds", "agent", "path"), [
+    pytest.param(lambda n: {"agents": (agent_pattern(f"a-{n}"),)}, None, "a-7", "/", id="their agents"),
+    pytest.param(lambda n: {"paths": (path_glob(f"/{n}/**"),)}, None, "a", "/7/x", id="their paths"),
+    pytest.param(lambda n: {"to": (url_pattern(f"https://x.com/{n}/**", NAMED),)}, None, "a", "/7/x", id="their URLs"),
+    pytest.param(lambda n: {}, lambda n: (agent_pattern(f"a-{n}"),), "a-7", "/", id="the agents of their tiers"),
+])
+def test_of_many_rules_on_one_host_only_those_are_looked_at_that_may_hold(where, binds, agent, path):
+    rules = tuple(
+        Rule(n, f"r{n}", Verb.ALLOW, Conditions(**{"to": (host_pattern("x.com"),)} | where(n)), (),
+             Position("p.yaml", n + 1, 1), tier=n if binds else 0) for n in range(40))
+    tiers = tuple(Tier(binds=binds(n)) for n in range(40)) if binds else (Tier(),)
+    facts = facts_of(agent, "GET", f"https://x.com{path}")
+    (filed,) = Index(Policy("", (), rules, tiers=tiers))._named(facts.host)
+    found: list[Entry] = []
+
+    filed.gather(agent, facts.path.segments, found)
+
+    assert [entry.rule for entry in found] == [7]
+
+
 @settings(max_examples=scaled(60))
 @given(open_policies, st.data())
 def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
@@ -166,6 +236,34 @@ def test_every_tier_lets_pass_at_most_what_the_policy_without_it_lets_pass(polic
 @given(compared_policies, st.data())
 def test_fields_are_compared_as_the_reference_compares_them(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
+
+
+def test_what_an_index_remembers_is_bounded_and_stays_right(monkeypatch):
+    for name in ("_REMEMBERED_HOSTS", "_REMEMBERED_MEASURES", "_REMEMBERED_AGENTS"):
+        monkeypatch.setattr(match, name, 3)
+    monkeypatch.setattr(clause, "_REMEMBERED", 3)
+    agents = [f"a-{number}" for number in range(8)]
+    rules = tuple(
+        Rule(number, name, Verb.ALLOW, Conditions((agent_pattern(name),)), (), Position("p.yaml", number + 1, 1),
+             terms=Terms(max_request=number)) for number, name in enumerate(agents))
+    rules += (Rule(8, "never", Verb.DENY, Conditions(methods=frozenset({"NEVER"})), (), Position("p.yaml", 9, 1)),)
+    index = Index(Policy("", (), rules, tiers=(Tier("platform"), Tier("team", passes=True))))
+    sizes = defaultdict[str, set[int]](set)
+    for number in [*range(8), *range(8)]:
+        facts = facts_of(agents[number], f"M{number}", f"https://{number}.example/")
+        judged = address_stage(index, facts, [PUBLIC_ADDRESSES[0]], frozenset())
+
+        assert (judged.groups, judged.measures.max_request) == ((agents[number],), Cap(number, agents[number]))
+        for what in ("_hosts", "_measures", "_asked"):
+            sizes[what].add(len(getattr(index, what)))
+        sizes["gates"].update(map(len, index._shared._gates.values()))
+    again = index.by_name(facts)
+    assert index.by_name(facts) is again
+    assert index.at(facts, again, PUBLIC_ADDRESSES[0]) is index.certain(again)
+    assert index.measures((7,)) is index.measures((7,))
+    assert index.asked("a-7") is index.asked("a-7")
+    assert index._named(facts.host) is index._named(facts.host)
+    assert sizes == {"_hosts": {1, 2, 3}, "_measures": {1, 2, 3}, "_asked": {1, 2, 3}, "gates": {0, 1, 2, 3}}
 
 
 def _ignores_addresses(rule: Rule) -> bool:

@@ -43,9 +43,9 @@ PAYMENTS = """
 """
 
 
-def together(*texts: str, now: int = 0) -> Compiled:
+def together(*texts: str, now: int = 0, ahead: bool = False) -> Compiled:
     files = [compose(f"version: 1\n{dedent(text)}".encode(), f"{n}.yaml") for n, text in enumerate(texts)]
-    return compile_policy(files, RANGES, "digest", frozenset(), ZONES, now)
+    return compile_policy(files, RANGES, "digest", frozenset(), ZONES, now, ahead=ahead)
 
 
 def refused(*texts: str) -> list[tuple[str, str, int]]:
@@ -166,12 +166,79 @@ def test_what_a_lower_file_must_not_say_is_refused_at_its_place(upper, lower, co
     assert refused(upper, lower) == [(code, file, line)]
 
 
-def test_a_name_given_twice_is_told_with_both_places():
+@pytest.mark.parametrize(("texts", "told"), [
+    pytest.param(["rules: [{deny: x}]", "rules:\n  - deny: x"],
+                 '1.yaml:3:11: E107 two rules are called "x" (the first is at 0.yaml:2:16)', id="rules of two files"),
+    pytest.param(["rules: [{deny: y}, {deny: x}, {deny: x}]"],
+                 '0.yaml:2:38: E107 two rules are called "x" (the first is in line 2)', id="rules of one file"),
+    pytest.param(["agents: {x: [y]}", "agents: {x: [z]}"],
+                 '1.yaml:2:10: E107 two groups are called "x" (the first is at 0.yaml:2:10)', id="groups"),
+    pytest.param(["tier: platform", "rules: []", "tier: agent"],
+                 "1.yaml:1:1: E104 this file does not say its tier, and another one does "
+                 "(write tier: platform, or what else it is)", id="a file without its tier"),
+])
+def test_what_files_must_not_say_together_is_told_with_the_other_place(texts, told):
     with pytest.raises(PolicyError) as error:
-        together("rules: [{deny: x}]", "rules:\n  - deny: x")
+        together(*texts)
 
-    assert str(error.value.findings[0]) == (
-        '1.yaml:3:11: E107 two rules are called "x" (the first is at 0.yaml:2:16)')
+    assert list(map(str, error.value.findings)) == [told]
+
+
+def test_one_name_may_be_given_to_things_of_different_kinds():
+    assert together("agents: {x: [y]}\ndestinations: {x: y.example}\nrules: [{deny: x}]").findings == ()
+
+
+def test_a_file_whose_tier_is_none_is_read_as_the_uppermost():
+    upper, lower = "tier: plaform\nagents: {g: [x]}", "tier: team\nrules: [{deny: x, from: g}]"
+
+    assert refused(upper, lower) == [("E102", "0.yaml", 2)]
+
+
+def test_a_tier_that_is_no_text_is_a_tier_that_is_said():
+    assert refused("tier: [team]", "tier: team") == [("E102", "0.yaml", 2)]
+
+
+def test_the_policy_of_several_files_holds_what_each_of_them_says():
+    texts = [f"""
+        agents: {{group-{name}: [{name}-1]}}
+        rules: [{{allow: rule-{name}, to: x.example, methods: any, llm: {{models: {name}}}}}]
+        budgets: [{{budget: budget-{name}, every: day, each: {{requests: {number}}}}}]
+        rates: [{{each: {number}/minute}}]
+        counters: {{persistence: {{limit: {number}, then: throttle, within: 1h}}}}
+        {said}
+        assert:
+          - allowed: {{from: {name}-1, to: "https://x.example/{name}", method: GET}}
+          - denied: {{from: {name}-1, to: {name}.example}}
+    """ for number, (name, said) in enumerate((("a", """
+        tier: team
+        contact: us
+        identity: {anonymous: allow}
+        mode: observe
+        until: 2030-01-01"""), ("b", """
+        tier: team
+        profile: balanced
+        cascade: {depends: {group-b: [b-1]}}
+        dns: {max-labels: 6}"""), ("c", """
+        tier: agent
+        profile: aggressive
+        cascade: {depends: {group-c: [c-1]}}
+        dns: {max-labels: 7}""")), 1)]
+    policy = together(*texts, ahead=True).policy
+
+    # What is said for all is said by the first.
+    assert (policy.contact, policy.identity.anonymous) == ("us", True)
+    assert policy.observed_until == moment("2030-01-02T00:00:00Z")
+    assert list(policy.groups) == ["group-a", "group-b", "group-c"]
+    assert [each.url for each in policy.assertions] == [f"https://x.example/{name}" for name in "abc"]
+    assert [each.where.to[0].name for each in policy.claims] == [f"{name}.example" for name in "abc"]
+    said = policy.ahead
+    assert {name: clause.llm.models for name, clause in said.clauses.items()} == {
+        f"rule-{name}": (name,) for name in "abc"}
+    assert [budget.name for budget in said.budgets] == ["budget-a", "budget-b", "budget-c"]
+    assert [rate.each.count for rate in said.rates] == [1, 2, 3]
+    assert [counter.limit for counter in said.counters] == [1, 2, 3]
+    # Of what can be said once, the uppermost word.
+    assert (said.profile, list(said.cascade.depends), said.dns.max_labels) == ("balanced", ["group-b"], 6)
 
 
 def test_what_files_of_one_level_name_is_not_seen_by_each_other():

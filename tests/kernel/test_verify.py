@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from addons import codec
 from kernel import canonical, chain, walk
 from kernel.errors import TrustError
+from kernel.merkle import Tree, leaf_hash
 from kernel.note import checkpoint_body, lane_name, sign
-from kernel.report import Report, Result
+from kernel.report import Failure, KeyRange, LaneReport, Report, Result
 from kernel.trust import TrustFile, parse_minimum_file
 from kernel.verify import Anchors, verify
-from kernel.walk import Source
+from kernel.walk import Rules, Source, Walk
 from tests.conftest import scaled
 from tests.logs import PINNED, ROOT, Key, Lane, Log, decision, source, three_segments, two_lanes, verify_signature
 
@@ -36,6 +38,11 @@ def busy_lane(flows: int = 60) -> Lane:
 def failure(report: Report) -> tuple[str | None, int | None, str]:
     assert report.first_failure is not None
     return report.first_failure.lane, report.first_failure.seq, report.first_failure.reason
+
+
+def at(lane: Lane, seq: int, reason: str) -> Failure:
+    """What is wrong with one line of a lane of one segment."""
+    return Failure(lane.name, "000000.jsonl", seq + 1, sum(map(len, lane.lines[:seq])), seq, reason)
 
 
 def test_a_whole_log_is_verified_and_described() -> None:
@@ -104,18 +111,47 @@ def test_only_signatures_that_no_checkpoint_covers_are_verified_unless_all_are_w
     assert sizes == [tail + 4, len(lane.lines) + 2]
 
 
-def test_a_bad_signature_below_a_checkpoint_is_named_with_its_place() -> None:
+@pytest.mark.parametrize("number", [7, 47, 90])
+@pytest.mark.parametrize("every", [False, True])
+def test_a_bad_signature_is_named_with_its_place(number: int, every: bool) -> None:
     lane = busy_lane()
-    raw, kid, _ = chain.split(lane.lines[7])
-    lane.lines[7] = chain.line(raw, kid, bytes(64))
+    raw, kid, _ = chain.split(lane.lines[number])
+    lane.lines[number] = chain.line(raw, kid, bytes(64))
 
-    found = check(Log([lane])).first_failure
+    found = check(Log([lane]), every_signature=every).first_failure
 
-    assert found is not None
-    assert (found.lane, found.segment, found.line, found.offset, found.seq) == (
-        "main", "000000.jsonl", 8, sum(map(len, lane.lines[:7])), 7,
-    )  # fmt: skip
-    assert "signature" in found.reason
+    reason = "the signature does not verify: the entry was changed or not signed by this lane's key"
+    assert found == at(lane, number, reason)
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_signatures_wait_for_a_checkpoint_or_for_enough_of_them(monkeypatch: pytest.MonkeyPatch, every: bool) -> None:
+    monkeypatch.setattr(walk, "_PENDING", 16)
+    monkeypatch.setattr(walk, "_BATCH", 1)
+    lane = Lane("main").open(first=True)
+    for size in range(3, 61):
+        lane.add(decision(f"flow-{size}"))
+        if size == 24:
+            lane.checkpoint()
+    read: list[bytes] = []
+    verified: Counter[int] = Counter()
+
+    def counting(public: bytes, signature: bytes, message: bytes) -> bool:
+        verified[len(read)] += public == lane.key.verifier.public
+        return verify_signature(public, signature, message)
+
+    def lines() -> Iterator[bytes]:
+        for line in lane.lines:
+            read.append(line)
+            yield line
+
+    notes = [line.encode() for line in lane.notes[0].splitlines(keepends=True)]
+    asked = Source("main", lambda: [("000000.jsonl", lines())], lambda: notes)
+    report = Walk(asked, Rules(ROOT.verifier, counting, codec.parse, every), None, []).run()
+
+    # lane_open, sixteen, the checkpoint with what waits when all are wanted, twice sixteen, and the rest at the end.
+    assert report.broken is None
+    assert +verified == {2: 1, 18: 16, 24: 7 if every else 1, 40: 16, 56: 16, 60: 4}
 
 
 def test_a_stolen_lane_key_cannot_sign_genesis_or_open_a_lane_for_another() -> None:
@@ -131,23 +167,28 @@ def test_a_stolen_lane_key_cannot_sign_genesis_or_open_a_lane_for_another() -> N
     assert "named" in failure(check(log))[2]
 
 
+NO_TIMESTAMP = "ts is not a timestamp"
+ONCE = "genesis and lane_open stand at the beginning of a lane, once"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        pytest.param("ts", "2026-13-02T03:04:05.000006Z", "ts", id="month 13"),
-        pytest.param("ts", "2026-01-02T03:04:05.00006Z", "ts", id="five digits"),
-        pytest.param("ts", "2026-W01-1T03:04:05.000006Z", "ts", id="week date"),
-        pytest.param("ts", "2026-01-02T03:04:05.000006+00:00", "ts", id="offset for Z"),
-        pytest.param("lane", "w0", "lane", id="lane"),
-        pytest.param("seq", 41, "seq", id="seq"),
-        pytest.param("seq", True, "seq", id="seq is no number"),
-        pytest.param("prev", "0" * 64, "prev", id="prev"),
-        pytest.param("v", 2, "v is 2", id="version"),
-        pytest.param("v", True, "v is missing", id="version is no number"),
-        pytest.param("type", None, "type", id="no type"),
-        pytest.param("mono_us", "1", "mono_us", id="mono_us is text"),
-        pytest.param("type", "genesis", "once", id="second genesis"),
-        pytest.param("type", "lane_open", "once", id="second lane_open"),
+        pytest.param("ts", "2026-13-02T03:04:05.000006Z", NO_TIMESTAMP, id="month 13"),
+        pytest.param("ts", "2026-01-02T03:04:05.00006Z", NO_TIMESTAMP, id="five digits"),
+        pytest.param("ts", "2026-W01-1T03:04:05.000006Z", NO_TIMESTAMP, id="week date"),
+        pytest.param("ts", "2026-01-02T03:04:05.000006+00:00", NO_TIMESTAMP, id="offset for Z"),
+        pytest.param("lane", "w0", "an entry of lane w0", id="lane"),
+        pytest.param("lane", "a" + "é" * 40, f"an entry of lane a{'é' * 19}\ufffd", id="lane of 81 bytes"),
+        pytest.param("seq", 999, "seq is 999, expected {seq}", id="seq"),
+        pytest.param("seq", True, "seq is missing or not an integer", id="seq is no number"),
+        pytest.param("prev", "0" * 64, "prev is not the hash of the entry before", id="prev"),
+        pytest.param("v", 2, "v is 2: written by a version that this one cannot read", id="version"),
+        pytest.param("v", True, "v is missing or not an integer", id="version is no number"),
+        pytest.param("type", None, "type is missing or not a string", id="no type"),
+        pytest.param("mono_us", "1", "mono_us is missing or not an integer", id="mono_us is text"),
+        pytest.param("type", "genesis", ONCE, id="second genesis"),
+        pytest.param("type", "lane_open", ONCE, id="second lane_open"),
     ],
 )
 @pytest.mark.parametrize("flows", [4, 60])
@@ -157,19 +198,87 @@ def test_a_signed_entry_with_a_wrong_common_field_is_found(field: str, value: An
     lane.add(decision("f") | {field: value})
     lane.traffic(5)
 
-    lane_name, seq, reason = failure(check(Log([lane])))
+    assert check(Log([lane])).first_failure == at(lane, before, said.format(seq=before))
 
-    assert (lane_name, seq) == ("main", before)
-    assert said in reason
+
+@pytest.mark.parametrize("flows", [4, 60])
+def test_an_entry_signed_by_another_key_than_the_lanes_is_found(flows: int) -> None:
+    lane = busy_lane(flows)
+    before = len(lane.lines)
+    lane.add(decision("f"), ROOT)
+    lane.traffic(5)
+
+    reason = "signed by a key that the root did not certify for this lane"
+    assert check(Log([lane])).first_failure == at(lane, before, reason)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_genesis_and_lane_open_are_signed_too(number: int) -> None:
     lane = Lane("main").open(first=True)
-    raw, kid, _ = chain.split(lane.lines[number])
-    lane.lines[number] = chain.line(raw, kid, bytes(64))
+    raw, kid, signature = chain.split(lane.lines[number])
+    signer = (ROOT, lane.key)[number].verifier.name
+    for bad in (chain.line(raw, kid, bytes(64)), chain.line(raw, "00000000", signature)):
+        lane.lines[number] = bad
+        report = check(Log([lane]))
 
-    assert failure(check(Log([lane])))[:2] == ("main", number)
+        assert report.first_failure == at(lane, number, f"the signature of {signer} does not verify")
+        # A lane's key that did not sign what brings it signed nothing.
+        assert [key.kid for key in report.keys] == [ROOT.verifier.kid]
+
+
+def test_a_genesis_of_another_root_key_than_the_trusted_one_is_found() -> None:
+    other = Key(ROOT.verifier.name, seed="another ")
+    lane = Lane("main", root=other).open(first=True)
+
+    reason = f"genesis names another root key ({other.verifier.name}, {other.verifier.kid}) than the trusted one"
+    assert check(Log([lane])).first_failure == at(lane, 0, reason)
+
+
+def test_a_checkpoint_beyond_the_end_tells_how_much_is_missing_where_it_is_signed() -> None:
+    lane = busy_lane(8).checkpoint()
+    signed = len(lane.lines)
+    del lane.lines[-2:]
+
+    report = check(Log([lane]))
+    reason = f"the lane ends after {signed - 2} entries, but a checkpoint was signed at {signed} entries"
+    assert report.result is Result.ROLLED_BACK
+    assert report.first_failure == Failure("main", None, None, None, signed - 3, reason)
+
+    lane.notes[-1] = sign(lane.notes[-1].partition("\n\n")[0] + "\n", lane.key.verifier.name, lane.key.verifier.public,
+                          ROOT.sign)
+    assert check(Log([lane])).result is Result.TAMPERED
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_lane_begins_with_its_key(opened: bool) -> None:
+    lane = Lane("main")
+    if opened:
+        lane.open(first=True)
+        del lane.lines[1:]
+        lane.tree, lane.head = Lane("main").tree, chain.entry_hash(chain.split(lane.lines[0])[0]).hex()
+        lane.tree.append(leaf_hash(lane.lines[0][:-1]))
+    lane.add(decision("f"))
+
+    report = check(Log([lane]))
+
+    assert report.first_failure == at(lane, int(opened), ONCE)
+    assert report.keys == ((KeyRange(ROOT.verifier.kid, "main/0", "main/0"),) if opened else ())
+
+
+def test_a_lane_without_entries_is_incomplete_and_has_the_head_that_the_first_would_name() -> None:
+    report = check(Log([Lane("main")]))
+
+    assert report.result is Result.INCOMPLETE
+    assert report.first_failure == Failure("main", None, None, None, None, "the lane holds no entries")
+    assert report.lanes == (LaneReport("main", 0, "0" * 64, Tree().root().hex(), live=False),)
+
+
+def test_a_lane_that_is_being_written_is_said_to_be_live() -> None:
+    lane = busy_lane(4)
+
+    report = verify([replace(source(lane), live=True)], PINNED, verify_signature, codec.parse)
+
+    assert (report.result, report.lanes[0].live) == (Result.VERIFIED, True)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +344,8 @@ def test_a_wrong_prev_is_found_where_many_lines_are_judged_at_once() -> None:
 def test_checkpoints_stand_in_order_and_speak_of_their_own_lane() -> None:
     backwards = busy_lane(8).checkpoint()
     backwards.notes.reverse()
-    assert "decrease" in failure(check(Log([backwards])))[2]
+    assert failure(check(Log([backwards]))) == (
+        "main", None, "checkpoints.note: the sizes of the checkpoints decrease")
 
     main = busy_lane(8)
     body = checkpoint_body(lane_name(main.log_id, "w0"), main.tree.size, main.tree.root())
@@ -275,6 +385,7 @@ def test_an_unfinished_last_line_is_told_and_no_fault() -> None:
     report = check(Log([lane]))
 
     assert (report.result, report.torn_bytes) == (Result.VERIFIED, 13)
+    assert report.lanes[0].entries == len(lane.lines)
 
 
 @settings(max_examples=scaled(60))
@@ -339,6 +450,27 @@ def test_where_a_segment_begins_wrongly_is_told() -> None:
         _, seq, reason = failure(check(Log([moved])))
         assert seq == min(at, lane.starts[1])
         assert "segment_open stands at the beginning" in reason
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_what_is_wrong_is_told_with_its_segment(lost: int) -> None:
+    lane = busy_lane(120)
+    parts = [lane.lines[:70], lane.lines[70:140], lane.lines[140:]]
+    named = [(f"{number:06d}.jsonl", lines) for number, lines in enumerate(parts)]
+    start = lost * 70
+
+    def found(segments: list[tuple[str, list[bytes]]]) -> Failure | None:
+        read = Source("main", lambda: segments, list)
+        return verify([read], PINNED, verify_signature, codec.parse).first_failure
+
+    reason = f"expected segment {lost:06d}.jsonl here: one is missing"
+    name = f"{lost + 1:06d}.jsonl"
+    assert found([*named[:lost], (name, parts[2])]) == Failure("main", name, None, None, start, reason)
+
+    lines = [*parts[lost], b"rubbish"]
+    broken = [*named[:lost], (named[lost][0], lines), (name, parts[0]), ("more.jsonl", parts[0])]
+    place = (named[lost][0], len(lines), sum(map(len, lines[:-1])), start + len(lines) - 1)
+    assert found(broken) == Failure("main", *place, "a line without its line feed, and more after it")
 
 
 def test_every_flipped_byte_of_a_small_log_is_found() -> None:

@@ -140,7 +140,7 @@ MALFORMED = (b"GET\r\n\r\n", b"\x00\x01\x02\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
 @pytest.mark.case(54)
 def test_each_connection_with_a_malformed_request_is_accounted_for(yard: Yard) -> None:
     count = scaled(400)
-    time.sleep(1.2)
+    time.sleep(2.5)
     first = len(yard.governor.entries())
 
     def attempt(number: int) -> None:
