@@ -76,6 +76,7 @@ class Walk:
         self._waiting = 0
         self._segments = 0
         self._resumes = False
+        self._line = 0
         self._torn: Failure | None = None
         self._torn_bytes = 0
 

@@ -77,7 +77,11 @@ def test_what_passes_has_no_size_that_a_rule_says_and_is_asked_for_again(body_by
 
 
 def test_only_what_a_policy_itself_refuses_is_observed():
-    assert {Code.RULE_DENY, Code.DEFAULT_DENY, Code.OUT_OF_HOURS, Code.URL_TOO_LONG, Code.BODY_TOO_LARGE} == OBSERVED
+    rules = {Code.RULE_DENY, Code.DEFAULT_DENY, Code.OUT_OF_HOURS, Code.URL_TOO_LONG, Code.BODY_TOO_LARGE}
+    counts = {Code.BUDGET_EXHAUSTED, Code.RATE_LIMITED, Code.EXHAUSTION, Code.OVERRISK, Code.EXPLORATION_DRIFT,
+              Code.PERSISTENCE_LIMIT, Code.STAGNATION, Code.EXTERNAL}
+
+    assert rules | counts == OBSERVED
 
 
 def test_a_trial_is_over_at_its_end():

@@ -454,10 +454,9 @@ def test_where_a_segment_begins_wrongly_is_told() -> None:
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_what_is_wrong_is_told_with_its_segment(lost: int) -> None:
-    lane = busy_lane(120)
-    parts = [lane.lines[:70], lane.lines[70:140], lane.lines[140:]]
-    named = [(f"{number:06d}.jsonl", lines) for number, lines in enumerate(parts)]
-    start = lost * 70
+    lane = busy_lane(40).rotate().traffic(40).rotate().traffic(40)
+    named = lane.segments()
+    parts, start = [lines for _, lines in named], lane.starts[lost]
 
     def found(segments: list[tuple[str, list[bytes]]]) -> Failure | None:
         read = Source("main", lambda: segments, list)
