@@ -27,9 +27,8 @@ def refuted(policy: Policy) -> Iterator[Finding]:
     if not policy.claims:
         return
     generous = most_generous(policy)
-    shapes = Shapes([generous], more=policy.claims)
     try:
-        region = Region(generous, shapes)
+        region = Region(generous, Shapes([generous], more=policy.claims))
     except TooHard:
         region = None
     for claim in policy.claims:

@@ -70,15 +70,17 @@ class Difference:
 
 def difference(old: Policy, new: Policy, now: int = 0) -> Difference:
     """The difference that the new policy makes, for every request from `now` on."""
-    return _Comparison(old, new, now).difference()
+    was, becomes = (end if mode_at(end, now) is Mode.OBSERVE else None
+                    for end in (old.observed_until, new.observed_until))
+    try:
+        return _Comparison(old, new, now, (was, becomes)).difference()
+    except TooHard:
+        return Difference(Relation.UNDECIDED, (), (), (), ("the policies as a whole",), (was, becomes))
 
 
 class _Comparison:
-    def __init__(self, old: Policy, new: Policy, now: int) -> None:
-        self._old, self._new = old, new
-        ends = (old.observed_until, new.observed_until)
-        was, becomes = (end if mode_at(end, now) is Mode.OBSERVE else None for end in ends)
-        self._trials = was, becomes
+    def __init__(self, old: Policy, new: Policy, now: int, trials: tuple[int | None, int | None]) -> None:
+        self._old, self._new, self._trials = old, new, trials
         self._undecided: list[str] = []
         self._shapes = Shapes([old, new], now=now)
         self._made: dict[Measure, tuple[Region, Region]] = {}

@@ -22,7 +22,7 @@ from kernel.clause import parents
 from kernel.conditions import spelled
 from kernel.document import joined
 from kernel.facts import Host
-from kernel.findings import Finding, Severity
+from kernel.findings import Finding, Severity, Witness
 from kernel.match import hosts_of
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 
@@ -130,7 +130,8 @@ def _closed_by_never(policy: Policy, shapes: Shapes) -> Iterator[Finding]:
                 continue
             meeting = (name for name, cover in covers if any(shapes.boxes.meet(box, cover) for box in inside))
             names = list(dict.fromkeys(meeting))
-            message = f"{rule.name} names {spread.text}, and {_listed(names)} refuses all of it: it never takes effect"
+            closed = f"{_listed(names)} {_do('refuse', names)} all of it"
+            message = f"{rule.name} names {spread.text}, and {closed}: it never takes effect"
             yield Finding("E402", Severity.ERROR, rule.position, message,
                           "take the range out of the rule, or write an except: into the never", (rule.name, *names),
                           shown(shapes, inside[0]))
@@ -143,8 +144,8 @@ def _why_empty(rule: Rule, *, bound: bool) -> str:
     return "its tier is for other agents, or two keys exclude each other" if bound else "two keys exclude each other"
 
 
-def _allow(names: Sequence[str]) -> str:
-    return "allows" if len(names) == 1 else "allow"
+def _do(verb: str, names: Sequence[str]) -> str:
+    return f"{verb}s" if len(names) == 1 else verb
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -205,11 +206,22 @@ class _Reviewer:
 
     def _find(
         self, code: str, rule: Rule, message: str, hint: str, names: Iterable[str] = (), *, box: Box | None = None,
-        severity: Severity = Severity.WARNING,
+        of: Rule | None = None, severity: Severity = Severity.WARNING,
     ) -> None:
+        """Note a finding. Its witness lies in `box`, or is any request that the rule `of` speaks of, if one is seen."""
         witness = None if box is None else self._region.witness(box)
+        if of is not None:
+            witness = self._request_of(of)
         self._findings.append(
             Finding(code, severity, rule.position, message, hint, tuple(dict.fromkeys((rule.name, *names))), witness))
+
+    def _request_of(self, rule: Rule) -> Witness | None:
+        """A request that the rule speaks of; None where finding one takes too much work."""
+        self._boxes.allowance.renew()
+        try:
+            return self._region.witness(self._first(rule))
+        except TooHard:
+            return None
 
     def _matches_nothing(self, rule: Rule) -> None:
         self._done.add(rule.name)
@@ -239,7 +251,8 @@ class _Reviewer:
             self._find("W301", rule, message, "name the inside range itself: address: RANGE", box=self._first(rule))
             return
         names = self._meeting(opened)
-        self._find("W301", rule, f"{rule.name} has no effect: {_listed(names)} refuses everything that it allows",
+        refusing = f"{_listed(names)} {_do('refuse', names)} everything that it allows"
+        self._find("W301", rule, f"{rule.name} has no effect: {refusing}",
                    "take it out, or write an except: into what refuses", names, box=opened[0])
 
     def _silent(self, rule: Rule) -> str:
@@ -261,7 +274,7 @@ class _Reviewer:
         cut = self._cut(rule)
         effective = [name for name in cut if name not in self._done]
         if effective:
-            message = f"{rule.name} refuses a part of what {_listed(effective)} {_allow(effective)}"
+            message = f"{rule.name} refuses a part of what {_listed(effective)} {_do('allow', effective)}"
             self._find("I304", rule, message, "", effective, box=cut[effective[0]], severity=Severity.INFO)
         has_effect = cut or rule.why is not None or rule.verb is Verb.HALT or rule.risk
         close = None if has_effect else next(self._close(rule), None)
@@ -305,8 +318,8 @@ class _Reviewer:
             if others:
                 names = [rule.name for rule in others]
                 self._done.update(names)
-                self._find("W302", others[0], f"{_listed(names)} repeats {first.name}", "keep one of them",
-                           (*names, first.name), box=self._first(first))
+                self._find("W302", others[0], f"{_listed(names)} {_do('repeat', names)} {first.name}",
+                           "keep one of them", (*names, first.name), of=first)
 
     def _needless(self) -> None:
         """W302: no verdict and no measure changes without all the rules that are found here."""
@@ -322,7 +335,7 @@ class _Reviewer:
                 verb = "allow" if rule.verb.grants else "refuse"
                 together = f"{names[0]} {verb}s" if len(names) == 1 else f"{_listed(names)} together {verb}"
                 self._find("W302", rule, f"{rule.name} is not needed: {together} all of it",
-                           "take it out, or change what makes it needless", names, box=self._first(rule))
+                           "take it out, or change what makes it needless", names, of=rule)
 
     def _covering(self, rule: Rule, regions: Sequence[Region]) -> list[str]:
         """The rules that make this one needless, under every measure; none where it is needed."""
@@ -371,7 +384,7 @@ class _Reviewer:
         what = f"rule {rule.name}: how wide it is"
         if rule.why is None and self._region.last_word_of(rule):
             for wide, hint in self._too_wide(rule):
-                self._find("W401", rule, f"{rule.name} allows {wide}", f"{hint}, or say why:", box=self._first(rule))
+                self._find("W401", rule, f"{rule.name} allows {wide}", f"{hint}, or say why:", of=rule)
         self._decided(what, self._uploads, rule)
         self._decided(what, self._clear, rule)
 

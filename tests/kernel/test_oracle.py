@@ -89,7 +89,7 @@ class _Checked:
         self._oracle, self._policy = oracle, policy
         self._named = {code: {finding.rules[0] for finding in found.findings if finding.code == code}
                        for code in ("E402", "W301", "W302", "W303", "I304", "W305")}
-        repeated = [f.rules[:-1] for f in found.findings if f.code == "W302" and " repeats " in f.message]
+        repeated = [f.rules[:-1] for f in found.findings if f.code == "W302" and " repeat" in f.message]
         self._named["W302"] |= {name for names in repeated for name in names}
         self._idle = self._named["E402"] | self._named["W301"] | self._named["W305"]
 
