@@ -19,7 +19,7 @@ from addons.metrics import Metrics
 from addons.mirror import ITSELF
 from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from kernel import entry
-from kernel.step import Asked
+from kernel.step import Asked, asked_method
 from kernel.verdict import Action, Code, Verdict
 
 TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
@@ -73,9 +73,10 @@ class DecisionLog:
         if stage != "request" or agent is None or verdict is ITSELF:
             return None
         groups = judged.judgement.groups if judged.judgement else ()
+        scheme = judged.facts.scheme if judged.facts else None
         place = f"{governed.disclosure.shown(judged.host)}:{judged.port}" if judged.host else None
         return self._book.weigh(governed, Asked(
-            agent.id, verdict, judged.method, place, judged.request,
+            agent.id, verdict, asked_method(judged.method, scheme), place, judged.request,
             0 if judged.facts is None or judged.open_ended else judged.facts.body_bytes,
             governed.bounds.risk(groups), governed.bounds.throttles(groups),
             connection.peer if agent.by == "none" else None,

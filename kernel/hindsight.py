@@ -31,7 +31,7 @@ from kernel.recorded import (
 )
 from kernel.replay import NOT_AN_ENTRY, ODD
 from kernel.state import State
-from kernel.step import Asked, Decided, step
+from kernel.step import Asked, Decided, asked_method, step
 from kernel.transition import change, micros, place_of
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Judgement, Verdict
@@ -128,7 +128,8 @@ class Hindsight:
         judging, seen, agent = self._judging, entry["in"], entry["agent"]["id"]
         bounds = judging.bounds
         return step(self._state, bounds.of(agent), Asked(
-            agent, verdict, seen["method"] or "", None if seen["host"] is None else place_of(seen), seen.get("request"),
+            agent, verdict, asked_method(seen["method"], seen["scheme"]),
+            None if seen["host"] is None else place_of(seen), seen.get("request"),
             seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
             quiet=verdict.rule in judging.index.quiet), now_us)
 

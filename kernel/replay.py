@@ -35,7 +35,7 @@ from kernel.recorded import (
 )
 from kernel.snapshot import Snapshot, encode
 from kernel.state import NO_CHANGE, Change, Reads, State
-from kernel.step import Asked, Decided, halt_of, step
+from kernel.step import Asked, Decided, asked_method, halt_of, step
 from kernel.transition import change, micros, passes, place_of
 from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
@@ -308,8 +308,9 @@ class _Comparison:
     def _asked(self, agent: str, ruled: Verdict) -> Asked:
         seen, bounds, groups = self._entry["in"], self._judging.bounds, self._groups
         return Asked(
-            agent, ruled, seen["method"] or "", None if seen["host"] is None else place_of(seen),
-            seen.get("request"), seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
+            agent, ruled, asked_method(seen["method"], seen["scheme"]),
+            None if seen["host"] is None else place_of(seen), seen.get("request"),
+            seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
             self._source(), ruled.rule in self._judging.index.quiet)
 
     def _deciding(self, bounded: Bounded, asked: Asked) -> Found | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.arithmetic import KINDS, arrival, drawn, early, plausible, remaining, renewed
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Unit
+from kernel.facts import UPGRADES
 from kernel.state import UNTOUCHED, Account, Draw, Run, Standing, State
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
@@ -74,6 +75,11 @@ class Decided(NamedTuple):
     draws: tuple[Draw, ...] = ()
     wait_us: int = 0
     left: Mapping[str, int] = {}
+
+
+def asked_method(method: str | None, scheme: str | None) -> str:
+    """The method of a request as a quarantine takes it: a WebSocket, which carries what its client likes, has none."""
+    return "" if method is None or scheme in UPGRADES else method
 
 
 def step(state: State, bounded: Bounded, asked: Asked, now_us: int) -> Decided:

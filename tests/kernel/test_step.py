@@ -7,6 +7,7 @@ import pytest
 from kernel.budget import Counter, Effect, Every
 from kernel.entry import EMPTY_SET
 from kernel.measures import Rate
+from kernel.step import asked_method
 from kernel.verdict import Action, Code, Verdict
 from tests.kernel.accounting import ALLOWED, DENIED, Kernel, at, budget, policy, rate
 
@@ -245,7 +246,8 @@ def test_who_is_quarantined_may_read_until_it_ends():
     kernel.act("quarantine", until="2027-01-15T09:00:00.000000Z")
 
     assert kernel.ask(method="POST").verdict.code is Code.QUARANTINED
-    assert kernel.ask(method="GET").verdict.code is Code.ALLOW
+    assert kernel.ask(method=asked_method("GET", "wss")).verdict.code is Code.QUARANTINED
+    assert kernel.ask(method=asked_method("GET", "https")).verdict.code is Code.ALLOW
     kernel.wait(HOUR)
     assert kernel.ask(method="POST").verdict.code is Code.ALLOW
 
