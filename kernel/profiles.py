@@ -1,7 +1,8 @@
 """The three profiles: how much an agent may do by itself where its policy does not say.
 
-Each counts over a session, refusals and repetitions over a while. kernel/README.md says why the numbers are what they
-are, and which honest work stays below them.
+Each counts over a session, refusals and repetitions over a while. A profile halts for points of risk alone, which rules
+give: whoever has an agent ask, with a page that it opens, must not be able to end it. kernel/README.md says why the
+numbers are what they are, and which honest work stays below them.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ _TEN_MINUTES, _HOUR = 600, 3600
 PROFILES: Mapping[str, tuple[Counter, ...]] = {
     "conservative": (
         Counter("risk", 50, Effect.HALT),
-        Counter("exploration", 100, Effect.HALT),
-        Counter("persistence", 10, Effect.HALT, _TEN_MINUTES),
+        Counter("exploration", 100, Effect.DENY),
+        Counter("persistence", 10, Effect.DENY, _TEN_MINUTES),
         Counter("stagnation", 90, Effect.DENY, _HOUR),
-        Counter("steps", 20_000, Effect.HALT),
+        Counter("steps", 20_000, Effect.DENY),
     ),
     "balanced": (
         Counter("risk", 100, Effect.HALT),

@@ -200,4 +200,4 @@ def test_an_agent_that_does_the_same_again_and_again_is_stopped_by_its_profile(t
             found.append(asked(governor, origin, "/denied/x")[1])
             time.sleep(0.06)
         assert found[-1] == "PERSISTENCE_LIMIT"
-        assert asked(governor, origin)[1] == "AGENT_HALTED"
+        assert asked(governor, origin) == (200, "")

@@ -54,8 +54,8 @@ def test_a_profile_is_told_with_its_numbers_and_what_the_policy_says_itself():
     assert first == "What no counter of the policy says is as in the profile conservative."
     assert len(others) == len(PROFILES["conservative"])
     assert "An agent that comes to 7 points of risk in a session is refused what goes beyond that." in others
-    assert ("An agent that is refused the same request 10 times within 10 minutes is halted until an operator releases "
-            "it (profile conservative).") in others
+    assert ("An agent that is refused the same request 10 times within 10 minutes is refused what goes beyond that "
+            "(profile conservative).") in others
 
 
 def test_a_policy_that_says_nothing_of_the_kind_is_told_as_ever():

@@ -19,6 +19,7 @@ from kernel.facts import Address, Agent, RequestFacts
 from kernel.fields import Fields
 from kernel.match import Index
 from kernel.normal import host, path
+from kernel.verdict import Action
 from tests.conftest import SCALE, scaled
 from tests.kernel import reference_matcher as reference
 from tests.kernel.strategies import (
@@ -82,7 +83,8 @@ def test_index_analyser_and_slow_matcher_agree_on_every_pair(policy, seed):
         wanted = reference.judge(policy, facts, [address], set())
 
         judged = address_stage(index, facts, [address], frozenset())
-        found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address)
+        slowed = judged.verdict.action is Action.THROTTLE
+        found = reference.Answer(judged.verdict.code, judged.verdict.rule, judged.groups, judged.address, slowed)
         assert found == wanted, (facts, address)
         masks = kinds(region.shapes, facts, address)
         if passing is not None and not masks[1] & vague:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.budget import Unit
+from kernel.budget import Effect, Unit
 from kernel.profiles import PROFILES
 from kernel.state import AccountKey
 from kernel.verdict import Action, Code, Verdict
@@ -55,9 +55,9 @@ def first_refusal(kernel, requests, every_seconds=0.0, **answered):
 
 # What each profile does to a runaway: after how many requests, with which code, and whether it halts.
 RETRY_LOOP = {"conservative": (90, "STAGNATION"), "balanced": (300, "STAGNATION"), "aggressive": (1001, "RATE_LIMITED")}
-FAN_OUT = {"conservative": (100, Action.HALT), "balanced": (500, Action.DENY), "aggressive": (5_000, Action.DENY)}
-HAMMERING = {"conservative": (10, Action.HALT), "balanced": (30, Action.DENY), "aggressive": (100, Action.DENY)}
-SLOW_DRIP = {"conservative": Action.HALT, "balanced": Action.DENY, "aggressive": Action.DENY}
+FAN_OUT = {"conservative": (100, Action.DENY), "balanced": (500, Action.DENY), "aggressive": (5_000, Action.DENY)}
+HAMMERING = {"conservative": (10, Action.DENY), "balanced": (30, Action.DENY), "aggressive": (100, Action.DENY)}
+SLOW_DRIP = {"conservative": Action.DENY, "balanced": Action.DENY, "aggressive": Action.DENY}
 
 
 def test_a_loop_that_asks_the_same_and_gets_the_same_stagnates(profile):
@@ -103,11 +103,16 @@ def test_a_slow_drip_of_ever_different_requests_ends_at_the_fuse(profile):
 
 def test_an_agent_that_a_profile_halts_stays_halted_for_that_reason():
     kernel = session("conservative")
-    first_refusal(kernel, ({"verdict": DENIED} for _ in range(200)))
+    first_refusal(kernel, ({"verdict": DENIED, "risk": 10} for _ in range(200)))
     kernel.wait(400 * DAY)
 
     assert kernel.ask().verdict.code is Code.AGENT_HALTED
-    assert kernel.state.agent("coder").halt.reason == Code.PERSISTENCE_LIMIT
+    assert kernel.state.agent("coder").halt.reason == Code.OVERRISK
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_halts_for_what_rules_count_alone(profile):
+    assert [each.name for each in PROFILES[profile] if each.then is Effect.HALT] == ["risk"]
 
 
 def test_an_install_of_packages_is_work():

@@ -204,7 +204,6 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
         rules: [{{allow: rule-{name}, to: x.example, methods: any, llm: {{models: {name}}}}}]
         budgets: [{{budget: budget-{name}, every: day, each: {{requests: {number}}}}}]
         rates: [{{each: {number}/minute}}]
-        counters: {{persistence: {{limit: {number}, then: throttle, within: 1h}}}}
         {said}
         assert:
           - allowed: {{from: {name}-1, to: "https://x.example/{name}", method: GET}}
@@ -213,14 +212,14 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
         tier: team
         contact: us
         identity: {anonymous: allow}
+        profile: balanced
+        counters: {persistence: {limit: 7, then: throttle, within: 1h}}
         mode: observe
         until: 2030-01-01"""), ("b", """
         tier: team
-        profile: balanced
         cascade: {depends: {group-b: [b-1]}}
         dns: {max-labels: 6}"""), ("c", """
         tier: agent
-        profile: aggressive
         cascade: {depends: {group-c: [c-1]}}
         dns: {max-labels: 7}""")), 1)]
     policy = together(*texts, ahead=True).policy
@@ -231,14 +230,14 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
     assert list(policy.groups) == ["group-a", "group-b", "group-c"]
     assert [each.url for each in policy.assertions] == [f"https://x.example/{name}" for name in "abc"]
     assert [each.where.to[0].name for each in policy.claims] == [f"{name}.example" for name in "abc"]
+    assert (policy.profile, [counter.limit for counter in policy.counters]) == ("balanced", [7])
+    assert [budget.name for budget in policy.budgets] == ["budget-a", "budget-b", "budget-c"]
+    assert [rate.each.count for rate in policy.rates] == [1, 2, 3]
     said = policy.ahead
     assert {name: clause.llm.models for name, clause in said.clauses.items()} == {
         f"rule-{name}": (name,) for name in "abc"}
-    assert [budget.name for budget in said.budgets] == ["budget-a", "budget-b", "budget-c"]
-    assert [rate.each.count for rate in said.rates] == [1, 2, 3]
-    assert [counter.limit for counter in said.counters] == [1, 2, 3]
     # Of what can be said once, the uppermost word.
-    assert (said.profile, list(said.cascade.depends), said.dns.max_labels) == ("balanced", ["group-b"], 6)
+    assert (list(said.cascade.depends), said.dns.max_labels) == (["group-b"], 6)
 
 
 def test_what_files_of_one_level_name_is_not_seen_by_each_other():
