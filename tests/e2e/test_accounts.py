@@ -70,6 +70,16 @@ def balance(governor: Governor, unit: str = "requests") -> dict[str, Any]:
     return next(each for each in told["budgets"] if each["unit"] == unit)
 
 
+def spoil(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.write_bytes(b"{}")
+
+
+def forget(*files: Path) -> None:
+    for file in files:
+        file.unlink()
+
+
 def replayed(governor: Governor) -> dict[str, Any]:
     return json.loads(governor.verb("audit", "replay", str(governor.home), "--json").stdout)
 
@@ -99,16 +109,15 @@ def test_killed_at_any_moment_no_more_is_spent_than_there_is_and_nothing_is_give
         assert len(origin.seen.requests) <= most
 
 
-@pytest.mark.parametrize("lost", [
-    pytest.param(lambda home: None, id="nothing lost"),
-    pytest.param(lambda home: shutil.rmtree(home / "audit" / "state"), id="the kept states deleted"),
-    pytest.param(lambda home: [path.write_bytes(b"{}") for path in (home / "audit" / "state").iterdir()],
-                 id="the kept states changed"),
-    pytest.param(lambda home: (home / "vault.db").unlink(), id="the vault deleted"),
-    pytest.param(lambda home: (home / "keys" / "requests.secret").unlink(), id="the names' secret deleted"),
+@pytest.mark.parametrize(("how", "lost"), [
+    pytest.param(signal.SIGTERM, lambda home: None, id="ended"),
+    pytest.param(signal.SIGKILL, lambda home: None, id="killed"),
+    pytest.param(signal.SIGTERM, lambda home: shutil.rmtree(home / "audit" / "state"), id="the kept states deleted"),
+    pytest.param(signal.SIGTERM, lambda home: spoil(home / "audit" / "state"), id="the kept states changed"),
+    pytest.param(signal.SIGKILL, lambda home: forget(home / "vault.db", home / "keys" / "requests.secret"),
+                 id="the vault and the secret of the names deleted"),
 ])
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_halt_and_what_is_spent_outlive_the_process(tmp_path: Path, lost: Any, how: signal.Signals) -> None:
+def test_a_halt_and_what_is_spent_outlive_the_process(tmp_path: Path, how: signal.Signals, lost: Any) -> None:
     said = budget("{requests: 3}")
     with serving() as origin:
         with started(tmp_path, said) as governor:

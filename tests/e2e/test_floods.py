@@ -169,7 +169,7 @@ def test_memory_stays_bounded_under(flooded: Flooded, name: str, jobs: list[tupl
         descriptors, grown = len(held.descriptors), held.peak - before
     print(f"{name}: {grown / MIB:.1f} MiB more, {descriptors} descriptors")
 
-    assert name != "idle" or descriptors > IDLE
+    assert name != "idle" or descriptors >= IDLE
     assert grown < most
 
 
