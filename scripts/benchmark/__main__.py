@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -15,7 +16,17 @@ from pathlib import Path
 from scripts.benchmark import report
 from scripts.benchmark.accounts import measure_accounts
 from scripts.benchmark.checks import measure_checks
-from scripts.benchmark.contenders import ROOT, Contender, NotStarted, pin, start_contenders, start_streaming, stop
+from scripts.benchmark.contenders import (
+    ROOT,
+    Contender,
+    NotStarted,
+    pin,
+    start_contenders,
+    start_governor,
+    start_streaming,
+    stop,
+)
+from scripts.benchmark.halts import POLICY, measure_halts
 from scripts.benchmark.measure import AXES, Bench, Plan, SliceFailed
 from scripts.benchmark.origin import NoOrigin, Origin, start_origin
 from scripts.benchmark.parts import measure_parts
@@ -74,8 +85,17 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
     report.print_table(results, memory, _setting(folder, plan, pinned=pinned))
     if not quick:
         parts = measure_parts(folder / "policy.yaml", folder / "addon")
-        report.print_parts({**parts, **measure_checks(), **measure_accounts()})
+        halts = _measure_halts(folder, origin)
+        report.print_parts({**parts, **measure_checks(), **measure_accounts(), **halts})
     return 0
+
+
+def _measure_halts(folder: Path, origin: Origin) -> dict[str, str]:
+    contender = start_governor(folder, origin, "halts", POLICY)
+    try:
+        return asyncio.run(measure_halts(contender, folder / "halts"))
+    finally:
+        stop([contender])
 
 
 def _pin(contenders: list[Contender], origin: Origin, client: subprocess.Popen[str]) -> bool:

@@ -76,6 +76,14 @@ def start_contenders(folder: Path, origin: Origin) -> list[Contender]:
     return _listening(started)
 
 
+def start_governor(folder: Path, origin: Origin, name: str, rules: str) -> Contender:
+    """One more `governor serve`, on a home `name` in the folder. Raises `NotStarted`."""
+    file = folder / f"{name}.yaml"
+    file.write_text(rules)
+    governor = str(Path(sys.executable).parent / "governor")
+    return _listening([_start(name, [governor, "serve", *_governed(folder, name, file)], folder, origin)])[0]
+
+
 def start_streaming(folder: Path, origin: Origin) -> list[Contender]:
     """Bare mitmdump and its control once more, both passing bodies on as they come. Raises `NotStarted`."""
     mitmdump = str(Path(sys.executable).parent / "mitmdump")

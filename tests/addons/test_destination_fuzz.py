@@ -50,7 +50,7 @@ from tests.addons.inside import Inside, inside
 from tests.conftest import SCALE, scaled
 
 SEED = int(os.environ.get("GOVERNOR_FUZZ_SEED", "1"))
-CASES = 100_000 if SCALE >= 10 else scaled(2_000)
+CASES = 100_000 if SCALE >= 10 else scaled(1_000)
 AT_ONCE, IN_A_ROW = 16, 20
 SECONDS = 2.0
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: (\d+)")
