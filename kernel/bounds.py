@@ -51,7 +51,7 @@ class Bound(NamedTuple):
     counter: bool = False
 
     def key(self, agent: str) -> AccountKey:
-        return AccountKey(self.budget, self.unit, agent if self.each else TOGETHER)
+        return self.budget, self.unit, agent if self.each else TOGETHER
 
     def window(self, standing: Standing, now_us: int) -> int:
         """The number of the window that a moment lies in, later ones of its kind having greater numbers."""

@@ -42,7 +42,7 @@ def broken(
 
 
 def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int | None) -> str | None:
-    if key.agent not in (agent, TOGETHER):
+    if key[2] not in (agent, TOGETHER):
         return "a step leaves the accounts of other agents as they are"
     if new.spent < 0 or new.held < 0:
         return "nothing is spent or held below zero"
@@ -84,5 +84,5 @@ def inconsistent(state: State) -> str | None:
             drawn[draw.key, draw.window] += draw.amount
     for key, account in state.accounts.items():
         if account.held > drawn[key, account.window]:
-            return f"{account.held} of {key.budget} are held, and open flows have drawn {drawn[key, account.window]}"
+            return f"{account.held} of {key[0]} are held, and open flows have drawn {drawn[key, account.window]}"
     return None

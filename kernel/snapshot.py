@@ -90,7 +90,7 @@ def _flags(name: str, state: State) -> dict[str, object]:
 def _agents(state: State) -> Iterator[list[object]]:
     accounts, paces = defaultdict[str, list[AccountKey]](list), defaultdict[str, list[PaceKey]](list)
     for key in state.accounts:
-        accounts[key.agent].append(key)
+        accounts[key[2]].append(key)
     for pace in state.paces:
         paces[pace[1]].append(pace)
     for agent in sorted({*state.agents, *accounts, *paces}):
@@ -168,7 +168,7 @@ class _Lines:
             state.agents[name] = standing
         for each in accounts:
             budget, unit, window, spent, held, places, followed = _typed(each, str, str, int, int, int, list, str)
-            key = AccountKey(self._shared(budget), self._shared(unit), name)
+            key = (self._shared(budget), self._shared(unit), name)
             state.accounts[key] = Account(window, spent, held, frozenset(map(_text, places)), followed)
         for each in paces:
             pace, at = _typed(each, str, int)

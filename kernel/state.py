@@ -23,12 +23,8 @@ TOGETHER = ""
 """In the place of an agent's id: an account that all agents of a budget share."""
 
 
-class AccountKey(NamedTuple):
-    """Which account: `agent` is `TOGETHER` for the one of all agents of the budget."""
-
-    budget: str
-    unit: str
-    agent: str
+type AccountKey = tuple[str, str, str]
+"""Which account: of which budget and unit, and of which agent, or `TOGETHER` for the one of all agents."""
 
 
 class Account(NamedTuple):
@@ -113,7 +109,7 @@ class Draw(NamedTuple):
 
     @property
     def key(self) -> AccountKey:
-        return AccountKey(self.budget, self.unit, self.agent or TOGETHER)
+        return self.budget, self.unit, self.agent or TOGETHER
 
 
 class OpenFlow(NamedTuple):

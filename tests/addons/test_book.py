@@ -16,7 +16,6 @@ from addons.home import Home
 from kernel.bounds import Bounds
 from kernel.budget import Counter, Effect
 from kernel.measures import Rate
-from kernel.state import AccountKey
 from tests.addons.inside import Inside, inside
 from tests.addons.test_limits import events, origin, policy
 from tests.addons.test_open_hours import refused_in_words
@@ -78,7 +77,7 @@ async def test_what_the_log_says_is_what_is_counted(home: Home) -> None:
         await statuses(place, url, 3)
         await place.wait_for("outcome", 3)
         decisions = place.entries("decision")
-        account = place.book.state.account(AccountKey("b", "bytes", "local"))
+        account = place.book.state.account(("b", "bytes", "local"))
 
         assert (account.spent, account.held) == (6, 0)
         assert [each["pre"] for each in decisions] != [each["post"] for each in decisions]
@@ -98,7 +97,7 @@ async def test_a_download_ends_where_its_budget_does(home: Home) -> None:
         assert (last["result"], last["code"]) == ("cut", "BUDGET_EXHAUSTED")
         assert [part["part"] for part in parts] == list(range(1, len(parts) + 1))
         assert sum(draw["amount"] for part in parts for draw in part["draws"]) + 2**20 <= most
-        assert place.book.state.account(AccountKey("b", "bytes", "local")).spent == last["bytes_down"]
+        assert place.book.state.account(("b", "bytes", "local")).spent == last["bytes_down"]
 
 
 async def test_an_idle_stream_ends_with_its_seconds(home: Home) -> None:
@@ -294,7 +293,7 @@ async def test_a_budget_that_halts_says_so_in_an_entry_of_its_own(home: Home) ->
 async def test_after_a_broken_contract_nothing_passes(home: Home) -> None:
     async with origin(OK) as url, bounded(home, budget({"requests": 5})) as place:
         await place.get(url)
-        key = AccountKey("b", "requests", "local")
+        key = ("b", "requests", "local")
         place.book.state.accounts[key] = place.book.state.account(key)._replace(spent=-3)
         assert await statuses(place, url, 2) == ["FAULT", "CONTRACT_VIOLATION"]
         assert (await place.wait_for("fault"))[0]["code"] == "CONTRACT_VIOLATION"

@@ -14,7 +14,7 @@ from kernel.budget import Counter, Effect, Every
 from kernel.contracts import broken
 from kernel.measures import Rate
 from kernel.profiles import PROFILES
-from kernel.state import Account, AccountKey, Change, Draw, Halt, OpenFlow, Standing, State
+from kernel.state import Account, Change, Draw, Halt, OpenFlow, Standing, State
 from kernel.transition import MOST_REQUESTS, change
 from kernel.verdict import Action, Code, Verdict
 from tests.kernel.accounting import DENIED, MICROS, START, Kernel, at, budget, policy, rate
@@ -317,7 +317,7 @@ def test_points_of_risk_are_told_and_slow_down():
 
 
 
-KEY = AccountKey("b", "bytes", "coder")
+KEY = ("b", "bytes", "coder")
 
 
 def state():
@@ -334,7 +334,7 @@ def state():
     pytest.param(Change(accounts={KEY: Account(4, 4, 30)}), "stays spent", id="given back"),
     pytest.param(Change(accounts={KEY: Account(0, 4, 30)}), "stays spent", id="an earlier window"),
     pytest.param(Change(accounts={KEY: Account(4, -1, 30)}), "below zero", id="below zero"),
-    pytest.param(Change(accounts={KEY._replace(agent="neighbour"): Account()}), "other agents", id="another's account"),
+    pytest.param(Change(accounts={("b", "bytes", "neighbour"): Account()}), "other agents", id="another's account"),
     pytest.param(Change({"neighbour": Standing()}), "other agents", id="another's standing"),
     pytest.param(Change({"coder": Standing(0, 1)}), "follow one another", id="an earlier epoch"),
     pytest.param(Change({"coder": Standing(1, 0)}), "follow one another", id="an earlier session"),

@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
     def of_others(self, agent):
         """All that the kernel keeps of everybody but one agent."""
         state, own = self.kernel.state, (agent, TOGETHER)
-        return ({key: each for key, each in state.accounts.items() if key.agent not in own},
+        return ({key: each for key, each in state.accounts.items() if key[2] not in own},
                 {name: each for name, each in state.agents.items() if name != agent},
                 {key: each for key, each in state.paces.items() if key[1] not in own},
                 {name: each for name, each in state.open.items() if each.agent != agent})

@@ -9,7 +9,6 @@ import pytest
 
 from kernel.budget import Effect, Unit
 from kernel.profiles import PROFILES
-from kernel.state import AccountKey
 from kernel.verdict import Action, Code, Verdict
 from tests.kernel.accounting import DENIED, Kernel, policy
 
@@ -91,7 +90,7 @@ def test_a_client_that_hammers_with_another_query_each_time_persists_too(profile
 
 
 def test_a_slow_drip_of_ever_different_requests_ends_at_the_fuse(profile):
-    kernel, key = session(profile), AccountKey("steps counter", Unit.REQUESTS, "coder")
+    kernel, key = session(profile), ("steps counter", Unit.REQUESTS, "coder")
     works(kernel, request="first")
     begun = kernel.state.account(key)
     kernel.state.accounts[key] = begun._replace(spent=limit(profile, "steps") - 100)
@@ -127,7 +126,7 @@ def test_an_install_of_packages_is_work():
 
 
 def test_a_month_of_installs_is_work():
-    kernel, key = session("balanced"), AccountKey("steps counter", Unit.REQUESTS, "coder")
+    kernel, key = session("balanced"), ("steps counter", Unit.REQUESTS, "coder")
     works(kernel, request="first")
     kernel.state.accounts[key] = kernel.state.account(key)._replace(spent=20 * 20 * 2000)
 

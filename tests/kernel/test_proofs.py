@@ -1,6 +1,7 @@
 """What the arithmetic of accounts and rates promises, proved with z3 for all integers on the very functions that ship.
 
-Numbers are terms here, and `choose` is the `If` of z3 while a proof lasts. Nothing else of the module is replaced.
+Numbers are terms here, and `choose`, `smaller` and `larger` are the `If` of z3 while a proof lasts. Nothing else of the
+module is replaced.
 """
 
 from __future__ import annotations
@@ -17,12 +18,10 @@ from kernel.arithmetic import (
     early,
     freed,
     interval,
-    larger,
     plausible,
     remaining,
     renewed,
     settled,
-    smaller,
 )
 
 TIMEOUT_MS = 20_000
@@ -36,10 +35,20 @@ SOUND = z3.And(spent >= 0, held >= 0, spent + held <= limit)
 A_RATE = z3.And(each >= 1, burst >= 1)
 
 
+def smaller(one, other):
+    return z3.If(one <= other, one, other)
+
+
+def larger(one, other):
+    return z3.If(one >= other, one, other)
+
+
 @pytest.fixture(autouse=True)
 def terms(monkeypatch):
     """Branches become terms. For a positive divisor the division of z3 is the one of Python."""
     monkeypatch.setattr(arithmetic, "choose", z3.If)
+    monkeypatch.setattr(arithmetic, "smaller", smaller)
+    monkeypatch.setattr(arithmetic, "larger", larger)
     monkeypatch.setattr(z3.ArithRef, "__floordiv__", z3.ArithRef.__div__, raising=False)
 
 

@@ -15,7 +15,7 @@ from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.measures import Rate
 from kernel.snapshot import Snapshot, decode, encode, head
-from kernel.state import Account, AccountKey, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
+from kernel.state import Account, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
 from tests.conftest import scaled
 from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 
@@ -31,7 +31,7 @@ flows = st.builds(OpenFlow, text, text, numbers, text | st.none(), st.lists(draw
 states = st.builds(
     State,
     st.dictionaries(text, standings.filter(lambda each: each != Standing()), max_size=3),
-    st.dictionaries(st.builds(AccountKey, text, text, text), accounts, max_size=4),
+    st.dictionaries(st.tuples(text, text, text), accounts, max_size=4),
     st.dictionaries(st.tuples(text, text), numbers, max_size=3),
     st.dictionaries(text, flows, max_size=3),
     st.booleans(), st.booleans(), st.booleans(), numbers,
@@ -169,7 +169,7 @@ def test_what_passes_on_trial_is_counted_in_a_state_of_its_own_until_it_ends():
 
     states.fold(ended("main/2"), "main/4")
 
-    key = AccountKey("b", "requests", "one")
+    key = ("b", "requests", "one")
     assert (states.real.account(key), states.shadow.account(key)) == (Account(7, 0, 1), Account(7, 1, 0))
     assert (list(states.real.open), list(states.shadow.open)) == (["main/3"], [])
 
@@ -185,4 +185,4 @@ def test_entries_of_before_there_were_accounts_are_read():
         states.fold({"ts": "2026-01-02T03:04:05.000006Z", **body}, "main/5")
 
     assert list(states.real.open) == ["main/3", "main/4"]
-    assert states.real.account(AccountKey("b", "requests", "")).held == 2
+    assert states.real.account(("b", "requests", "")).held == 2
