@@ -290,6 +290,16 @@ async def test_a_budget_that_halts_says_so_in_an_entry_of_its_own(home: Home) ->
         assert entry["sources"] == []
 
 
+async def test_where_it_is_asked_for_the_whole_state_is_compared(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVERNANCE_CONTRACTS_ENABLED", "1")
+    async with origin(OK) as url, bounded(home, budget({"requests": 5})) as place:
+        await place.get(url)
+        await place.wait_for("outcome")
+        key = ("b", "requests", "local")
+        place.book.state.accounts[key] = place.book.state.account(key)._replace(held=1)
+        assert await statuses(place, url, 2) == ["FAULT", "CONTRACT_VIOLATION"]
+
+
 async def test_after_a_broken_contract_nothing_passes(home: Home) -> None:
     async with origin(OK) as url, bounded(home, budget({"requests": 5})) as place:
         await place.get(url)
