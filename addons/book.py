@@ -113,8 +113,10 @@ class Book:
         fields["pre"] = reads.digest(state, NO_CHANGE, agent)
         made = change(state, {"type": "decision", **fields}, "", weighed.at.micros)
         passes = bool(made.opened)
-        problem = broken(state, made, agent, bounds, passes=passes) or (self._thorough and inconsistent(state))
-        if problem:
+        problem = broken(state, made, agent, bounds, passes=passes)
+        if problem is None and self._thorough and not state.broken:
+            problem = inconsistent(state)
+        if problem is not None:
             self._break(state)
             raise ContractBroken(problem)
         fields["post"] = reads.digest(state, made, agent)
