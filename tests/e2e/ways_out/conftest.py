@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from tests.e2e.process import free_port, started
 from tests.e2e.ways_out.scripts import unruly
 from tests.e2e.ways_out.ways import POLICY, Web, Yard
 
-NAMES_AT = "127.53.0.2"
+# Each worker of a run has a name server of its own.
+NAMES_AT = f"127.53.0.{2 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
 DENY_ELSEWHERE = "  - deny: elsewhere\n    to: localhost\n    ports: {port}\nnever:"
 MOUNT = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
 
