@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import scaled
+from tests.conftest import SCALE, scaled
 from tests.e2e.origins import Origin, serving
 from tests.e2e.process import POLICY, Governor, started
 
 pytestmark = pytest.mark.e2e
 
-KILLS, MOST_KILLS, CLIENTS = 4, 100, 3
+KILLS, CLIENTS = 100 if SCALE >= 10 else scaled(4), 3
 
 
 def policy(*more: str) -> str:
@@ -86,11 +86,10 @@ def replayed(governor: Governor) -> dict[str, Any]:
 
 def test_killed_at_any_moment_no_more_is_spent_than_there_is_and_nothing_is_given_back(tmp_path: Path) -> None:
     """Each request that an origin saw was drawn; after the start there is never more left than before the kill."""
-    moments, kills = random.Random(3), min(scaled(KILLS), MOST_KILLS)
-    most = 150 * kills
+    moments, most = random.Random(3), 150 * KILLS
     left = most
     with serving() as origin:
-        for _ in range(kills):
+        for _ in range(KILLS):
             with started(tmp_path, budget(f"{{requests: {most}}}")) as governor:
                 now = balance(governor)
                 assert now["remaining"] <= left
