@@ -276,7 +276,9 @@ def judged(folder, tmp_path, text, *more):
 def test_the_same_policy_changes_nothing(folder, tmp_path):
     code, said = judged(folder, tmp_path, POLICY, "--fail-on-change")
 
-    assert (code, said["changed"], said["undecided"]) == (0, [], {})
+    assert (code, said["changed"]) == (0, [])
+    # No query is in the log, and a URL is as long as its query lets it be.
+    assert said["undecided"].keys() <= {"the length of the URL decides"}
     assert said["decisions"] > scaled(150)
 
 
