@@ -109,8 +109,6 @@ def test_killed_at_any_moment_no_more_is_spent_than_there_is_and_nothing_is_give
 
 
 @pytest.mark.parametrize(("how", "lost"), [
-    pytest.param(signal.SIGTERM, lambda home: None, id="ended"),
-    pytest.param(signal.SIGKILL, lambda home: None, id="killed"),
     pytest.param(signal.SIGTERM, lambda home: shutil.rmtree(home / "audit" / "state"), id="the kept states deleted"),
     pytest.param(signal.SIGTERM, lambda home: spoil(home / "audit" / "state"), id="the kept states changed"),
     pytest.param(signal.SIGKILL, lambda home: forget(home / "vault.db", home / "keys" / "requests.secret"),

@@ -104,13 +104,13 @@ def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address
         assert reference.per_second(rate) == min(rate for _, rate in websockets)
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(policies, st.data())
 def test_the_index_says_what_the_reference_says(policy, data):
     _agree(policy, data, requests(), ADDRESSES)
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(crowded_policies, st.data())
 def test_many_rules_on_one_host_are_told_apart_without_losing_one(policy, data):
     _agree(policy, data, requests(["x.com"]), ADDRESSES)
@@ -195,25 +195,25 @@ def test_of_many_rules_on_one_host_only_those_are_looked_at_that_may_hold(where,
     assert [entry.rule for entry in found] == [7]
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(open_policies, st.data())
 def test_what_passes_is_measured_as_the_reference_measures_it(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
-@settings(max_examples=scaled(80))
+@settings(max_examples=scaled(48))
 @given(tiered_policies, st.data())
 def test_tiers_narrow_as_the_reference_narrows(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(tiered_policies, st.data())
 def test_tiers_narrow_at_every_address_as_the_reference_narrows(policy, data):
     _agree(policy, data, requests(), ADDRESSES)
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(tiered_policies, st.data())
 def test_every_tier_lets_pass_at_most_what_the_policy_without_it_lets_pass(policy, data):
     below = [rule for rule in policy.items if rule.tier < len(policy.tiers) - 1]
@@ -232,7 +232,7 @@ def test_every_tier_lets_pass_at_most_what_the_policy_without_it_lets_pass(polic
             assert under_all.lets_through == under_upper.lets_through
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(compared_policies, st.data())
 def test_fields_are_compared_as_the_reference_compares_them(policy, data):
     _agree(policy, data, requests(PASSING), PUBLIC_ADDRESSES)
@@ -273,7 +273,7 @@ def _ignores_addresses(rule: Rule) -> bool:
     )
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(policies | tiered_policies, st.data())
 def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy, data):
     index = Index(policy)
@@ -294,7 +294,7 @@ def test_a_name_is_refused_early_only_when_it_is_refused_at_every_address(policy
             assert by_size or out_of_hours or all(early.verdict.rule in (None, *answer.groups) for answer in later)
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(policies | tiered_policies, st.data())
 def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data):
     rules, nevers, limits = (
@@ -316,7 +316,7 @@ def test_a_name_is_not_resolved_when_rules_on_names_alone_refuse_it(policy, data
             assert out_of_hours or _again(policy, facts, early) == early.verdict
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(policies | open_policies | tiered_policies, st.data())
 def test_what_is_expected_at_the_headers_is_never_less_than_what_holds_at_an_address(policy, data):
     index = Index(policy)
@@ -341,7 +341,7 @@ def _with_body(facts: RequestFacts, body: bytes | Gap) -> RequestFacts:
     return replace(facts, fields=Fields(facts.query, facts.fields._headers, body))
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(compared_policies | policies, st.data())
 def test_what_is_expected_before_the_body_is_never_less_than_what_holds_with_it(policy, data):
     index = Index(policy)
@@ -357,7 +357,7 @@ def test_what_is_expected_before_the_body_is_never_less_than_what_holds_with_it(
                 assert hoped.may_stream or not judged.measures.stream_request
 
 
-@settings(max_examples=scaled(60))
+@settings(max_examples=scaled(36))
 @given(compared_policies | policies, st.data())
 def test_what_passes_unread_or_unreadable_would_pass_with_any_body(policy, data):
     index = Index(policy)
@@ -389,7 +389,7 @@ def _sizes(measures: Measures) -> Measures:
     return replace(measures, **caps)
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(open_policies, st.data())
 def test_order_never_matters(policy, data):
     index, shuffled = Index(policy), Index(_renumbered(policy, data.draw(st.permutations(policy.items))))
@@ -405,7 +405,7 @@ def test_order_never_matters(policy, data):
             assert _sizes(one.measures) == _sizes(other.measures)
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(open_policies, st.data())
 def test_a_limit_never_widens(policy, data):
     limited, free = Index(policy), Index(replace(policy, limits=()))
@@ -423,7 +423,7 @@ def test_a_limit_never_widens(policy, data):
             assert judged.verdict == unlimited.verdict
 
 
-@settings(max_examples=scaled(40))
+@settings(max_examples=scaled(24))
 @given(open_policies | compared_policies, st.data())
 def test_a_tunnel_is_given_up_only_when_nothing_inside_could_pass(policy, data):
     index = Index(policy)
