@@ -461,7 +461,7 @@ def socket_way(request: pytest.FixtureRequest, place: BothModes, echoes: dict[st
 def talking(way: Way, path: str) -> Iterator[ClientConnection]:
     context = wire.trusting(way.place.governor.ca) if way.origin.scheme == "wss" else None
     with (way.place.tunnel(way.mode, way.origin.port) as connection,
-          connect(f"{way.origin.url}{path}", sock=connection, ssl=context, open_timeout=SECONDS) as socket):
+          connect(f"{way.origin.url}{path}", sock=connection, ssl=context, open_timeout=6 * SECONDS) as socket):
         yield socket
 
 
