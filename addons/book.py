@@ -104,6 +104,13 @@ class Book:
         verdict = step(self.state, _NOBODY, asked, at.micros).verdict
         return None if verdict is asked.verdict else verdict
 
+    def note(self, fields: entry.Body, secrets: Secrets | None, agent: str) -> tuple[int, Future[None]]:
+        """Write a decision that nobody weighed: it draws on nothing."""
+        at = self._lane.now()
+        number, durable = self._lane.commit("decision", fields, secrets, at)
+        self._apply(self._states.of(fields["mode"]), "decision", fields, agent, number, at)
+        return number, durable
+
     def commit(self, weighed: Weighed, fields: entry.Body, secrets: Secrets | None) -> tuple[int, Future[None]]:
         """Write the decision and be bound by it."""
         agent, state = weighed.asked.agent, self._states.of(fields["mode"])

@@ -20,6 +20,7 @@ from addons.mirror import ITSELF
 from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from kernel import entry
 from kernel.step import Asked, asked_method
+from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
 TOO_MANY = Verdict(Action.THROTTLE, Code.REFUSAL_RATE, reason="too many refusals within a second")
@@ -56,14 +57,14 @@ class DecisionLog:
             return judged
         fields = decision_fields(stage, flow, governed, judged)
         hidden = secrets(fields, governed, judged)
-        number, durable = (self._lane.commit("decision", fields, hidden) if weighed is None
+        number, durable = (self._book.note(fields, hidden, agent.id if agent else "") if weighed is None
                            else self._book.commit(weighed, fields, hidden))
         try:
             self._count(stage, judged, started)
             await durable
         except BaseException as fault:
-            if stage == "request" and judged.lets_through:
-                self._take_back(flow, number, fault)
+            if stage == "request" and judged.lets_through and agent is not None:
+                self._take_back(flow, number, fault, agent.id, judged.mode)
             raise
         return replace(judged, number=number)
 
@@ -88,11 +89,12 @@ class DecisionLog:
             self._metrics.decision(verdict.action, verdict.code, agent.id if agent else "", verdict.rule,
                                    perf_counter() - started)
 
-    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException) -> None:
+    def _take_back(self, flow: http.HTTPFlow, number: int, fault: BaseException, agent: str, mode: Mode) -> None:
         """The entry may yet be written: then what it allows must not stand open, for it is refused."""
         code = Code.DEADLINE if isinstance(fault, asyncio.CancelledError) else Code.FAULT
         with suppress(AuditUnavailable):
-            self._lane.record("outcome", entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code))
+            outcome = entry.outcome(flow.id, f"{self._lane.name}/{number}", "not_sent", code=code)
+            self._book.record("outcome", outcome, agent, mode)
 
     async def wait(self, connection: ClientConnection, source: str) -> None:
         """Let a source over its rate wait for its turn, and where that is far off, with its next request, too."""

@@ -15,8 +15,10 @@ from addons import websocket_layer
 from addons.home import Home
 from kernel.bounds import Bounds
 from kernel.budget import Counter, Effect
+from kernel.folding import States
 from kernel.measures import Rate
 from tests.addons.inside import Inside, inside
+from tests.addons.logs import entries
 from tests.addons.test_limits import events, origin, policy
 from tests.addons.test_open_hours import refused_in_words
 from tests.addons.test_request_bodies import connection, first_line, post
@@ -277,6 +279,35 @@ async def test_a_halt_while_the_decision_is_written_keeps_the_request_back(home:
         assert reached == []
         assert codes == ["ALLOW", "AGENT_HALTED"]
         assert [entry["result"] for entry in place.entries("outcome")] == ["not_sent"]
+
+
+def folded(place: Inside) -> States:
+    """What the log makes."""
+    states = States()
+    for entry in entries(place.home):
+        states.fold(entry, f"main/{entry['seq']}")
+    return states
+
+
+async def test_a_request_whose_entry_waits_too_long_gives_back_what_it_drew(home: Home) -> None:
+    async with origin(OK) as url, bounded(home, budget({"requests": 5, "bytes": 10**7})) as place:
+        commit = place.lane.commit
+
+        def failing(kind: str, *rest: Any) -> Any:
+            number, _ = commit(kind, *rest)
+            late = asyncio.get_running_loop().create_future()
+            late.set_exception(TimeoutError("nobody answers"))
+            return number, late
+
+        place.lane.commit = failing  # type: ignore[method-assign]
+        assert await statuses(place, url, 1) == ["DEADLINE"]
+        place.lane.commit = commit  # type: ignore[method-assign]
+        assert await statuses(place, url, 1) == ["OK"]
+        assert [each["result"] for each in await place.wait_for("outcome", 2)] == ["not_sent", "completed"]
+
+        assert place.book.state.account(("b", "requests", "local"))[1:3] == (1, 0)
+        assert not place.book.state.open
+        assert place.book.states == folded(place)
 
 
 async def test_a_budget_that_halts_says_so_in_an_entry_of_its_own(home: Home) -> None:
