@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ KERNEL = entry.kernel_identity("0.1.0", "ab" * 32)
 
 def open_lane(home: Home, name: str = "main", **options: Any) -> Lane:
     return Lane.open(home, name, kernel=KERNEL, **options)
+
+
+def crashed_copy(home: Home, to: Path) -> Home:
+    """The home as a crash would leave it at this moment, at another place."""
+    # Files that are just being replaced have names that begin with a dot, and go while they are copied.
+    shutil.copytree(home.paths.folder, to, ignore=shutil.ignore_patterns("vault.db*", ".*"))
+    return Home.open(to)
 
 
 def open_book(lane: Lane, governed: Callable[[], Governed] = lambda: None) -> Book:  # type: ignore[assignment,return-value]

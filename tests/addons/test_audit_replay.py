@@ -252,7 +252,7 @@ def test_a_state_that_the_log_tells_otherwise_is_told(tmp_path):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_kept_state_that_the_entries_before_do_not_make_is_told(tmp_path, jobs):
-    recorder = Recorder(kept(POLICY)).random(scaled(60))
+    recorder = Recorder(kept(POLICY)).random(60)
     at, forged = len(recorder.entries), encode(Snapshot("main", len(recorder.entries), States()))
     recorder.write(entry.state_snapshot(at, blake3(forged).hexdigest(), len(forged), 0, 0))
     recorder.random(5)

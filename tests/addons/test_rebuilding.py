@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from kernel.snapshot import Snapshot
 from kernel.step import Asked
 from kernel.trial import Mode
 from kernel.verdict import Verdict
-from tests.addons.logs import KERNEL, decision, entries, kinds, open_lane, report, segments
+from tests.addons.logs import KERNEL, crashed_copy, decision, entries, kinds, open_lane, report, segments
 from tests.conftest import scaled
 from tests.kernel.accounting import ALLOWED, DENIED, budget, policy, rate
 
@@ -101,11 +100,6 @@ class Live:
         await self.lane.commit("config", entry.config({}, {}))[1]
         for thread in self.keeping:
             await asyncio.to_thread(thread.join)
-
-
-def crashed_copy(home: Home, to: Path) -> Home:
-    shutil.copytree(home.paths.folder, to, ignore=shutil.ignore_patterns("vault.db*"))
-    return Home.open(to)
 
 
 def restarted(home: Home) -> States:

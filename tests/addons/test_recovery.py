@@ -20,7 +20,7 @@ from addons.errors import StartCode, StartRefused
 from addons.home import Home
 from addons.keys import SigningKey
 from kernel import entry
-from tests.addons.logs import decision, entries, kinds, open_lane, outcome, report, segment
+from tests.addons.logs import crashed_copy, decision, entries, kinds, open_lane, outcome, report, segment
 from tests.conftest import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -29,12 +29,6 @@ ROOT = Path(__file__).parents[2]
 def chosen(seed: int, offsets: Sequence[int], count: int) -> list[int]:
     """`count` of the offsets, scaled, or all of them where there are no more."""
     return random.Random(seed).sample(offsets, min(len(offsets), scaled(count)))
-
-
-def crashed_copy(home: Home, to: Path) -> Home:
-    """The home as a crash would leave it at this moment, at another place."""
-    shutil.copytree(home.paths.folder, to, ignore=shutil.ignore_patterns("vault.db*"))
-    return Home.open(to)
 
 
 async def crashed(home: Home, to: Path, *flows: str, finished: tuple[str, ...] = ()) -> Home:

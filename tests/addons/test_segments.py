@@ -76,7 +76,7 @@ async def test_segments_follow_one_another_under_load_without_a_gap(home):
     acknowledged: list[int] = []
 
     async def client(name: str) -> None:
-        for _ in range(scaled(20)):
+        for _ in range(20):
             number, durable = lane.commit("decision", decision(name))
             await durable
             acknowledged.append(number)
