@@ -20,33 +20,18 @@ from mitmproxy.addonmanager import Loader
 
 from addons import (
     authority,
-    backlog,
     banner,
     build_info,
-    chunks,
-    closing,
-    crashes,
-    cutting,
     dispatch,
     durable,
-    early_answer,
-    framing,
     gate,
     gate_trial,
-    heads,
-    http2_limits,
     listeners,
-    origin_failure,
-    origin_heads,
     own_output,
+    patches,
     policy_store,
-    request_bodies,
     settings,
-    slow_readers,
-    socks5,
     takeover,
-    trailers,
-    websocket_layer,
 )
 from addons.admission import Admission, raise_file_limit
 from addons.agents_control import AgentsControl
@@ -223,23 +208,7 @@ class _Running:
         hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
-        gate.install(hooks.guards(), self._deadlines)
-        crashes.install(hooks.crashed)
-        early_answer.install(hooks.replies.is_early)
-        request_bodies.install(bodies, hooks.answers.is_stopped)
-        cutting.install(hooks.answers.ending_of, self._outcomes.waits)
-        origin_failure.install(hooks.answers.origin_failed)
-        trailers.install()
-        framing.install()
-        origin_heads.install()
-        backlog.install()
-        heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
-        http2_limits.install(hooks.connections.protocol_broken)
-        chunks.install(hooks.connections.next_turn)
-        slow_readers.install(hooks.connections.hold, hooks.connections.release)
-        closing.install()
-        websocket_layer.install(self._outcomes.watch)
-        socks5.install()
+        patches.install(hooks, self._outcomes, bodies, self._deadlines)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)

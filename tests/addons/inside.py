@@ -15,23 +15,9 @@ from mitmproxy.proxy.mode_servers import ProxyConnectionHandler
 from mitmproxy.test import taddons
 
 from addons import (
-    backlog,
-    chunks,
-    closing,
-    crashes,
-    cutting,
-    early_answer,
-    framing,
     gate,
-    heads,
-    http2_limits,
-    origin_failure,
-    origin_heads,
+    patches,
     policy_store,
-    request_bodies,
-    slow_readers,
-    socks5,
-    trailers,
 )
 from addons.admission import Admission
 from addons.book import Book
@@ -234,23 +220,8 @@ def _answering(place: Inside) -> Any:
 @contextlib.contextmanager
 def _installed(place: Inside, bodies: RequestBodies, deadline: float) -> Any:
     hooks, deadlines = place.hooks, Deadlines(gate.end, deadline)
-    gate.install(hooks.guards(), deadlines)
+    patches.install(hooks, place.outcomes, bodies, deadlines)
     deadlines.start(asyncio.get_running_loop())
-    crashes.install(hooks.crashed)
-    early_answer.install(hooks.replies.is_early)
-    request_bodies.install(bodies, hooks.answers.is_stopped)
-    cutting.install(hooks.answers.ending_of, place.outcomes.waits)
-    origin_failure.install(hooks.answers.origin_failed)
-    trailers.install()
-    framing.install()
-    origin_heads.install()
-    backlog.install()
-    heads.install(hooks.connections.head_begun, hooks.connections.head_abandoned)
-    http2_limits.install(hooks.connections.protocol_broken)
-    chunks.install(hooks.connections.next_turn)
-    slow_readers.install(hooks.connections.hold, hooks.connections.release)
-    closing.install()
-    socks5.install()
     try:
         yield
     finally:

@@ -28,7 +28,19 @@ from addons.segment import Segment
 from addons.snapshots import Snapshots
 from kernel import entry
 from kernel.state import OpenFlow
-from tests.addons.logs import KERNEL, decision, entries, kinds, minimum, open_lane, outcome, report, segment, segments
+from tests.addons.logs import (
+    KERNEL,
+    crashed_copy,
+    decision,
+    entries,
+    kinds,
+    minimum,
+    open_lane,
+    outcome,
+    report,
+    segment,
+    segments,
+)
 from tests.conftest import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -64,11 +76,6 @@ def written(home: Home, count: int, lane: str = "main") -> None:
 async def commit_without_end(lane: Lane) -> None:
     while True:
         await asyncio.wait_for(lane.commit("decision", decision("f"))[1], 10)
-
-
-def crashed_copy(home: Home, to: Path) -> Home:
-    shutil.copytree(home.paths.folder, to, ignore=shutil.ignore_patterns("vault.db*"))
-    return Home.open(to)
 
 
 async def test_segments_follow_one_another_under_load_without_a_gap(home):
