@@ -233,6 +233,7 @@ class _Running:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
         self.lane.write_now("config", entry.config(settings.recorded(options), versions))
         policy_store.keep(self._governed, self.paths)
+        self._recorded = self.lane.last_policy
         self._put_in_force(self._governed)
 
     def _put_in_force(self, governed: Governed) -> None:
@@ -240,8 +241,10 @@ class _Running:
         names = [file.name for file in governed.files]
         now = time.time()
         digest, mode = governed.policy.digest, governed.mode(now)
+        if self._recorded not in (None, digest):
+            self.lane.rotate("policy")
         self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build_info.kernel_identity()))
-        self._governed, self._mode = governed, mode
+        self._governed, self._mode, self._recorded = governed, mode, digest
         self.metrics.policy_loaded(digest, mode, now)
 
     def _end_trial(self) -> None:

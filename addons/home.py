@@ -128,7 +128,12 @@ class Paths:
         return self.states / f"{digest}.json"
 
     def lane_key(self, name: str) -> Path:
+        """The key that signs the lane's newest segment."""
         return self.keys / f"{name}.key"
+
+    def next_key(self, name: str) -> Path:
+        """The key that a lane is about to go on with, from before it is certified until its segment has begun."""
+        return self.keys / f"{name}.next"
 
 
 @dataclass(frozen=True, slots=True)

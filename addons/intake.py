@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from addons.errors import AuditUnavailable
-from addons.journal import Draft
+from addons.journal import KEY_ROTATE, Draft
 
 if TYPE_CHECKING:
 
@@ -20,6 +20,8 @@ LINGER_SECONDS = 0.05
 MOST_IN_A_GROUP = 256
 
 SEGMENT_OPEN = "segment_open"
+# An entry that must be the first of what is written at once: its fields depend on everything before it.
+_ALONE = frozenset({KEY_ROTATE, SEGMENT_OPEN})
 
 _AWAKE, _LIGHT, _DEEP = range(3)
 
@@ -53,6 +55,19 @@ class Intake:
                 self._ring()
         return seq
 
+    def put_rotation(self, reason: str, waiter: Any = None) -> int:
+        """Queue the end of a segment and the beginning of the next, one behind the other; the number of the latter."""
+        with self._order:
+            if self.stopped is not None:
+                raise AuditUnavailable(*self.stopped.args)
+            seq = self.next_seq
+            self._queue.append(Draft(seq, KEY_ROTATE, {"reason": reason}, None, None))
+            self._queue.append(Draft(seq + 1, SEGMENT_OPEN, {}, None, waiter))
+            self.next_seq = seq + 2
+            self.urgent = True
+            self._ring()
+        return seq + 1
+
     def wake(self) -> None:
         """Have the writer look around."""
         with self._order:
@@ -68,11 +83,11 @@ class Intake:
         return waiting
 
     def drain(self) -> list[Draft]:
-        """The next group, in order; a segment begins one. For the writer alone."""
+        """The next group, in order; the end and the beginning of a segment begin one. For the writer alone."""
         self.urgent = False
         queue = self._queue
         group: list[Draft] = []
-        while queue and len(group) < MOST_IN_A_GROUP and not (group and queue[0].kind == SEGMENT_OPEN):
+        while queue and len(group) < MOST_IN_A_GROUP and not (group and queue[0].kind in _ALONE):
             group.append(queue.popleft())
         if queue:
             self.urgent = True

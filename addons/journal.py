@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from addons.keys import SigningKey
+    from addons.lane_keys import LaneKeys
 
 SALT_BYTES = 32
+KEY_ROTATE = "key_rotate"
 
 type Fields = Mapping[str, Any]
 
@@ -85,16 +87,27 @@ class Clock:
         return f"{self._prefix}.{micros:06d}Z"
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a lane's entries from before tell whoever goes on with it."""
+
+    last_ts: str = ""
+    """The time of the newest; "" where there is none."""
+    policy: str | None = None
+    """The digest of the policy in force at the end, as far as the last segment tells."""
+    began_us: int | None = None
+    """When the last segment began, in microseconds since 1970; None where it has no entry yet."""
+
+
 class Journal:
-    """A lane's log at its end: where the chain stands, and the tree over its lines.
+    """A lane's log at its end: where the chain stands, and the tree over its lines. `past` is that of the opening."""
 
-    `last_ts` is the time of its newest entry from before; "" where there is none.
-    """
-
-    def __init__(self, lane: str, key: SigningKey, segment: Segment, tree: Tree, prev: str, last_ts: str = "") -> None:
-        self.lane, self.key, self.segment, self.tree, self.last_ts = lane, key, segment, tree, last_ts
+    def __init__(self, lane: str, keys: LaneKeys, segment: Segment, tree: Tree, prev: str, past: Past) -> None:
+        self.lane, self.keys, self.segment, self.tree, self.past = lane, keys, segment, tree, past
         self._prev = prev
         self._clock = Clock()
+        self._ended = keys.following is not None
+        self._began_us = self.now().micros if past.began_us is None else past.began_us
 
     @property
     def size(self) -> int:
@@ -111,7 +124,7 @@ class Journal:
 
         A draft that has no canonical form leaves a `fault` in its place and its error in `refused`.
         """
-        key = key or self.key
+        key = key or self.keys.current
         kid, sign, prev = key.kid, key.sign, self._prev
         secrets: list[Secret] = []
         lines = []
@@ -121,9 +134,19 @@ class Journal:
             lines.append(chain.line(raw, kid, sign(chain.signed_bytes(hashed))))
             prev = hashed.hex()
         self.segment.append(b"".join(lines))
-        self._prev = prev
+        self._prev, self._ended = prev, drafts[-1].kind == KEY_ROTATE
         self.tree.extend([leaf_hash(line[:-1]) for line in lines])
         return secrets
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last durable entry is a key_rotate: nothing may follow it in its segment."""
+        return self._ended
+
+    @property
+    def age_seconds(self) -> int:
+        """How long ago the segment began."""
+        return (self.now().micros - self._began_us) // 1_000_000
 
     @property
     def beginning(self) -> entry.Body | None:
@@ -132,16 +155,23 @@ class Journal:
             return None
         return entry.segment_open(self.segment.path.name, self.tree)
 
+    def certify(self, reason: str) -> entry.Body:
+        """The key_rotate that must be the very next entry: it ends the segment, and brings the key of the next one."""
+        return self.keys.certify(reason, self._prev, self.size)
+
     def rotate(self) -> None:
-        """Go on in the next segment. All that was appended is durable in those before it."""
+        """Go on in the next segment, with its key. All that was appended is durable in those before it."""
         segment = Segment.create(self.segment.path.with_name(segment_name(self.segment.number + 1)))
         self.segment.close()
         self.segment = segment
+        self._began_us = self.now().micros
+        self.keys.turn()
 
     def checkpoint(self) -> str:
         """The signed note of the log's head."""
-        body = note.checkpoint_body(self.key.name, self.tree.size, self.tree.root())
-        return note.sign(body, self.key.name, self.key.public, self.key.sign)
+        key = self.keys.current
+        body = note.checkpoint_body(key.name, self.tree.size, self.tree.root())
+        return note.sign(body, key.name, key.public, key.sign)
 
     def now(self) -> Moment:
         """The present moment."""

@@ -32,6 +32,11 @@ class SigningKey:
         self.kid = self.verifier_key.split("+", 2)[1]
         self.sign = private.sign
 
+    @property
+    def verifier(self) -> note.VerifierKey:
+        """The public half."""
+        return note.VerifierKey(self.name, self.public)
+
     @classmethod
     def create(cls, path: Path, name: str) -> Self:
         """Make a key and put it at `path`, durable before it signs anything."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from addons import ballast
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.intake import SEGMENT_OPEN, Intake
-from addons.journal import Draft, Secrets
+from addons.journal import KEY_ROTATE, Draft, Secrets
 from addons.keeper import Keeper
 from addons.opening import open_journal, take
 from addons.recovery import drafts
@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 CHECKPOINT_SECONDS = 1.0
 CHECKPOINT_ENTRIES = 1000
 IDLE_SECONDS = 60.0
-# At which length a segment is the last one no more.
+# At which length, and at which age, a segment is the last one no more.
 SEGMENT_BYTES = 64 * 2**20
+SEGMENT_SECONDS = 24 * 3600
+HEARTBEAT = "heartbeat"
+# A head is signed at once behind these.
+_SIGNED_AT_ONCE = frozenset({KEY_ROTATE, SEGMENT_OPEN, HEARTBEAT, "policy_load", "halt", "close"})
 # A disk that does not answer keeps no process from ending: the next start recovers what it holds.
 CLOSE_SECONDS = 5.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -66,6 +70,7 @@ class Lane:
         self._on_stop: list[Callable[[AuditUnavailable], object]] = []
         self._on_rotate: list[Callable[[], object]] = []
         self._rotating = False
+        self._used = True
         self._meter: Meter | None = None
         self._signed_size, self._signed_at = 0, 0.0
         self._has_last_words = False
@@ -131,7 +136,12 @@ class Lane:
     @property
     def last_ts(self) -> str:
         """The time of the newest entry from before this start; "" where there is none."""
-        return self._journal.last_ts
+        return self._journal.past.last_ts
+
+    @property
+    def last_policy(self) -> str | None:
+        """The digest of the policy that the entries from before this start had put in force last, where it is known."""
+        return self._journal.past.policy
 
     def now(self) -> Moment:
         """The present moment, on the clock of this lane's entries."""
@@ -159,6 +169,14 @@ class Lane:
         seq = self._intake.put(kind, fields, None, waiter, at=at)
         waiter.result()
         return seq
+
+    def rotate(self, reason: str) -> int:
+        """Begin a segment with a key of its own behind what was asked for before; the number of its first entry.
+
+        `reason` is policy or operator. Nothing waits for it.
+        """
+        self._rotating = True
+        return self._intake.put_rotation(reason)
 
     def close(self, reason: str) -> None:
         """End the lane: what is queued, then `close`, then a checkpoint; as much of it as a stopped lane still can."""
@@ -195,26 +213,32 @@ class Lane:
             self._stop(fault, group)
 
     def _begin_segment_if_due(self) -> None:
-        """Queue the entry that begins the next segment: its place in the chain is given out like any other."""
-        if self._rotating or self._journal.segment.size < SEGMENT_BYTES:
-            return
-        with suppress(AuditUnavailable):
-            self._intake.put(SEGMENT_OPEN, {}, None, None)
-            self._rotating = True
-            self._intake.wake()
+        """Queue the entries between two segments: their places in the chain are given out like any other."""
+        reason = self._why_rotate()
+        if reason is not None and not self._rotating:
+            with suppress(AuditUnavailable):
+                self._rotating = True
+                self._intake.put_rotation(reason)
 
-    def _rotate(self, opening: Draft) -> None:
-        self._journal.rotate()
-        opening.fields = self._journal.beginning or {}
-        self._rotating = False
+    def _why_rotate(self) -> str | None:
+        if self._journal.segment.size >= SEGMENT_BYTES:
+            return "size"
+        # A key that has signed nothing but that there was nothing to sign is as good as a new one.
+        return "time" if self._used and self._journal.age_seconds >= SEGMENT_SECONDS else None
 
     def _write(self, group: list[Draft]) -> None:
-        rotates = group[0].kind == SEGMENT_OPEN
-        if rotates:
-            self._rotate(group[0])
+        first = group[0]
+        if first.kind == KEY_ROTATE:
+            first.fields = self._journal.certify(first.fields["reason"])
+        elif first.kind == SEGMENT_OPEN:
+            self._journal.rotate()
+            first.fields = self._journal.beginning or {}
+            self._rotating = self._used = False
         secrets = self._journal.append(group)
-        if rotates:
+        if first.kind == SEGMENT_OPEN:
+            self._journal.keys.settle()
             self._tell(self._on_rotate)
+        self._used = self._used or any(draft.kind not in (SEGMENT_OPEN, HEARTBEAT) for draft in group)
         _settle([draft for draft in group if draft.waiter is not None], None)
         self._keeper.take_secrets(secrets)
         if self._meter is not None:
@@ -231,12 +255,15 @@ class Lane:
         return self._signed_at + pause - time.monotonic()
 
     def _checkpoint_if_due(self, group: list[Draft]) -> None:
-        if (
-            self._journal.size - self._signed_size >= CHECKPOINT_ENTRIES
-            or self._until_checkpoint() <= 0
-            or any(draft.kind in (SEGMENT_OPEN, "policy_load", "close") for draft in group)
-        ):
+        unsigned, due = self._journal.size - self._signed_size, self._until_checkpoint() <= 0
+        at_once = any(draft.kind in _SIGNED_AT_ONCE for draft in group)
+        if at_once or unsigned >= CHECKPOINT_ENTRIES or (unsigned and due):
             self._keeper.take_checkpoint(self._checkpoint())
+        elif due:
+            self._signed_at = time.monotonic()
+            with suppress(AuditUnavailable):
+                self._intake.put(HEARTBEAT, entry.heartbeat(), None, None)
+                self._intake.wake()
 
     def _keeper_failed(self, where: str, fault: BaseException) -> None:
         if where == "checkpoint":
@@ -270,6 +297,8 @@ class Lane:
         self._has_last_words = True
 
     def _say(self, body: entry.Body) -> None:
+        if self._journal.ended and self._journal.beginning is None:
+            self._journal.rotate()
         beginning = self._journal.beginning
         self._journal.append(drafts([body] if beginning is None else [beginning, body], self._journal.size))
         self._keeper.write_checkpoint(self._checkpoint())

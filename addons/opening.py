@@ -11,10 +11,9 @@ from addons import durable
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
-from addons.keys import SigningKey
 from addons.rebuilding import parsed
-from addons.recovery import drafts, reopen, rolled_back, tampered
-from addons.segment import Segment, segment_names
+from addons.recovery import drafts, lost, reopen, rolled_back, tampered
+from addons.segment import segment_names
 from kernel import chain, entry, note, trust
 from kernel.errors import KernelError, NoteError
 from kernel.version import VERSION
@@ -49,7 +48,7 @@ def open_journal(home: Home, lane: str, kernel: entry.Body) -> tuple[Journal, St
     With it the states that all its entries make.
     """
     siblings = _adopt_siblings(home, lane)
-    reopened = reopen(home, lane, _lane_key(home, lane))
+    reopened = reopen(home, lane)
     journal = reopened.journal
     try:
         if not reopened.reading.opened:
@@ -73,33 +72,15 @@ def _try_lock(folder: Path) -> int | None:
     return descriptor
 
 
-def _lane_key(home: Home, lane: str) -> SigningKey:
-    path, segment = home.paths.lane_key(lane), home.paths.lane(lane) / FIRST_SEGMENT
-    name = note.lane_name(home.log_id, lane)
-    if os.path.lexists(path):
-        if not segment.exists():
-            raise _lost(home, f"has a key for lane {lane} and has lost its log")
-        return SigningKey.load(path, name)
-    if segment.exists() and segment.stat().st_size:
-        raise _lost(home, f"has a log of lane {lane} and has lost its key")
-    # The file comes before the key: a key without a file then always means that the log was lost.
-    Segment.open(segment).close()
-    return SigningKey.create(path, name)
-
-
-def _lost(home: Home, problem: str) -> StartRefused:
-    return StartRefused(StartCode.HOME_INCOMPLETE, f"{home.paths.folder} {problem}; restore it from a backup")
-
-
 def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body]) -> None:
     """The lane's first entries; the first lane of a log begins with genesis."""
-    lane, key = journal.lane, journal.key.verifier_key
+    lane, key = journal.lane, journal.keys.current.verifier_key
     root = home.root_key()
     certificate = base64.b64encode(root.sign(entry.certificate_bytes(home.log_id, lane, key))).decode()
     with durable.locked(home.paths.lock):
         if journal.size == 0 and not _begun(home):
             if not os.path.lexists(home.paths.fresh):
-                raise _lost(home, "has keys and has lost its log")
+                raise lost(home, "has keys and has lost its log")
             genesis = entry.genesis(home.log_id, root.name, root.verifier_key, journal.timestamp(), VERSION)
             journal.append(drafts([genesis], 0), root)
         opening = entry.lane_open(key, certificate, kernel, siblings)
@@ -154,7 +135,7 @@ def _sibling(home: Home, lane: str) -> entry.Body | None:
 
 
 def _adopt(home: Home, lane: str) -> entry.Body | None:
-    reopened = reopen(home, lane, _lane_key(home, lane))
+    reopened = reopen(home, lane)
     journal = reopened.journal
     try:
         if not reopened.reading.opened:

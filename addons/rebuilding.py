@@ -1,8 +1,8 @@
 """Where the reading of a lane begins at a start: the newest segment and the newest state that are vouched for.
 
 A segment's first entry tells the tree over all entries before it, and a `state_snapshot` tells the digest of the file
-that holds what they made. Both are signed with the lane's key. What is not exactly as signed is passed over: then more
-is read, up to the whole lane.
+that holds what they made. Both are signed with the key of their segment. What is not exactly as signed is passed over:
+then more is read, up to the whole lane.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addons.home import Paths
-    from addons.keys import SigningKey
     from kernel.canonical import Value
+    from kernel.key_chain import KeyChain
 
 _SNAPSHOT = b'"type":"state_snapshot"'
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -47,12 +47,12 @@ class Beginning:
     at: int
 
 
-def beginning(home: Paths, lane: str, segments: Sequence[Path], key: SigningKey, signed: int) -> Beginning:
+def beginning(home: Paths, lane: str, segments: Sequence[Path], certified: KeyChain, signed: int) -> Beginning:
     """Where to begin, so that the reading comes by the tree of the first `signed` entries, whose head was signed."""
-    kept = _newest_snapshot(home, lane, segments, key)
+    kept = _newest_snapshot(home, lane, segments, certified)
     states, at = (kept.states, kept.at) if kept is not None else (States(), 0)
     for path in reversed(segments[1:]):
-        resumed = _resumed(path, lane, key)
+        resumed = _resumed(path, lane, certified)
         if resumed is not None and resumed[0].size <= min(signed, at):
             tree, prev = resumed
             return Beginning(int(path.stem), tree, prev, states, at)
@@ -67,32 +67,31 @@ def parsed(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def signed_by(key: SigningKey, line: bytes) -> bytes | None:
-    """The canonical form of the entry in a line that was signed with this key; None where the line is none."""
+def signed_by(certified: KeyChain, line: bytes) -> dict[str, Any] | None:
+    """The entry in a line that was signed with the key of its place in the lane; None where the line is none."""
     try:
         raw, kid, signature = chain.split(line)
-    except ChainError:
-        return None
-    message = chain.signed_bytes(chain.entry_hash(raw))
-    return raw if kid == key.kid and keys.verifies(key.public, signature, message) else None
-
-
-def _entry(key: SigningKey, lane: str, kind: str, line: bytes) -> dict[str, Any] | None:
-    """The entry of a line, where it is one of this lane and kind, signed with the lane's key."""
-    raw = signed_by(key, line)
-    if raw is None:
-        return None
-    try:
         body = parsed(raw)
     except (CanonicalError, ChainError):
+        return None
+    seq = body.get("seq")
+    key = certified.signer_of(seq) if isinstance(seq, int) else None
+    message = chain.signed_bytes(chain.entry_hash(raw))
+    return body if key and kid == key.kid and keys.verifies(key.public, signature, message) else None
+
+
+def _entry(certified: KeyChain, lane: str, kind: str, line: bytes) -> dict[str, Any] | None:
+    """The entry of a line, where it is one of this lane and kind, signed with the key of its place."""
+    body = signed_by(certified, line)
+    if body is None:
         return None
     return body if (body.get("v"), body.get("type"), body.get("lane")) == (entry.VERSION, kind, lane) else None
 
 
-def _resumed(path: Path, lane: str, key: SigningKey) -> tuple[Tree, str] | None:
+def _resumed(path: Path, lane: str, certified: KeyChain) -> tuple[Tree, str] | None:
     """The tree over the entries before a segment, and the hash of the last of them, as the segment itself tells."""
     with path.open("rb") as file:
-        body = _entry(key, lane, "segment_open", file.readline(chain.MAX_LINE_BYTES))
+        body = _entry(certified, lane, "segment_open", file.readline(chain.MAX_LINE_BYTES))
     if body is None:
         return None
     try:
@@ -102,11 +101,13 @@ def _resumed(path: Path, lane: str, key: SigningKey) -> tuple[Tree, str] | None:
     return (tree, str(body.get("prev"))) if body.get("seq") == tree.size else None
 
 
-def _newest_snapshot(home: Paths, lane: str, segments: Sequence[Path], key: SigningKey) -> snapshot.Snapshot | None:
+def _newest_snapshot(
+    home: Paths, lane: str, segments: Sequence[Path], certified: KeyChain
+) -> snapshot.Snapshot | None:
     """The newest state that the lane itself vouches for and whose file is there as it was written."""
     for path in reversed(segments):
         for line in _lines_with(path, _SNAPSHOT):
-            body = _entry(key, lane, "state_snapshot", line)
+            body = _entry(certified, lane, "state_snapshot", line)
             found = _kept(home, body) if body is not None else None
             if found is not None and body is not None and (found.lane, found.at) == (lane, body.get("at")):
                 return found

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
 
-from addons import codec, durable, keys
+from addons import codec, durable, keys, lane_keys
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
-from addons.journal import Draft, Journal
+from addons.journal import Draft, Journal, Past
+from addons.key_lines import key_lines
+from addons.keys import SigningKey
+from addons.lane_keys import LaneKeys
 from addons.rebuilding import Beginning, beginning, parsed, signed_by
 from addons.segment import Segment, segment_name, segment_names
 from kernel import chain, entry, note
-from kernel.errors import CanonicalError, ChainError, NoteError
+from kernel.errors import CanonicalError, ChainError, KernelError, NoteError, UnknownSigner
 from kernel.folding import States
+from kernel.key_chain import KeyChain, certified
 from kernel.merkle import Tree, leaf_hash
 from kernel.opening import resumed_tree
+from kernel.transition import micros
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from addons.home import Home
-    from addons.keys import SigningKey
 
 CHECKPOINTS = "checkpoints.note"
 # Room for several notes, cosigned ones too: of the old ones only the last is needed at a start.
 _TAIL_BYTES = 64 * 1024
 _LINES_AT_ONCE = 1024
 _OPENING_LINES = 2
+
+type _Authentic = Callable[[str], tuple[note.Checkpoint, bool]]
 
 
 @dataclass(slots=True)
@@ -48,6 +55,7 @@ class Reading:
     torn: bytes = b""
     opened: bool = False
     last_ts: str = ""
+    policy: str | None = None
     unfolded: int | None = None
     """The first entry of which this version does not know what it does to the states."""
 
@@ -69,24 +77,36 @@ class Reopened:
         for draft in said:
             body = {**draft.fields, "ts": journal.timestamp(draft)}
             self.reading.states.fold(body, f"{journal.lane}/{draft.seq}")
+        # The segment of the key that signs now has begun: the one before it must sign no more.
+        journal.keys.settle()
 
 
-def reopen(home: Home, lane: str, key: SigningKey) -> Reopened:
+def reopen(home: Home, lane: str) -> Reopened:
     """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole."""
     folder = home.paths.lane(lane)
+    first = _first_key(home, lane)
     segments = _segments(folder)
     segment = Segment.open(segments[-1])
     try:
-        heads = _heads(home, lane, key)
-        start = beginning(home.paths, lane, segments, key, max(heads, default=0))
-        reading = _Reader(home, lane, key, heads, start).read(segments)
+        certified_keys = _certified(home, lane, segments)
+        heads = _heads(home, lane, certified_keys)
+        start = beginning(home.paths, lane, segments, certified_keys, max(heads.signed, default=0))
+        reading = _Reader(home, lane, certified_keys, heads.signed, start).read(segments)
         _not_rolled_back(segment.path, reading, heads)
         _all_folded(lane, reading)
+        signer = certified_keys.current
+        key = first if signer is None else lane_keys.find(home, lane, signer)
         put_aside = _put_aside(folder, lane, segment, reading)
+        # A key_rotate that ends the log has certified a key whose segment is not there yet.
+        ended = bool(reading.size_bytes) and certified_keys.first_seq == reading.tree.size
+        own = LaneKeys(home, lane, key, key if ended else None)
+        past = Past(reading.last_ts, reading.policy, _began_us(segment))
+        journal = Journal(lane, own, segment, reading.tree, reading.prev, past)
+        if ended:
+            journal.rotate()
     except BaseException:
         segment.close()
         raise
-    journal = Journal(lane, key, segment, reading.tree, reading.prev, reading.last_ts)
     begun = [] if journal.beginning is None else [journal.beginning]
     return Reopened(journal, reading, (*begun, *put_aside, *_unknown_outcomes(lane, reading.states)))
 
@@ -122,11 +142,61 @@ def _segments(folder: Path) -> list[Path]:
     return paths
 
 
-def _heads(home: Home, lane: str, key: SigningKey) -> dict[int, bytes]:
-    """Size to root, of the newest heads that were signed: the last local checkpoint and minimum.json."""
-    verifier = note.VerifierKey(key.name, key.public)
+def _first_key(home: Home, lane: str) -> SigningKey:
+    """The lane's key as it lies there, made where the lane is new. Whether it signs next is said by the log."""
+    path, segment = home.paths.lane_key(lane), home.paths.lane(lane) / FIRST_SEGMENT
+    name = note.lane_name(home.log_id, lane)
+    if os.path.lexists(path):
+        if not segment.exists():
+            raise lost(home, f"has a key for lane {lane} and has lost its log")
+        return SigningKey.load(path, name)
+    if segment.exists() and segment.stat().st_size:
+        raise lost(home, f"has a log of lane {lane} and has lost its key")
+    # The file comes before the key: a key without a file then always means that the log was lost.
+    Segment.open(segment).close()
+    return SigningKey.create(path, name)
+
+
+def lost(home: Home, problem: str) -> StartRefused:
+    """Something that a log cannot be without is not there."""
+    return StartRefused(StartCode.HOME_INCOMPLETE, f"{home.paths.folder} {problem}; restore it from a backup")
+
+
+def _certified(home: Home, lane: str, segments: list[Path]) -> KeyChain:
+    """The keys of the lane, by the lines that brought them."""
+    lines = list(key_lines(segments))
+    try:
+        return certified(lines, lane, home.root, keys.verifies, codec.parse)
+    except KernelError as fault:
+        # The last line of all may be torn; then it certifies nothing, and the reading tells what it is.
+        if lines and segments[-1].read_bytes().endswith(lines[-1]):
+            with suppress(KernelError):
+                return certified(lines[:-1], lane, home.root, keys.verifies, codec.parse)
+        raise tampered(home.paths.lane(lane), f"the keys of the lane: {fault}") from fault
+
+
+def _began_us(segment: Segment) -> int | None:
+    """The time of the first entry of a segment whose lines were proved; None where it has none."""
+    line = segment.read(0, chain.MAX_LINE_BYTES).partition(b"\n")[0]
+    if not line:
+        return None
+    body = codec.read(chain.split(line + b"\n")[0])
+    return micros(str(body.get("ts"))) if isinstance(body, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """Size to root, of the newest heads: those that a key of the lane signed, and those of keys it does not tell of."""
+
+    signed: dict[int, bytes]
+    foreign: tuple[note.Checkpoint, ...]
+
+
+def _heads(home: Home, lane: str, keys_of_lane: KeyChain) -> _Heads:
+    """The last local checkpoint and minimum.json."""
+    authentic = partial(_checkpoint, note.lane_name(home.log_id, lane), keys_of_lane)
     path = home.paths.lane(lane) / CHECKPOINTS
-    local = newest_checkpoint(path, verifier)
+    local = newest_checkpoint(path, note.lane_name(home.log_id, lane), authentic)
     kept = home.minimum().get(lane)
     if kept is None and local is not None:
         text = f"{home.paths.minimum} does not name lane {lane}, which has checkpoints; restore it from a backup"
@@ -134,25 +204,25 @@ def _heads(home: Home, lane: str, key: SigningKey) -> dict[int, bytes]:
     heads = [] if local is None else [local]
     if kept is not None:
         try:
-            heads.append(_checkpoint(kept, verifier))
+            heads.append(authentic(kept))
         except NoteError as fault:
             raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
     roots: dict[int, bytes] = {}
-    for head in heads:
-        if roots.setdefault(head.size, head.root) != head.root:
+    for head, known in heads:
+        if known and roots.setdefault(head.size, head.root) != head.root:
             raise tampered(path, f"two signed heads of size {head.size} differ")
-    return roots
+    return _Heads(roots, tuple(head for head, known in heads if not known))
 
 
-def newest_checkpoint(path: Path, verifier: note.VerifierKey) -> note.Checkpoint | None:
-    """The last whole checkpoint in the file; an unfinished one behind it is cut off."""
+def newest_checkpoint(path: Path, origin: str, authentic: _Authentic) -> tuple[note.Checkpoint, bool] | None:
+    """The last whole checkpoint in the file, as `authentic` reads it; an unfinished one behind it is cut off."""
     try:
         with path.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, end - _TAIL_BYTES))
             # The line feed put in front makes the first note of the file begin like any other.
             tail = (b"\n" if start == 0 else b"") + file.read()
-            last, at = _last_note(path, tail, verifier)
+            last, at = _last_note(path, tail, origin, authentic)
             if at < len(tail):
                 file.truncate(end - (len(tail) - at))
                 os.fsync(file.fileno())
@@ -161,9 +231,11 @@ def newest_checkpoint(path: Path, verifier: note.VerifierKey) -> note.Checkpoint
         return None
 
 
-def _last_note(path: Path, tail: bytes, verifier: note.VerifierKey) -> tuple[note.Checkpoint | None, int]:
+def _last_note(
+    path: Path, tail: bytes, origin: str, authentic: _Authentic
+) -> tuple[tuple[note.Checkpoint, bool] | None, int]:
     """The last whole note in `tail`, and where it ends. One unfinished note may follow it, not two."""
-    mark = b"\n" + verifier.name.encode() + b"\n"
+    mark = b"\n" + origin.encode() + b"\n"
     begin = len(tail)
     for _ in range(2):
         begin = tail.rfind(mark, 0, begin + 1)
@@ -171,7 +243,7 @@ def _last_note(path: Path, tail: bytes, verifier: note.VerifierKey) -> tuple[not
             break
         end = _note_end(tail, begin + 1)
         try:
-            return _checkpoint(tail[begin + 1 : end].decode(), verifier), end
+            return authentic(tail[begin + 1 : end].decode()), end
         except (NoteError, UnicodeDecodeError):
             continue
     if tail.count(mark) > 1:
@@ -190,18 +262,27 @@ def _note_end(tail: bytes, begin: int) -> int:
     return end
 
 
-def _checkpoint(text: str, verifier: note.VerifierKey) -> note.Checkpoint:
-    checkpoint = note.parse_checkpoint(note.open_note(text, [verifier], keys.verifies))
-    if checkpoint.origin != verifier.name:
-        raise NoteError(f"a checkpoint of {checkpoint.origin} stands in for {verifier.name}")
-    return checkpoint
+def _checkpoint(origin: str, keys_of_lane: KeyChain, text: str) -> tuple[note.Checkpoint, bool]:
+    """A checkpoint of the lane, and whether the key that its size calls for signed it; NoteError where it is none.
+
+    A lane that was cut back does not tell of the keys that signed its later heads.
+    """
+    checkpoint = note.parse_checkpoint(text.partition("\n\n")[0] + "\n")
+    if checkpoint.origin != origin:
+        raise NoteError(f"a checkpoint of {checkpoint.origin} stands in for {origin}")
+    key = keys_of_lane.signer_of(checkpoint.size - 1)
+    try:
+        note.open_note(text, [] if key is None else [key], keys.verifies)
+    except UnknownSigner:
+        return checkpoint, False
+    return checkpoint, True
 
 
 class _Reader:
     """Follows a lane line by line, as the verifier does, and keeps what a writer needs to go on."""
 
-    def __init__(self, home: Home, lane: str, key: SigningKey, heads: dict[int, bytes], start: Beginning) -> None:
-        self._home, self._lane, self._key, self._heads = home, lane, key, heads
+    def __init__(self, home: Home, lane: str, certified: KeyChain, heads: dict[int, bytes], start: Beginning) -> None:
+        self._home, self._lane, self._keys, self._heads = home, lane, certified, heads
         # A signed head speaks for every line below it, signatures included; above it each one is checked.
         self._covered = max(heads, default=0)
         self._start = start
@@ -226,7 +307,7 @@ class _Reader:
     def _read_opening(self, path: Path) -> None:
         """Nothing where the lane begins as it must; the key that its lane_open brings is then the one that signs it."""
         nothing = Beginning(0, Tree(), chain.GENESIS_PREV, States(), _OPENING_LINES)
-        first = _Reader(self._home, self._lane, self._key, {}, nothing)
+        first = _Reader(self._home, self._lane, self._keys, {}, nothing)
         with path.open("rb") as file:
             try:
                 for line in islice(file, _OPENING_LINES):
@@ -252,7 +333,7 @@ class _Reader:
         try:
             self._take(path, line)
         except (ChainError, CanonicalError) as fault:
-            if file.read(1) or signed_by(self._key, line) is not None:
+            if file.read(1) or signed_by(self._keys, line) is not None:
                 where = f"entry {found.tree.size} at byte {found.size_bytes}"
                 raise tampered(path, f"{where}: {fault}") from fault
             found.torn = line
@@ -287,6 +368,8 @@ class _Reader:
 
     def _fold(self, seq: int, body: dict[str, Any]) -> None:
         self._found.last_ts = str(body.get("ts"))
+        if body.get("type") == "policy_load":
+            self._found.policy = str(body.get("policy"))
         if seq < self._start.at or self._found.unfolded is not None:
             return
         try:
@@ -309,8 +392,8 @@ class _Reader:
         self._check_place(body)
         hashed = chain.entry_hash(raw)
         key = self._signer(body)
-        if kid != key.kid:
-            raise ChainError(f"signed by key {kid}, which is not the key of this lane")
+        if key is None or kid != key.kid:
+            raise ChainError(f"signed by key {kid}, which is not the key of this place in the lane")
         if found.tree.size >= self._covered and not keys.verifies(key.public, signature, chain.signed_bytes(hashed)):
             raise ChainError("the signature does not verify")
         self._check_opening(body)
@@ -329,8 +412,12 @@ class _Reader:
         if (version, body.get("seq"), body.get("prev"), body.get("lane")) != place:
             raise ChainError("it does not follow from the entry before it")
 
-    def _signer(self, body: dict[str, Any]) -> note.VerifierKey | SigningKey:
-        return self._home.root if body.get("type") == "genesis" else self._key
+    def _signer(self, body: dict[str, Any]) -> note.VerifierKey | None:
+        """The key that signs the next entry. What brings keys, and does not, is not known as such."""
+        seq = self._found.tree.size
+        if body.get("type") == "key_rotate" and self._keys.signer_of(seq) == self._keys.signer_of(seq + 1):
+            raise ChainError("key_rotate certifies no key here")
+        return self._home.root if body.get("type") == "genesis" else self._keys.signer_of(seq)
 
     def _check_opening(self, body: dict[str, Any]) -> None:
         """A lane begins with `lane_open`, in the first lane after `genesis`; neither stands anywhere else."""
@@ -341,7 +428,6 @@ class _Reader:
         elif (kind == "lane_open") == found.opened:
             raise ChainError("lane_open is missing or out of place")
         elif kind == "lane_open":
-            self._check_certificate(body)
             found.opened = True
 
     def _check_segment(self, path: Path, body: dict[str, Any]) -> None:
@@ -352,21 +438,12 @@ class _Reader:
         if first and resumed_tree(body, path.name).complete != self._found.tree.complete:
             raise ChainError("segment_open tells another tree than the entries before it make")
 
-    def _check_certificate(self, body: dict[str, Any]) -> None:
-        home, key = self._home, self._key.verifier_key
-        if body.get("key") != key:
-            raise ChainError(f"the lane's key is not the one in {home.paths.lane_key(self._lane)}")
-        try:
-            certificate = base64.b64decode(str(body.get("certificate")), validate=True)
-        except (binascii.Error, ValueError):
-            certificate = b""
-        if not keys.verifies(home.root.public, certificate, entry.certificate_bytes(home.log_id, self._lane, key)):
-            raise ChainError("the root key did not certify the lane's key")
 
-
-def _not_rolled_back(path: Path, reading: Reading, heads: dict[int, bytes]) -> None:
-    least = max(heads, default=0)
+def _not_rolled_back(path: Path, reading: Reading, heads: _Heads) -> None:
+    least = max((*heads.signed, *(head.size for head in heads.foreign)), default=0)
     if reading.tree.size >= least:
+        if heads.foreign:
+            raise tampered(path, f"no key of the lane signed the head at {heads.foreign[0].size} entries")
         return
     if reading.torn.endswith(b"\n"):
         raise tampered(path, f"entry {reading.tree.size} at byte {reading.size_bytes} was written whole and is damaged")

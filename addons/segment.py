@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -42,22 +43,22 @@ class Segment:
     @classmethod
     def open(cls, path: Path) -> Self:
         """The segment at `path`, made when absent."""
-        return cls._opened(path, os.O_CREAT)
-
-    @classmethod
-    def create(cls, path: Path) -> Self:
-        """A new segment at `path`; `FileExistsError` where something is there."""
-        return cls._opened(path, os.O_CREAT | os.O_EXCL)
-
-    @classmethod
-    def _opened(cls, path: Path, flags: int) -> Self:
-        flags |= os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         segment = cls(path, os.open(path, flags, durable.PRIVATE_FILE))
         try:
             durable.sync_folder(path.parent)
         except BaseException:
             segment.close()
             raise
+        return segment
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """A new segment at `path`; `FileExistsError` where one with entries is there."""
+        segment = cls.open(path)
+        if segment.size:
+            segment.close()
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path))
         return segment
 
     @property

@@ -36,10 +36,12 @@ class Unsigned:
 
 
 def read_columns(
-    fields: Sequence[Varying], sizes: Sequence[int], prev: bytes, first: Place, stamps: Stamps
+    fields: Sequence[Varying], sizes: Sequence[int], prev: bytes, kid: bytes, first: Place, stamps: Stamps
 ) -> Unsigned | None:
-    """The entries where `prev` and the seq of `first` go on in every line and each ts is one; else None."""
-    raws, prevs, seqs, times, signatures = zip(*fields, strict=True)
+    """The entries where `prev` and the seq of `first` go on in every line, `kid` signs and ts is one; else None."""
+    raws, prevs, seqs, times, kids, signatures = zip(*fields, strict=True)
+    if set(kids) != {kid}:
+        return None
     if list(map(int, seqs)) != list(range(first[3], first[3] + len(seqs))):
         return None
     hashes = entry_hashes(raws)

@@ -21,6 +21,7 @@ type Body = dict[str, Value]
 
 VERSION = 1
 _CERTIFICATE = b"governor/audit/lane/v1\0"
+_POSSESSION = b"governor/audit/rotate/v1\0"
 _COMMITMENT = b"gov/commit/v1\0"
 # Until the kernel keeps accounts, the accounts that a step may read are the empty set.
 EMPTY_SET = blake3(b"governor/kernel/accounts/v1\0" + encode({})).hexdigest()
@@ -44,6 +45,11 @@ def commitment(salt: bytes, name: str, value_canonical: bytes) -> str:
 def certificate_bytes(log_id: str, lane: str, key: str) -> bytes:
     """What the root key signs to certify a lane's key (`key` is the verifier key text)."""
     return _CERTIFICATE + encode({"key": key, "lane": lane, "log_id": log_id})
+
+
+def possession_bytes(log_id: str, lane: str, key: str, prev: str, seq: int) -> bytes:
+    """What a lane's next key signs to prove that its holder has it. `prev` and `seq` are those of the key_rotate."""
+    return _POSSESSION + encode({"key": key, "lane": lane, "log_id": log_id, "prev": prev, "seq": seq})
 
 
 def genesis(log_id: str, origin: str, root: str, created: str, governor: str) -> Body:
@@ -83,6 +89,18 @@ def segment_open(segment: str, tree: Tree) -> Body:
     """The first entry of every segment but a lane's first. `segment` is its file, `tree` is over the entries before."""
     nodes: list[Value] = [None if node is None else node.hex() for node in tree.complete]
     return {"type": "segment_open", "segment": segment, "entries": tree.size, "tree": nodes}
+
+
+def key_rotate(key: str, proof: str, reason: str) -> Body:
+    """The last entry of a segment: the lane goes on with `key`. `proof` is base64 of its signature over
+    `possession_bytes`, `reason` is size, time, policy or operator.
+    """
+    return {"type": "key_rotate", "key": key, "proof": proof, "reason": reason}
+
+
+def heartbeat() -> Body:
+    """Nothing was to be written since the entry before; without it a silence and a gap would look the same."""
+    return {"type": "heartbeat"}
 
 
 def state_snapshot(at: int, digest: str, size_bytes: int, agents: int, accounts: int) -> Body:

@@ -51,6 +51,10 @@ class NoteError(KernelError):
     """A signed note, checkpoint or verifier key that cannot be read or does not verify."""
 
 
+class UnknownSigner(NoteError):
+    """A note that none of the known keys signed; whoever did may be right, and is not known here."""
+
+
 class SnapshotError(KernelError):
     """A file that is not exactly what the state of a lane is written as."""
 

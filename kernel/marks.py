@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kernel.errors import KernelError, NoteError
-from kernel.note import Checkpoint, PlacedNote, VerifierKey, Verify, open_note, parse_checkpoint, split_notes
+from kernel.errors import KernelError, NoteError, UnknownSigner
+from kernel.key_chain import KeyChain
+from kernel.note import Checkpoint, PlacedNote, Verify, open_note, parse_checkpoint, split_notes
+from kernel.opening import Claim
 from kernel.report import Failure, Result
 
 CHECKPOINTS = "checkpoints.note"
@@ -23,32 +25,55 @@ class Broken(KernelError):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What the `lane_open` of another lane recorded: after `entries` entries the last hash was `head` (hex)."""
+class Held:
+    """A signed checkpoint that is kept apart from the lane, and where. `anchor` where the host could not change it."""
 
-    entries: int
-    head: str
+    note: str
     by: str
+    anchor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The part of a lane that a walk comes by: from after `first` entries to after `last` (None: to the end)."""
+
+    first: int = 0
+    last: int | None = None
 
 
 class Marks:
     """The marks of one lane, in order of size. `next_size` is the size at which `confirm` wants to be called."""
 
-    def __init__(self, lane: str, lines: Iterable[bytes], minimum: str | None, claims: Sequence[Claim]) -> None:
+    def __init__(self, lane: str, lines: Iterable[bytes], held: Sequence[Held], claims: Sequence[Claim]) -> None:
         self._lane = lane
         self._claims = sorted((claim for claim in claims if claim.entries > 0), key=lambda claim: claim.entries)
-        self._minimum = self._read(PlacedNote(minimum, None, None), MINIMUM) if minimum is not None else None
+        self._held = sorted((self._read(PlacedNote(each.note, None, None), each.by, anchor=each.anchor)
+                             for each in held), key=lambda marked: marked.head.size)
         self._notes = self._in_order(split_notes(lines))
         self._note = next(self._notes, None)
+        self._last: int | None = None
+        self.anchored = 0
+        """The largest size that an anchor has confirmed."""
+        self.anchored_by: tuple[str, ...] = ()
+
+    def limit(self, extent: Extent) -> None:
+        """Leave out the marks that a walk over a part of the lane does not come by."""
+        self._last = extent.last
+        while self._claims and self._claims[0].entries < extent.first:
+            self._claims.pop(0)
+        while self._held and self._held[0].head.size < extent.first:
+            self._held.pop(0)
+        while self._note is not None and self._note.head.size < extent.first:
+            self._note = next(self._notes, None)
 
     @property
     def next_size(self) -> int:
         """The smallest size that still has a mark, or NEVER."""
         sizes = [claim.entries for claim in self._claims[:1]]
-        sizes += [marked.head.size for marked in (self._note, self._minimum) if marked is not None]
+        sizes += [marked.head.size for marked in (self._note, *self._held[:1]) if marked is not None]
         return min(sizes, default=NEVER)
 
-    def confirm(self, size: int, root: bytes, head: str, key: VerifierKey | None, verify: Verify) -> bool:
+    def confirm(self, size: int, root: bytes, head: str, keys: KeyChain, verify: Verify) -> bool:
         """Check every mark at `size`; True where a signed checkpoint of the lane was among them, else Broken."""
         signed = False
         while self._claims and self._claims[0].entries == size:
@@ -56,26 +81,31 @@ class Marks:
             if claim.head != head:
                 reason = f"{claim.by} recorded another head after {size} entries: the lane was forked or rewritten"
                 raise Broken(Result.TAMPERED, Failure(self._lane, None, None, None, size - 1, reason))
-        if self._minimum is not None and self._minimum.head.size == size:
-            self._confirm(self._minimum, root, key, verify)
-            self._minimum = None
+        while self._held and self._held[0].head.size == size:
+            held = self._held.pop(0)
+            self._confirm(held, root, keys, verify)
+            if held.anchor:
+                self.anchored_by = (*(self.anchored_by if self.anchored == size else ()), held.file)
+                self.anchored = size
         while self._note is not None and self._note.head.size == size:
-            self._confirm(self._note, root, key, verify)
+            self._confirm(self._note, root, keys, verify)
             self._note = next(self._notes, None)
             signed = True
         return signed
 
-    def leftover(self, size: int, key: VerifierKey | None, verify: Verify) -> None:
+    def leftover(self, size: int, keys: KeyChain, verify: Verify) -> None:
         """Nothing where no mark is beyond `size`, the end of the lane; else Broken."""
+        if self._last is not None:
+            return
         missing = ""
         while self._note is not None:
-            self._authentic(self._note, key, verify)
+            self._authentic(self._note, keys, verify, beyond=True)
             missing = f"a checkpoint was signed at {self._note.head.size} entries"
             self._note = next(self._notes, None)
-        if self._minimum is not None:
-            self._authentic(self._minimum, key, verify)
-            missing = f"{MINIMUM} knows of {self._minimum.head.size} entries"
-        elif self._claims:
+        for held in self._held:
+            self._authentic(held, keys, verify, beyond=True)
+            missing = f"{held.file} knows of {held.head.size} entries"
+        if self._claims:
             missing = missing or f"{self._claims[-1].by} recorded {self._claims[-1].entries} entries"
         if missing:
             reason = f"the lane ends after {size} entries, but {missing}"
@@ -96,23 +126,25 @@ class Marks:
             size = marked.head.size
             yield marked
 
-    def _read(self, note: PlacedNote, file: str) -> _Marked:
+    def _read(self, note: PlacedNote, file: str, *, anchor: bool = False) -> _Marked:
         try:
             head = parse_checkpoint(note.text.partition("\n\n")[0] + "\n")
         except NoteError as error:
             raise self._broken(file, note, str(error)) from None
         if head.size == 0:
             raise self._broken(file, note, "a checkpoint of no entries")
-        return _Marked(note, file, head)
+        return _Marked(note, file, head, anchor)
 
-    def _confirm(self, marked: _Marked, root: bytes, key: VerifierKey | None, verify: Verify) -> None:
-        self._authentic(marked, key, verify)
+    def _confirm(self, marked: _Marked, root: bytes, keys: KeyChain, verify: Verify) -> None:
+        self._authentic(marked, keys, verify)
         if marked.head.root != root:
             size = marked.head.size
             reason = f"the tree of the first {size} lines has another root"
             raise self._broken(marked.file, marked.note, reason, size - 1)
 
-    def _authentic(self, marked: _Marked, key: VerifierKey | None, verify: Verify) -> None:
+    def _authentic(self, marked: _Marked, keys: KeyChain, verify: Verify, *, beyond: bool = False) -> None:
+        """Nothing where the key of the entry before the head signed it; else Broken."""
+        key = keys.signer_of(marked.head.size - 1)
         if key is None:
             # A lane cut back to nothing has no key any more; that it is too short is all that can be said.
             return
@@ -120,6 +152,10 @@ class Marks:
             raise self._broken(marked.file, marked.note, f"a checkpoint of {marked.head.origin}, not of {key.name}")
         try:
             open_note(marked.note.text, [key], verify)
+        except UnknownSigner as error:
+            # Beyond the end of a lane that was cut back there may have been later keys.
+            if not beyond:
+                raise self._broken(marked.file, marked.note, f"{error}: not signed by {key.kid}") from None
         except NoteError as error:
             raise self._broken(marked.file, marked.note, str(error)) from None
 
@@ -132,3 +168,4 @@ class _Marked:
     note: PlacedNote
     file: str
     head: Checkpoint
+    anchor: bool

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from kernel.errors import NoteError
+from kernel.errors import NoteError, UnknownSigner
 
 type Signer = Callable[[bytes], bytes]
 type Verify = Callable[[bytes, bytes, bytes], bool]
@@ -118,7 +118,7 @@ def sign(body: str, name: str, public: bytes, signer: Signer) -> str:
 
 
 def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> str:
-    """The body of a note that at least one of `verifiers` signed, or NoteError.
+    """The body of a note that at least one of `verifiers` signed, or NoteError (`UnknownSigner` where none did).
 
     Signatures of unknown keys are ignored; one of a known key that does not verify rejects the note.
     """
@@ -134,7 +134,7 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
             raise NoteError(f"the signature of {name} does not verify")
         seen.add(key)
     if not seen:
-        raise NoteError("no signature of a known key")
+        raise UnknownSigner("no signature of a known key")
     return body
 
 

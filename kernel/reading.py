@@ -19,8 +19,8 @@ from kernel.errors import CanonicalError, ChainError
 
 type Fields = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
 """The entry, its lane, prev, seq, ts, type and v, then kid and sig, all as they stand in the line."""
-type Varying = tuple[bytes, bytes, bytes, bytes, bytes]
-"""The entry, its prev (64 bytes), seq and ts (19 bytes, a fraction, Z), then sig: what differs between usual lines."""
+type Varying = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""The entry, its prev (64 bytes), seq and ts (19 bytes, a fraction, Z), kid and sig: what differs in usual lines."""
 type Parse = Callable[[bytes], Value]
 
 _STRING = rb'"[ !#-\[\]-~]*+"'
@@ -37,7 +37,7 @@ _VARYING = {
 }
 _FIXED = frozenset(("lane", "type", "v"))
 # The last of the 86 characters of 64 bytes carries four unused bits, which are zero in A, Q, g and w.
-_SIG = rb'","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
+_SIGNED = rb',"kid":"([0-9a-f]{8})","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
 
 # What a log can make a reader learn is bounded: making an expression takes milliseconds.
 _SHAPES = 128
@@ -51,9 +51,12 @@ KNOWN_V = b"1"
 GENESIS = b"genesis"
 LANE_OPEN = b"lane_open"
 SEGMENT_OPEN = b"segment_open"
+KEY_ROTATE = b"key_rotate"
+CLOSED = b'"type":"close"'
+"""Stands in an entry that closes a lane. Within a string the quotes would be escaped."""
 BEGINNINGS = frozenset((GENESIS, LANE_OPEN))
 """Types with which a lane begins."""
-OPENINGS = BEGINNINGS | {SEGMENT_OPEN}
+OPENINGS = BEGINNINGS | {SEGMENT_OPEN, KEY_ROTATE}
 """Types that are read one by one, as they change what the lines after them are held to."""
 
 
@@ -71,47 +74,42 @@ class LineReader:
         raw, kid, signature = split_text(line)
         return (raw, *_common_fields(self._parse(raw)), kid, signature)
 
-    def read_usual(self, lines: Sequence[bytes], kid: bytes) -> list[Varying] | None:
-        """What varies, where every line is one of this lane, signed with `kid`, that opens nothing; else None.
-
-        `kid` is the same at every call: it becomes part of the shapes.
-        """
+    def read_usual(self, lines: Sequence[bytes]) -> list[Varying] | None:
+        """What varies, where every line is one of this lane that opens nothing; else None."""
         shapes = self._shapes
         found = [shape[0].fullmatch(line) if (shape := shapes.get(line[_KEY])) else None for line in lines]
         if max(map(len, lines)) > MAX_LINE_BYTES:
             return None
         if None in found:
-            return self._read_rest(found, lines, kid)
+            return self._read_rest(found, lines)
         return cast("list[Varying]", [match.groups() for match in found if match])
 
-    def _read_rest(
-        self, found: Sequence[re.Match[bytes] | None], lines: Sequence[bytes], kid: bytes
-    ) -> list[Varying] | None:
+    def _read_rest(self, found: Sequence[re.Match[bytes] | None], lines: Sequence[bytes]) -> list[Varying] | None:
         varying = []
         for match, line in zip(found, lines, strict=True):
-            fields = match.groups() if match else self._read_other(line, kid)
+            fields = match.groups() if match else self._read_other(line)
             if fields is None:
                 return None
             varying.append(fields)
         return cast("list[Varying]", varying)
 
-    def _read_other(self, line: bytes, kid: bytes) -> Varying | None:
+    def _read_other(self, line: bytes) -> Varying | None:
         key = line[_KEY]
         for shape in self._shapes.get(key, ()):
             if match := shape.fullmatch(line):
                 return cast("Varying", match.groups())
         try:
-            raw, lane, prev, seq, ts, kind, v, signer, signature = self.read(line)
+            raw, lane, prev, seq, ts, kind, v, kid, signature = self.read(line)
         except (ChainError, CanonicalError):
             return None
-        if lane != self._lane or signer != kid or v != KNOWN_V or kind in OPENINGS:
+        if lane != self._lane or v != KNOWN_V or kind in OPENINGS:
             return None
         if len(prev) != _PREV_BYTES or not _TIME.fullmatch(ts):
             return None
-        self._learn(key, raw, kid)
-        return raw, prev, seq, ts, signature
+        self._learn(key, raw)
+        return raw, prev, seq, ts, kid, signature
 
-    def _learn(self, key: bytes, raw: bytes, kid: bytes) -> None:
+    def _learn(self, key: bytes, raw: bytes) -> None:
         """Remember the shape of a line, once enough like it have come."""
         known = self._shapes.get(key, ())
         self._seen[key] += 1
@@ -122,7 +120,7 @@ class LineReader:
         self._seen[key] = 0
         self._learned += 1
         entry = _shape(self._parse(raw), top=True)
-        self._shapes[key] = (*known, re.compile(rb'\{"e":(' + entry + rb'),"kid":"' + kid + _SIG))
+        self._shapes[key] = (*known, re.compile(rb'\{"e":(' + entry + rb")" + _SIGNED))
 
 
 def _common_fields(entry: Value) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:

@@ -51,13 +51,28 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class LaneReport:
-    """A lane as far as it was verified. `head` and `root` are hex; `live` is True while a writer holds the lane."""
+    """A lane as far as it was verified. `head` and `root` are hex; `live` is True while a writer holds the lane.
+
+    `entries` of it were there, of which `first` is the number of the first. `closed` where it ended in order.
+    """
 
     lane: str
     entries: int
     head: str
     root: str
     live: bool
+    first: int = 0
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """Up to where anchors vouch for a lane: its first `entries` entries, the last of them of `ts`, by these anchors."""
+
+    lane: str
+    entries: int
+    by: tuple[str, ...]
+    ts: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +105,9 @@ class Report:
     unanchored: Unanchored
     first_failure: Failure | None
     torn_bytes: int
+    anchored: tuple[Anchored, ...] = ()
+    covered: tuple[str, str] | None = None
+    """The times of the first and the last entry."""
 
     def as_json(self) -> dict[str, Value]:
         """The fields of `governor audit verify --json`."""
@@ -103,4 +121,6 @@ class Report:
             "unanchored": asdict(self.unanchored),
             "first_failure": asdict(self.first_failure) if self.first_failure else None,
             "torn_bytes": self.torn_bytes,
+            "anchored": [{**asdict(each), "by": list(each.by)} for each in self.anchored],
+            "covered": {"from": self.covered[0], "to": self.covered[1]} if self.covered else None,
         }

@@ -5,17 +5,17 @@ kernel/README.md, section "The log", says what a log is held to; this is the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from kernel.canonical import Value
 from kernel.chain import split
 from kernel.errors import KernelError, TrustError
-from kernel.marks import MINIMUM, Broken, Claim
+from kernel.marks import MINIMUM, Broken, Held
 from kernel.note import VerifierKey, Verify
-from kernel.opening import claims, genesis_root
+from kernel.opening import Claim, claims, genesis_root
 from kernel.reading import Parse
 from kernel.report import Failure, Report, Result, Unanchored
 from kernel.trust import Minimum, TrustFile, is_lane, log_id_of
@@ -28,13 +28,15 @@ _OPENING_LINES = 2
 class Anchors:
     """What is known of a log beside its lanes. `trusted` comes from outside (pin or --trust), None without one.
 
-    `damage` says what is wrong with trust.json and minimum.json where they are there and cannot be read.
+    `damage` says what is wrong with trust.json and minimum.json where they are there and cannot be read. `held` are
+    the checkpoints of each lane that are kept elsewhere.
     """
 
     trusted: VerifierKey | None = None
     stated: TrustFile | None = None
     minimum: Minimum | None = None
     damage: tuple[str, ...] = ()
+    held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
 
 
 def verify(
@@ -52,12 +54,17 @@ def verify(
     recorded = [(lane, claim) for opening in openings.values() for lane, claim in opening.claims.items()]
     notes = anchors.minimum.notes if anchors.minimum else {}
     found = [
-        Walk(source, rules, notes.get(source.lane), [claim for lane, claim in recorded if lane == source.lane]).run()
+        Walk(source, rules, _held(anchors, source.lane), [of for lane, of in recorded if lane == source.lane]).run()
         for source in sorted(sources, key=lambda source: source.lane)
     ]
-    known = {lane for lane, _ in recorded} | set(notes)
+    known = {lane for lane, _ in recorded} | set(notes) | set(anchors.held)
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known)]
     return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
+
+
+def _held(anchors: Anchors, lane: str) -> list[Held]:
+    note = anchors.minimum.notes.get(lane) if anchors.minimum else None
+    return [*([] if note is None else [Held(note, MINIMUM)]), *anchors.held.get(lane, ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,7 @@ def _report(found: Sequence[Found], problems: Sequence[Broken], *, pinned: bool,
     gravest = max(problems, key=lambda problem: problem.result.severity, default=None)
     result = gravest.result if gravest else Result.VERIFIED if pinned else Result.NOT_PINNED
     entries = sum(lane.lane.entries for lane in found)
+    anchored = tuple(lane.anchored for lane in found if lane.anchored is not None)
     return Report(
         result=result,
         entries=entries,
@@ -146,16 +154,33 @@ def _report(found: Sequence[Found], problems: Sequence[Broken], *, pinned: bool,
         lanes=tuple(lane.lane for lane in found),
         keys=tuple(key for lane in found for key in lane.keys),
         every_signature=every_signature,
-        unanchored=Unanchored(entries, _seconds(found)),
+        unanchored=_unanchored(found),
         first_failure=gravest.failure if gravest else None,
         torn_bytes=sum(lane.torn_bytes for lane in found),
+        anchored=anchored,
+        covered=_covered(found),
     )
 
 
-def _seconds(found: Sequence[Found]) -> int:
-    """From the first entry of all lanes to the last."""
+def _unanchored(found: Sequence[Found]) -> Unanchored:
+    """What rests on the host's word alone, and the time from the last entry that an anchor knows to the last of all."""
+    entries, since = 0, list[str]()
+    for lane in found:
+        vouched = lane.anchored.entries if lane.anchored else 0
+        beyond = lane.end.size - max(vouched, lane.begin.size)
+        entries += beyond
+        stamp = lane.anchored.ts if lane.anchored else lane.first_ts
+        if beyond and stamp:
+            since.append(stamp)
+    covered = _covered(found)
+    return Unanchored(entries, _seconds(min(since), covered[1]) if since and covered else 0)
+
+
+def _covered(found: Sequence[Found]) -> tuple[str, str] | None:
     first = min((lane.first_ts for lane in found if lane.first_ts), default=None)
     last = max((lane.last_ts for lane in found if lane.last_ts), default=None)
-    if first is None or last is None:
-        return 0
+    return None if first is None or last is None else (first, last)
+
+
+def _seconds(first: str, last: str) -> int:
     return int((datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds())

@@ -1,21 +1,38 @@
-"""The verification of one lane: every line in turn, against the one before it and against the lane's marks."""
+"""The verification of one lane: every line in turn, against the one before it and against the lane's marks.
+
+A walk may begin with a later segment: then the tree over what came before is that of its segment_open, and the key that
+signs it is proved by the lines that brought the keys of the lane.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import batched, chain
+from itertools import batched, chain, islice
 
 from kernel.batch import Unsigned, read_columns
+from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
-from kernel.marks import Broken, Claim, Marks
+from kernel.key_chain import KeyChain, certified
+from kernel.marks import Broken, Extent, Held, Marks
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
 from kernel.note import VerifierKey, Verify
-from kernel.opening import genesis_root, lane_key, resumed_tree
-from kernel.reading import BEGINNINGS, GENESIS, KNOWN_V, LANE_OPEN, SEGMENT_OPEN, Fields, LineReader, Parse
-from kernel.report import Failure, KeyRange, LaneReport, Result
+from kernel.opening import Claim, claims, genesis_root, resumed_tree
+from kernel.reading import (
+    BEGINNINGS,
+    CLOSED,
+    GENESIS,
+    KEY_ROTATE,
+    KNOWN_V,
+    LANE_OPEN,
+    SEGMENT_OPEN,
+    Fields,
+    LineReader,
+    Parse,
+)
+from kernel.report import Anchored, Failure, KeyRange, LaneReport, Result
 from kernel.stamps import Stamps
 
 type Segment = tuple[str, Iterable[bytes]]
@@ -27,12 +44,20 @@ _BATCH = 128
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A lane where it lies. `segments` and `checkpoints` (lines, LFs included) give fresh streams at each call."""
+    """A lane where it lies. `segments` and `checkpoints` (lines, LFs included) give fresh streams at each call.
+
+    Where the lane is not there from its beginning, `first` is the number of the first segment that is, and `key_lines`
+    are the lines that brought the keys of the lane, as `kernel.key_chain.certified` takes them. `end` is set where it
+    is not there up to its end: how many entries there are before that.
+    """
 
     lane: str
     segments: Callable[[], Iterable[Segment]]
     checkpoints: Callable[[], Iterable[bytes]]
     live: bool = False
+    first: int = 0
+    key_lines: Callable[[], Iterable[bytes]] = tuple
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +70,19 @@ class Rules:
     every_signature: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a lane stands after `size` entries: the hash of the last, the root, and the key that signs the next."""
+
+    size: int
+    head: str
+    root: bytes
+    key: VerifierKey | None
+
+
 @dataclass(slots=True)
 class Found:
-    """What the walk over a lane found; `broken` is None where the lane holds."""
+    """What the walk over a lane found; `broken` is None where the lane holds. `begin` and `end` are where it stood."""
 
     lane: LaneReport
     segments: int
@@ -55,6 +90,9 @@ class Found:
     has_genesis: bool
     first_ts: str | None
     last_ts: str | None
+    begin: Standing
+    end: Standing
+    anchored: Anchored | None = None
     keys: list[KeyRange] = field(default_factory=list)
     broken: Broken | None = None
 
@@ -62,33 +100,44 @@ class Found:
 class Walk:
     """One verification of one lane."""
 
-    def __init__(self, source: Source, rules: Rules, minimum: str | None, claims: Sequence[Claim]) -> None:
-        self._source, self._rules, self._minimum, self._claims = source, rules, minimum, claims
+    def __init__(self, source: Source, rules: Rules, held: Sequence[Held], claims: Sequence[Claim]) -> None:
+        self._source, self._rules, self._held, self._claims = source, rules, held, claims
         self._lane = source.lane.encode()
         self._reader = LineReader(rules.parse, self._lane)
         self._tree = Tree()
         self._stamps = Stamps()
         self._prev = GENESIS_PREV.encode()
         self._head = GENESIS_PREV
-        self._key: VerifierKey | None = None
+        self._keys = KeyChain(source.lane, rules.root, rules.verify)
+        self._kid = b""
         self._genesis: VerifierKey | None = None
         self._pending: list[Unsigned] = []
         self._waiting = 0
         self._segments = 0
-        self._resumes = False
-        self._line = 0
+        self._resumes = self._rotated = False
+        self._line = self._start = 0
+        self._segment = ""
         self._torn: Failure | None = None
         self._torn_bytes = 0
+        self._last = b""
+        self._marks = Marks(source.lane, (), (), ())
+        self._anchored_at: str | None = None
+        self._begin_at = self._standing()
 
     def run(self) -> Found:
         """Everything about the lane, up to the first thing that does not hold."""
         broken = None
         try:
-            self._marks = Marks(self._source.lane, self._source.checkpoints(), self._minimum, self._claims)
+            self._marks = Marks(self._source.lane, self._source.checkpoints(), self._held, self._claims)
             self._next_mark = self._marks.next_size
             for name, lines in self._source.segments():
+                stream = iter(lines)
                 self._begin(name)
-                for batch in batched(lines, _BATCH):
+                if self._segments == 1 and self._source.first:
+                    first = list(islice(stream, 1))
+                    self._adopt(first)
+                    stream = chain(first, stream)
+                for batch in batched(stream, _BATCH):
                     self._take_batch(batch)
             self._end()
         except Broken as found:
@@ -100,17 +149,44 @@ class Walk:
             raise Broken(Result.TAMPERED, self._torn)
         if self._segments and not self._line:
             raise self._fails("the segment holds no entries, and a later one is there")
-        expected = f"{self._segments:06d}.jsonl"
+        expected = f"{self._source.first + self._segments:06d}.jsonl"
         self._segment, self._line, self._offset = name, 0, 0
         if name != expected:
             raise self._fails(f"expected segment {expected} here: one is missing")
-        self._resumes = self._segments > 0
+        self._resumes = self._segments > 0 or self._source.first > 0
+        self._rotated = False
         self._segments += 1
+
+    def _adopt(self, lines: Sequence[bytes]) -> None:
+        """Stand where the segment_open with which this walk begins says that the lane stood."""
+        try:
+            _, raw, prev = self._first_line(lines)
+            entry = self._rules.parse(raw)
+            self._tree = resumed_tree(entry, self._segment)
+            self._keys = certified(self._source.key_lines(), self._source.lane, self._rules.root, self._rules.verify,
+                                   self._rules.parse, before=self._tree.size)
+        except KernelError as error:
+            raise self._fails(str(error)) from None
+        if self._keys.current is None:
+            raise self._fails("nothing proves the key of this segment")
+        self._kid = self._keys.current.kid.encode()
+        self._prev, self._head = prev, prev.decode()
+        self._begin_at = self._standing()
+        self._marks.limit(Extent(self._tree.size, self._source.end))
+        self._next_mark = self._marks.next_size
+        if self._tree.size == self._next_mark:
+            self._confirm()
+
+    def _first_line(self, lines: Sequence[bytes]) -> tuple[bytes, bytes, bytes]:
+        if not lines:
+            raise ChainError("the segment holds no entries")
+        raw, _, prev, *_ = self._reader.read(lines[0])
+        return lines[0], raw, prev
 
     def _take_batch(self, batch: tuple[bytes, ...]) -> None:
         while batch:
             # A mark is confirmed at its size, so no part goes past one; how a lane or segment opens is read by lines.
-            count = 1 if self._key is None or self._resumes else self._next_mark - self._tree.size
+            count = 1 if not self._kid or self._resumes else self._next_mark - self._tree.size
             part, batch = batch[:count], batch[count:]
             if not self._take_at_once(part):
                 for line in part:
@@ -118,15 +194,16 @@ class Walk:
 
     def _take_at_once(self, lines: tuple[bytes, ...]) -> bool:
         """Whether all lines are good and were taken; none was where False comes back."""
-        if self._key is None or self._resumes or self._torn is not None:
+        if not self._kid or self._resumes or self._rotated or self._torn is not None:
             return False
-        fields = self._reader.read_usual(lines, self._kid)
+        fields = self._reader.read_usual(lines)
         if fields is None:
             return False
         first, sizes = (self._segment, self._line + 1, self._offset, self._tree.size), list(map(len, lines))
-        unsigned = read_columns(fields, sizes, self._prev, first, self._stamps)
+        unsigned = read_columns(fields, sizes, self._prev, self._kid, first, self._stamps)
         if unsigned is None:
             return False
+        self._last = fields[-1][0]
         self._line += len(lines)
         self._offset += sum(sizes)
         self._tree.extend(leaf_hashes(lines))
@@ -155,15 +232,20 @@ class Walk:
         if not self._stamps.take(ts):
             raise self._fails("ts is not a timestamp")
         hashed = entry_hash(raw)
+        if self._rotated:
+            raise self._fails("key_rotate is the last entry of its segment, and more follows it here")
         if kind == SEGMENT_OPEN or self._resumes:
             self._resume(kind, raw)
-        if kind in BEGINNINGS or self._key is None:
+        if kind in BEGINNINGS or not self._kid:
             self._open(kind, raw, kid, hashed, signature)
         elif kid != self._kid:
-            raise self._fails("signed by a key that the root did not certify for this lane")
+            raise self._fails("signed by a key that was not certified for this entry")
+        elif kind == KEY_ROTATE:
+            self._rotate(raw, hashed, signature)
+        self._last = raw
         place = (self._segment, self._line, self._start, self._tree.size)
         self._tree.append(leaf_hash(line[:-1]))
-        self._advance(Unsigned([hashed], [signature], [len(line)], place), waits=kind not in BEGINNINGS)
+        self._advance(Unsigned([hashed], [signature], [len(line)], place), waits=kind not in BEGINNINGS | {KEY_ROTATE})
 
     def _advance(self, unsigned: Unsigned, *, waits: bool = True) -> None:
         if waits:
@@ -191,8 +273,9 @@ class Walk:
         try:
             if kind == GENESIS and self._tree.size == 0:
                 signer = self._genesis = genesis_root(entry, self._rules.root)
-            elif kind == LANE_OPEN and self._key is None:
-                signer = self._key = lane_key(entry, self._source.lane, self._rules.root, self._rules.verify)
+            elif kind == LANE_OPEN and not self._kid:
+                claims(entry, self._source.lane)
+                signer = self._keys.begin(entry)
                 self._kid = signer.kid.encode()
             else:
                 raise ChainError("genesis and lane_open stand at the beginning of a lane, once")
@@ -201,6 +284,21 @@ class Walk:
         signed = self._rules.verify(signer.public, base64.b64decode(signature), signed_bytes(hashed))
         if kid != signer.kid.encode() or not signed:
             raise self._fails(f"the signature of {signer.name} does not verify")
+
+    def _rotate(self, raw: bytes, hashed: bytes, signature: bytes) -> None:
+        """Go on with the key that a key_rotate certifies, which the key before it has signed."""
+        if self._rules.every_signature:
+            self._check_pending()
+        signer = self._keys.current
+        if signer is None or not self._rules.verify(signer.public, base64.b64decode(signature), signed_bytes(hashed)):
+            raise self._fails("the signature of key_rotate does not verify")
+        # It covers every entry before it: whoever changed one could not have had this one signed.
+        self._pending, self._waiting = [], 0
+        try:
+            self._kid = self._keys.rotate(self._rules.parse(raw)).kid.encode()
+        except KernelError as error:
+            raise self._fails(str(error)) from None
+        self._rotated = True
 
     def _resume(self, kind: bytes, raw: bytes) -> None:
         if kind != SEGMENT_OPEN or not self._resumes:
@@ -218,16 +316,19 @@ class Walk:
         self._torn = self._fails("a line without its line feed, and more after it").failure
 
     def _confirm(self) -> None:
-        if self._marks.confirm(self._tree.size, self._tree.root(), self._head, self._key, self._rules.verify):
+        anchored = self._marks.anchored
+        if self._marks.confirm(self._tree.size, self._tree.root(), self._head, self._keys, self._rules.verify):
             # Covered by a signed head: whoever changed one of these entries could not have reached this root.
             if self._rules.every_signature:
                 self._check_pending()
             self._pending, self._waiting = [], 0
+        if self._marks.anchored > anchored:
+            self._anchored_at = self._stamps.last
         self._next_mark = self._marks.next_size
 
     def _end(self) -> None:
         self._check_pending()
-        self._marks.leftover(self._tree.size, self._key, self._rules.verify)
+        self._marks.leftover(self._tree.size, self._keys, self._rules.verify)
         if self._tree.size == 0:
             reason = "the lane holds no entries"
             raise Broken(Result.INCOMPLETE, Failure(self._source.lane, None, None, None, None, reason))
@@ -243,33 +344,50 @@ class Walk:
     def _check_pending(self) -> None:
         pending, self._pending, self._waiting = self._pending, [], 0
         for place, hashed, signature in chain.from_iterable(unsigned.places() for unsigned in pending):
-            if self._key is None or not self._rules.verify(self._key.public, signature, signed_bytes(hashed)):
-                reason = "the signature does not verify: the entry was changed or not signed by this lane's key"
+            key = self._keys.signer_of(place[3])
+            if key is None or not self._rules.verify(key.public, signature, signed_bytes(hashed)):
+                reason = "the signature does not verify: the entry was changed or not signed by its key"
                 raise Broken(Result.TAMPERED, Failure(self._source.lane, *place, reason))
 
     def _fails(self, reason: str) -> Broken:
         line, start = (self._line, self._start) if self._line else (None, None)
-        failure = Failure(self._source.lane, self._segment, line, start, self._tree.size, reason)
+        failure = Failure(self._source.lane, self._segment or None, line, start, self._tree.size, reason)
         return Broken(Result.TAMPERED, failure)
 
     def _found(self, broken: Broken | None) -> Found:
         size, lane = self._tree.size, self._source.lane
         found = Found(
-            LaneReport(lane, size, self._head, self._tree.root().hex(), self._source.live),
+            self._lane_report(),
             self._segments,
             self._torn_bytes,
             self._genesis is not None,
             self._stamps.first,
             self._stamps.last,
+            self._begin_at,
+            self._standing(),
             broken=broken,
         )
-        first = 0
+        if self._marks.anchored:
+            found.anchored = Anchored(lane, self._marks.anchored, self._marks.anchored_by, self._anchored_at)
         if self._genesis is not None:
             found.keys.append(KeyRange(self._genesis.kid, f"{lane}/0", f"{lane}/0"))
-            first = 1
-        if self._key is not None and size > first:
-            found.keys.append(KeyRange(self._key.kid, f"{lane}/{first}", f"{lane}/{size - 1}"))
+        for key, first, last in self._keys.ranges(size):
+            if last >= self._begin_at.size:
+                found.keys.append(KeyRange(key.kid, f"{lane}/{max(first, self._begin_at.size)}", f"{lane}/{last}"))
         return found
+
+    def _lane_report(self) -> LaneReport:
+        first, size = self._begin_at.size, self._tree.size
+        closed = CLOSED in self._last and self._read_type() == "close"
+        root = self._tree.root().hex()
+        return LaneReport(self._source.lane, size - first, self._head, root, self._source.live, first, closed)
+
+    def _read_type(self) -> Value:
+        entry = self._rules.parse(self._last)
+        return entry.get("type") if isinstance(entry, dict) else None
+
+    def _standing(self) -> Standing:
+        return Standing(self._tree.size, self._head, self._tree.root(), self._keys.current)
 
 
 def _shown(value: bytes) -> str:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 ENTRY = b"governor/audit/entry/v1\0"
 CERTIFICATE = b"governor/audit/lane/v1\0"
+POSSESSION = b"governor/audit/rotate/v1\0"
 ZEROS = "0" * 64
 MAX_LINE = 2**20
 MAX_DEPTH = 32
@@ -174,9 +175,10 @@ class Checkpoint:
         self.origin, self.size, self.root = lines[0], int(lines[1]), unbase64(lines[2])
         require(len(self.root) == 32, "not a checkpoint")
 
-    def check(self, key):
+    def check(self, key, beyond=False):
+        """The signature of the key in force; beyond the lane's end a later key may have made it."""
         require(self.origin == key.name, f"a checkpoint of {self.origin}, not of {key.name}")
-        good = False
+        good = beyond
         for line in self.signatures:
             found = re.fullmatch(r"\u2014 ([!-*,-~]+) ([A-Za-z0-9+/=]+)", line)
             require(found, "a malformed signature line")
@@ -185,7 +187,7 @@ class Checkpoint:
             if found[1] == key.name and data[:4] == key.id:
                 require(key.signed(data[4:], self.body.encode()), "the signature of a checkpoint does not verify")
                 good = True
-        require(good, "a checkpoint without the lane's signature")
+        require(good, "a checkpoint without the signature of the key in force")
 
 
 def read_checkpoints(path):
@@ -227,6 +229,8 @@ class Lane:
     def __init__(self, folder, root, every):
         self.name, self.folder, self.root, self.every = folder.name, folder, root, every
         self.tree, self.head, self.key, self.genesis = Tree(), ZEROS, None, False
+        # `signer` made the last entry; `key` makes the next one, and differs from it behind a key_rotate.
+        self.signer, self.former = None, []
         self.unsigned, self.torn, self.place = [], None, ""
         self.segment = "000000.jsonl"
 
@@ -273,6 +277,7 @@ class Lane:
         if begins:
             check_beginning(entry, segment, self.tree)
         hashed = blake3(ENTRY + raw).digest()
+        require(begins or self.signer is self.key or self.signer is None, "key_rotate is not the last of its segment")
         self.check_signer(entry, kid, hashed, signature)
         self.tree.append(line[:-1])
         self.head = hashed.hex()
@@ -283,20 +288,29 @@ class Lane:
             signer, self.genesis = genesis_key(entry, self.root), True
         elif entry["type"] == "lane_open":
             require(self.key is None, "lane_open stands inside a lane")
-            signer = self.key = lane_key(entry, self.name, self.root)
+            signer = self.signer = self.key = lane_key(entry, self.name, self.root)
         else:
             require(self.key is not None, "the lane does not begin with lane_open")
-            require(kid == self.key.kid, "signed by a key that was not certified for this lane")
-            self.unsigned.append((self.place, hashed, signature))
+            require(kid == self.key.kid, "signed by a key that was not certified for this entry")
+            signer = self.signer = self.key
+            if entry["type"] != "key_rotate":
+                self.unsigned.append((self.place, hashed, signature))
+                if self.every:
+                    self.check_signatures()
+                return
+        require(kid == signer.kid and signer.signed(signature, ENTRY + hashed), "the signature does not verify")
+        if entry["type"] == "key_rotate":
             if self.every:
                 self.check_signatures()
-            return
-        require(kid == signer.kid and signer.signed(signature, ENTRY + hashed), "the signature does not verify")
+            # Its own signature covers everything before it, by the chain.
+            self.unsigned.clear()
+            self.former.append(self.key)
+            self.key = next_key(entry, self.name, self.former)
 
     def check_signatures(self):
         unsigned, self.unsigned = self.unsigned, []
         for place, hashed, signature in unsigned:
-            if not self.key.signed(signature, ENTRY + hashed):
+            if not self.signer.signed(signature, ENTRY + hashed):
                 self.place = place
                 raise Problem("the signature does not verify")
 
@@ -305,8 +319,8 @@ class Lane:
             if entries == self.tree.size:
                 require(head == self.head, f"another lane recorded another head after {entries} entries")
         for note in notes:
-            if self.key is not None:
-                note.check(self.key)
+            if self.signer is not None:
+                note.check(self.signer)
             require(note.root == self.tree.root(), f"the tree of the first {note.size} lines has another root")
             self.unsigned.clear()
 
@@ -314,7 +328,7 @@ class Lane:
         beyond = [note for note in notes if note.size > self.tree.size]
         for note in beyond:
             if self.key is not None:
-                note.check(self.key)
+                note.check(self.key, beyond=True)
         if beyond or any(entries > self.tree.size for entries, _ in claims):
             raise Problem(f"the lane ends after {self.tree.size} entries, and more are known of", 5)
         if self.tree.size == 0:
@@ -354,6 +368,18 @@ def lane_key(entry, lane, root):
     require(key.name == f"governor/{log_id}/{lane}", "the lane's key has another name")
     message = CERTIFICATE + canonical({"key": key.text, "lane": lane, "log_id": log_id})
     require(root.signed(unbase64(str(entry.get("certificate"))), message), "the root did not certify the lane's key")
+    return key
+
+
+def next_key(entry, lane, former):
+    """The key that a key_rotate brings: of the same name, new to the lane, its holder's signature under its place."""
+    key = Key(str(entry.get("key")))
+    require(key.name == former[-1].name, "the next key has another name")
+    require(all(key.text != known.text for known in former), "a key that this lane had before")
+    log_id = key.name.split("/")[1]
+    fields = {"key": key.text, "lane": lane, "log_id": log_id, "prev": entry["prev"], "seq": entry["seq"]}
+    proof = unbase64(str(entry.get("proof")))
+    require(key.signed(proof, POSSESSION + canonical(fields)), "the holder of the next key did not sign")
     return key
 
 

@@ -60,6 +60,7 @@ class Lane:
     def __post_init__(self) -> None:
         self.log_id = self.root.verifier.name.removeprefix("governor/")
         self.key = Key(note.lane_name(self.log_id, self.name), self.seed)
+        self.keys = [self.key]
         self.tree = merkle.Tree()
         self.head = chain.GENESIS_PREV
 
@@ -93,6 +94,19 @@ class Lane:
         self.starts.append(len(self.lines))
         self.add(entry.segment_open(f"{len(self.starts) - 1:06d}.jsonl", self.tree))
         return self
+
+    def renew(self, reason: str = "size") -> Lane:
+        """End the segment with the next key, and begin one that it signs."""
+        following = Key(self.key.verifier.name, f"{self.seed}{len(self.starts)}")
+        self.add(self.rotation(following, reason))
+        self.keys.append(following)
+        self.key = following
+        return self.rotate()
+
+    def rotation(self, following: Key, reason: str = "size") -> dict[str, Value]:
+        key = str(following.verifier)
+        proof = following.sign(entry.possession_bytes(self.log_id, self.name, key, self.head, self.tree.size))
+        return entry.key_rotate(key, base64.b64encode(proof).decode(), reason)
 
     def segments(self) -> list[tuple[str, list[bytes]]]:
         """Each segment's name and lines."""
@@ -190,6 +204,13 @@ def three_segments() -> Log:
     main = Lane("main").open(first=True).traffic(3).rotate().traffic(2).checkpoint().traffic(1).rotate().traffic(2)
     main.add(entry.state_snapshot(main.tree.size - 1, "d5" * 32, 4096, 2, 3))
     return Log([main.checkpoint()]).raise_minimum()
+
+
+def three_keys() -> Log:
+    """A valid log whose lane has three segments with a key each; heads are signed in the first and the second."""
+    main = Lane("main").open(first=True).traffic(3).checkpoint().traffic(2).renew("size")
+    main.traffic(2).checkpoint().traffic(1).renew("time").traffic(2)
+    return Log([main]).raise_minimum()
 
 
 def source(lane: Lane) -> Source:

@@ -391,16 +391,18 @@ async def test_heads_are_signed_by_time_and_by_number(home, monkeypatch, limit, 
     assert _signed(home) == 15
 
 
-async def test_an_idle_lane_signs_its_head_again(home, monkeypatch):
+async def test_an_idle_lane_writes_that_nothing_was_to_be_written_and_signs_it_as_a_head(home, monkeypatch):
     monkeypatch.setattr(lane_module, "IDLE_SECONDS", 0.05)
     lane = open_lane(home)
-    path = home.paths.lane("main") / "checkpoints.note"
     deadline = time.monotonic() + 5
-    while path.read_text().count("\n2\n") < 3 and time.monotonic() < deadline:
+    while kinds(home).count("heartbeat") < 3 and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     lane.close("done")
+    signed = (home.paths.lane("main") / "checkpoints.note").read_text()
 
-    assert path.read_text().count("\n2\n") >= 3
+    beats = [each["seq"] + 1 for each in entries(home) if each["type"] == "heartbeat"]
+    assert len(beats) >= 3
+    assert all(f"\n{size}\n" in signed for size in beats)
     assert report(home).result == "verified"
 
 

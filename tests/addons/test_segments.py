@@ -424,10 +424,10 @@ def _fail(patched: pytest.MonkeyPatch, step: str, fault: OSError) -> None:
         raise fault
 
     def create(path: Path) -> Segment:
-        if step == "open":
+        if step == "open" and not failed:
             fail()
         segment = real["open"](path)
-        if step == "sync":
+        if step == "sync" and not failed:
             segment.close()
             fail()
         return segment

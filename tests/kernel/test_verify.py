@@ -57,8 +57,10 @@ def test_a_whole_log_is_verified_and_described() -> None:
         "entries": 22,
         "segments": 2,
         "lanes": [
-            {"lane": "main", "entries": 15, "head": main.head, "root": main.tree.root().hex(), "live": False},
-            {"lane": "w0", "entries": 7, "head": other.head, "root": other.tree.root().hex(), "live": False},
+            {"lane": "main", "entries": 15, "head": main.head, "root": main.tree.root().hex(), "live": False,
+                 "first": 0, "closed": True},
+            {"lane": "w0", "entries": 7, "head": other.head, "root": other.tree.root().hex(),
+                 "live": False, "first": 0, "closed": False},
         ],
         "keys": [
             {"kid": ROOT.verifier.kid, "from": "main/0", "to": "main/0"},
@@ -69,6 +71,8 @@ def test_a_whole_log_is_verified_and_described() -> None:
         "unanchored": {"entries": 22, "seconds": 0},
         "first_failure": None,
         "torn_bytes": 0,
+        "anchored": [],
+        "covered": {"from": "2026-01-02T03:04:05.000006Z", "to": "2026-01-02T03:04:05.518006Z"},
     }
 
 
@@ -120,7 +124,7 @@ def test_a_bad_signature_is_named_with_its_place(number: int, every: bool) -> No
 
     found = check(Log([lane]), every_signature=every).first_failure
 
-    reason = "the signature does not verify: the entry was changed or not signed by this lane's key"
+    reason = "the signature does not verify: the entry was changed or not signed by its key"
     assert found == at(lane, number, reason)
 
 
@@ -147,7 +151,7 @@ def test_signatures_wait_for_a_checkpoint_or_for_enough_of_them(monkeypatch: pyt
 
     notes = [line.encode() for line in lane.notes[0].splitlines(keepends=True)]
     asked = Source("main", lambda: [("000000.jsonl", lines())], lambda: notes)
-    report = Walk(asked, Rules(ROOT.verifier, counting, codec.parse, every), None, []).run()
+    report = Walk(asked, Rules(ROOT.verifier, counting, codec.parse, every), [], []).run()
 
     # lane_open, sixteen, the checkpoint with what waits when all are wanted, twice sixteen, and the rest at the end.
     assert report.broken is None
@@ -208,7 +212,7 @@ def test_an_entry_signed_by_another_key_than_the_lanes_is_found(flows: int) -> N
     lane.add(decision("f"), ROOT)
     lane.traffic(5)
 
-    reason = "signed by a key that the root did not certify for this lane"
+    reason = "signed by a key that was not certified for this entry"
     assert check(Log([lane])).first_failure == at(lane, before, reason)
 
 

@@ -1,4 +1,4 @@
-"""Write the golden vectors: a valid log of two lanes, one of three segments, and a copy of one of them for each attack.
+"""Write the golden vectors: valid logs of two lanes, of three segments and of three keys, and a copy for each attack.
 
     python -m tests.vectors.make_vectors
 
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from kernel import canonical, chain, entry
+from kernel import canonical, chain, entry, merkle
 from kernel.note import root_name
 from tests import logs
 from tests.logs import LOG_ID, ROOT, Key, Lane, Log, two_lanes
@@ -220,6 +220,102 @@ def _rotate(lane: Lane, wrong: dict[str, canonical.Value]) -> None:
     lane.add(entry.segment_open("000001.jsonl", lane.tree) | wrong)
 
 
+def three_keys(log: Log) -> None:
+    """As it was written: three segments, each with its own key."""
+
+
+def rotated_without_segment(log: Log) -> None:
+    """A crash between key_rotate and the segment that its key signs: no fault."""
+    lane = log.lanes[0]
+    lane.add(lane.rotation(Key(lane.key.verifier.name, "the fourth")))
+
+
+def rewritten_with_current_key(log: Log) -> None:
+    """The thief of the newest key writes an entry of the first segment anew, and the chain from there on."""
+    lane = log.lanes[0]
+    _rewrite(lane, EDITED, lane.key)
+
+
+def rotation_rewritten(log: Log) -> None:
+    """The thief of the newest key has the first key certify a key of the thief's own."""
+    lane = log.lanes[0]
+    stolen, lane.key = lane.key, Key(lane.key.verifier.name, "a thief's ")
+    _cut(lane, lane.starts[1] - 1)
+    lane.add(lane.rotation(lane.key), stolen)
+    lane.rotate()
+    lane.traffic(2).checkpoint()
+
+
+def rotation_without_proof(log: Log) -> None:
+    """The key of somebody else, who did not sign that it is to be this lane's."""
+    lane = log.lanes[0]
+    rotation = lane.rotation(Key(lane.key.verifier.name, "the fourth"))
+    other = Key(lane.key.verifier.name, "somebody else's ")
+    lane.add(rotation | {"key": str(other.verifier)})
+    lane.key = other
+    lane.rotate()
+
+
+def rotation_to_a_former_key(log: Log) -> None:
+    lane = log.lanes[0]
+    lane.add(lane.rotation(lane.keys[0]))
+    lane.key = lane.keys[0]
+    lane.rotate()
+
+
+def former_key_goes_on(log: Log) -> None:
+    """An entry of the newest segment that a former key signed."""
+    log.lanes[0].key = log.lanes[0].keys[1]
+    log.lanes[0].traffic(1)
+
+
+def entry_after_rotation(log: Log) -> None:
+    """One more line in a segment that key_rotate has ended, by the key that it brought."""
+    lane = log.lanes[0]
+    following = Key(lane.key.verifier.name, "the fourth")
+    lane.add(lane.rotation(following))
+    lane.key = following
+    lane.traffic(1)
+
+
+def checkpoint_of_former_key(log: Log) -> None:
+    """The right size and root, signed with a key whose range has ended."""
+    lane = log.lanes[0]
+    lane.key = lane.keys[0]
+    lane.checkpoint()
+
+
+def cut_back_before_rotation(log: Log) -> None:
+    """The end with its keys is gone; minimum.json has a head that one of them signed."""
+    lane = log.lanes[0]
+    log.raise_minimum()
+    _cut(lane, lane.starts[1] - 2)
+    lane.notes = lane.notes[:1]
+
+
+def _cut(lane: Lane, lines: int) -> None:
+    """The lane as it was after so many lines, ready to go on."""
+    kept, lane.lines, lane.tree = lane.lines[:lines], [], merkle.Tree()
+    lane.starts = [start for start in lane.starts if start < lines]
+    lane.notes = [text for text in lane.notes if int(text.split("\n")[1]) <= lines]
+    for line in kept:
+        lane.lines.append(line)
+        lane.tree.append(merkle.leaf_hash(line[:-1]))
+        lane.head = chain.entry_hash(chain.split(line)[0]).hex()
+
+
+def _rewrite(lane: Lane, seq: int, key: Key) -> None:
+    """An allowed request becomes a refused one, and everything behind it is signed with `key`."""
+    later, starts = lane.lines[seq:], lane.starts
+    _cut(lane, seq)
+    for line in later:
+        body = canonical.parse(chain.split(line)[0])
+        assert isinstance(body, dict)
+        told = body | {"prev": lane.head}
+        lane.add_raw(canonical.encode(told | {"reason": "rewritten"} if "reason" in told else told), key)
+    lane.starts = starts
+
+
 VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     valid: (0, None),
     torn_tail: (0, None),
@@ -262,6 +358,20 @@ OF_SEGMENTS: dict[Callable[[Log], None], tuple[int, str | None]] = {
 }
 
 
+OF_KEYS: dict[Callable[[Log], None], tuple[int, str | None]] = {
+    three_keys: (0, None),
+    rotated_without_segment: (0, None),
+    rewritten_with_current_key: (1, "not certified for this entry"),
+    rotation_rewritten: (1, None),
+    rotation_without_proof: (1, "did not sign"),
+    rotation_to_a_former_key: (1, "had before"),
+    former_key_goes_on: (1, "not certified for this entry"),
+    entry_after_rotation: (1, "key_rotate is"),
+    checkpoint_of_former_key: (1, "checkpoint"),
+    cut_back_before_rotation: (5, "ends after"),
+}
+
+
 def _next(lane: Lane) -> dict[str, canonical.Value]:
     """The common fields of the next entry."""
     last = canonical.parse(chain.split(lane.lines[-1])[0])
@@ -273,8 +383,9 @@ def _next(lane: Lane) -> dict[str, canonical.Value]:
 def make(folder: Path) -> None:
     """Write every vector below `folder`, which must not be there."""
     expected = {}
-    for attack, (status, reason) in (VECTORS | OF_SEGMENTS).items():
-        log = logs.three_segments() if attack in OF_SEGMENTS else two_lanes()
+    for attack, (status, reason) in (VECTORS | OF_SEGMENTS | OF_KEYS).items():
+        made = logs.three_segments if attack in OF_SEGMENTS else logs.three_keys if attack in OF_KEYS else two_lanes
+        log = made()
         attack(log)
         log.write(folder / attack.__name__)
         expected[attack.__name__] = {"exit": status, "reason": reason}
