@@ -62,12 +62,18 @@ class Governor:
         return int(self.proxy.rpartition(":")[2])
 
     @property
+    def segments(self) -> list[Path]:
+        return sorted((self.home / "audit" / "lanes" / "main").glob("*.jsonl"))
+
+    @property
     def segment(self) -> Path:
-        return self.home / "audit" / "lanes" / "main" / "000000.jsonl"
+        """The one that is written."""
+        return self.segments[-1]
 
     def entries(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The log's entries so far, of one type or all."""
-        entries = [json.loads(line)["e"] for line in self.segment.read_bytes().split(b"\n") if line.endswith(b"}")]
+        lines = [line for path in self.segments for line in path.read_bytes().split(b"\n")]
+        entries = [json.loads(line)["e"] for line in lines if line.endswith(b"}")]
         return [entry for entry in entries if kind is None or entry["type"] == kind]
 
     def wait_for_entry(self, kind: str, count: int = 1, seconds: float = 10.0) -> list[dict[str, Any]]:
