@@ -73,13 +73,14 @@ class Witnessed:
         """The first of the entries from number `first` on of which the copy holds another; None where there is none."""
         if first != self._due:
             self._at = bisect_left(range(self._count), first, key=self._seq)
-        self._due = first + len(hashes)
+        end, self._due = first + len(hashes), -1
         for seq, hashed in self._from(self._at, len(hashes) + 1):
-            if seq >= self._due:
-                return None
+            if seq >= end:
+                break
             if hashes[seq - first] != hashed:
                 return seq
             self._at += 1
+        self._due = end
         return None
 
     def _from(self, at: int, piece: int) -> Iterator[tuple[int, bytes]]:
