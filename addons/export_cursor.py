@@ -36,10 +36,12 @@ class Cursor:
         # The file itself is replaced at each move, and a lock on it would go with it.
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.PRIVATE_FILE)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "another export uses this cursor; give this one its own --cursor"
+                raise AuditLogError(f"{path}: {problem}") from None
             yield cls(path, form)
-        except BlockingIOError:
-            raise AuditLogError(f"{path}: another export uses this cursor; give this one its own --cursor") from None
         finally:
             os.close(lock)
 

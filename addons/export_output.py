@@ -66,16 +66,18 @@ class AppendedFile:
     @contextmanager
     def opened(cls, path: Path) -> Iterator[AppendedFile]:
         """The file at `path`, made when absent; a line that a crash left unfinished at its end is cut off."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, durable.PRIVATE_FILE)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, durable.PRIVATE_FILE)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise AuditLogError(f"{path}: not a regular file; leave --output away to write to a pipe")
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AuditLogError(f"{path}: another export writes this file") from None
             _cut_unfinished(descriptor)
             durable.sync_folder(path.parent)
             yield cls(descriptor)
-        except BlockingIOError:
-            raise AuditLogError(f"{path}: another export writes this file") from None
         finally:
             os.close(descriptor)
 
