@@ -6,7 +6,7 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from kernel.note import VerifierKey, parse_verifier_key
 from kernel.report import Report
 from kernel.trust import Minimum, TrustFile, log_id_of, parse_minimum_file, parse_trust_file
 from kernel.walk import Segment, Source
+from kernel.witnessed import Witnessed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -101,16 +102,24 @@ class AuditLog:
 
 
 def verify_log(
-    log: AuditLog, trusted: VerifierKey | None, *, every_signature: bool = False, progress: Progress = lambda _: None
+    log: AuditLog,
+    trusted: VerifierKey | None,
+    *,
+    every_signature: bool = False,
+    witnessed: Mapping[str, Witnessed] | None = None,
+    progress: Progress = lambda _: None,
 ) -> Report:
-    """Verify `log`, against this user's pin where no key is given; `AuditLogError` where a file cannot be read."""
+    """Verify `log`, against this user's pin where no key is given; `AuditLogError` where a file cannot be read.
+
+    `witnessed` is what a copy holds of each lane. It is older than the call: what a writer adds is no contradiction.
+    """
     try:
         stated, minimum, damage = log.known()
         sources = log.sources(progress)
         if trusted is None:
             named = verify.named_root(stated, log.sources(), codec.parse)
             trusted = pinned_key(named) if named else None
-        anchors = verify.Anchors(trusted, stated, minimum, damage)
+        anchors = verify.Anchors(trusted, stated, minimum, damage, witnessed=witnessed or {})
         return verify.verify(sources, anchors, verify_signature, codec.parse, every_signature=every_signature)
     except OSError as error:
         raise AuditLogError(f"{error.filename or log.audit}: {error.strerror or error}") from error

@@ -19,7 +19,7 @@ def encode(value: Value) -> bytes:
     """The one canonical form of `value`, or CanonicalError."""
     # orjson writes NaN as null, floats as they come, and knows types that are no JSON.
     check(value)
-    return bounded(_dump(value))
+    return bounded(dump(value))
 
 
 def parse(raw: bytes) -> Value:
@@ -27,7 +27,7 @@ def parse(raw: bytes) -> Value:
     value = read(bounded(raw))
     # Numbers with a fraction, an exponent or too many digits were read as floats, which `check` refuses.
     check(value)
-    if _dump(value) != raw:
+    if dump(value) != raw:
         raise CanonicalError("not in canonical form")
     return value
 
@@ -41,7 +41,8 @@ def read(raw: bytes) -> Value:
     return value
 
 
-def _dump(value: Value) -> bytes:
+def dump(value: Value) -> bytes:
+    """`value` spelled canonically, whatever its size and depth; CanonicalError where it is no JSON."""
     try:
         return orjson.dumps(value, option=_OPTIONS)
     except orjson.JSONEncodeError as error:

@@ -61,3 +61,7 @@ class SnapshotError(KernelError):
 
 class TrustError(KernelError):
     """trust.json, minimum.json or a root key's name that cannot be read."""
+
+
+class WitnessError(KernelError):
+    """A line of an exported copy of the log that tells of no entry."""

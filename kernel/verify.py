@@ -20,6 +20,7 @@ from kernel.reading import Parse
 from kernel.report import Failure, Report, Result, Unanchored
 from kernel.trust import Minimum, TrustFile, is_lane, log_id_of
 from kernel.walk import Found, Rules, Source, Walk
+from kernel.witnessed import Witnessed
 
 _OPENING_LINES = 2
 
@@ -29,7 +30,7 @@ class Anchors:
     """What is known of a log beside its lanes. `trusted` comes from outside (pin or --trust), None without one.
 
     `damage` says what is wrong with trust.json and minimum.json where they are there and cannot be read. `held` are
-    the checkpoints of each lane that are kept elsewhere.
+    the checkpoints of each lane that are kept elsewhere, `witnessed` what a copy of the log holds of its entries.
     """
 
     trusted: VerifierKey | None = None
@@ -37,6 +38,7 @@ class Anchors:
     minimum: Minimum | None = None
     damage: tuple[str, ...] = ()
     held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
+    witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
 def verify(
@@ -54,10 +56,17 @@ def verify(
     recorded = [(lane, claim) for opening in openings.values() for lane, claim in opening.claims.items()]
     notes = anchors.minimum.notes if anchors.minimum else {}
     found = [
-        Walk(source, rules, _held(anchors, source.lane), [of for lane, of in recorded if lane == source.lane]).run()
+        Walk(
+            source,
+            rules,
+            _held(anchors, source.lane),
+            [claim for lane, claim in recorded if lane == source.lane],
+            anchors.witnessed.get(source.lane),
+        ).run()
         for source in sorted(sources, key=lambda source: source.lane)
     ]
-    known = {lane for lane, _ in recorded} | set(notes) | set(anchors.held)
+    known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
+    known |= dict.fromkeys([*notes, *anchors.held, *(lane for lane, _ in recorded)], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known)]
     return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
 
@@ -120,7 +129,7 @@ def _trust_problems(anchors: Anchors, root: VerifierKey | None) -> Iterator[Brok
         yield _problem(Result.TAMPERED, f"{MINIMUM} belongs to another log", MINIMUM)
 
 
-def _lane_problems(found: Sequence[Found], known: set[str]) -> Iterator[Broken]:
+def _lane_problems(found: Sequence[Found], known: Mapping[str, str]) -> Iterator[Broken]:
     present = {lane.lane.lane for lane in found}
     yield from (lane.broken for lane in found if lane.broken is not None)
     for name in sorted(present):
@@ -129,8 +138,8 @@ def _lane_problems(found: Sequence[Found], known: set[str]) -> Iterator[Broken]:
     beginnings = [lane.lane.lane for lane in found if lane.has_genesis]
     if len(beginnings) > 1:
         yield _problem(Result.TAMPERED, f"genesis stands in {' and '.join(beginnings)}", lane=beginnings[1])
-    for name in sorted(known - present):
-        yield _problem(Result.INCOMPLETE, "the log knows of this lane, and it is absent", lane=name)
+    for name in sorted(known.keys() - present):
+        yield _problem(Result.INCOMPLETE, f"{known[name]} knows of this lane, and it is absent", lane=name)
     if not found:
         yield _problem(Result.INCOMPLETE, "the log holds no entries")
     elif not beginnings:

@@ -34,6 +34,7 @@ from kernel.reading import (
 )
 from kernel.report import Anchored, Failure, KeyRange, LaneReport, Result
 from kernel.stamps import Stamps
+from kernel.witnessed import Witnessed
 
 type Segment = tuple[str, Iterable[bytes]]
 
@@ -100,8 +101,16 @@ class Found:
 class Walk:
     """One verification of one lane."""
 
-    def __init__(self, source: Source, rules: Rules, held: Sequence[Held], claims: Sequence[Claim]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        rules: Rules,
+        held: Sequence[Held],
+        claims: Sequence[Claim],
+        witnessed: Witnessed | None = None,
+    ) -> None:
         self._source, self._rules, self._held, self._claims = source, rules, held, claims
+        self._witnessed = witnessed
         self._lane = source.lane.encode()
         self._reader = LineReader(rules.parse, self._lane)
         self._tree = Tree()
@@ -251,12 +260,22 @@ class Walk:
         if waits:
             self._pending.append(unsigned)
             self._waiting += len(unsigned.hashes)
+        if self._witnessed is not None:
+            self._compare(self._witnessed, unsigned)
         self._head = unsigned.hashes[-1].hex()
         self._prev = self._head.encode()
         if self._tree.size == self._next_mark:
             self._confirm()
         if self._waiting >= _PENDING:
             self._check_pending()
+
+    def _compare(self, witnessed: Witnessed, unsigned: Unsigned) -> None:
+        first = unsigned.first[3]
+        seq = witnessed.differing(first, unsigned.hashes)
+        if seq is not None:
+            place, _, _ = next(islice(unsigned.places(), seq - first, None))
+            reason = f"{witnessed.by} holds another entry of this number: the lane was forked or rewritten"
+            raise Broken(Result.TAMPERED, Failure(self._source.lane, *place, reason))
 
     def _mismatch(self, fields: Fields) -> str:
         _, lane, _, seq, _, _, v, _, _ = fields
@@ -329,9 +348,17 @@ class Walk:
     def _end(self) -> None:
         self._check_pending()
         self._marks.leftover(self._tree.size, self._keys, self._rules.verify)
+        self._check_length()
         if self._tree.size == 0:
             reason = "the lane holds no entries"
             raise Broken(Result.INCOMPLETE, Failure(self._source.lane, None, None, None, None, reason))
+
+    def _check_length(self) -> None:
+        size, witnessed = self._tree.size, self._witnessed
+        if witnessed is not None and self._source.end is None and witnessed.entries > size:
+            reason = f"the lane ends after {size} entries, but {witnessed.by} holds entry {witnessed.entries - 1}"
+            failure = Failure(self._source.lane, None, None, None, size - 1 if size else None, reason)
+            raise Broken(Result.ROLLED_BACK, failure)
 
     def _blame(self, found: Broken) -> Broken:
         """The first entry whose signature fails, where there is one before what was found: that is the one changed."""

@@ -5,32 +5,37 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from addons import audit_log
-from addons.audit_log import AuditLog, AuditLogError
+from addons.audit_log import AuditLog
 from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
 from addons.home import home_folder
+from addons.verbs.asking import (
+    home_option,
+    json_option,
+    reading_bar,
+    trust_option,
+    usage_errors,
+    where_argument,
+)
 from addons.verbs.output import console, print_json
+from addons.witness_file import witnessed
 from kernel.entry import timestamp
 from kernel.errors import PolicyError
 from kernel.report import Failure, Report, Result
 
 FOLLOW_SECONDS = 0.25
-DRAW_SECONDS = 0.1
+_ELSEWHERE = {"export": "export"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
-_where = click.argument("where", metavar="[HOME]", required=False, type=click.Path(path_type=Path))
-_home = click.option("--home", metavar="DIR", help="The home whose log is read. Before $GOVERNOR_HOME.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Moment(click.ParamType[datetime]):
@@ -54,7 +59,20 @@ class Moment(click.ParamType[datetime]):
         return moment
 
 
-@click.group()
+class _AuditGroup(click.Group):
+    """Knows the verbs of other modules by name, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"addons.verbs.{_ELSEWHERE[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_AuditGroup)
 def audit() -> None:
     """Verify the signed log, read it, and make its decisions again.
 
@@ -64,23 +82,30 @@ def audit() -> None:
 
 
 @audit.command()
-@_where
-@_home
-@click.option(
-    "--trust", metavar="KEY", help="A verifier key, a file holding one, or a trust.json; else this user's pin."
-)
+@where_argument
+@home_option
+@trust_option
 @click.option("--every-signature", is_flag=True, help="Check each entry's signature, also below a checkpoint.")
-@_json
-def verify(where: Path | None, home: str | None, trust: str | None, every_signature: bool, as_json: bool) -> int:
+@click.option("--against", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="An export (governor audit export) that the log must agree with.")
+@json_option
+def verify(where: Path | None, home: str | None, trust: str | None, every_signature: bool, against: Path | None,
+           as_json: bool) -> int:
     """Say whether the log is whole and as it was written.
+
+    --against holds it to a copy that was exported, to a SIEM for example: every entry that the copy names must be there
+    with the same hash. The copy need not be complete, and may be in any order.
 
     Exit status: 0 verified, 1 tampered, 3 nothing pins the root key, 4 incomplete, 5 rolled back, 2 no log there.
     """
-    with _usage_errors():
+    with usage_errors(), ExitStack() as opened:
         log = AuditLog.at(where or home_folder(home))
         trusted = audit_log.trusted_key(trust) if trust else None
-        with _progress(log, "verifying") as progress:
-            report = audit_log.verify_log(log, trusted, every_signature=every_signature, progress=progress)
+        copy = opened.enter_context(witnessed(against)) if against else {}
+        with reading_bar(log, "verifying") as progress:
+            report = audit_log.verify_log(
+                log, trusted, every_signature=every_signature, witnessed=copy, progress=progress
+            )
     if as_json:
         print_json(report.as_json())
     else:
@@ -89,8 +114,8 @@ def verify(where: Path | None, home: str | None, trust: str | None, every_signat
 
 
 @audit.command()
-@_where
-@_home
+@where_argument
+@home_option
 @click.option("--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--agent", help="Only entries about this agent.")
 @click.option("--verdict", help="Only decisions with this verdict: allow, ask, throttle, deny or halt.")
@@ -114,7 +139,7 @@ def show(
     """Print the entries of all lanes, oldest first. It reads and does not verify."""
     first, end = (timestamp(moment) if moment else None for moment in (since, until))
     wanted = Filter(agent, verdict, rule, host, first, end)
-    with _usage_errors():
+    with usage_errors():
         log = AuditLog.at(where or home_folder(home))
         view = View(log, wanted, complain=lambda text: click.echo(f"governor: {escaped(text)}", err=True))
         vault = Vault(log.vault)
@@ -132,8 +157,8 @@ def show(
 
 
 @audit.command()
-@_where
-@_home
+@where_argument
+@home_option
 @click.option("--policy", "policies", metavar="FILE", multiple=True,
               type=click.Path(exists=True, readable=True, dir_okay=False, path_type=Path),
               help="Say what this policy would have changed; of several files the first is the uppermost tier.")
@@ -142,7 +167,7 @@ def show(
 @click.option("--since", type=Moment(), help="Only decisions from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
 @click.option("--until", type=Moment(), help="Only decisions before TIME.")
 @click.option("--jobs", type=click.IntRange(min=1), help="How many lanes at once; else one for each core.")
-@_json
+@json_option
 def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fail_on_change: bool, agent: str | None,
            since: datetime | None, until: datetime | None, jobs: int | None, as_json: bool) -> int:
     """Make every decision of the log again, and say whether each comes out as it was.
@@ -173,10 +198,10 @@ def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fai
     first, end = (timestamp(moment) if moment else None for moment in (since, until))
     wanted, cores = Filter(agent=agent, since=first, until=end), jobs or os.cpu_count() or 1
     started = time.perf_counter()
-    with _usage_errors():
+    with usage_errors():
         log = AuditLog.at(where or home_folder(home))
         if not policies:
-            with _progress(log, "replaying") as progress:
+            with reading_bar(log, "replaying") as progress:
                 reading = replaying.replayed(log, wanted, cores, progress)
             if as_json:
                 print_json(words.replay_json(reading))
@@ -184,7 +209,7 @@ def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fai
                 words.tell_replay(console(), reading, time.perf_counter() - started)
             return words.exit_code(reading)
         sources = _sources(policies)
-        with _progress(log, "replaying") as progress:
+        with reading_bar(log, "replaying") as progress:
             changes = replaying.changes(log, wanted, sources, cores, progress)
     if as_json:
         print_json(words.changes_json(changes))
@@ -209,36 +234,6 @@ def _sources(files: tuple[Path, ...]) -> list[tuple[str, bytes]]:
     except PolicyMissing as missing:
         raise click.UsageError(str(missing)) from None
     return sources
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    try:
-        yield
-    except AuditLogError as error:
-        raise click.UsageError(escaped(str(error))) from None
-    except OSError as error:
-        raise click.UsageError(escaped(f"{error.filename}: {error.strerror}")) from None
-
-
-@contextmanager
-def _progress(log: AuditLog, doing: str) -> Iterator[audit_log.Progress]:
-    screen = console(stderr=True)
-    columns = (TextColumn(doing), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    # Drawn where it moves, by no thread of its own: a replay forks.
-    bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal, auto_refresh=False)
-    drawn_at = 0.0
-
-    def move(count: int) -> None:
-        nonlocal drawn_at
-        bar.advance(task, count)
-        if time.monotonic() - drawn_at > DRAW_SECONDS:
-            drawn_at = time.monotonic()
-            bar.refresh()
-
-    with bar:
-        task = bar.add_task(doing, total=log.size_bytes())
-        yield move
 
 
 def _tell(report: Report) -> None:
