@@ -6,7 +6,7 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,24 +15,19 @@ from typing import TYPE_CHECKING, BinaryIO
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from addons import codec, pins
+from addons import pins
 from addons.errors import GovernorError
+from addons.forked import Progress
 from addons.segment import segment_names
-from kernel import verify
 from kernel.chain import MAX_LINE_BYTES
 from kernel.errors import NoteError, TrustError
 from kernel.marks import CHECKPOINTS, MINIMUM
 from kernel.note import VerifierKey, parse_verifier_key
-from kernel.report import Report
 from kernel.trust import Minimum, TrustFile, log_id_of, parse_minimum_file, parse_trust_file
 from kernel.walk import Segment, Source
-from kernel.witnessed import Witnessed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-type Progress = Callable[[int], object]
-"""Called with the number of bytes that were read since the call before."""
 
 TRUST = "trust.json"
 _BUFFER_BYTES = 2**17
@@ -75,9 +70,9 @@ class AuditLog:
         lanes = self.audit / "lanes"
         return sorted(path.name for path in lanes.iterdir() if path.is_dir()) if lanes.is_dir() else []
 
-    def sources(self, progress: Progress = lambda _: None) -> list[Source]:
-        """Every lane, as far as its checkpoints are now. Take `known` before: a writer may be at work."""
-        return [_source(self.audit / "lanes" / lane, progress) for lane in self.lanes()]
+    def lane(self, name: str) -> Path:
+        """The folder of a lane."""
+        return self.audit / "lanes" / name
 
     def known(self) -> tuple[TrustFile | None, Minimum | None, tuple[str, ...]]:
         """What trust.json and minimum.json say, None where absent, and what is wrong with them."""
@@ -99,30 +94,6 @@ class AuditLog:
     def size_bytes(self) -> int:
         """How many bytes of segments there are to read."""
         return sum(path.stat().st_size for path in (self.audit / "lanes").glob("*/*.jsonl"))
-
-
-def verify_log(
-    log: AuditLog,
-    trusted: VerifierKey | None,
-    *,
-    every_signature: bool = False,
-    witnessed: Mapping[str, Witnessed] | None = None,
-    progress: Progress = lambda _: None,
-) -> Report:
-    """Verify `log`, against this user's pin where no key is given; `AuditLogError` where a file cannot be read.
-
-    `witnessed` is what a copy holds of each lane. It is older than the call: what a writer adds is no contradiction.
-    """
-    try:
-        stated, minimum, damage = log.known()
-        sources = log.sources(progress)
-        if trusted is None:
-            named = verify.named_root(stated, log.sources(), codec.parse)
-            trusted = pinned_key(named) if named else None
-        anchors = verify.Anchors(trusted, stated, minimum, damage, witnessed=witnessed or {})
-        return verify.verify(sources, anchors, verify_signature, codec.parse, every_signature=every_signature)
-    except OSError as error:
-        raise AuditLogError(f"{error.filename or log.audit}: {error.strerror or error}") from error
 
 
 def pinned_key(named: VerifierKey) -> VerifierKey | None:
@@ -169,17 +140,21 @@ def verify_signature(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _source(folder: Path, progress: Progress) -> Source:
+def source(folder: Path, progress: Progress = lambda _: None) -> Source:
+    """A lane, as far as its checkpoints are now. Take `known` before: a writer may be at work."""
     checkpoints = folder / CHECKPOINTS
     # A writer signs a head after its lines are written. What it adds to the checkpoints from now on may be ahead of the
     # lines that are read here, so it is left out.
     size = checkpoints.stat().st_size if checkpoints.exists() else 0
-    segments = partial(_segments, folder, progress)
+    segments = partial(opened_segments, folder, segment_names, progress)
     return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), is_live(folder))
 
 
-def _segments(folder: Path, progress: Progress) -> Iterator[Segment]:
-    for name in segment_names(folder):
+def opened_segments(
+    folder: Path, names: Callable[[Path], Sequence[str]], progress: Progress = lambda _: None
+) -> Iterator[Segment]:
+    """The segments of a lane that `names` tells, one after the other."""
+    for name in names(folder):
         with open_regular(folder / name, progress) as file:
             yield name, lines(file)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from addons import codec
-from addons.audit_log import Progress, open_regular
+from addons.audit_log import open_regular
 from addons.errors import GovernorError
+from addons.forked import Progress
 from addons.segment import segment_name, segment_names
 from kernel import chain
 from kernel.errors import CanonicalError, ChainError

@@ -9,11 +9,12 @@ import heapq
 from collections.abc import Callable, Iterator
 
 from addons import codec
-from addons.audit_log import AuditLog, Progress
+from addons.audit_log import AuditLog
 from addons.audit_view import Filter
 from addons.chained_lines import ChainedLines, LaneBroken, Place, Record
 from addons.export_cursor import Cursor
 from addons.export_output import Output
+from addons.forked import Progress
 from kernel import ocsf
 from kernel.report import Result
 from kernel.trust import is_lane

@@ -5,22 +5,20 @@ Nothing is verified here: what is read is presumed to be as it was written.
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from addons import build_info, codec, policy_files
-from addons.audit_log import AuditLog, Progress, lines, open_regular
+from addons import build_info, codec, forked, policy_files
+from addons.audit_log import AuditLog, lines, open_regular
 from addons.audit_view import Entry, Filter
-from addons.errors import GovernorError
+from addons.forked import Progress
 from addons.replay_parts import Part, Told, parts_of, whole
 from addons.segment import segment_names
 from kernel import chain
@@ -31,19 +29,9 @@ from kernel.recorded import NOT_KEPT, Judging, Values
 from kernel.replay import NO_POLICY, NOT_AN_ENTRY, Replay, Replayed
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_TOLD_EVERY = 2**20
 
 type Sources = Sequence[tuple[str, bytes]]
 """The files of a policy: name and content."""
-
-
-class ReplayFailed(GovernorError):
-    """A part of a log could not be replayed: not for what it holds, but here and now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    why: str
 
 
 @dataclass(slots=True)
@@ -206,63 +194,9 @@ def _entries(folder: Path, first: str, progress: Progress) -> Iterator[object]:
 def _over[F: (Replayed, Changes)](parts: Sequence[Part], over: Callable[[Part, Progress], Reading[F]], found: F,
                                   jobs: int, progress: Progress) -> Reading[F]:
     """All parts, each in one of `jobs` processes; what they found in their order."""
-    if min(jobs, len(parts)) > 1:
-        done = dict(_in_processes(parts, over, jobs, progress))
-    else:
-        done = {number: over(part, progress) for number, part in enumerate(parts)}
     everything = Reading(found)
-    for _, each in sorted(done.items()):
+    for each in forked.each(parts, over, jobs, progress):
         everything.found.add(each.found)
         everything.entries += each.entries
         everything.missing += each.missing
     return everything
-
-
-def _in_processes[R](parts: Sequence[Part], work: Callable[[Part, Progress], R], jobs: int,
-                     progress: Progress) -> Iterator[tuple[int, R]]:
-    """What `work` makes of each part, by its number, in up to `jobs` processes at a time."""
-    # Forked: a fresh interpreter would run the command line again. Nothing here may have a thread.
-    context = multiprocessing.get_context("fork")
-    waiting, running = list(enumerate(parts)), dict[Connection, int]()
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            number, part = waiting.pop(0)
-            ours, theirs = context.Pipe(duplex=False)
-            context.Process(target=_run, args=(part, work, theirs), daemon=True).start()
-            theirs.close()
-            running[ours] = number
-        for connection in wait(list(running)):
-            assert isinstance(connection, Connection)
-            told = _received(connection, parts[running[connection]])
-            if isinstance(told, int):
-                progress(told)
-            else:
-                yield running.pop(connection), told
-
-
-def _received(connection: Connection, part: Part) -> Any:
-    try:
-        told = connection.recv()
-    except EOFError:
-        told = _Failed("its process was ended")
-    if isinstance(told, _Failed):
-        raise ReplayFailed(f"lane {part.lane}: {told.why}")
-    return told
-
-
-def _run[R](part: Part, work: Callable[[Part, Progress], R], told: Connection) -> None:
-    read = 0
-
-    def progress(count: int) -> None:
-        nonlocal read
-        read += count
-        if read >= _TOLD_EVERY:
-            told.send(read)
-            read = 0
-
-    try:
-        result: R | _Failed = work(part, progress)
-    except Exception as fault:  # noqa: BLE001
-        result = _Failed(f"{type(fault).__name__}: {fault}")
-    told.send(read)
-    told.send(result)

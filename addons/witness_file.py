@@ -14,7 +14,8 @@ from itertools import groupby
 from pathlib import Path
 
 from addons import codec, durable
-from addons.audit_log import AuditLogError, Progress, open_regular
+from addons.audit_log import AuditLogError, open_regular
+from addons.forked import Progress
 from kernel.chain import MAX_LINE_BYTES
 from kernel.errors import WitnessError
 from kernel.witnessed import RECORD, Seen, Witnessed, seen

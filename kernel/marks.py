@@ -23,6 +23,9 @@ class Broken(KernelError):
         self.result, self.failure = result, failure
         super().__init__(failure.reason)
 
+    def __reduce__(self) -> tuple[type[Broken], tuple[Result, Failure]]:
+        return Broken, (self.result, self.failure)
+
 
 @dataclass(frozen=True, slots=True)
 class Held:

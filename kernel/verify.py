@@ -5,10 +5,11 @@ kernel/README.md, section "The log", says what a log is held to; this is the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from kernel.canonical import Value
 from kernel.chain import split
@@ -16,6 +17,7 @@ from kernel.errors import KernelError, TrustError
 from kernel.marks import MINIMUM, Broken, Held
 from kernel.note import VerifierKey, Verify
 from kernel.opening import Claim, claims, genesis_root
+from kernel.parts import joined
 from kernel.reading import Parse
 from kernel.report import Failure, Report, Result, Unanchored
 from kernel.trust import Minimum, TrustFile, is_lane, log_id_of
@@ -41,6 +43,14 @@ class Anchors:
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
+type Run = Callable[[Sequence[Walk]], Sequence[Found]]
+"""Runs walks, in any order or at the same time; what they found comes in the order of the walks."""
+
+
+def one_by_one(walks: Sequence[Walk]) -> list[Found]:
+    return [walk.run() for walk in walks]
+
+
 def verify(
     sources: Sequence[Source],
     anchors: Anchors,
@@ -48,23 +58,25 @@ def verify(
     parse: Parse,
     *,
     every_signature: bool = False,
+    run: Run = one_by_one,
 ) -> Report:
     """Check a whole log. Total: whatever the lanes hold, a report comes back."""
     openings = {source.lane: _opening(source, parse) for source in sources}
     root = anchors.trusted or _named(anchors.stated, openings.values())
     rules = Rules(root, verify_signature, parse, every_signature)
     recorded = [(lane, claim) for opening in openings.values() for lane, claim in opening.claims.items()]
+    ordered = sorted(sources, key=lambda source: source.lane)
+
+    def walk(source: Source) -> Walk:
+        claims = [claim for lane, claim in recorded if lane == source.lane]
+        return Walk(source, rules, _held(anchors, source.lane), claims, anchors.witnessed.get(source.lane))
+
+    results = iter(run([walk(part) for source in ordered for part in source.parts or (source,)]))
+    found = []
+    for source in ordered:
+        parts = [next(results) for _ in source.parts or (source,)]
+        found.append((joined(parts) or walk(source).run()) if source.parts else parts[0])
     notes = anchors.minimum.notes if anchors.minimum else {}
-    found = [
-        Walk(
-            source,
-            rules,
-            _held(anchors, source.lane),
-            [claim for lane, claim in recorded if lane == source.lane],
-            anchors.witnessed.get(source.lane),
-        ).run()
-        for source in sorted(sources, key=lambda source: source.lane)
-    ]
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
     known |= dict.fromkeys([*notes, *anchors.held, *(lane for lane, _ in recorded)], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known)]
@@ -97,9 +109,11 @@ def _opening(source: Source, parse: Parse) -> _Opening:
 
 
 def _first_entries(source: Source, parse: Parse) -> Iterator[Value]:
+    if source.first:
+        yield from (parse(split(line)[0]) for line in islice(source.key_lines(), _OPENING_LINES))
+        return
     for _, lines in source.segments():
-        for _, line in zip(range(_OPENING_LINES), lines, strict=False):
-            yield parse(split(line)[0])
+        yield from (parse(split(line)[0]) for line in islice(lines, _OPENING_LINES))
         return
 
 
@@ -142,7 +156,7 @@ def _lane_problems(found: Sequence[Found], known: Mapping[str, str]) -> Iterator
         yield _problem(Result.INCOMPLETE, f"{known[name]} knows of this lane, and it is absent", lane=name)
     if not found:
         yield _problem(Result.INCOMPLETE, "the log holds no entries")
-    elif not beginnings:
+    elif not beginnings and not any(lane.begin.size for lane in found):
         yield _problem(Result.INCOMPLETE, "no lane begins with genesis")
 
 

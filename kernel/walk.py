@@ -49,7 +49,8 @@ class Source:
 
     Where the lane is not there from its beginning, `first` is the number of the first segment that is, and `key_lines`
     are the lines that brought the keys of the lane, as `kernel.key_chain.certified` takes them. `end` is set where it
-    is not there up to its end: how many entries there are before that.
+    is not there up to its end: how many entries there are before that. `parts` are such pieces of it, one after the
+    other, that make up the whole; none where it is one piece.
     """
 
     lane: str
@@ -59,6 +60,7 @@ class Source:
     first: int = 0
     key_lines: Callable[[], Iterable[bytes]] = tuple
     end: int | None = None
+    parts: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class Walk:
         broken = None
         try:
             self._marks = Marks(self._source.lane, self._source.checkpoints(), self._held, self._claims)
+            self._marks.limit(Extent(0, self._source.end))
             self._next_mark = self._marks.next_size
             for name, lines in self._source.segments():
                 stream = iter(lines)
@@ -347,6 +350,9 @@ class Walk:
 
     def _end(self) -> None:
         self._check_pending()
+        end = self._source.end
+        if end is not None and (self._tree.size != end or self._torn is not None or not self._line):
+            raise self._fails(f"the segment ends elsewhere than the next one says: at {end} entries")
         self._marks.leftover(self._tree.size, self._keys, self._rules.verify)
         self._check_length()
         if self._tree.size == 0:

@@ -1,4 +1,4 @@
-"""What the verbs that read a log share: which log, under which key, how a wrong question and a long reading are told."""
+"""What the verbs that read a log share: which log, under which key, how wrong questions and long readings are told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from addons import audit_log
+from addons import forked
 from addons.audit_log import AuditLog, AuditLogError
 from addons.audit_text import escaped
 from addons.verbs.output import console
@@ -20,6 +20,7 @@ DRAW_SECONDS = 0.1
 where_argument = click.argument("where", metavar="[HOME]", required=False, type=click.Path(path_type=Path))
 home_option = click.option("--home", metavar="DIR", help="The home whose log is read. Before $GOVERNOR_HOME.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+jobs_option = click.option("--jobs", type=click.IntRange(min=1), help="How many parts at once; else one for each core.")
 trust_option = click.option(
     "--trust", metavar="KEY", help="A verifier key, a file holding one, or a trust.json; else this user's pin."
 )
@@ -37,7 +38,7 @@ def usage_errors() -> Iterator[None]:
 
 
 @contextmanager
-def reading_bar(log: AuditLog, doing: str) -> Iterator[audit_log.Progress]:
+def reading_bar(log: AuditLog, doing: str) -> Iterator[forked.Progress]:
     """A bar on standard error over the bytes of a log; nothing where no person looks on."""
     screen = console(stderr=True)
     columns = (TextColumn(doing), BarColumn(), DownloadColumn(), TimeRemainingColumn())

@@ -20,6 +20,7 @@ from addons.audit_view import Filter, View
 from addons.home import home_folder
 from addons.verbs.asking import (
     home_option,
+    jobs_option,
     json_option,
     reading_bar,
     trust_option,
@@ -27,6 +28,7 @@ from addons.verbs.asking import (
     where_argument,
 )
 from addons.verbs.output import console, print_json
+from addons.verifying import Elsewhere, Period, verify_log
 from addons.witness_file import witnessed
 from kernel.entry import timestamp
 from kernel.errors import PolicyError
@@ -88,9 +90,12 @@ def audit() -> None:
 @click.option("--every-signature", is_flag=True, help="Check each entry's signature, also below a checkpoint.")
 @click.option("--against", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="An export (governor audit export) that the log must agree with.")
+@click.option("--since", type=Moment(), help="Only segments with entries from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
+@click.option("--until", type=Moment(), help="Only segments with entries before TIME.")
+@jobs_option
 @json_option
 def verify(where: Path | None, home: str | None, trust: str | None, every_signature: bool, against: Path | None,
-           as_json: bool) -> int:
+           since: datetime | None, until: datetime | None, jobs: int | None, as_json: bool) -> int:
     """Say whether the log is whole and as it was written.
 
     --against holds it to a copy that was exported, to a SIEM for example: every entry that the copy names must be there
@@ -98,14 +103,14 @@ def verify(where: Path | None, home: str | None, trust: str | None, every_signat
 
     Exit status: 0 verified, 1 tampered, 3 nothing pins the root key, 4 incomplete, 5 rolled back, 2 no log there.
     """
+    period = Period(*(timestamp(moment) if moment else None for moment in (since, until)))
     with usage_errors(), ExitStack() as opened:
         log = AuditLog.at(where or home_folder(home))
         trusted = audit_log.trusted_key(trust) if trust else None
-        copy = opened.enter_context(witnessed(against)) if against else {}
+        elsewhere = Elsewhere(witnessed=opened.enter_context(witnessed(against)) if against else {})
         with reading_bar(log, "verifying") as progress:
-            report = audit_log.verify_log(
-                log, trusted, every_signature=every_signature, witnessed=copy, progress=progress
-            )
+            report = verify_log(log, trusted, every_signature=every_signature, elsewhere=elsewhere, period=period,
+                                jobs=jobs or os.cpu_count() or 1, progress=progress)
     if as_json:
         print_json(report.as_json())
     else:
@@ -166,7 +171,7 @@ def show(
 @click.option("--agent", help="Only decisions about this agent.")
 @click.option("--since", type=Moment(), help="Only decisions from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
 @click.option("--until", type=Moment(), help="Only decisions before TIME.")
-@click.option("--jobs", type=click.IntRange(min=1), help="How many lanes at once; else one for each core.")
+@jobs_option
 @json_option
 def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fail_on_change: bool, agent: str | None,
            since: datetime | None, until: datetime | None, jobs: int | None, as_json: bool) -> int:

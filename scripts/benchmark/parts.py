@@ -8,10 +8,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from random import Random
 
-from addons.audit_log import AuditLog, verify_log
+from addons.audit_log import AuditLog
 from addons.audit_view import Filter
 from addons.policy_files import load_policy
 from addons.replaying import replayed
+from addons.verifying import verify_log
 from kernel import normal
 from kernel.decide import address_stage, name_stage
 from kernel.facts import Agent, RequestFacts

@@ -1,0 +1,158 @@
+"""A log verified in parts, on several cores, or for a period: the same answer as in one piece."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from addons import lane as lane_module
+from addons import verifying
+from addons.audit_log import AuditLog
+from addons.home import Home
+from addons.snapshots import Snapshots
+from addons.verifying import Elsewhere, Period, verify_log
+from kernel.entry import timestamp
+from kernel.marks import Held
+from kernel.note import VerifierKey
+from kernel.report import Report, Result
+from tests.addons.logs import decision, entries, open_lane, outcome, segments
+from tests.conftest import scaled
+from tests.logs import ROOT
+from tests.vectors import make_vectors
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_module, "SEGMENT_BYTES", 4096)
+    monkeypatch.setattr(verifying, "_BYTES_A_JOB", 1)
+
+
+@pytest.fixture
+def written(home: Home) -> Home:
+    """A log of two lanes, each of several segments."""
+    for name in ("main", "w0"):
+        lane = open_lane(home, name, vault=False)
+        while len(segments(home, name)) < 6:
+            number = lane.write_now("decision", decision("f"))
+            lane.write_now("outcome", outcome("f", number, name))
+        Snapshots(home.paths, lane, lane.states).finish()
+        lane.close("done")
+    return home
+
+
+def verified(folder: Path, trusted: VerifierKey, jobs: int, **asked: object) -> Report:
+    return verify_log(AuditLog.at(folder), trusted, jobs=jobs, **asked)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_parts_say_of_a_whole_log_what_one_piece_says(written, every):
+    in_parts = verified(written.paths.folder, written.root, 2, every_signature=every)
+
+    assert in_parts == verified(written.paths.folder, written.root, 1, every_signature=every)
+    assert in_parts.result is Result.VERIFIED
+    assert (in_parts.segments, in_parts.entries) == (12, len(entries(written)) + len(entries(written, "w0")))
+
+
+def test_parts_are_really_walked_by_themselves(written, monkeypatch):
+    cut = []
+    real = verifying._run
+    monkeypatch.setattr(verifying, "_run", lambda jobs, meter, walks: cut.append(len(walks)) or real(jobs, meter, walks))
+    report = verified(written.paths.folder, written.root, 2)
+
+    assert cut[0] > 6
+    assert report.result is Result.VERIFIED
+
+
+@pytest.mark.parametrize("vector", sorted(path.name for path in make_vectors.FOLDER.iterdir() if path.is_dir()))
+def test_parts_say_of_every_vector_what_one_piece_says(vector):
+    folder = make_vectors.FOLDER / vector
+
+    assert verified(folder, ROOT.verifier, 2) == verified(folder, ROOT.verifier, 1)
+
+
+@pytest.mark.parametrize("seed", range(scaled(12)))
+def test_parts_say_of_a_damaged_log_what_one_piece_says(written, tmp_path, seed):
+    damage = random.Random(seed)
+    folder = tmp_path / "damaged"
+    shutil.copytree(written.paths.folder, folder)
+    path = damage.choice(sorted((folder / "audit" / "lanes").glob("*/*.*")))
+    content = path.read_bytes()
+    at = damage.randrange(len(content))
+    change = damage.randrange(4)
+    if change == 0:
+        path.write_bytes(content[:at] + bytes([content[at] ^ damage.randrange(1, 256)]) + content[at + 1 :])
+    elif change == 1:
+        path.write_bytes(content[:at])
+    elif change == 2:
+        path.unlink()
+    else:
+        path.write_bytes(content + content[content.rfind(b"\n", 0, -1) + 1 :])
+
+    assert verified(folder, written.root, 2) == verified(folder, written.root, 1)
+
+
+def test_a_period_takes_the_segments_that_hold_it_and_says_what_they_cover(written):
+    begins = [json.loads(path.read_text().split("\n")[0])["e"] for path in segments(written)]
+    since = timestamp(datetime.fromisoformat(begins[2]["ts"]) + timedelta(microseconds=1))
+
+    for jobs in (1, 2):
+        report = verified(written.paths.folder, written.root, jobs, period=Period(since, begins[4]["ts"]))
+        main = report.lanes[0]
+        assert report.result is Result.VERIFIED
+        assert (main.first, main.entries) == (begins[2]["seq"], begins[4]["seq"] - begins[2]["seq"])
+        assert report.covered is not None
+        assert report.covered[0] == begins[2]["ts"]
+
+
+def test_damage_outside_of_a_period_is_not_its_matter_and_inside_it_is(written):
+    begins = [json.loads(path.read_text().split("\n")[0])["e"]["ts"] for path in segments(written)]
+    period = Period(begins[3], begins[4])
+    for number, result in ((1, Result.VERIFIED), (3, Result.TAMPERED)):
+        path = segments(written)[number]
+        path.write_bytes(path.read_bytes().replace(b'"completed"', b'"cOmpleted"', 1))
+
+        assert verified(written.paths.folder, written.root, 2, period=period).result is result
+
+
+def test_a_period_that_begins_with_another_key_needs_the_keys_before(written):
+    path = segments(written)[1]
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[-1] = lines[-1].replace(b'"proof":"', b'"proof":"AA', 1)
+    path.write_bytes(b"".join(lines))
+    begins = [json.loads(each.read_text().split("\n")[0])["e"]["ts"] for each in segments(written)]
+
+    assert verified(written.paths.folder, written.root, 2, period=Period(begins[3])).result is Result.TAMPERED
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_head_that_was_kept_elsewhere_holds_the_log_to_it(written, jobs):
+    notes = (written.paths.lane("main") / "checkpoints.note").read_text().split("\n\n")
+    first, signature = notes[0], notes[1].split("\n")[0]
+    held = Elsewhere({"main": [Held(f"{first}\n\n{signature}\n", "a file", anchor=True)]})
+    size = int(first.split("\n")[1])
+    report = verified(written.paths.folder, written.root, jobs, elsewhere=held)
+
+    assert report.result is Result.VERIFIED
+    assert [(each.lane, each.entries, each.by) for each in report.anchored] == [("main", size, ("a file",))]
+    assert report.unanchored.entries == report.entries - size
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_log_cut_back_below_a_head_that_was_kept_elsewhere_is_rolled_back(written, jobs):
+    note = (written.paths.lane("main") / "checkpoints.note").read_text()
+    newest = note[note.rindex(f"governor/{written.log_id}/main\n", 0, note.rindex("\u2014")):]
+    held = Elsewhere({"main": [Held(newest, "a file", anchor=True)]})
+    for path in segments(written)[3:]:
+        path.unlink()
+    (written.paths.lane("main") / "checkpoints.note").write_text("")
+    written.paths.minimum.unlink()
+    report = verified(written.paths.folder, written.root, jobs, elsewhere=held)
+
+    assert report.result is Result.ROLLED_BACK
+    assert report.first_failure is not None
+    assert "a file knows of" in report.first_failure.reason
