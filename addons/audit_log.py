@@ -128,9 +128,14 @@ def verify_log(
 def pinned_key(named: VerifierKey) -> VerifierKey | None:
     """The root key that this user's configuration pins for the log of `named`; None without a pin."""
     try:
-        path = pins.path(log_id_of(named))
+        return pin_of(log_id_of(named))
     except TrustError:
         return None
+
+
+def pin_of(log_id: str) -> VerifierKey | None:
+    """The root key that this user's configuration pins for a log; None without a pin."""
+    path = pins.path(log_id)
     data = _small(path)
     try:
         return parse_verifier_key(data.decode(errors="replace").split("\n")[0]) if data is not None else None

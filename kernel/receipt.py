@@ -78,9 +78,14 @@ def parse_receipt(data: bytes) -> Receipt:
 
 def check_receipt(receipt: Receipt, root: VerifierKey | None, verify: Verify, parse: Parse) -> Proved:
     """What the receipt proves under the root key, or ProofError. Without a root its lane's first key is believed."""
-    lane = origin_of(head_of(receipt.note)).lane
-    keys = certified_keys(receipt.keys, lane, root, verify, parse)
+    keys = certified_keys(receipt.keys, origin_of(head_of(receipt.note)).lane, root, verify, parse)
+    return check_under(keys, receipt, root, verify, parse)
+
+
+def check_under(keys: KeyChain, receipt: Receipt, root: VerifierKey | None, verify: Verify, parse: Parse) -> Proved:
+    """As `check_receipt`, under the keys of the lane where they are certified already."""
     head = check_head(receipt.note, keys, verify)
+    lane = origin_of(head).lane
     try:
         proved = _entry(receipt, lane, head, parse)
         _check_signature(receipt.line, proved, _signer(proved, keys, root, parse), verify)
