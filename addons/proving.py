@@ -77,7 +77,7 @@ class _Passage:
 
 @dataclass(frozen=True, slots=True)
 class Prover:
-    """A log that is asked for proofs. `root` is the key they are checked under, `pinned` where it comes from outside."""
+    """A log that is asked for proofs. `root` is the key they are checked under, `pinned` where it is from outside."""
 
     sources: Mapping[str, Source]
     root: VerifierKey | None

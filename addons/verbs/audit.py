@@ -1,4 +1,4 @@
-"""`governor audit`: verify the log, read it, and make its decisions again."""
+"""`governor audit`: verify the log, read it, make its decisions again; other modules prove parts of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ from addons.audit_log import AuditLog
 from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
 from addons.home import home_folder
-from addons.verbs.asking import (
-    home_option,
-    json_option,
-    reading_bar,
-    trust_option,
-    usage_errors,
-    where_argument,
-)
+from addons.verbs.asking import home_option, json_option, reading_bar, trust_option, usage_errors, where_argument
 from addons.verbs.output import console, print_json
 from addons.witness_file import witnessed
 from kernel.entry import timestamp

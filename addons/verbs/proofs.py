@@ -1,4 +1,4 @@
-"""`governor audit receipt`, `prove` and `sample`: proofs that are verified without the log, with the root's key alone."""
+"""`governor audit receipt`, `prove` and `sample`: proofs that hold without the log, with the root's key alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from addons.audit_log import AuditLog
 from addons.audit_text import escaped
 from addons.home import home_folder
 from addons.verbs.asking import home_option, json_option, reading_bar, trust_option, usage_errors, where_argument
-from addons.verbs.output import console, counted, print_json
+from addons.verbs.output import console, print_json
 from kernel.consistency import Grown, write_consistency
 from kernel.errors import CanonicalError, ProofError
 from kernel.evidence import MAX_TEXT_BYTES
@@ -79,8 +79,8 @@ def receipt(entry: tuple[str, int] | None, where: Path | None, home: str | None,
     governor audit receipt main/1234 --output main-1234.tlog-proof
     governor audit receipt --check main-1234.tlog-proof --trust KEY
 
-    Exit status: 0 made or verified, 1 tampered, 3 nothing pins the root key, 4 no checkpoint covers the entry yet, 5 the
-    log is shorter than its checkpoint, 2 no such entry or log.
+    Exit status: 0 made or verified, 1 tampered, 3 nothing pins the root key, 4 no checkpoint covers the entry yet,
+    5 the log is shorter than its checkpoint, 2 no such entry or log.
     """
     if check is not None:
         if entry is not None or where is not None or output is not None:
@@ -109,17 +109,17 @@ def prove(old: Head | None, new: Head | None, lane: str, where: Path | None, hom
           trust: str | None, output: Path | None, as_json: bool) -> int:
     """Prove that of two signed checkpoints of a lane one grew from the other: nothing before it changed or went.
 
-    A checkpoint is named by the number of entries that it covers, or by a file that holds it: an anchored note, or notes
-    one after the other, of which the largest of the lane is taken. So whoever kept a checkpoint sees whether the log of
-    today is still the one that it was signed over.
+    A checkpoint is named by the number of entries that it covers, or by a file that holds it: an anchored note, or
+    notes one after the other, of which the largest of the lane is taken. So whoever kept a checkpoint sees whether the
+    log of today is still the one that it was signed over.
 
     \b
     governor audit prove --from anchored.note
     governor audit prove --from 1000 --to 250000 --output growth.proof
     governor audit prove --check growth.proof --trust KEY
 
-    Exit status: 0 proved or verified, 1 tampered, 3 nothing pins the root key, 4 no checkpoint yet, 5 the log is shorter
-    than a checkpoint, 2 no such checkpoint or log.
+    Exit status: 0 proved or verified, 1 tampered, 3 nothing pins the root key, 4 no checkpoint yet, 5 the log is
+    shorter than a checkpoint, 2 no such checkpoint or log.
     """
     if check is not None:
         if (old, new, where, output) != (None, None, None, None):
@@ -155,8 +155,8 @@ def sample(count: int, seed: str, where: Path | None, home: str | None, trust: s
     \b
     governor audit sample --n 20 --seed "the auditor's words" --output receipts/
 
-    Exit status: 0 drawn and verified, 1 tampered, 3 nothing pins the root key, 4 no checkpoint yet, 5 the log is shorter
-    than a checkpoint, 2 no log there.
+    Exit status: 0 drawn and verified, 1 tampered, 3 nothing pins the root key, 4 no checkpoint yet, 5 the log is
+    shorter than a checkpoint, 2 no log there.
     """
     with _asked(where, home, trust) as prover:
         try:
@@ -182,7 +182,7 @@ def _asked(where: Path | None, home: str | None, trust: str | None) -> Iterator[
                 yield prover
             except proving.Unprovable as refused:
                 click.echo(f"governor: {escaped(str(refused))}", err=True)
-                sys.exit(refused.result.exit_code)
+                raise click.exceptions.Exit(refused.result.exit_code) from None
 
 
 def _trusted(trust: str | None) -> VerifierKey | None:
@@ -235,8 +235,8 @@ def _check_growth(file: Path, trust: str | None, *, as_json: bool) -> int:
         print_json(_grown_json(result, grown) | {"reason": None})
         return result.exit_code
     said = console()
-    said.print(f"{result}: the first {counted(grown.old.size, 'entry')} of lane {grown.lane} are the same under both",
-               style=_STYLES[result])
+    said.print(f"{result}: lane {grown.lane} grew from {grown.old.size:,} to {grown.new.size:,} entries, and none of the"
+               " earlier ones changed", style=_STYLES[result])
     said.print(f"  from {_head_text(grown.old)}")
     said.print(f"  to   {_head_text(grown.new)}")
     return _qualified(result)
@@ -301,8 +301,9 @@ def _tell_draw(result: Result, draw: proving.Draw, files: list[Path | None]) -> 
         said.print(f"  lane {escaped(lane)}: no checkpoint yet, so nothing was drawn from it", style="yellow")
     table = Table("entry", "type", "time", "receipt", box=None, pad_edge=False)
     for (_, proved), file in zip(draw.receipts, files, strict=True):
-        table.add_row(f"{proved.lane}/{proved.seq}", escaped(proved.kind), escaped(proved.ts),
-                      escaped(str(file)) if file else "--output DIR")
+        table.add_row(f"{proved.lane}/{proved.seq}", escaped(proved.kind), escaped(proved.ts), file.name if file else "-")
     said.print(table)
+    if None in files:
+        said.print("  --output DIR writes the receipts, --json prints them")
     if result is Result.NOT_PINNED:
         said.print(f"  {_UNPINNED}", style="yellow")
