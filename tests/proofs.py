@@ -10,7 +10,7 @@ from kernel.evidence import head_of
 from kernel.merkle import leaf_hashes
 from kernel.proofs import Growth, Inclusions
 from kernel.receipt import Receipt
-from tests.logs import Key, Lane, Log
+from tests.logs import Key, Lane, Log, three_keys
 
 BRINGING_KEYS = ("lane_open", "key_rotate")
 
@@ -41,7 +41,7 @@ def cosigned(text: str, witness: Key) -> str:
 
 
 def renewed() -> Log:
-    """A valid log whose lane has three segments, each with a key of its own, and heads under each of them."""
-    main = Lane("main").open(first=True).traffic(3).checkpoint().renew().traffic(2).checkpoint().traffic(1)
-    main.renew("operator").traffic(2).checkpoint()
-    return Log([main]).raise_minimum()
+    """A valid log whose lane has three segments, each with a key of its own and a head signed by it."""
+    log = three_keys()
+    log.lanes[0].checkpoint()
+    return log.raise_minimum()
