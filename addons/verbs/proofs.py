@@ -235,8 +235,8 @@ def _check_growth(file: Path, trust: str | None, *, as_json: bool) -> int:
         print_json(_grown_json(result, grown) | {"reason": None})
         return result.exit_code
     said = console()
-    said.print(f"{result}: lane {grown.lane} grew from {grown.old.size:,} to {grown.new.size:,} entries, and none of the"
-               " earlier ones changed", style=_STYLES[result])
+    said.print(f"{result}: lane {grown.lane} grew from {grown.old.size:,} to {grown.new.size:,} entries, and none of"
+               " the earlier ones changed", style=_STYLES[result])
     said.print(f"  from {_head_text(grown.old)}")
     said.print(f"  to   {_head_text(grown.new)}")
     return _qualified(result)
@@ -301,7 +301,8 @@ def _tell_draw(result: Result, draw: proving.Draw, files: list[Path | None]) -> 
         said.print(f"  lane {escaped(lane)}: no checkpoint yet, so nothing was drawn from it", style="yellow")
     table = Table("entry", "type", "time", "receipt", box=None, pad_edge=False)
     for (_, proved), file in zip(draw.receipts, files, strict=True):
-        table.add_row(f"{proved.lane}/{proved.seq}", escaped(proved.kind), escaped(proved.ts), file.name if file else "-")
+        name = f"{proved.lane}/{proved.seq}"
+        table.add_row(name, escaped(proved.kind), escaped(proved.ts), file.name if file else "-")
     said.print(table)
     if None in files:
         said.print("  --output DIR writes the receipts, --json prints them")
