@@ -15,7 +15,7 @@ from kernel.errors import ProofError
 from kernel.evidence import head_of
 from kernel.note import VerifierKey
 from tests.conftest import scaled
-from tests.logs import ROOT, Key, Lane, two_lanes, verify_signature
+from tests.logs import LOG_ID, ROOT, Key, Lane, two_lanes, verify_signature
 from tests.proofs import consistency, cosigned, renewed
 
 WITNESS = Key("w.example.org")
@@ -52,6 +52,17 @@ def test_without_a_root_key_the_rest_is_still_checked() -> None:
     assert checked(made, None).lane == "main"
     with pytest.raises(ProofError):
         checked(replace(made, proof=made.proof[::-1]), None)
+
+
+def test_without_a_root_key_two_origins_are_still_not_one_tree() -> None:
+    lane = Lane("w0")
+    own, lane.key = lane.key, Key(note.lane_name(LOG_ID, "w1"))
+    lane.open().checkpoint().add(lane.rotation(own))
+    lane.key = own
+    lane.rotate().checkpoint()
+
+    with pytest.raises(ProofError, match="two lanes"):
+        checked(consistency(lane, *lane.notes), None)
 
 
 def test_every_bit_of_a_proof_counts() -> None:

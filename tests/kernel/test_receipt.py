@@ -20,7 +20,7 @@ from kernel.evidence import MAX_TEXT_BYTES, head_of
 from kernel.note import VerifierKey
 from kernel.receipt import Proved, Receipt, check_receipt, parse_receipt, write_receipt
 from tests.conftest import scaled
-from tests.logs import ROOT, Key, Lane, three_segments, two_lanes, verify_signature
+from tests.logs import ROOT, START, Key, Lane, three_segments, two_lanes, verify_signature
 from tests.proofs import cosigned, key_lines, receipt, renewed
 
 WITNESS = Key("w.example.org")
@@ -195,12 +195,33 @@ def test_a_receipt_of_another_log_or_lane_is_refused() -> None:
         checked(replace(made, keys=key_lines(other, len(other.lines))))
 
 
-def test_an_entry_that_its_own_key_did_not_sign_is_refused_though_the_tree_holds_it() -> None:
+class _Pretender(Key):
+    """Signs under the name and key id of another key."""
+
+    def __init__(self, other: Key) -> None:
+        super().__init__(other.verifier.name, "a thief's ")
+        self.verifier = other.verifier
+
+
+@pytest.mark.parametrize("signer", [lambda lane: THIEF, lambda lane: ROOT, lambda lane: _Pretender(lane.key)])
+def test_an_entry_that_its_own_key_did_not_sign_is_refused_though_the_tree_holds_it(signer) -> None:
     lane = Lane("w0").open()
-    lane.add(entry.close("stopped"), key=THIEF)
+    lane.add(entry.close("stopped"), key=signer(lane))
     lane.checkpoint()
 
     with pytest.raises(ProofError, match="the signature of entry w0/1 does not verify"):
+        checked(receipt(lane, 1, lane.notes[-1]))
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("seq", 7), ("lane", "w1"), ("v", 2), ("ts", "yesterday"), ("type", None)])
+def test_an_entry_that_says_what_it_is_not_is_refused_though_its_key_signed_it(field, value) -> None:
+    lane = Lane("w0").open()
+    common = entry.common("close", 1, lane.head, entry.timestamp(START), 1, "w0")
+    lane.add_raw(canonical.encode(common | entry.close("stopped") | {field: value}))
+    lane.checkpoint()
+
+    with pytest.raises(ProofError, match="the line"):
         checked(receipt(lane, 1, lane.notes[-1]))
 
 
