@@ -17,8 +17,8 @@ from kernel.proofs import Proof
 from kernel.reading import Parse
 from kernel.trust import is_lane, is_log_id
 
-# Room for the key of every hour of two years, and for the longest line.
-MAX_TEXT_BYTES = 2**24
+# Room for the key of every hour of three years, and for the longest line.
+MAX_TEXT_BYTES = 2**25
 _MAX_HASHES = 128
 _HASH_BYTES = 32
 
@@ -41,10 +41,13 @@ class Parts:
 
 
 def write_parts(title: str, fields: Mapping[str, str], hashes: Proof, notes: Iterable[str]) -> str:
-    """A proof as text."""
+    """A proof as text, or ProofError where it would be longer than anybody reads."""
     named = (f"{name} {value}" for name, value in fields.items())
     lines = [title, *named, *(base64.b64encode(hashed).decode() for hashed in hashes)]
-    return "\n".join([*lines, "", "".join(notes)])
+    text = "\n".join([*lines, "", "".join(notes)])
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        raise ProofError(f"the proof would be longer than {MAX_TEXT_BYTES} bytes: the lane had too many keys")
+    return text
 
 
 def parse_parts(data: bytes, title: str, names: Sequence[str]) -> Parts:
@@ -68,8 +71,11 @@ def parse_parts(data: bytes, title: str, names: Sequence[str]) -> Parts:
 
 
 def write_extra(stated: Mapping[str, Value]) -> str:
-    """The field `extra`: canonical JSON in base64."""
-    return base64.b64encode(encode(dict(stated), MAX_TEXT_BYTES)).decode()
+    """The field `extra`, canonical JSON in base64, or ProofError where it has none."""
+    try:
+        return base64.b64encode(encode(dict(stated), MAX_TEXT_BYTES)).decode()
+    except CanonicalError as error:
+        raise ProofError(f"extra: {error}") from None
 
 
 def parse_extra(text: str, names: set[str]) -> dict[str, Value]:

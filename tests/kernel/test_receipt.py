@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel import canonical, chain, entry, note
+from kernel import canonical, chain, entry, evidence, note
 from kernel.errors import ProofError
 from kernel.evidence import MAX_TEXT_BYTES, head_of
 from kernel.note import VerifierKey
@@ -247,7 +247,7 @@ def test_a_genesis_is_signed_by_the_root_and_names_it() -> None:
     pytest.param(lambda text: text.partition("extra ")[0] + text[text.index("index 4"):], id="no extra"),
     pytest.param(lambda text: text + "\n", id="an empty line more"),
     pytest.param(lambda text: " " + text, id="a space before"),
-    pytest.param(lambda text: text + "é" * MAX_TEXT_BYTES, id="endless"),
+    pytest.param(lambda text: text + "x" * MAX_TEXT_BYTES, id="endless"),
     pytest.param(lambda text: "", id="nothing"),
 ])
 def test_only_the_one_form_is_a_receipt(change: Callable[[str], str]) -> None:
@@ -270,6 +270,15 @@ def test_whatever_stands_in_extra_is_refused_with_a_proof_error(extra: bytes) ->
 
     with pytest.raises(ProofError):
         checked(text)
+
+
+@pytest.mark.parametrize("most_bytes", [100, 2500])
+def test_no_receipt_is_written_that_nobody_would_read(most_bytes, monkeypatch) -> None:
+    lane = two_lanes().lanes[0]
+    monkeypatch.setattr(evidence, "MAX_TEXT_BYTES", most_bytes)
+
+    with pytest.raises(ProofError):
+        write_receipt(receipt(lane, 5, lane.notes[-1]))
 
 
 def test_the_longest_line_has_a_receipt_too() -> None:
