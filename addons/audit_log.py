@@ -70,6 +70,10 @@ class AuditLog:
         lanes = self.audit / "lanes"
         return sorted(path.name for path in lanes.iterdir() if path.is_dir()) if lanes.is_dir() else []
 
+    def sources(self, progress: Progress = lambda _: None) -> list[Source]:
+        """Every lane, as far as its checkpoints are now. Take `known` before: a writer may be at work."""
+        return [source(self.lane(lane), progress) for lane in self.lanes()]
+
     def lane(self, name: str) -> Path:
         """The folder of a lane."""
         return self.audit / "lanes" / name
@@ -99,9 +103,14 @@ class AuditLog:
 def pinned_key(named: VerifierKey) -> VerifierKey | None:
     """The root key that this user's configuration pins for the log of `named`; None without a pin."""
     try:
-        path = pins.path(log_id_of(named))
+        return pin_of(log_id_of(named))
     except TrustError:
         return None
+
+
+def pin_of(log_id: str) -> VerifierKey | None:
+    """The root key that this user's configuration pins for a log; None without a pin."""
+    path = pins.path(log_id)
     data = _small(path)
     try:
         return parse_verifier_key(data.decode(errors="replace").split("\n")[0]) if data is not None else None
@@ -141,7 +150,7 @@ def verify_signature(public: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def source(folder: Path, progress: Progress = lambda _: None) -> Source:
-    """A lane, as far as its checkpoints are now. Take `known` before: a writer may be at work."""
+    """A lane, as far as its checkpoints are now."""
     checkpoints = folder / CHECKPOINTS
     # A writer signs a head after its lines are written. What it adds to the checkpoints from now on may be ahead of the
     # lines that are read here, so it is left out.

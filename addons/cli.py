@@ -22,7 +22,7 @@ VERBS = {
     "status": ("control", "Say whether the running Governor is ready, and what it enforces."),
     "script": ("service", "Print the path of the script for `mitmdump -s`."),
     "policy": ("policy", "Check, test, explain and compare policies."),
-    "audit": ("audit", "Verify, read and replay the signed log."),
+    "audit": ("audit", "Verify, prove, read and replay the signed log."),
     "agents": ("agents", "Give tokens to agents; show, halt, quarantine and release them."),
     "clock": ("clock", "Say that the clock is right again after it jumped."),
 }

@@ -48,7 +48,7 @@ def _in_processes[P, R](
         while waiting and len(running) < jobs:
             number, part = waiting.pop(0)
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(part, work, theirs), daemon=True)
+            process: BaseProcess = context.Process(target=_run, args=(part, work, theirs), daemon=True)
             process.start()
             theirs.close()
             running[ours] = number, process

@@ -16,33 +16,33 @@ MAX_DEPTH = 32
 MAX_BYTES = 2**20 - 121
 
 
-def encode(value: Value) -> bytes:
-    """The one canonical form of `value`, or CanonicalError."""
+def encode(value: Value, most_bytes: int = MAX_BYTES) -> bytes:
+    """The one canonical form of `value`, or CanonicalError where it has none or one of more than `most_bytes`."""
     check(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     try:
         raw = text.encode()
     except UnicodeEncodeError:
         raise CanonicalError("a string holds a lone surrogate") from None
-    return bounded(raw)
+    return bounded(raw, most_bytes)
 
 
-def parse(raw: bytes) -> Value:
+def parse(raw: bytes, most_bytes: int = MAX_BYTES) -> Value:
     """The value whose canonical form is exactly `raw`, or CanonicalError."""
-    bounded(raw)
+    bounded(raw, most_bytes)
     try:
         value: Value = _DECODER.decode(raw.decode())
     except (ValueError, RecursionError) as error:
         raise CanonicalError(f"not JSON: {error}") from None
-    if encode(value) != raw:
+    if encode(value, most_bytes) != raw:
         raise CanonicalError("not in canonical form")
     return value
 
 
-def bounded(raw: bytes) -> bytes:
-    """`raw` itself, or CanonicalError where it is longer than an entry may be."""
-    if len(raw) > MAX_BYTES:
-        raise CanonicalError(f"{len(raw)} bytes, at most {MAX_BYTES} are allowed")
+def bounded(raw: bytes, most_bytes: int = MAX_BYTES) -> bytes:
+    """`raw` itself, or CanonicalError where it is longer; the default is what an entry may have."""
+    if len(raw) > most_bytes:
+        raise CanonicalError(f"{len(raw)} bytes, at most {most_bytes} are allowed")
     return raw
 
 

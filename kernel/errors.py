@@ -65,3 +65,7 @@ class TrustError(KernelError):
 
 class WitnessError(KernelError):
     """A line of an exported copy of the log that tells of no entry."""
+
+
+class ProofError(KernelError):
+    """A proof of inclusion or consistency, or what carries one, that cannot be read or does not hold."""

@@ -85,7 +85,7 @@ def parse_verifier_key(text: str) -> VerifierKey:
     if len(parts) != 3 or not _NAME.fullmatch(parts[0]):
         raise NoteError("not a verifier key: expected NAME+KEYID+BASE64")
     name, named_id, encoded = parts
-    data = _base64(encoded)
+    data = base64_bytes(encoded)
     if len(data) != 33 or data[:1] != _ED25519:
         raise NoteError("not a verifier key: only Ed25519 is known")
     if key_id(name, data[1:]).hex() != named_id:
@@ -105,7 +105,7 @@ def parse_checkpoint(body: str) -> Checkpoint:
         raise NoteError("not a checkpoint: expected three lines: origin, size, root")
     if not _SIZE.fullmatch(lines[1]):
         raise NoteError("not a checkpoint: the size is not a decimal number")
-    root = _base64(lines[2])
+    root = base64_bytes(lines[2])
     if len(root) != 32:
         raise NoteError("not a checkpoint: the root is not 32 bytes")
     return Checkpoint(lines[0], int(lines[1]), root)
@@ -186,13 +186,14 @@ def _signature(line: str) -> tuple[str, bytes]:
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not _NAME.fullmatch(name):
         raise NoteError("not a signed note: a signature line is malformed")
-    signature = _base64(encoded)
+    signature = base64_bytes(encoded)
     if len(signature) <= 4:
         raise NoteError("not a signed note: a signature is too short")
     return name, signature
 
 
-def _base64(text: str) -> bytes:
+def base64_bytes(text: str) -> bytes:
+    """The bytes of the one base64 spelling that they have, or NoteError."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

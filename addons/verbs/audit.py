@@ -1,4 +1,4 @@
-"""`governor audit`: verify the log, read it, and make its decisions again."""
+"""`governor audit`: verify the log, read it, make its decisions again; other modules prove parts of it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ from kernel.errors import PolicyError
 from kernel.report import Failure, Report, Result
 
 FOLLOW_SECONDS = 0.25
-_ELSEWHERE = {"export": "export"}
+_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "export": "export"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
 
 
 class Moment(click.ParamType[datetime]):
@@ -76,7 +75,7 @@ class _AuditGroup(click.Group):
 
 @click.group(cls=_AuditGroup)
 def audit() -> None:
-    """Verify the signed log, read it, and make its decisions again.
+    """Verify the signed log, prove parts of it, read it, and make its decisions again.
 
     HOME is a Governor home or the audit folder of one. A log can be verified anywhere, with nothing but the folder and
     the verifier key of its root, which `governor init` printed and pinned.

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from addons import audit_log, codec
+from addons import codec
 from addons import lane as lane_module
 from addons.audit_log import AuditLog, verify_signature
 from addons.home import Home
@@ -209,7 +209,7 @@ def test_a_log_that_is_being_written_is_verified_at_any_moment(tmp_path: Path, m
 def test_a_head_that_is_signed_while_the_log_is_read_is_left_for_the_next_time(home: Path) -> None:
     log, lane = AuditLog.at(home), two_lanes().lanes[0]
     stated, minimum, _ = log.known()
-    sources = [audit_log.source(log.lane(lane)) for lane in log.lanes()]
+    sources = log.sources()
     lane.traffic(5).checkpoint()
     (home / "audit" / "lanes" / "main" / "checkpoints.note").write_text("".join(lane.notes))
 

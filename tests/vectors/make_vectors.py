@@ -1,4 +1,4 @@
-"""Write the golden vectors: valid logs of two lanes, of three segments and of three keys, and a copy for each attack.
+"""Write the golden vectors: valid logs, a copy of one of them for each attack, and proofs about such logs.
 
     python -m tests.vectors.make_vectors
 
@@ -15,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernel import canonical, chain, entry, merkle
+from kernel.consistency import write_consistency
 from kernel.note import root_name
-from tests import logs
+from kernel.receipt import write_receipt
+from tests import logs, proofs
 from tests.logs import LOG_ID, ROOT, Key, Lane, Log, two_lanes
 
 FOLDER = Path(__file__).parent / "logs"
+PROOFS = Path(__file__).parent / "proofs"
 THIEF = Key(root_name(LOG_ID), seed="a thief's ")
 EDITED = 6
 
@@ -393,6 +396,25 @@ def make(folder: Path) -> None:
     (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
 
+def make_proofs(folder: Path) -> None:
+    """Write proofs of each kind below `folder`, which must not be there."""
+    folder.mkdir()
+    main, keys = two_lanes().lanes[0], proofs.renewed().lanes[0]
+    receipts = {
+        "genesis": proofs.receipt(main, 0, main.notes[-1]),
+        "decision": proofs.receipt(main, 5, main.notes[-1]),
+        "later_key": proofs.receipt(keys, keys.tree.size - 1, keys.notes[-1]),
+        "cosigned": proofs.receipt(keys, 4, proofs.cosigned(keys.notes[-1], Key("w.example.org"))),
+    }
+    for name, made in receipts.items():
+        (folder / f"{name}.tlog-proof").write_text(write_receipt(made))
+    grown = proofs.consistency(keys, keys.notes[0], keys.notes[-1])
+    (folder / "across_keys.consistency").write_text(write_consistency(grown))
+    (folder / "root.key").write_text(f"{ROOT.verifier}\n")
+
+
 if __name__ == "__main__":
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    for folder in (FOLDER, PROOFS):
+        shutil.rmtree(folder, ignore_errors=True)
     make(FOLDER)
+    make_proofs(PROOFS)
