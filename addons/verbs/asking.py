@@ -1,4 +1,4 @@
-"""What the verbs that read a log share: which log, under which key, how a wrong question and a long reading are told."""
+"""What the verbs that read a log share: which log, under which key, how wrong questions and long readings are told."""
 
 from __future__ import annotations
 
