@@ -61,18 +61,18 @@ class Witnessed:
     """
 
     def __init__(self, by: str, count: int, records: Records) -> None:
-        self.by, self._count, self._records = by, count, records
+        self.by, self.count, self._records = by, count, records
         self._at = self._due = 0
 
     @property
     def entries(self) -> int:
         """How many entries the lane must have for the last one that the copy holds to be there."""
-        return self._seq(self._count - 1) + 1 if self._count else 0
+        return self._seq(self.count - 1) + 1 if self.count else 0
 
     def differing(self, first: int, hashes: Sequence[bytes]) -> int | None:
         """The first of the entries from number `first` on of which the copy holds another; None where there is none."""
         if first != self._due:
-            self._at = bisect_left(range(self._count), first, key=self._seq)
+            self._at = bisect_left(range(self.count), first, key=self._seq)
         end, self._due = first + len(hashes), -1
         for seq, hashed in self._from(self._at, len(hashes) + 1):
             if seq >= end:
@@ -84,8 +84,8 @@ class Witnessed:
         return None
 
     def _from(self, at: int, piece: int) -> Iterator[tuple[int, bytes]]:
-        while at < self._count:
-            yield from RECORD.iter_unpack(self._records(at, min(piece, self._count - at)))
+        while at < self.count:
+            yield from RECORD.iter_unpack(self._records(at, min(piece, self.count - at)))
             at += piece
 
     def _seq(self, at: int) -> int:

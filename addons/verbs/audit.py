@@ -30,6 +30,7 @@ from addons.verbs.asking import (
 from addons.verbs.output import console, print_json
 from addons.verifying import Elsewhere, Period, verify_log
 from addons.witness_file import witnessed
+from kernel.canonical import Value
 from kernel.entry import timestamp
 from kernel.errors import PolicyError
 from kernel.report import Failure, Report, Result
@@ -110,10 +111,14 @@ def verify(where: Path | None, home: str | None, trust: str | None, every_signat
         with reading_bar(log, "verifying") as progress:
             report = verify_log(log, trusted, every_signature=every_signature, elsewhere=elsewhere, period=period,
                                 jobs=jobs or os.cpu_count() or 1, progress=progress)
+        compared = sum(lane.count for lane in elsewhere.witnessed.values())
     if as_json:
-        print_json(report.as_json())
+        held_to: dict[str, Value] = {"against": {"file": str(against), "entries": compared}} if against else {}
+        print_json(report.as_json() | held_to)
     else:
         _tell(report)
+        if against:
+            console().print(f"  held to the {compared:,} entries of {escaped(str(against))}")
     return report.result.exit_code
 
 

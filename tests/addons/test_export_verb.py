@@ -206,7 +206,10 @@ def test_a_log_agrees_with_its_own_export(folder, tmp_path, form, wanted):
     governor("export", folder, "--format", form, "--output", tmp_path / "copy", *wanted)
 
     code, told = against(folder, tmp_path / "copy")
+    count = (tmp_path / "copy").read_bytes().count(b"\n")
     assert (code, told["result"]) == (0, "verified")
+    assert told["against"] == {"file": str(tmp_path / "copy"), "entries": count}
+    assert f"held to the {count} entries of" in governor("verify", folder, "--against", tmp_path / "copy").stdout
 
 
 def test_a_log_written_again_with_its_own_keys_disagrees_with_its_export(folder, copy, tmp_path):

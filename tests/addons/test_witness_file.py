@@ -25,7 +25,7 @@ def line(seq: int, lane: str = "main", hashed: str = "") -> bytes:
 
 def held(path: Path) -> dict[str, list[tuple[int, bytes]]]:
     with witnessed(path) as lanes:
-        return {name: list(RECORD.iter_unpack(lane._records(0, lane._count))) for name, lane in lanes.items()}
+        return {name: list(RECORD.iter_unpack(lane._records(0, lane.count))) for name, lane in lanes.items()}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["main", "w0"]), st.integers(0, 400)), max_size=400))

@@ -151,6 +151,7 @@ def test_a_decision_is_told_whole():
 def test_what_was_done_about_a_request_has_the_schemas_numbers(changes, action, disposition, severity):
     made = event(decision(**changes))
 
+    assert faults(made) == []
     assert (made["action_id"], made["disposition_id"], made["severity_id"]) == (action, disposition, severity)
     assert made["is_alert"] is (changes.get("verdict") == "halt")
 
