@@ -26,11 +26,12 @@ _NAME_PARTS = len(lane_name("", "").split("/"))
 class KeyChain:
     """The keys of one lane as its entries bring them. Without `root` the first is taken as it comes."""
 
-    __slots__ = ("_keys", "_lane", "_root", "_verify")
+    __slots__ = ("_had", "_keys", "_lane", "_root", "_verify")
 
     def __init__(self, lane: str, root: VerifierKey | None, verify: Verify) -> None:
         self._lane, self._root, self._verify = lane, root, verify
         self._keys: list[tuple[int, VerifierKey]] = []
+        self._had: set[bytes] = set()
 
     @property
     def current(self) -> VerifierKey | None:
@@ -53,7 +54,7 @@ class KeyChain:
             if not self._verify(self._root.public, _signature(fields, "certificate"),
                                 certificate_bytes(log_id, self._lane, str(key))):
                 raise ChainError("the lane's key is not certified by the root key")
-        self._keys.append((_seq(fields), key))
+        self._take(_seq(fields), key)
         return key
 
     def rotate(self, entry: Value) -> VerifierKey:
@@ -68,9 +69,9 @@ class KeyChain:
         if not self._verify(key.public, _signature(fields, "proof"),
                             possession_bytes(log_id, self._lane, str(key), str(fields.get("prev")), seq)):
             raise ChainError("key_rotate brings a key whose holder did not sign: no proof of possession")
-        if any(key.public == known.public for _, known in self._keys):
+        if key.public in self._had:
             raise ChainError("key_rotate brings a key that this lane had before")
-        self._keys.append((seq + 1, key))
+        self._take(seq + 1, key)
         return key
 
     def signer_of(self, seq: int) -> VerifierKey | None:
@@ -83,6 +84,10 @@ class KeyChain:
         for (first, key), (end, _) in pairwise(ends):
             if first < end:
                 yield key, first, end - 1
+
+    def _take(self, first: int, key: VerifierKey) -> None:
+        self._keys.append((first, key))
+        self._had.add(key.public)
 
     def _named(self, key: VerifierKey) -> str:
         assert self._root is not None
