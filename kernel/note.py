@@ -144,7 +144,7 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
 
 
 def opened(text: str) -> tuple[str, list[tuple[str, bytes]]]:
-    """The body of a signed note, and the key name with key id and signature of each of its lines. Nothing is verified."""
+    """The body of a signed note, and of each of its lines the key name and key id || signature. Verifies nothing."""
     body, lines = _parts(text)
     return body, [_signature(line) for line in lines]
 

@@ -10,7 +10,7 @@ from addons.errors import GovernorError
 
 
 class AnchorError(GovernorError):
-    """An anchor did not take a head, or what it holds is not what was put there. Says which anchor, what, and what to do."""
+    """An anchor did not take a head, or holds something else. Says which anchor, what, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Anchor(Protocol):
     def target(self) -> str: ...
 
     def publish(self, lane: str, note: str) -> Receipt:
-        """Keep the signed checkpoint `note` of `lane`, as it stands in checkpoints.note. Blocks within its own time-outs."""
+        """Keep the checkpoint `note` of `lane` as it stands in checkpoints.note. Blocks within its own time-outs."""
         ...
 
     def notes(self) -> Iterator[str]:
