@@ -8,8 +8,8 @@ from addons.anchors.configured import anchors_of
 from addons.anchors.protocol import AnchorError
 from addons.anchors.publishing import Publisher
 from addons.anchors.receipts import Receipts
-from addons.anchors.signed_heads import resting_heads
 from addons.anchors.settings import AnchorSettings, AnchorSettingsError, read_settings
+from addons.anchors.signed_heads import resting_heads
 from addons.errors import StartCode, StartRefused
 from addons.metrics import Gauge
 
@@ -41,6 +41,10 @@ class Anchored:
     def stops(self) -> bool:
         """Whether nothing may pass at this moment."""
         return self.settings.stops and self.unmet is not None
+
+    def hints(self) -> list[str]:
+        """What `governor status` says of it."""
+        return [] if self.unmet is None else [self.unmet]
 
     def recorded(self) -> Body:
         """What a `config` entry says of it."""

@@ -388,7 +388,7 @@ class _Running:
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self._registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
-                      *([self._anchored.unmet] if self._anchored.unmet else []), *hints(self.book.state), *self._hooks.rejections.hints()],
+                      *self._anchored.hints(), *hints(self.book.state), *self._hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
