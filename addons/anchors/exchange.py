@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import ssl
@@ -23,10 +24,9 @@ MOST_ANSWER_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: `kind` is its Content-Type without parameters, `location` where a redirect points."""
+    """What came back; `location` is where a redirect points."""
 
     status: int
-    kind: str
     body: bytes
     location: str
 
@@ -40,13 +40,12 @@ def post(url: str, content: bytes) -> Answer:
         if parts.scheme == "https" else http.client.HTTPConnection(host, parts.port, timeout=CONNECT_SECONDS))
     try:
         connection.connect()
-        # http.client uses of it what `_Bounded` has; a time-out of the socket alone would begin anew at every byte.
-        connection.sock = _Bounded(connection.sock)
-        connection.request("POST", parts.path or "/", content, {"Content-Type": "text/plain; charset=utf-8"})
-        response = connection.getresponse()
-        body = response.read()
-        kind = response.getheader("Content-Type", "").partition(";")[0].strip().lower()
-        return Answer(response.status, kind, body, response.getheader("Location", ""))
+        with contextlib.closing(connection.sock) as connected:
+            # http.client uses of it what `_Bounded` has; a time-out of the socket alone would begin anew at every byte.
+            connection.sock = _Bounded(connected)
+            connection.request("POST", parts.path or "/", content, {"Content-Type": "text/plain; charset=utf-8"})
+            response = connection.getresponse()
+            return Answer(response.status, response.read(), response.getheader("Location", ""))
     finally:
         connection.close()
 
@@ -75,7 +74,7 @@ class _Bounded:
         return io.BufferedReader(_Reading(self))
 
     def close(self) -> None:
-        self._socket.close()
+        """Nothing: http.client closes before the answer is read, and whoever connected closes in the end."""
 
     def _wait(self) -> None:
         left = self._deadline - time.monotonic()
