@@ -26,9 +26,9 @@ from addons.errors import StartRefused
 from addons.home import Home
 from addons.keys import verifies
 from kernel.cosignature import WitnessKey, cosignatures, parse_witness_key
-from kernel.note import VerifierKey, lane_name, open_note, opened
+from kernel.note import VerifierKey, lane_name, open_note, opened, parse_verifier_key
 from tests.addons.anchored_logs import GrowingLog, introduce, size_of
-from tests.addons.logs import crashed_copy, segments
+from tests.addons.logs import crashed_copy, entries, segments
 from tests.addons.reference_witness import Witness, serving
 from tests.conftest import scaled
 
@@ -71,7 +71,7 @@ def test_a_head_is_cosigned_and_what_the_witness_said_is_kept(home, log, witness
     assert [each.line for (each,) in found] == [receipt.proof["cosignature"]]
     assert abs(int(receipt.proof["time"]) - time.time()) < 60
     # The lane's own signature is still on it, and the submission key's is not needed any more.
-    lane_key = VerifierKey(log.lane._journal.key.name, log.lane._journal.key.public)
+    lane_key = parse_verifier_key(entries(home)[1]["key"])
     assert open_note(kept[0], [lane_key], verifies) == opened(note)[0]
 
 
@@ -80,8 +80,8 @@ def test_every_growth_is_proved_across_segments_and_restarts(monkeypatch, home, 
     monkeypatch.setattr(lane_module, "SEGMENT_BYTES", 2048)
     log, running = GrowingLog(home), anchor(home, witness)
     introduce(witness, home)
-    for number, entries in enumerate(steps):
-        note = log.grown(entries)
+    for number, more in enumerate(steps):
+        note = log.grown(more)
         if number % 3 == 2:
             running = anchor(home, witness)
 
