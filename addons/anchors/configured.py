@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def anchors_of(settings: AnchorSettings, home: Home) -> list[Anchor]:
     """One anchor for each target; `AnchorError` where one cannot be had here."""
+    if settings.segments is not None:
+        raise AnchorError(f"segments: {settings.segments}: this version sends no sealed segments")
     return [_anchor(target, home) for target in settings.targets]
 
 

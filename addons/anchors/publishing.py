@@ -164,12 +164,10 @@ class Publisher:
     def _run(self, line: _Line) -> None:
         while (head := self._next(line)) is not None:
             try:
-                receipt = line.anchor.publish(head.lane, head.note)
+                self._held(line, head, line.anchor.publish(head.lane, head.note))
             except Exception as fault:  # noqa: BLE001
                 # Whatever it is: a thread that ended silently would never anchor again.
                 self._failed(line, fault)
-            else:
-                self._held(line, head, receipt)
 
     def _next(self, line: _Line) -> _Head | None:
         """The head to publish next, once its time has come; None at the end."""
@@ -210,9 +208,9 @@ class Publisher:
             line.since[head.lane] = line.asked_at
             self._write(receipt)
         if recovered:
-            self._say(f"{_named(line.anchor)} answers again")
+            self._tell(f"{_named(line.anchor)} answers again")
         if kept is not None:
-            self._say(f"the receipt was not kept: {kept}")
+            self._tell(f"the receipt was not kept: {kept}")
 
     def _write(self, receipt: Receipt) -> None:
         own = self._own.setdefault(self._log.name, deque(maxlen=_MOST_OWN))
@@ -223,6 +221,11 @@ class Publisher:
         with suppress(AuditUnavailable):
             own.append(self._log.record("anchor", entry.anchor(
                 receipt.kind, receipt.target, receipt.lane, receipt.size, receipt.root, receipt.proof)))
+
+    def _tell(self, text: str) -> None:
+        # The operator's terminal may be gone, and the anchor's thread goes on.
+        with suppress(OSError, ValueError):
+            self._say(text)
 
     def _failed(self, line: _Line, fault: Exception) -> None:
         with self._changed:
@@ -238,7 +241,7 @@ class Publisher:
                     self._log.record("fault", entry.fault("anchor", type(fault).__name__, Code.FAULT, None))
         if first:
             said = str(fault) if isinstance(fault, AnchorError) else f"{type(fault).__name__}: {fault}"
-            self._say(f"{_named(line.anchor)} does not hold the newest head: {escaped(said)}")
+            self._tell(f"{_named(line.anchor)} does not hold the newest head: {escaped(said)}")
 
 
 def _named(anchor: Anchor) -> str:

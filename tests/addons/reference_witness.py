@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -131,8 +132,8 @@ def grew(old: int, size: int, old_root: bytes, root: bytes, proof: list[bytes]) 
 
 
 @contextlib.contextmanager
-def serving(witness: Witness, port: int = 0) -> Iterator[Witness]:
-    """The witness at its `url`, while the block lasts."""
+def serving(witness: Witness, port: int = 0, chain: Path | None = None) -> Iterator[Witness]:
+    """The witness at its `url`, while the block lasts; over TLS with the key and certificate in `chain`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -154,9 +155,14 @@ def serving(witness: Witness, port: int = 0) -> Iterator[Witness]:
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
+    if chain is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    witness.url = f"http://127.0.0.1:{server.server_address[1]}"
+    at = server.server_address[1]
+    witness.url = f"http://127.0.0.1:{at}" if chain is None else f"https://localhost:{at}"
     try:
         yield witness
     finally:

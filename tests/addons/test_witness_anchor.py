@@ -31,6 +31,7 @@ from tests.addons.anchored_logs import GrowingLog, introduce, size_of
 from tests.addons.logs import crashed_copy, entries, segments
 from tests.addons.reference_witness import Witness, serving
 from tests.conftest import scaled
+from tests.e2e.origins import make_certificate
 
 ROOT = Path(__file__).parents[2]
 
@@ -346,6 +347,19 @@ def test_a_witness_that_is_down_is_told_and_takes_the_newest_head_when_it_is_bac
 
     with serving(witness, int(witness.url.rpartition(":")[2])):
         assert running.publish("main", note := log.grown(3)).size == size_of(note)
+
+
+def test_a_witness_over_tls_must_show_a_certificate_that_is_trusted(monkeypatch, home, log, tmp_path):
+    chain, trusted = make_certificate(tmp_path)
+    witness = Witness("w.example.org", tmp_path / "w.json")
+    introduce(witness, home)
+    with serving(witness, chain=chain):
+        with pytest.raises(AnchorError, match=r"does not answer .*certificate verify failed"):
+            anchor(home, witness).publish("main", log.grown())
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+
+        assert anchor(home, witness).publish("main", note := log.grown()).size == size_of(note)
+    assert len(witness.asked) == 1
 
 
 def test_the_submission_key_stays_and_is_private(home):
