@@ -108,8 +108,6 @@ class WitnessAnchor:
             raise self._failed(f"409 with no size in it: {_quoted(answer.body)}")
         if held is None or held == old:
             raise self._forked(lane, head, answer)
-        if held > head.size:
-            raise self._rolled_back(lane, held, head)
         return held
 
     def _cosignature(self, head: Checkpoint, text: str, answer: Answer) -> Cosignature:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from addons import lane as lane_module
 from addons.anchors import publishing
 from addons.anchors.file import FileAnchor
 from addons.anchors.protocol import AnchorError, Receipt
@@ -131,13 +132,14 @@ def test_the_last_head_of_a_log_that_ends_is_anchored(publish, home):
     assert place.sizes[-1] == len(entries(home))
 
 
-def test_an_idle_log_is_not_anchored_again_for_the_sake_of_its_anchor_entries(publish, home):
+def test_an_idle_log_is_not_anchored_again_for_the_sake_of_its_anchor_entries(publish, home, monkeypatch):
+    monkeypatch.setattr(lane_module, "CHECKPOINT_SECONDS", 0.05)
     first, second = Place(), Place(kind="s3", target="s3://bucket")
     running = publish(first, second)
     running.load()
     until(lambda: len(anchored(home)) >= 2)
-    # Long enough for the lane to sign a head over those entries, and for many turns.
-    time.sleep(1.6)
+    # Long enough for the lane to sign heads over those entries, and for many turns.
+    time.sleep(0.5)
     before = len(anchored(home))
     time.sleep(0.5)
 

@@ -26,7 +26,15 @@ from addons.errors import StartRefused
 from addons.home import Home
 from addons.keys import verifies
 from kernel.cosignature import WitnessKey, cosignatures, parse_witness_key
-from kernel.note import VerifierKey, lane_name, open_note, opened, parse_verifier_key
+from kernel.note import (
+    VerifierKey,
+    checkpoint_body,
+    lane_name,
+    open_note,
+    opened,
+    parse_verifier_key,
+    sign,
+)
 from tests.addons.anchored_logs import GrowingLog, introduce, size_of
 from tests.addons.logs import crashed_copy, entries, segments
 from tests.addons.reference_witness import Witness, serving
@@ -116,7 +124,9 @@ def test_a_lost_receipt_is_made_good_by_the_size_that_the_witness_names(home, lo
 def test_a_receipt_that_was_made_up_is_not_believed(home, log, witness):
     introduce(witness, home)
     note = log.grown(5)
-    (home.paths.receipts / f"{parse_witness_key(witness.key).kid}-main.note").write_text(note)
+    body = checkpoint_body(lane_name(home.log_id, "main"), 10**6, bytes(32))
+    made_up = sign(body, "x", bytes(32), lambda _: bytes(64))
+    (home.paths.receipts / f"{parse_witness_key(witness.key).kid}-main.note").write_text(made_up)
 
     assert anchor(home, witness).publish("main", note).size == size_of(note)
 
