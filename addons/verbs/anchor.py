@@ -11,15 +11,13 @@ import click
 from addons.audit_log import AuditLog, AuditLogError
 from addons.audit_text import escaped
 from addons.home import Home, home_folder
+from addons.verbs.acting import home_option, json_option
 from addons.verbs.output import console, print_json, progress
 
 if TYPE_CHECKING:
     from addons.anchors.protocol import Anchor
     from addons.anchors.receipts import Newest
     from addons.anchors.settings import AnchorSettings
-
-_home = click.option("--home", metavar="DIR", help="The home that is meant. Before $GOVERNOR_HOME.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -41,8 +39,8 @@ def anchor() -> None:
 
 
 @anchor.command("list")
-@_home
-@_json
+@home_option
+@json_option
 def list_anchors(home: str | None, as_json: bool) -> int:
     """Show each anchor, the newest head that it holds of each lane, and how much of the log that leaves out.
 
@@ -67,8 +65,8 @@ def list_anchors(home: str | None, as_json: bool) -> int:
 
 
 @anchor.command()
-@_home
-@_json
+@home_option
+@json_option
 def now(home: str | None, as_json: bool) -> int:
     """Take the newest head of every lane to every anchor, at once, and say what each one answers.
 
@@ -114,8 +112,8 @@ def now(home: str | None, as_json: bool) -> int:
 
 @anchor.command()
 @click.option("--lane", "more", multiple=True, metavar="NAME", help="A lane that has not begun yet, such as w0.")
-@_home
-@_json
+@home_option
+@json_option
 def keys(more: tuple[str, ...], home: str | None, as_json: bool) -> int:
     """Print what a witness must be given of this log: for each lane its origin and the key that signs submissions.
 
