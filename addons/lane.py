@@ -41,6 +41,8 @@ SEGMENT_SECONDS = 24 * 3600
 HEARTBEAT = "heartbeat"
 # A head is signed at once behind these.
 _SIGNED_AT_ONCE = frozenset({KEY_ROTATE, SEGMENT_OPEN, HEARTBEAT, "policy_load", "halt", "close"})
+# What is written of a lane in which nothing happens.
+_NO_USE = frozenset({KEY_ROTATE, SEGMENT_OPEN, HEARTBEAT, "anchor"})
 # A disk that does not answer keeps no process from ending: the next start recovers what it holds.
 CLOSE_SECONDS = 5.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -246,7 +248,7 @@ class Lane:
         if first.kind == SEGMENT_OPEN:
             self._journal.keys.settle()
             self._tell(self._on_rotate)
-        self._used = self._used or any(draft.kind not in (SEGMENT_OPEN, HEARTBEAT, "anchor") for draft in group)
+        self._used = self._used or any(draft.kind not in _NO_USE for draft in group)
         _settle([draft for draft in group if draft.waiter is not None], None)
         self._keeper.take_secrets(secrets)
         if self._meter is not None:
