@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from queue import SimpleQueue
 
+from addons.anchors.signed_heads import newest_head
 from addons.anchors.submission import submission_key
 from addons.home import Home
 from kernel import entry
@@ -29,6 +31,15 @@ class GrowingLog:
         size = self.lane.write_now("policy_load", LOADED) + 1
         while (note := self._notes.get(timeout=20)[0]) and size_of(note) < size:
             pass
+        return note
+
+    def kept(self, entries: int = 1) -> str:
+        """The same once the note stands in checkpoints.note, which the keeper writes in its own time."""
+        note = self.grown(entries)
+        deadline = time.monotonic() + 20
+        while newest_head(self.home.paths.lane(self.lane.name)) != note:
+            assert time.monotonic() < deadline, "the head was not kept"
+            time.sleep(0.01)
         return note
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ def told(capfd: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, di
 
 
 def test_what_keys_prints_is_what_a_witness_needs(capfd, home, log, witness, notes):
-    note = log.grown(3)
+    note = log.kept(3)
     refused, before = told(capfd, "now", "--home", home.paths.folder)
     witness.know(governor(capfd, "keys", "--home", home.paths.folder)[1].strip())
     status, after = told(capfd, "now", "--home", home.paths.folder)
@@ -77,10 +77,10 @@ def test_keys_of_lanes_that_have_not_begun_can_be_asked_for(capfd, home, log):
 
 
 def test_list_says_how_far_each_anchor_is(capfd, home, log, witness, notes):
-    first = log.grown(3)
+    first = log.kept(3)
     introduce(witness, home)
     governor(capfd, "now", "--home", home.paths.folder)
-    second = log.grown(5)
+    second = log.kept(5)
     log.close()
     status, listed = told(capfd, "list", "--home", home.paths.folder)
     text = governor(capfd, "list", "--home", home.paths.folder)[1]
@@ -95,7 +95,7 @@ def test_list_says_how_far_each_anchor_is(capfd, home, log, witness, notes):
 
 
 def test_now_works_on_a_log_that_ended(capfd, home, log, witness, notes):
-    log.grown(3)
+    log.kept(3)
     log.close()
     introduce(witness, home)
     status, after = told(capfd, "now", "--home", home.paths.folder)
@@ -131,7 +131,7 @@ def test_a_bad_file_of_anchors_ends_the_verb_with_its_place(capfd, home, log):
 
 @pytest.mark.parametrize("damage", ["checkpoints", "receipts", "cosigned"])
 def test_damage_of_what_the_verbs_read_is_told(capfd, home, log, witness, notes, damage):
-    log.grown(2)
+    log.kept(2)
     log.close()
     introduce(witness, home)
     governor(capfd, "now", "--home", home.paths.folder)
