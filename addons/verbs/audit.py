@@ -18,7 +18,6 @@ from addons.audit_log import AuditLog
 from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
 from addons.home import home_folder
-from addons.verbs.anchor import anchor
 from addons.verbs.asking import (
     home_option,
     jobs_option,
@@ -37,7 +36,8 @@ from kernel.errors import PolicyError
 from kernel.report import Failure, Report, Result
 
 FOLLOW_SECONDS = 0.25
-_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "export": "export"}
+_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "export": "export",
+              "anchor": "anchor"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -82,9 +82,6 @@ def audit() -> None:
     HOME is a Governor home or the audit folder of one. A log can be verified anywhere, with nothing but the folder and
     the verifier key of its root, which `governor init` printed and pinned.
     """
-
-
-audit.add_command(anchor)
 
 
 @audit.command()

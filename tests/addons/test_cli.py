@@ -41,7 +41,8 @@ def leaves(command: click.Command) -> list[click.Command]:
     """The verbs in a group, and in the groups in it."""
     if not isinstance(command, click.Group):
         return [command]
-    return [leaf for each in command.commands.values() for leaf in leaves(each)]
+    ctx = click.Context(command)
+    return [leaf for name in command.list_commands(ctx) for leaf in leaves(command.get_command(ctx, name))]
 
 
 @pytest.mark.parametrize("name", sorted(cli.VERBS))

@@ -42,8 +42,7 @@ def ready(place) -> bool:
     try:
         with urllib.request.urlopen(place.metrics.replace("/metrics", "/readyz"), timeout=5):
             return True
-    except urllib.error.HTTPError as refused:
-        assert "anchors" in refused.read().decode()
+    except urllib.error.HTTPError:
         return False
 
 
