@@ -36,6 +36,7 @@ from addons import (
 from addons.admission import Admission, raise_file_limit
 from addons.agents_control import AgentsControl
 from addons.agents_file import AgentsError
+from addons.anchored import Anchored
 from addons.book import Book
 from addons.control import ControlServer, Message, Peer, user_name
 from addons.deadlines import Deadlines
@@ -176,6 +177,7 @@ class _Running:
     def _open(self, options: Any) -> None:
         home = Home.open(home_folder(self._settings.home))
         self.paths = home.paths
+        self._anchored = Anchored(home, _say)
         self._certificate = authority.ensure(self.paths.ca, datetime.now(UTC))
         settings.force(options, self.paths.ca)
         self._registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
@@ -191,6 +193,7 @@ class _Running:
             raise
         self.lane.observe(self.metrics)
         self.lane.on_stop(self._stopped)
+        self._anchored.start(self.lane, self.metrics)
         self._resolver = Resolver(self._loop)
         self._listeners = Listeners(options, self._server.address[1])
         self._rate = RefusalRate(time.time)
@@ -201,7 +204,7 @@ class _Running:
         self.lane.on_rotate(self._snapshots.begin)
         self._outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self._outcomes.end_agent, self.metrics.halt
-        judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
+        judge = self._judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
                       RequestNames.of_home(self.paths.request_names))
@@ -231,7 +234,7 @@ class _Running:
 
     def _write_start(self, options: Any) -> None:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
-        self.lane.write_now("config", entry.config(settings.recorded(options), versions))
+        self.lane.write_now("config", entry.config(settings.recorded(options) | self._anchored.recorded(), versions))
         policy_store.keep(self._governed, self.paths)
         self._recorded = self.lane.last_policy
         self._put_in_force(self._governed)
@@ -261,7 +264,6 @@ class _Running:
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self._checks().values()))
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self._outcomes))
-        self.metrics.read(Gauge.UNANCHORED, lambda: self.lane.next_seq)
         self.metrics.read(Gauge.DISK_FREE, lambda: _free_bytes(self.paths.audit))
         self.metrics.read(Gauge.CA_EXPIRY, lambda: authority.expiry(self.paths.ca).timestamp())
         self.metrics.read_standings(
@@ -287,6 +289,8 @@ class _Running:
         self._write_refusals()
         self._end_trial()
         self._look_at_clock()
+        self._anchored.look()
+        self._judge.unanchored = self._anchored.stops
         self._hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
@@ -321,7 +325,8 @@ class _Running:
 
     def _checks(self) -> dict[str, bool]:
         """The conditions of readiness by name."""
-        return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None}
+        return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None,
+                "anchors": not self._anchored.stops}
 
     def reload_soon(self, by: str) -> None:
         """Begin to read the policy again, from a place that cannot wait for it."""
@@ -383,7 +388,7 @@ class _Running:
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self._registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
-                      *hints(self.book.state), *self._hooks.rejections.hints()],
+                      *self._anchored.hints(), *hints(self.book.state), *self._hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
@@ -409,6 +414,7 @@ class _Running:
         self._write_refusals()
         self._snapshots.finish()
         self.lane.close(reason)
+        self._anchored.close()
         self._server.stop()
         self._locks.close()
         with contextlib.suppress(OSError):

@@ -79,6 +79,11 @@ class Paths:
         return self.keys / "requests.secret"
 
     @property
+    def submission_key(self) -> Path:
+        """The key by which witnesses know the lanes of this home."""
+        return self.keys / "witness.secret"
+
+    @property
     def audit(self) -> Path:
         return self.folder / "audit"
 
@@ -103,6 +108,16 @@ class Paths:
     def states(self) -> Path:
         """What the entries of lanes had made of the kernel's state at some time, by the digests that entries name."""
         return self.audit / "state"
+
+    @property
+    def receipts(self) -> Path:
+        """What anchors answered."""
+        return self.audit / "receipts"
+
+    @property
+    def anchors(self) -> Path:
+        """Which anchors there are, and what is asked of them."""
+        return self.folder / "anchors.yaml"
 
     @property
     def ballast(self) -> Path:

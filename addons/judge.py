@@ -46,6 +46,7 @@ _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judge
 _NOBODY = ClientConnection("replay")
 _INCOMPLETE = Verdict(Action.DENY, Code.MALFORMED, reason="it did not arrive whole")
 _NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
+_UNANCHORED = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log is not anchored in time")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
 
@@ -61,11 +62,22 @@ class Judge:
         self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
         self._book, self._names = book, names
         self._log = DecisionLog(lane, book, metrics, rate)
+        self.unanchored = False
+        """True while nothing may pass because no anchor holds the log as far as the operator requires."""
+
+    def _shut(self, connection: ClientConnection) -> Verdict | None:
+        """Why everything is refused: the log cannot be written, or it is not anchored; else None."""
+        if self._lane.stopped:
+            return _UNWRITTEN
+        if self.unanchored:
+            self._rate.count(connection.peer, Code.AUDIT_UNAVAILABLE)
+            return _UNANCHORED
+        return None
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
-        if self._lane.stopped:
-            return Judged(_UNWRITTEN, None, "CONNECT", None)
+        if shut := self._shut(connection):
+            return Judged(shut, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
         host = port = None
@@ -80,8 +92,8 @@ class Judge:
 
     async def credentials(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge what a SOCKS5 client says of itself. Only a refusal is written: what is asked for comes next."""
-        if self._lane.stopped:
-            return Judged(_UNWRITTEN, None, "CONNECT", None)
+        if shut := self._shut(connection):
+            return Judged(shut, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
         if agent is not None or refused is Code.IDENTITY_REQUIRED:
@@ -113,8 +125,8 @@ class Judge:
         A refusal that no body can change; or a grant of a rule that lets the body pass while it comes. None: the body
         is to be read, as far as `RequestBodies` was told here, and judged with it.
         """
-        if self._lane.stopped:
-            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        if shut := self._shut(connection):
+            return Judged(shut, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
         if agent is None:
@@ -162,8 +174,8 @@ class Judge:
 
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
-        if self._lane.stopped:
-            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        if shut := self._shut(connection):
+            return Judged(shut, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
         if agent is None:
@@ -290,8 +302,8 @@ class Judge:
 
     async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
         """Refuse a request that has no single reading. Returns when the decision is durable."""
-        if self._lane.stopped:
-            return Judged(_UNWRITTEN, None, method_of(flow.request), None)
+        if shut := self._shut(connection):
+            return Judged(shut, None, method_of(flow.request), None)
         judged = self._malformed(connection, flow, _refusal(Code.MALFORMED, reason))
         return await self._log.written("request", self._governed(), connection, flow, judged, perf_counter())
 
@@ -315,8 +327,8 @@ class Judge:
 
     async def no_request(self, connection: ClientConnection, reason: str) -> Refused:
         """What a client is told that sent what is no request, once that stands in the log."""
-        if self._lane.stopped:
-            return Refused(_UNWRITTEN, "", "", None, None, None, self.contact)
+        if shut := self._shut(connection):
+            return Refused(shut, "", "", None, None, None, self.contact)
         connection.recorded, source = True, f"{connection.peer} connections"
         if self._rate.exceeded(source, Code.MALFORMED):
             self._metrics.rate_limited()

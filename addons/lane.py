@@ -41,6 +41,8 @@ SEGMENT_SECONDS = 24 * 3600
 HEARTBEAT = "heartbeat"
 # A head is signed at once behind these.
 _SIGNED_AT_ONCE = frozenset({KEY_ROTATE, SEGMENT_OPEN, HEARTBEAT, "policy_load", "halt", "close"})
+# What is written of a lane in which nothing happens.
+_NO_USE = frozenset({KEY_ROTATE, SEGMENT_OPEN, HEARTBEAT, "anchor"})
 # A disk that does not answer keeps no process from ending: the next start recovers what it holds.
 CLOSE_SECONDS = 5.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -69,6 +71,7 @@ class Lane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: list[Callable[[AuditUnavailable], object]] = []
         self._on_rotate: list[Callable[[], object]] = []
+        self._on_checkpoint: list[Callable[[str, bool], object]] = []
         self._rotating = False
         self._used = True
         self._meter: Meter | None = None
@@ -132,6 +135,13 @@ class Lane:
     def on_rotate(self, callback: Callable[[], object]) -> None:
         """Have `callback` called after each segment that is begun: on the event loop, where there is one."""
         self._on_rotate.append(callback)
+
+    def on_checkpoint(self, callback: Callable[[str, bool], object]) -> None:
+        """Have `callback` told of each signed head whose entries are durable, and whether it ends what may not wait.
+
+        In the writer's thread: it must return at once.
+        """
+        self._on_checkpoint.append(callback)
 
     @property
     def last_ts(self) -> str:
@@ -238,7 +248,7 @@ class Lane:
         if first.kind == SEGMENT_OPEN:
             self._journal.keys.settle()
             self._tell(self._on_rotate)
-        self._used = self._used or any(draft.kind not in (SEGMENT_OPEN, HEARTBEAT) for draft in group)
+        self._used = self._used or any(draft.kind not in _NO_USE for draft in group)
         _settle([draft for draft in group if draft.waiter is not None], None)
         self._keeper.take_secrets(secrets)
         if self._meter is not None:
@@ -256,9 +266,12 @@ class Lane:
 
     def _checkpoint_if_due(self, group: list[Draft]) -> None:
         unsigned, due = self._journal.size - self._signed_size, self._until_checkpoint() <= 0
-        at_once = any(draft.kind in _SIGNED_AT_ONCE for draft in group)
-        if at_once or unsigned >= CHECKPOINT_ENTRIES or (unsigned and due):
-            self._keeper.take_checkpoint(self._checkpoint())
+        kinds = {draft.kind for draft in group}
+        if kinds & _SIGNED_AT_ONCE or unsigned >= CHECKPOINT_ENTRIES or (unsigned and due):
+            note = self._checkpoint()
+            self._keeper.take_checkpoint(note)
+            for callback in self._on_checkpoint:
+                callback(note, bool(kinds & _SIGNED_AT_ONCE - {HEARTBEAT}))
         elif due:
             self._signed_at = time.monotonic()
             with suppress(AuditUnavailable):

@@ -49,6 +49,7 @@ COMMIT_BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.0
 UPSTREAM_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 _DECISION_HELP = "Time to a verdict with the lookup of the name, without the log."
+_ANCHOR_AGE_HELP = "For how long entries have waited that an anchor of this kind does not hold; 0 where none do."
 _UPSTREAM_HELP = "Time an origin took to the head of its response."
 
 _FIRST_DECISIONS = (
@@ -86,6 +87,7 @@ class Gauge(StrEnum):
     READY = "ready"
     OPEN_STREAMS = "open_streams"
     UNANCHORED = "audit_unanchored_entries"
+    ANCHOR_OVERDUE = "audit_anchor_overdue"
     DISK_FREE = "audit_disk_free_bytes"
     CA_EXPIRY = "ca_expiry_timestamp_seconds"
 
@@ -94,6 +96,7 @@ _GAUGE_HELP = {
     Gauge.READY: "1 when requests can be judged and logged, else 0.",
     Gauge.OPEN_STREAMS: "Flows that were let through and have not ended.",
     Gauge.UNANCHORED: "Log entries that no anchor covers yet.",
+    Gauge.ANCHOR_OVERDUE: "1 while what anchors.yaml requires is not met, else 0.",
     Gauge.DISK_FREE: "Free bytes on the volume that holds the log.",
     Gauge.CA_EXPIRY: "When the certificate of the CA ends, as a Unix time.",
 }
@@ -191,6 +194,7 @@ class Metrics(Collector):
         self._readings: dict[Gauge, Callable[[], float]] = {}
         self._halted: Callable[[], Mapping[str, str]] = dict
         self._budgets: Callable[[], Sequence[Balance]] = list
+        self._anchor_ages: Callable[[], Mapping[str, float]] = dict
         self._start_at_zero()
         self.registry.register(self)
 
@@ -273,6 +277,10 @@ class Metrics(Collector):
         """Have halts (agent to reason, the first first) and budgets read at every scrape, in the server's thread."""
         self._halted, self._budgets = halted, budgets
 
+    def read_anchors(self, ages: Callable[[], Mapping[str, float]]) -> None:
+        """Have the ages of anchors (kind to seconds) read at every scrape, in the server's thread."""
+        self._anchor_ages = ages
+
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition in the format that `accept` (an Accept header) prefers, and its content type."""
         encode, content_type = choose_encoder(accept)
@@ -280,7 +288,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family; called by the registry."""
-        gauges = [*(self._gauge(gauge) for gauge in Gauge), *self._standings()]
+        gauges = [*(self._gauge(gauge) for gauge in Gauge), *self._standings(), self._anchors()]
         with self._lock:
             # Copied here and built outside: a decision waits for this lock.
             copies = [family.copy() for family in self._families]
@@ -312,6 +320,15 @@ class Metrics(Collector):
         except Exception:  # noqa: BLE001
             self.fault("metrics")
         return [halted, *budgets.values()]
+
+    def _anchors(self) -> Metric:
+        family = GaugeMetricFamily(PREFIX + "audit_anchor_age_seconds", _ANCHOR_AGE_HELP, labels=["kind"])
+        try:
+            for kind, seconds in self._anchor_ages().items():
+                family.add_metric([kind], seconds)
+        except Exception:  # noqa: BLE001
+            self.fault("metrics")
+        return family
 
     def _facts(self) -> Iterator[Metric]:
         yield InfoMetricFamily(PREFIX + "build", "Which Governor on which mitmproxy.", value=self._build)

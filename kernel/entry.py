@@ -237,6 +237,12 @@ def config(options: Mapping[str, Value], versions: Mapping[str, str]) -> Body:
     return {"type": "config", "options": dict(options), "versions": dict(versions)}
 
 
+def anchor(kind: str, target: str, of: str, size: int, root: str, proof: Mapping[str, Value]) -> Body:
+    """An anchor took the head of `size` entries of lane `of`: `root` in hex, and what it answered."""
+    return {"type": "anchor", "kind": kind, "target": target, "of": of, "size": size, "root": root,
+            "proof": dict(proof)}
+
+
 def recovery(segment: str, offset: int, size_bytes: int, digest: str) -> Body:
     """An unfinished last line that was put aside and cut off at a start."""
     return {"type": "recovery", "segment": segment, "offset": offset, "bytes": size_bytes, "blake3": digest}

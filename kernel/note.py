@@ -15,8 +15,8 @@ type Signer = Callable[[bytes], bytes]
 type Verify = Callable[[bytes, bytes, bytes], bool]
 """(public key, signature, message) -> whether the signature holds."""
 
-_ED25519 = b"\1"
-_DASH = "— "
+ED25519 = b"\1"
+DASH = "— "
 _NAME = re.compile(r"[!-*,-~]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 MAX_NOTE_CHARACTERS = 2**20
@@ -69,28 +69,34 @@ def lane_name(log_id: str, lane: str) -> str:
     return f"governor/{log_id}/{lane}"
 
 
-def key_id(name: str, public: bytes) -> bytes:
-    """The four bytes by which a signature names its key."""
-    return sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+def key_id(name: str, public: bytes, kind: bytes = ED25519) -> bytes:
+    """The four bytes by which a signature names its key. `kind` is C2SP's byte for what the key signs."""
+    return sha256(name.encode() + b"\n" + kind + public).digest()[:4]
 
 
-def verifier_key(name: str, public: bytes) -> str:
+def verifier_key(name: str, public: bytes, kind: bytes = ED25519) -> str:
     """The key as text: name, key id and base64, joined by plus signs."""
-    return f"{name}+{key_id(name, public).hex()}+{base64.b64encode(_ED25519 + public).decode()}"
+    return f"{name}+{key_id(name, public, kind).hex()}+{base64.b64encode(kind + public).decode()}"
 
 
 def parse_verifier_key(text: str) -> VerifierKey:
     """The key that `text` (surrounding white space aside) names, or NoteError."""
+    name, public = named_key(text, ED25519, "only Ed25519 is known")
+    return VerifierKey(name, public)
+
+
+def named_key(text: str, kind: bytes, otherwise: str) -> tuple[str, bytes]:
+    """Name and public key of a verifier key of this kind, or NoteError, which says `otherwise` of any other kind."""
     parts = text.strip().split("+", 2)
     if len(parts) != 3 or not _NAME.fullmatch(parts[0]):
         raise NoteError("not a verifier key: expected NAME+KEYID+BASE64")
     name, named_id, encoded = parts
     data = base64_bytes(encoded)
-    if len(data) != 33 or data[:1] != _ED25519:
-        raise NoteError("not a verifier key: only Ed25519 is known")
-    if key_id(name, data[1:]).hex() != named_id:
+    if len(data) != 33 or data[:1] != kind:
+        raise NoteError(f"not a verifier key: {otherwise}")
+    if key_id(name, data[1:], kind).hex() != named_id:
         raise NoteError("not a verifier key: the key id does not belong to this name and key")
-    return VerifierKey(name, data[1:])
+    return name, data[1:]
 
 
 def checkpoint_body(origin: str, size: int, root: bytes) -> str:
@@ -114,7 +120,7 @@ def parse_checkpoint(body: str) -> Checkpoint:
 def sign(body: str, name: str, public: bytes, signer: Signer) -> str:
     """The signed note: body, empty line, one signature line. `body` ends in a line feed."""
     signature = key_id(name, public) + signer(body.encode())
-    return f"{body}\n{_DASH}{name} {base64.b64encode(signature).decode()}\n"
+    return f"{body}\n{DASH}{name} {base64.b64encode(signature).decode()}\n"
 
 
 def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> str:
@@ -122,11 +128,10 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
 
     Signatures of unknown keys are ignored; one of a known key that does not verify rejects the note.
     """
-    body, lines = _parts(text)
+    body, signatures = opened(text)
     known = {(key.name, key_id(key.name, key.public)): key for key in verifiers}
     seen = set()
-    for line in lines:
-        name, signature = _signature(line)
+    for name, signature in signatures:
         key = known.get((name, signature[:4]))
         if key is None or key in seen:
             continue
@@ -136,6 +141,12 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
     if not seen:
         raise UnknownSigner("no signature of a known key")
     return body
+
+
+def opened(text: str) -> tuple[str, list[tuple[str, bytes]]]:
+    """The body of a signed note, and of each of its lines the key name and key id || signature. Verifies nothing."""
+    body, lines = _parts(text)
+    return body, [_signature(line) for line in lines]
 
 
 def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
@@ -148,7 +159,7 @@ def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
     for number, line in enumerate(lines, 1):
         # What is not UTF-8 cannot verify; replaced, it is told as a bad note at its place.
         text = line.decode(errors="replace")
-        if _ended(note) and not text.startswith(_DASH):
+        if _ended(note) and not text.startswith(DASH):
             yield PlacedNote("".join(note), *place)
             note = []
         if not text.endswith("\n"):
@@ -168,7 +179,7 @@ def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
 
 
 def _ended(note: list[str]) -> bool:
-    return bool(note) and note[-1].startswith(_DASH)
+    return bool(note) and note[-1].startswith(DASH)
 
 
 def _parts(text: str) -> tuple[str, list[str]]:
@@ -183,8 +194,8 @@ def _parts(text: str) -> tuple[str, list[str]]:
 
 
 def _signature(line: str) -> tuple[str, bytes]:
-    name, _, encoded = line.removeprefix(_DASH).partition(" ")
-    if not line.startswith(_DASH) or not _NAME.fullmatch(name):
+    name, _, encoded = line.removeprefix(DASH).partition(" ")
+    if not line.startswith(DASH) or not _NAME.fullmatch(name):
         raise NoteError("not a signed note: a signature line is malformed")
     signature = base64_bytes(encoded)
     if len(signature) <= 4:

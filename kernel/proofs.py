@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
+from typing import Self
 
 from kernel.errors import ProofError
 from kernel.merkle import Tree
@@ -89,6 +90,16 @@ class Growth(_Cut):
             raise ProofError(f"a tree of {size} leaves did not grow from one of {old}")
         self.old = old
         super().__init__(size, lambda start, end: start < old < end)
+
+    @classmethod
+    def after(cls, old: Tree, size: int) -> Self:
+        """The same where the old tree is known: only the leaves after it are to come."""
+        growth = cls(old.size, size)
+        # The nodes that end with the old tree or before it are its complete subtrees, the largest first.
+        known = [node for node in reversed(old.complete) if node is not None] if old.size < size else [old.root()]
+        growth._hashes = dict(zip(growth._whole, known, strict=False))
+        growth._at = len(known)
+        return growth
 
     def proof(self) -> Proof:
         """RFC 6962, section 2.1.2, once all leaves have come."""

@@ -36,7 +36,8 @@ from kernel.errors import PolicyError
 from kernel.report import Failure, Report, Result
 
 FOLLOW_SECONDS = 0.25
-_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "export": "export"}
+_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "export": "export",
+              "anchor": "anchor"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

@@ -37,13 +37,20 @@ def in_a_process(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def leaves(command: click.Command) -> list[click.Command]:
+    """The verbs in a group, and in the groups in it."""
+    if not isinstance(command, click.Group):
+        return [command]
+    ctx = click.Context(command)
+    return [leaf for name in command.list_commands(ctx) for leaf in leaves(command.get_command(ctx, name))]
+
+
 @pytest.mark.parametrize("name", sorted(cli.VERBS))
 def test_every_verb_that_is_listed_is_built_teaches_and_takes_a_home(name):
     command = cli.governor.get_command(click.Context(cli.governor), name)
-    leaves = list(command.commands.values()) if isinstance(command, click.Group) else [command]
 
     assert command.help
-    for leaf in leaves:
+    for leaf in leaves(command):
         assert any("--home" in parameter.opts for parameter in leaf.params) or name == "policy", leaf.name
 
 

@@ -32,8 +32,8 @@ EXPRESSIONS = [
 ALERTS = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 VARIABLES = {"$__rate_interval": "10s", "$__range": "30s", "$job": "governor", "$instance": ".*", "$agent": ".*"}
 
-# A Governor has none of these series while nobody is halted and its policy has no budget.
-AT_TIMES = re.compile(r"governor_(?:budget_\w+|halted)")
+# A Governor has none of these series while nobody is halted, its policy has no budget and its home no anchor.
+AT_TIMES = re.compile(r"governor_(?:budget_\w+|halted|audit_anchor_age_seconds)")
 # They speak of the machine that runs the test, not of Governor.
 OF_THE_MACHINE = {"GovernorDiskAlmostFull", "GovernorDiskFullSoon"}
 
@@ -72,10 +72,11 @@ def fed_server():
     metrics = Metrics("1", "2")
     metrics.policy_loaded("ab" * 32, "enforce", 1.7e9)
     for gauge, value in ((Gauge.READY, 1), (Gauge.OPEN_STREAMS, 2), (Gauge.UNANCHORED, 9), (Gauge.DISK_FREE, 5e10),
-                         (Gauge.CA_EXPIRY, 4e9)):  # fmt: skip
+                         (Gauge.CA_EXPIRY, 4e9), (Gauge.ANCHOR_OVERDUE, 0)):  # fmt: skip
         metrics.read(gauge, lambda value=value: value)
 
     metrics.read_standings(lambda: {"coder-9": "OVERRISK"}, lambda: [BALANCE])
+    metrics.read_anchors(lambda: {"file": 3.0})
     metrics.tls_failure(Side.CLIENT)
 
     def traffic():

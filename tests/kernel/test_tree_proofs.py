@@ -147,6 +147,22 @@ def test_one_pass_makes_the_defined_proof_that_a_tree_grew(case: tuple[int, int]
     check_growth(old, size, made.old_root(), made.root(), made.proof())
 
 
+@given(st.integers(1, 300).flatmap(lambda size: st.tuples(st.integers(1, size), st.just(size))), st.integers(1, 40))
+def test_the_proof_that_a_tree_grew_needs_only_the_old_tree_and_the_leaves_after_it(
+    case: tuple[int, int], step: int
+) -> None:
+    old, size = case
+    below, tree = leaves(size), Tree()
+    tree.extend(below[:old])
+    made = Growth.after(tree, size)
+    for at in range(old, size, step):
+        assert made.read == at
+        made.extend(below[at : at + step])
+
+    assert made.proof() == growth(old, below).proof()
+    assert (made.old_root(), made.root()) == (tree.root(), defined_root(below))
+
+
 def test_a_proof_holds_for_the_leaf_and_size_that_it_was_made_for_as_far_as_their_turns_differ() -> None:
     """The signed size tells apart the leaves of two trees that are reached by the same turns."""
     sizes = range(1, 3 + min(scaled(10), 30))
