@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from addons import audit_log, codec, forked
+from addons.anchors import kept_heads
+from addons.anchors.kept_heads import Keeper, Kept
 from addons.audit_log import AuditLog, AuditLogError, open_regular, opened_segments, pinned_key, verify_signature
 from addons.forked import Progress
 from addons.key_lines import key_lines
 from addons.segment import segment_name, segment_names
 from kernel import chain, verify
 from kernel.errors import KernelError
-from kernel.marks import Held
 from kernel.note import VerifierKey
 from kernel.report import Report
 from kernel.walk import Found, Source, Walk
@@ -39,9 +40,9 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What is known of a log beside its files: heads by lane that were kept, and what a copy holds of each lane."""
+    """What is known of a log beside its files: who keeps heads of it, and what a copy holds of each lane."""
 
-    held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
+    keepers: Sequence[Keeper] = ()
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
@@ -68,10 +69,13 @@ def verify_log(
         jobs = min(jobs, log.size_bytes() // _BYTES_A_JOB + 1)
         meter = _Meter(progress)
         sources = [_source(log.lane(lane), period, jobs, meter) for lane in log.lanes()]
-        if trusted is None:
-            named = verify.named_root(stated, sources, codec.parse)
-            trusted = pinned_key(named) if named else None
-        anchors = verify.Anchors(trusted, stated, minimum, damage, elsewhere.held, elsewhere.witnessed)
+        named = verify.named_root(stated, sources, codec.parse)
+        if trusted is None and named is not None:
+            trusted = pinned_key(named)
+        root = trusted or named
+        kept = kept_heads.kept(elsewhere.keepers, root.name) if root else Kept()
+        anchors = verify.Anchors(trusted, stated, minimum, (*damage, *kept.alarms), kept.held, tuple(kept.silent),
+                                 elsewhere.witnessed)
         return verify.verify(sources, anchors, verify_signature, codec.parse, every_signature=every_signature,
                              run=partial(_run, jobs, meter))
     except OSError as error:

@@ -32,7 +32,8 @@ class Anchors:
     """What is known of a log beside its lanes. `trusted` comes from outside (pin or --trust), None without one.
 
     `damage` says what is wrong with trust.json and minimum.json where they are there and cannot be read. `held` are
-    the checkpoints of each lane that are kept elsewhere, `witnessed` what a copy of the log holds of its entries.
+    the checkpoints of each lane that are kept elsewhere, `silent` says who was asked for such and has none of this log,
+    `witnessed` is what a copy of the log holds of its entries.
     """
 
     trusted: VerifierKey | None = None
@@ -40,6 +41,7 @@ class Anchors:
     minimum: Minimum | None = None
     damage: tuple[str, ...] = ()
     held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
+    silent: tuple[str, ...] = ()
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
@@ -130,6 +132,7 @@ def _named(stated: TrustFile | None, openings: Iterable[_Opening]) -> VerifierKe
 
 def _trust_problems(anchors: Anchors, root: VerifierKey | None) -> Iterator[Broken]:
     yield from (_problem(Result.TAMPERED, damage) for damage in anchors.damage)
+    yield from (_problem(Result.INCOMPLETE, f"{by} holds no head of this log") for by in anchors.silent)
     if root is None:
         return
     try:

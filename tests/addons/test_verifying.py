@@ -12,13 +12,14 @@ import pytest
 
 from addons import lane as lane_module
 from addons import verifying
+from addons.anchors import kept_heads
+from addons.anchors.kept_heads import Keeper, keeper
 from addons.audit_log import AuditLog
 from addons.home import Home
 from addons.snapshots import Snapshots
 from addons.verifying import Elsewhere, Period, verify_log
 from kernel.entry import timestamp
-from kernel.marks import Held
-from kernel.note import VerifierKey
+from kernel.note import VerifierKey, split_notes
 from kernel.report import Report, Result
 from tests.addons.logs import decision, entries, open_lane, outcome, segments
 from tests.conftest import scaled
@@ -133,7 +134,7 @@ def test_a_period_that_begins_with_another_key_needs_the_keys_before(written):
 def test_a_head_that_was_kept_elsewhere_holds_the_log_to_it(written, jobs):
     notes = (written.paths.lane("main") / "checkpoints.note").read_text().split("\n\n")
     first, signature = notes[0], notes[1].split("\n")[0]
-    held = Elsewhere({"main": [Held(f"{first}\n\n{signature}\n", "a file", anchor=True)]})
+    held = Elsewhere([Keeper("a file", lambda origin: [f"{first}\n\n{signature}\n"])])
     size = int(first.split("\n")[1])
     report = verified(written.paths.folder, written.root, jobs, elsewhere=held)
 
@@ -146,7 +147,7 @@ def test_a_head_that_was_kept_elsewhere_holds_the_log_to_it(written, jobs):
 def test_a_log_cut_back_below_a_head_that_was_kept_elsewhere_is_rolled_back(written, jobs):
     note = (written.paths.lane("main") / "checkpoints.note").read_text()
     newest = note[note.rindex(f"governor/{written.log_id}/main\n", 0, note.rindex("\u2014")):]
-    held = Elsewhere({"main": [Held(newest, "a file", anchor=True)]})
+    held = Elsewhere([Keeper("a file", lambda origin: [newest])])
     for path in segments(written)[3:]:
         path.unlink()
     (written.paths.lane("main") / "checkpoints.note").write_text("")
@@ -156,3 +157,45 @@ def test_a_log_cut_back_below_a_head_that_was_kept_elsewhere_is_rolled_back(writ
     assert report.result is Result.ROLLED_BACK
     assert report.first_failure is not None
     assert "a file knows of" in report.first_failure.reason
+
+
+def test_of_a_file_with_heads_of_many_logs_those_of_this_one_count(written, tmp_path):
+    own = (written.paths.lane("main") / "checkpoints.note").read_text()
+    others = (make_vectors.FOLDER / "valid" / "audit" / "lanes" / "main" / "checkpoints.note").read_text()
+    (tmp_path / "heads").write_text(others + own)
+    report = verified(written.paths.folder, written.root, 1, elsewhere=Elsewhere([keeper(str(tmp_path / "heads"))]))
+
+    assert report.result is Result.VERIFIED
+    assert [(each.lane, each.entries) for each in report.anchored] == [("main", len(entries(written)))]
+
+
+def test_who_is_asked_for_heads_and_has_none_of_this_log_leaves_it_incomplete(written, tmp_path):
+    others = make_vectors.FOLDER / "valid" / "audit" / "lanes" / "main" / "checkpoints.note"
+    report = verified(written.paths.folder, written.root, 1, elsewhere=Elsewhere([keeper(str(others))]))
+
+    assert report.result is Result.INCOMPLETE
+    assert report.first_failure is not None
+    assert "holds no head of this log" in report.first_failure.reason
+
+
+def test_a_lane_that_is_gone_is_missed_by_who_keeps_its_heads(written, tmp_path):
+    heads = tmp_path / "heads"
+    heads.write_text((written.paths.lane("w0") / "checkpoints.note").read_text())
+    shutil.rmtree(written.paths.lane("w0"))
+    written.paths.minimum.unlink()
+    report = verified(written.paths.folder, written.root, 1, elsewhere=Elsewhere([keeper(str(heads))]))
+
+    assert report.result is Result.INCOMPLETE
+    assert report.first_failure is not None
+    assert report.first_failure.lane == "w0"
+
+
+def test_of_very_many_heads_the_newest_are_held_against_the_log(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_heads, "MOST_HEADS", 2)
+    heads = (written.paths.lane("main") / "checkpoints.note").read_text()
+    found = kept_heads.kept([Keeper("a file", lambda origin: [each.text for each in split_notes(
+        heads.encode().splitlines(keepends=True))])], written.root.name)
+
+    sizes = [int(each.note.split("\n")[1]) for each in found.held["main"]]
+    assert len(sizes) == 2
+    assert max(sizes) == len(entries(written))
