@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -95,6 +95,10 @@ class Digests:
             sha256.update(chunk)
         return cls(base64.b64encode(md5.digest()).decode(), base64.b64encode(sha256.digest()).decode())
 
+    @property
+    def sha256_hex(self) -> str:
+        return base64.b64decode(self.sha256).hex()
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -132,6 +136,10 @@ class Bucket:
         self.location = location
         with self._asking("reading the AWS configuration"):
             self._client = make() if make else _client(location)
+
+    def at(self, prefix: str) -> Bucket:
+        """The same bucket at another prefix."""
+        return Bucket(replace(self.location, prefix=prefix), lambda: self._client)
 
     def with_wrong_secret(self) -> Bucket:
         """The same bucket, asked by somebody who knows the access key and not its secret."""

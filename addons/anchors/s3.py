@@ -24,6 +24,7 @@ _READERS = 8
 _AT_ONCE = 64
 _KEY = re.compile(r"([a-z0-9][a-z0-9-]{0,63})/([0-9]{20})-([0-9a-f]{16})\.note")
 _ORIGIN = re.compile(r"governor/[0-9a-f]{16}")
+_AT_ORIGIN = re.compile(r"(?:(.*)/)?(governor/[0-9a-f]{16})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +167,22 @@ def first_version(key: str, versions: list[Version]) -> tuple[Version | None, st
     return (whole[-1] if whole else None), f"{key} has {' and '.join(parts)}" if parts else ""
 
 
-def origin_at(bucket: Bucket) -> str:
-    """The origin of the one log below the bucket's prefix; `AnchorError` where there is none, or several."""
-    found = [f"governor/{name}" for name in bucket.folders(bucket.location.key("governor", ""))]
+def at_one_log(bucket: Bucket) -> tuple[Bucket, str]:
+    """The bucket at the prefix of the one log there, and the log's origin; `AnchorError` for none, or several.
+
+    A prefix that ends with an origin chooses that log.
+    """
+    location = bucket.location
+    if named := _AT_ORIGIN.fullmatch(location.prefix):
+        return bucket.at(named[1] or ""), named[2]
+    found = [f"governor/{name}" for name in bucket.folders(location.key("governor", ""))]
     origins = [name for name in found if _ORIGIN.fullmatch(name)]
-    where = bucket.location.url
     if not origins:
-        raise AnchorError(f"{where}: no log of Governor's here (expected {where}/governor/LOG_ID/)")
+        raise AnchorError(f"{location.url}: no log of Governor's here (expected {location.url}/governor/LOG_ID)")
     if len(origins) > 1:
-        raise AnchorError(f"{where}: several logs, ask for one: {', '.join(origins[:5])}{_more(len(origins) - 5)}")
-    return origins[0]
+        told = ", ".join(f"{location.url}/{origin}" for origin in origins[:5])
+        raise AnchorError(f"several logs, ask for one: {told}{_more(len(origins) - 5)}")
+    return bucket, origins[0]
 
 
 def _more(count: int) -> str:
