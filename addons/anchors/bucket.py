@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +32,10 @@ class S3Refused(AnchorError):
 
 class S3Unreachable(AnchorError):
     """No answer, or none that can be read: no credentials, no connection, a time-out, something that is not S3."""
+
+
+class S3Damaged(AnchorError):
+    """The server gave bytes that do not have the checksum which it keeps for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +136,31 @@ class Rules:
 class Bucket:
     """The calls of S3 that an anchor makes, each tried once: `S3Refused` and `S3Unreachable` say what came of it."""
 
-    def __init__(self, location: Location, make: Callable[[], Any] | None = None) -> None:
+    def __init__(self, location: Location, session: Any = None, client: Any = None) -> None:
+        """`session` and `client` are those of boto3, made from the configuration where there are none yet."""
         self.location = location
         with self._asking("reading the AWS configuration"):
-            self._client = make() if make else _client(location)
+            self._session = session or _boto().session()
+            self._client = client or _client(location, self._session)
 
     def at(self, prefix: str) -> Bucket:
         """The same bucket at another prefix."""
-        return Bucket(replace(self.location, prefix=prefix), lambda: self._client)
+        return Bucket(replace(self.location, prefix=prefix), self._session, self._client)
 
     def with_wrong_secret(self) -> Bucket:
         """The same bucket, asked by somebody who knows the access key and not its secret."""
-        return Bucket(self.location, lambda: _client(self.location, _forged(self.location)))
+        with self._asking("looking for credentials"):
+            found = self._session.get_credentials()
+            if found is None:
+                raise S3Unreachable(f"{self.location.url}: no AWS credentials (AWS_ACCESS_KEY_ID, a profile or a role)")
+            known = found.get_frozen_credentials()
+            forged = {"aws_access_key_id": known.access_key, "aws_secret_access_key": "0" * 40,
+                      "aws_session_token": known.token}  # fmt: skip
+            return Bucket(self.location, self._session, _client(self.location, self._session, **forged))
 
     def anonymously(self) -> Bucket:
         """The same bucket, asked by nobody."""
-        return Bucket(self.location, lambda: _client(self.location, signed=False))
+        return Bucket(self.location, self._session, _client(self.location, self._session, signed=False))
 
     def put(self, key: str, body: bytes | BinaryIO, digests: Digests, lock: Lock | None = None, *,
             only_new: bool = False) -> str:
@@ -272,6 +285,8 @@ class Bucket:
             status = int(refused.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code, message = str(error.get("Code")), str(error.get("Message") or "")
             raise S3Refused(where, doing, status, code, message) from None
+        except boto.damage as fault:
+            raise S3Damaged(f"{where}: {doing}: {fault}") from None
         except faults as fault:
             said = f"{fault}" if isinstance(fault, boto.faults) else f"an answer that is not S3's ({fault!r})"
             raise S3Unreachable(f"{where}: {doing}: {said}") from None
@@ -294,6 +309,7 @@ class _Boto:
     config: Any
     unsigned: Any
     refusal: type[Any]
+    damage: type[Any]
     faults: tuple[type[Exception], ...]
 
 
@@ -302,15 +318,16 @@ def _boto() -> _Boto:
         import boto3  # type: ignore[import-untyped]
         from botocore import UNSIGNED  # type: ignore[import-untyped]
         from botocore.config import Config  # type: ignore[import-untyped]
-        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError  # type: ignore[import-untyped]
         from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
     except ImportError as missing:
         hint = "pip install 'governor-proxy[s3]'"
         raise AnchorError(f"S3 needs the extra s3, which is not installed ({missing.name}): {hint}") from None
-    return _Boto(boto3.Session, Config, UNSIGNED, ClientError, (BotoCoreError, ResponseParserError))
+    faults = (BotoCoreError, ResponseParserError)
+    return _Boto(boto3.Session, Config, UNSIGNED, ClientError, FlexibleChecksumError, faults)
 
 
-def _client(location: Location, credentials: tuple[str, str, str | None] | None = None, *, signed: bool = True) -> Any:
+def _client(location: Location, session: Any, *, signed: bool = True, **credentials: str | None) -> Any:
     boto = _boto()
     options: dict[str, Any] = {
         "connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": {"total_max_attempts": 1},
@@ -319,16 +336,7 @@ def _client(location: Location, credentials: tuple[str, str, str | None] | None 
     }  # fmt: skip
     if not signed:
         options["signature_version"] = boto.unsigned
-    access_key, secret_key, token = credentials or (None, None, None)
-    session = boto.session(access_key, secret_key, token)
     # Amazon's own default; other servers take any.
     region = location.region or session.region_name or "us-east-1"
-    return session.client("s3", region_name=region, endpoint_url=location.endpoint, config=boto.config(**options))
-
-
-def _forged(location: Location) -> tuple[str, str, str | None]:
-    found = _boto().session().get_credentials()
-    if found is None:
-        raise S3Unreachable(f"{location.url}: no AWS credentials (AWS_ACCESS_KEY_ID, ~/.aws/credentials or a role)")
-    frozen = found.get_frozen_credentials()
-    return frozen.access_key, "0" * 40, frozen.token
+    return session.client(
+        "s3", region_name=region, endpoint_url=location.endpoint, config=boto.config(**options), **credentials)

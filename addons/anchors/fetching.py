@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from addons import durable
-from addons.anchors.bucket import Bucket, Location, Version
+from addons.anchors.bucket import Bucket, Location, S3Damaged, Version
 from addons.anchors.protocol import AnchorError
 from addons.anchors.s3 import S3Anchor, at_one_log, first_version
 from addons.anchors.sealed import MOST_BYTES
@@ -171,7 +172,7 @@ class _Fetching:
             digest, lines, at = sha256(), 0, 0
             beginnings: list[str] = []
             ahead = list(marks)
-            with _new_file(path) as file:
+            with _new_file(path) as file, suppress(S3Damaged):
                 for chunk in self._read(version):
                     while ahead and ahead[0] <= at + len(chunk):
                         beginning = digest.copy()

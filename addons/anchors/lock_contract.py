@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from addons.anchors.bucket import COMPLIANCE, Bucket, Digests, Lock, S3Refused, Stored, Version
+from addons.anchors.bucket import COMPLIANCE, Bucket, Digests, Lock, S3Damaged, S3Refused, Stored, Version
 
 FOLDER = "governor-selftest"
 CANARY_SECONDS = 300
@@ -120,6 +120,8 @@ def _asked(check: _Check, bench: Bench) -> _Seen:
             return check.ask(bench)
         except S3Refused as refused:
             return _Seen(Outcome.FAILED, _answer(refused))
+        except S3Damaged:
+            return _Seen(Outcome.FAILED, "other bytes")
     return _Seen(Outcome.FAILED, "not asked: there is no locked canary")
 
 
@@ -135,8 +137,9 @@ def _refused(act: Callable[[], object]) -> _Seen:
     try:
         act()
     except S3Refused as refused:
-        # Not implemented is a refusal as well; any other fault of the server's is no answer.
-        return _when(400 <= refused.status < 500 or refused.status == 501, _answer(refused))
+        # What is not found was lost before. A fault of the server's is no answer, but that it cannot do this is one.
+        held = 400 <= refused.status < 500 and refused.status != 404
+        return _when(held or refused.status == 501, _answer(refused))
     return _Seen(Outcome.FAILED, "accepted")
 
 
@@ -171,7 +174,10 @@ def _suspend(bench: Bench) -> _Seen:
 
 def _put(bench: Bench) -> _Seen:
     bench.version = bench.bucket.put(bench.canary, _BODY, Digests.of([_BODY]), bench.lock, only_new=True)
-    return _when(bench.version, f"version {bench.version}" if bench.version else "accepted, without a version id")
+    if bench.version in ("", "null"):
+        bench.version = ""
+        return _Seen(Outcome.FAILED, "accepted, without a version id")
+    return _Seen(Outcome.PASSED, f"version {bench.version}")
 
 
 def _mode(bench: Bench) -> _Seen:

@@ -1,4 +1,4 @@
-"""A small S3 server that keeps the rules of Object Lock strictly, for tests: in memory, over real HTTP, with SigV4 checked.
+"""A small S3 server that keeps the rules of Object Lock strictly: in memory, over real HTTP, with signatures checked.
 
 `laxness` makes it as careless as servers that exist. What it does not know it refuses, so that a test never rests on a
 call that it guessed.
@@ -112,6 +112,7 @@ def serving(store: Store, bucket: str = "example-bucket") -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     store: Store
     bucket: str
     lock = threading.Lock()
@@ -151,27 +152,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, key: str, subresource: str, query: Mapping[str, str],
                 body: bytes) -> tuple[int, dict[str, str], bytes]:
-        match (self.command, subresource, bool(key)):
-            case ("GET", "object-lock", False):
+        return self._answer_of_object(key, subresource, query, body) if key else self._answer_of_bucket(
+            subresource, query, body)
+
+    def _answer_of_bucket(self, subresource: str, query: Mapping[str, str],
+                          body: bytes) -> tuple[int, dict[str, str], bytes]:
+        match (self.command, subresource):
+            case ("GET", "object-lock"):
                 return 200, {}, self._lock_configuration()
-            case ("GET", "versioning", False):
+            case ("GET", "versioning"):
                 status = f"<Status>{self.store.versioning}</Status>" if self.store.versioning else ""
                 return 200, {}, f"<VersioningConfiguration>{status}</VersioningConfiguration>".encode()
-            case ("PUT", "versioning", False):
+            case ("PUT", "versioning"):
                 return self._set_versioning(body)
-            case ("GET", "versions", False):
+            case ("GET", "versions"):
                 return 200, {}, _versions_page(self.store, query)
-            case ("POST", "delete", False):
+            case ("POST", "delete"):
                 return self._delete_many(body)
-            case ("PUT", "retention", True):
+        raise Refusal(501, "NotImplemented")
+
+    def _answer_of_object(self, key: str, subresource: str, query: Mapping[str, str],
+                          body: bytes) -> tuple[int, dict[str, str], bytes]:
+        match (self.command, subresource):
+            case ("PUT", "retention"):
                 return self._retain(self._found(key, query), body)
-            case ("GET", "retention", True):
+            case ("GET", "retention"):
                 return 200, {}, self._retention(self._found(key, query))
-            case ("PUT", "", True):
+            case ("PUT", ""):
                 return self._put(key, body)
-            case ("GET" | "HEAD", "", True):
+            case ("GET" | "HEAD", ""):
                 return self._get(self._found(key, query))
-            case ("DELETE", "", True):
+            case ("DELETE", ""):
                 return self._delete(key, query.get("versionId"))
         raise Refusal(501, "NotImplemented")
 

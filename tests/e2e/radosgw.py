@@ -1,4 +1,4 @@
-"""A real S3 server with Object Lock on loopback: Ceph's object gateway from Debian's packages, unpacked and not installed.
+"""A real S3 server with Object Lock on loopback: Ceph's object gateway from Debian's packages, not installed.
 
 `GOVERNOR_TEST_RADOSGW=fetch` has apt download them (about 70 MB) into the user's cache; without it, what is
 installed or was fetched before is used.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import subprocess
