@@ -74,10 +74,17 @@ def fetch(url: str, into: Path, *, region: str | None = None, endpoint: str | No
     log, or the folder cannot be written.
     """
     try:
-        bucket, origin = at_one_log(Bucket(Location.parse(url, region, endpoint)))
-        return _Fetching(bucket, origin, into, progress).run()
+        location = Location.parse(url, region, endpoint)
     except ValueError as error:
         raise AnchorError(str(error)) from None
+    return fetch_from(Bucket(location), into, progress)
+
+
+def fetch_from(bucket: Bucket, into: Path, progress: Progress = lambda _: None) -> Fetched:
+    """As `fetch`, from a bucket that is open."""
+    bucket, origin = at_one_log(bucket)
+    try:
+        return _Fetching(bucket, origin, into, progress).run()
     except OSError as error:
         raise AnchorError(f"{error.filename or into}: {error.strerror or error}") from None
 

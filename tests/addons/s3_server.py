@@ -61,6 +61,8 @@ class Kept:
     modified: datetime
     retention: Retention | None = None
     sha256: str | None = None
+    size_bytes: int | None = None
+    """What the list says, where that is not so."""
 
 
 @dataclass
@@ -372,7 +374,7 @@ def _versions_page(store: Store, query: Mapping[str, str]) -> bytes:
             folders[f"{prefix}{name}{slash}"] = None
             continue
         tag = "DeleteMarker" if kept.body is None else "Version"
-        size = "" if kept.body is None else f"<Size>{len(kept.body)}</Size>"
+        size = "" if kept.body is None else f"<Size>{kept.size_bytes or len(kept.body)}</Size>"
         parts.append(f"<{tag}><Key>{escape(kept.key)}</Key><VersionId>{kept.version}</VersionId>"
                      f"<LastModified>{_iso(kept.modified)}</LastModified>{size}</{tag}>")
     parts += [f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in folders]
