@@ -13,11 +13,13 @@ from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from addons.anchors.protocol import AnchorError
+from addons.audit_text import escaped
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 COMPLIANCE = "COMPLIANCE"
 _CHUNK_BYTES = 2**18
+_WORDS = 300
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9!_.*'()-]+(?:/[A-Za-z0-9!_.*'()-]+)*")
 
@@ -256,7 +258,8 @@ class Bucket:
             answer = self._client.delete_objects(
                 Bucket=self.location.bucket, Delete={"Objects": [{"Key": key, "VersionId": version}]}, **arguments)
             for error in answer.get("Errors", ()):
-                raise S3Refused(self.location.url, doing, 403, str(error.get("Code")), str(error.get("Message") or ""))
+                code, message = _told(error.get("Code")), _told(error.get("Message") or "")
+                raise S3Refused(self.location.url, doing, 403, code, message)
 
     def retain(self, key: str, version: str, lock: Lock | None, *, bypass: bool = False) -> None:
         """Give a version another lock, or none."""
@@ -283,13 +286,17 @@ class Bucket:
         except boto.refusal as refused:
             error = refused.response.get("Error", {})
             status = int(refused.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            code, message = str(error.get("Code")), str(error.get("Message") or "")
-            raise S3Refused(where, doing, status, code, message) from None
+            raise S3Refused(where, doing, status, _told(error.get("Code")), _told(error.get("Message") or "")) from None
         except boto.damage as fault:
-            raise S3Damaged(f"{where}: {doing}: {fault}") from None
+            raise S3Damaged(f"{where}: {doing}: {_told(fault)}") from None
         except faults as fault:
             said = f"{fault}" if isinstance(fault, boto.faults) else f"an answer that is not S3's ({fault!r})"
-            raise S3Unreachable(f"{where}: {doing}: {said}") from None
+            raise S3Unreachable(f"{where}: {doing}: {_told(said)}") from None
+
+
+def _told(words: object) -> str:
+    """What the server says, as text that a terminal shows and does not obey."""
+    return escaped(str(words)[:_WORDS])
 
 
 def _lock(mode: Any, until: Any) -> Lock | None:

@@ -20,6 +20,7 @@ from addons.anchors.bucket import COMPLIANCE, Bucket, Digests, Lock, Stored
 from addons.anchors.lock_contract import whole_seconds
 from addons.anchors.protocol import AnchorError
 from addons.audit_log import TRUST, AuditLog, Progress, lines, open_regular
+from addons.audit_text import escaped
 from addons.segment import segment_name, segment_names
 from kernel.chain import MAX_LINE_BYTES, split
 from kernel.errors import KernelError
@@ -139,7 +140,8 @@ class SealedStore:
 
     def _check_bytes(self, key: str, version: str, digests: Digests) -> None:
         if Digests.of(self.bucket.read(key, version, MOST_BYTES)) != digests:
-            raise AnchorError(f"{self.bucket.location.url}: {key} (version {version}) holds other bytes than were sent")
+            where = f"{self.bucket.location.url}: {key} (version {escaped(version)})"
+            raise AnchorError(f"{where} holds other bytes than were sent")
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

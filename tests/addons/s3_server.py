@@ -78,6 +78,7 @@ class Store:
     page_size: int = 1000
     denied: frozenset[str] = frozenset()
     """HTTP methods, and `METHOD subresource`, that the credentials may not use."""
+    denial: str = "AccessDenied"
     _count: int = 0
 
     def next_version(self) -> str:
@@ -136,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
                                     if name in query), "")
                 self.store.asked.append((f"{self.command} {subresource}".strip(), key))
                 if {self.command, f"{self.command} {subresource}"} & self.store.denied:
-                    raise Refusal(403, "AccessDenied")
+                    raise Refusal(403, self.store.denial)
                 status, headers, content = self._answer(key, subresource, query, body)
         except Refusal as refusal:
             status, headers = refusal.status, {}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import shutil
+import socket
 import subprocess
 import time
 import uuid
@@ -17,12 +19,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.process import free_port
-
 PACKAGES = ("radosgw", "ceph-mon", "ceph-osd")
 SWITCH = "GOVERNOR_TEST_RADOSGW"
 FETCH_SECONDS = 600.0
 START_SECONDS = 120.0
+PORTS = (20000, 32000)
 ACCESS_KEY, SECRET_KEY = "GOVERNORTESTACCESS", "governor-test-secret"
 
 
@@ -94,21 +95,22 @@ class _Ceph:
     def __init__(self, root: Path, folder: Path) -> None:
         self._root, self._usr, self._folder = root, root / "usr", folder
         self._libraries = next(iter(sorted((self._usr / "lib").glob("*-linux-gnu/rados-classes"))), self._usr).parent
-        self._configuration = folder / "ceph.conf"
+        self._configuration, self._fsid, self._monitor = folder / "ceph.conf", str(uuid.uuid4()), ""
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def configure(self, monitor: int, gateway: int) -> None:
-        """Write ceph.conf. Ports lie below the ephemeral ones, which the store's own connections take."""
+        """Write ceph.conf."""
+        self._monitor = f"[v2:127.0.0.1:{monitor}]"
         lines = {
-            "fsid": str(uuid.uuid4()),
-            "mon host": f"[v2:127.0.0.1:{monitor}]",
+            "fsid": self._fsid,
+            "mon host": self._monitor,
             "mon initial members": "a",
             "public addr": "127.0.0.1", "cluster addr": "127.0.0.1",
             **{f"auth {whose} required": "none" for whose in ("cluster", "service", "client")},
             # The default, secure, needs the authentication that is off.
             **{f"ms {whose} mode": "crc" for whose in
                ("cluster", "service", "client", "mon cluster", "mon service", "mon client")},
-            "ms bind port min": "20000", "ms bind port max": "32000",
+            "ms bind port min": str(PORTS[0]), "ms bind port max": str(PORTS[1]),
             "osd objectstore": "memstore", "memstore device bytes": str(2**30),
             "osd pool default size": "1", "osd pool default min size": "1", "mon allow pool size one": "true",
             "osd pool default pg num": "1", "osd pool default pgp num": "1", "osd crush chooseleaf type": "0",
@@ -127,9 +129,7 @@ class _Ceph:
     def start(self) -> None:
         """Monitor, store and gateway, each when the one before answers."""
         monitors = self._folder / "monmap"
-        fsid = self._configuration.read_text().split("fsid = ")[1].split("\n")[0]
-        address = self._configuration.read_text().split("mon host = ")[1].split("\n")[0]
-        self.run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", address, str(monitors))
+        self.run("monmaptool", "--create", "--fsid", self._fsid, "--addv", "a", self._monitor, str(monitors))
         for name in ("mon", "osd", "rgw"):
             (self._folder / name).mkdir()
         self.run("ceph-mon", "--mkfs", "-i", "a", "--monmap", str(monitors))
@@ -179,8 +179,8 @@ class _Ceph:
 def serving(folder: Path) -> Iterator[Gateway]:
     """A gateway with one user, in `folder`; `Unavailable` where its programs cannot be had."""
     ceph = _Ceph(programs(), folder)
-    port = free_port()
-    ceph.configure(free_port(), port)
+    monitor, port = _free_ports(2)
+    ceph.configure(monitor, port)
     try:
         ceph.start()
         ceph.run("radosgw-admin", "user", "create", "--uid=governor", "--display-name=governor",
@@ -191,9 +191,19 @@ def serving(folder: Path) -> Iterator[Gateway]:
         ceph.stop()
 
 
-def _wait(port: int, ceph: _Ceph) -> None:
-    import socket
+def _free_ports(count: int) -> list[int]:
+    """Free ports below those that connections take for themselves: Ceph's parts connect to each other at once."""
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < count:
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", random.randrange(*PORTS)))
+                found.append(int(probe.getsockname()[1]))
+        return found
 
+
+def _wait(port: int, ceph: _Ceph) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
