@@ -41,6 +41,8 @@ class Laxness(Flag):
     """Makes every lock GOVERNANCE."""
     TRUSTS_ANYBODY = auto()
     """Checks no signature, as moto does not."""
+    LOSES = auto()
+    """Lets a put or a delete without a version end what lies there."""
     DAMAGES = auto()
     """Changes a byte of what it keeps."""
 
@@ -249,6 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
         sha256 = None if Laxness.OVERWRITES in lax else headers.get("x-amz-checksum-sha256")
         kept = Kept(key, version, kept_body, datetime.now(UTC), retention, sha256)
         others = self.store.kept.setdefault(key, [])
+        if Laxness.LOSES in lax and others:
+            others[0].body = kept_body
         if version == "null":
             others[:] = [other for other in others if other.version != "null"]
         others.append(kept)
@@ -317,6 +321,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _delete(self, key: str, version: str | None) -> tuple[int, dict[str, str], bytes]:
         if version is None:
+            if Laxness.LOSES in self.store.laxness:
+                self.store.kept.pop(key, None)
             marker = Kept(key, self.store.next_version(), None, datetime.now(UTC))
             self.store.kept.setdefault(key, []).append(marker)
             return 204, {"x-amz-delete-marker": "true", "x-amz-version-id": marker.version}, b""

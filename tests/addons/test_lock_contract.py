@@ -43,6 +43,8 @@ def test_a_strict_server_keeps_every_line_of_the_contract():
                                    "delete it with the bypass flag"}, id="COMPLIANCE becomes GOVERNANCE"),
     pytest.param(Laxness.FORGETS_MD5, {"wrong Content-MD5"}, id="a damaged body is taken"),
     pytest.param(Laxness.TRUSTS_ANYBODY, {"wrong secret key", "no credentials"}, id="anybody may write"),
+    pytest.param(Laxness.LOSES, {"put over the canary", "delete without a version", "list of versions",
+                                 "the canary after all this"}, id="what lies there can be written over"),
     pytest.param(Laxness.DAMAGES, {"read by version"}, id="other bytes are kept"),
 ])
 def test_a_careless_server_is_found(laxness: Laxness, expected: set[str]):

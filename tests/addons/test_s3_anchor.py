@@ -239,6 +239,16 @@ def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch, place: 
         S3Anchor(Bucket(place.anchor.bucket.location), ORIGIN, YEAR).publish("main", heads(1)[0])
 
 
+def test_what_a_server_says_is_kept_short_and_without_control_characters(place: Place):
+    place.store.denied, place.store.denial = frozenset({"PUT"}), "\u202e" + "x" * 10_000
+
+    with pytest.raises(AnchorError) as refused:
+        place.anchor.publish("main", heads(1)[0])
+
+    assert "\u202e" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
 def test_without_the_extra_it_names_it():
     program = ("import sys; sys.modules['boto3'] = None\n"
                "from addons.anchors.bucket import Bucket, Location\n"

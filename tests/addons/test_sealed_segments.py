@@ -105,6 +105,17 @@ def test_segments_that_end_are_sent_under_their_hash_and_locked_and_the_last_is_
         assert kept.retention.until - kept.modified > YEAR - timedelta(minutes=1)
 
 
+def test_checkpoints_go_with_the_segment_that_they_end_in_once_no_more_can_come(place: Place):
+    first, second, third, last = (note.encode() for note in place.lanes[0].notes)
+
+    place.send()
+    sealed = {key: kept.body for key, [kept] in place.store.kept.items() if key.endswith(".note")}
+    assert sealed == {part(0, first, "note"): first, part(1, second + third, "note"): second + third}
+    place.send(ended=True)
+
+    assert place.keys(".note")[2] == part(2, last, "note")
+
+
 def test_what_is_there_is_not_sent_again_by_this_process_or_the_next(place: Place):
     store = SealedStore(place.bucket, ORIGIN, YEAR)
     place.send(by=store)
@@ -256,6 +267,12 @@ def add_another_history(place: Place, segments: list[bytes]) -> None:
     place.put(part(1, other), other)
 
 
+def add_another_history_and_lay_over(place: Place, segments: list[bytes]) -> None:
+    add_another_history(place, segments)
+    place.put(part(1, segments[1]), b"something else\n")
+    place.store.kept[part(1, segments[1])][-1].modified += timedelta(seconds=5)
+
+
 def add_what_does_not_hash(place: Place, segments: list[bytes]) -> None:
     place.put(part(3, segments[0]), b"something else\n")
 
@@ -270,6 +287,7 @@ def add_what_is_too_long(place: Place, segments: list[bytes]) -> None:
     (mark, "1 delete markers"),
     (lay_over_a_head, "1 versions laid over the first"),
     (add_another_history, "different histories of one segment"),
+    (add_another_history_and_lay_over, "different histories of one segment"),
     (add_what_does_not_hash, "holds other bytes than its name says"),
     (add_what_is_too_long, "longer than anything"),
 ])
