@@ -79,7 +79,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def three_segments() -> Lane:
-    main = Lane("main").open(first=True).traffic(3).checkpoint().rotate().traffic(2).checkpoint().traffic(1)
+    """The first ends with a new key, as segments do, and the second without one, as they once did."""
+    main = Lane("main").open(first=True).traffic(3).checkpoint().renew().traffic(2).checkpoint().traffic(1)
     return main.checkpoint().rotate().traffic(2).checkpoint()
 
 
