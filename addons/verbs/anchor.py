@@ -12,6 +12,7 @@ from addons.audit_log import AuditLog, AuditLogError
 from addons.audit_text import escaped
 from addons.home import Home, home_folder
 from addons.verbs.acting import home_option, json_option
+from addons.verbs.anchor_s3 import add_s3_verbs
 from addons.verbs.output import console, print_json, progress
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def anchor() -> None:
     require: 1 of [witness] within 10m
     otherwise: alert                    # or stop: nothing passes until it is met again
     """
+
+
+add_s3_verbs(anchor)
 
 
 @anchor.command("list")

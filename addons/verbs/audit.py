@@ -18,6 +18,7 @@ from addons.audit_log import AuditLog
 from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
 from addons.home import home_folder
+from addons.verbs.anchor import anchor
 from addons.verbs.asking import (
     home_option,
     jobs_option,
@@ -82,6 +83,9 @@ def audit() -> None:
     HOME is a Governor home or the audit folder of one. A log can be verified anywhere, with nothing but the folder and
     the verifier key of its root, which `governor init` printed and pinned.
     """
+
+
+audit.add_command(anchor)
 
 
 @audit.command()

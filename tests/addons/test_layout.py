@@ -40,6 +40,8 @@ IMPURE_CALLS = {"now", "utcnow", "today", "open", "print", "input", "exec", "eva
 HOME_OF_LIBRARY = {
     "yaml": {"addons/yaml_nodes.py"},
     "prometheus_client": {"addons/metrics.py"},
+    "boto3": {"addons/anchors/bucket.py"},
+    "botocore": {"addons/anchors/bucket.py"},
 }
 
 
