@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, assert_never
 
+from addons.anchors.bucket import Bucket, Location
 from addons.anchors.file import FileAnchor
 from addons.anchors.history import History
 from addons.anchors.protocol import AnchorError
+from addons.anchors.s3 import S3Anchor
 from addons.anchors.settings import FileTarget, S3Target, WitnessTarget
 from addons.anchors.witness import WitnessAnchor
+from kernel.note import root_name
 
 if TYPE_CHECKING:
     from addons.anchors.protocol import Anchor
     from addons.anchors.settings import AnchorSettings, Target
     from addons.home import Home
+
+# Longer than the half year for which the EU's AI Act has logs kept, with time to ask for them.
+RETAIN_SECONDS = 400 * 86400
 
 
 def anchors_of(settings: AnchorSettings, home: Home) -> list[Anchor]:
@@ -30,6 +37,15 @@ def _anchor(target: Target, home: Home) -> Anchor:
         case WitnessTarget(url, key):
             return WitnessAnchor(url, key, home, History(home.paths.lanes))
         case S3Target():
-            raise AnchorError(f"{target.target}: this version has no S3 anchors")
+            return _s3(target, home)
         case _:
             assert_never(target)
+
+
+def _s3(target: S3Target, home: Home) -> S3Anchor:
+    try:
+        location = Location.parse(target.target, target.region, target.endpoint)
+    except ValueError as error:
+        raise AnchorError(str(error)) from None
+    retain = timedelta(seconds=target.retain_seconds or RETAIN_SECONDS)
+    return S3Anchor(Bucket(location), root_name(home.log_id), retain)

@@ -18,7 +18,8 @@ from addons.anchors.bucket import Bucket, Location, S3Damaged, Version
 from addons.anchors.protocol import AnchorError
 from addons.anchors.s3 import S3Anchor, at_one_log, first_version
 from addons.anchors.sealed import MOST_BYTES
-from addons.audit_log import TRUST, Progress
+from addons.audit_log import TRUST
+from addons.forked import Progress
 from addons.segment import segment_name
 from kernel.marks import CHECKPOINTS, MINIMUM
 from kernel.trust import Minimum, minimum_file

@@ -44,14 +44,18 @@ class Holdings:
     alarms: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class S3Anchor:
-    """Heads below `PREFIX/ORIGIN/LANE/`, each locked for `retain` from its writing on. `origin` is the log's."""
+    """Heads below `PREFIX/ORIGIN/LANE/`, each locked for `retain` from its writing on. `origin` is the log's.
+
+    The first `publish` of a process has the bucket prove its lock, unless that is `proved`.
+    """
 
     bucket: Bucket
     origin: str
     retain: timedelta
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    proved: bool = False
 
     @property
     def kind(self) -> str:
@@ -67,10 +71,13 @@ class S3Anchor:
             if finding.needed and finding.outcome is Outcome.FAILED:
                 told = f"{finding.name}: expected {finding.expected}, seen: {finding.seen}"
                 raise AnchorError(f"{self.target}: this bucket proves nothing: {told} (governor audit anchor selftest)")
+        self.proved = True
 
     def publish(self, lane: str, note: str) -> Receipt:
         """Write and lock the checkpoint of `lane`, and look that it is there as written; else `AnchorError`."""
         head, body = self._parsed(lane, note), note.encode()
+        if not self.proved:
+            self.preflight()
         key = self.bucket.location.key(self.origin, lane, f"{head.size:020d}-{head.root.hex()[:16]}.note")
         lock = Lock(COMPLIANCE, whole_seconds(self.now() + self.retain))
         # Looked for first, since not every server knows If-None-Match: a head that is sent again is one version.

@@ -19,8 +19,9 @@ from addons import codec
 from addons.anchors.bucket import COMPLIANCE, Bucket, Digests, Lock, Stored
 from addons.anchors.lock_contract import whole_seconds
 from addons.anchors.protocol import AnchorError
-from addons.audit_log import TRUST, AuditLog, Progress, lines, open_regular
+from addons.audit_log import TRUST, AuditLog, lines, open_regular
 from addons.audit_text import escaped
+from addons.forked import Progress
 from addons.segment import segment_name, segment_names
 from kernel.chain import MAX_LINE_BYTES, split
 from kernel.errors import KernelError

@@ -43,7 +43,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 def place() -> Iterator[Place]:
     store = Store()
     with bucket_of(store) as bucket:
-        yield Place(store, S3Anchor(bucket, ORIGIN, YEAR, lambda: NOW))
+        yield Place(store, S3Anchor(bucket, ORIGIN, YEAR, lambda: NOW, proved=True))
 
 
 def heads(count: int, lane: str = "main") -> list[str]:
@@ -100,7 +100,7 @@ def test_a_head_sent_again_to_a_server_without_conditions_is_one_version_too():
     store = Store(laxness=Laxness.OVERWRITES)
 
     with bucket_of(store) as bucket:
-        anchor = S3Anchor(bucket, ORIGIN, YEAR)
+        anchor = S3Anchor(bucket, ORIGIN, YEAR, proved=True)
         receipts = [anchor.publish("main", note), anchor.publish("main", note)]
 
         assert receipts[0].proof == receipts[1].proof
@@ -134,12 +134,12 @@ def test_what_lies_where_a_head_is_to_be_must_be_that_head_and_locked(place: Pla
 ])
 def test_a_head_counts_as_anchored_only_as_it_was_sent(laxness: Laxness, expected: str):
     with bucket_of(Store(laxness=laxness)) as bucket, pytest.raises(AnchorError, match=expected):
-        S3Anchor(bucket, ORIGIN, YEAR).publish("main", heads(1)[0])
+        S3Anchor(bucket, ORIGIN, YEAR, proved=True).publish("main", heads(1)[0])
 
 
 def test_a_bucket_that_keeps_no_versions_takes_no_head():
     with bucket_of(Store(versioning="Suspended")) as bucket, pytest.raises(AnchorError):
-        S3Anchor(bucket, ORIGIN, YEAR).publish("main", heads(1)[0])
+        S3Anchor(bucket, ORIGIN, YEAR, proved=True).publish("main", heads(1)[0])
 
 
 @pytest.mark.parametrize(("over", "told"), [
@@ -186,7 +186,21 @@ def test_the_preflight_refuses_a_bucket_without_a_lock_that_holds(place: Place):
 
     for laxness in (Laxness.IGNORES_LOCKS, Laxness.SHORTENS):
         with bucket_of(Store(laxness=laxness)) as bucket, pytest.raises(AnchorError, match="proves nothing"):
-            S3Anchor(bucket, ORIGIN, YEAR).preflight()
+            S3Anchor(bucket, ORIGIN, YEAR, proved=True).preflight()
+
+
+def test_the_first_head_has_the_bucket_prove_its_lock_and_the_next_ones_do_not(place: Place):
+    place.anchor.proved = False
+    first, second = heads(2)
+
+    place.anchor.publish("main", first)
+    after_the_first = len(place.store.asked)
+    place.anchor.publish("main", second)
+
+    assert {"PUT retention", "DELETE"} <= {what for what, _ in place.store.asked}
+    assert len(place.store.asked) - after_the_first == 4
+    with bucket_of(Store(laxness=Laxness.SHORTENS)) as bucket, pytest.raises(AnchorError, match="proves nothing"):
+        S3Anchor(bucket, ORIGIN, YEAR).publish("main", first)
 
 
 def test_an_anchor_needs_no_more_than_the_policy_for_publishing_allows(place: Place):
@@ -236,7 +250,7 @@ def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch, place: 
         monkeypatch.delenv(name)
 
     with pytest.raises(AnchorError, match="credentials"):
-        S3Anchor(Bucket(place.anchor.bucket.location), ORIGIN, YEAR).publish("main", heads(1)[0])
+        S3Anchor(Bucket(place.anchor.bucket.location), ORIGIN, YEAR, proved=True).publish("main", heads(1)[0])
 
 
 def test_what_a_server_says_is_kept_short_and_without_control_characters(place: Place):
