@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addons.anchors.configured import anchors_of
+from addons.anchors.configured import anchors_of, sealed_store
 from addons.anchors.protocol import AnchorError
 from addons.anchors.publishing import Publisher
 from addons.anchors.receipts import Receipts
+from addons.anchors.sealing import Sealing
 from addons.anchors.settings import AnchorSettings, AnchorSettingsError, read_settings
 from addons.anchors.signed_heads import resting_heads
+from addons.audit_log import AuditLog
 from addons.errors import StartCode, StartRefused
 from addons.metrics import Gauge
 
@@ -32,10 +34,12 @@ class Anchored:
         try:
             self.settings: AnchorSettings = read_settings(home.paths.anchors, home.paths.folder)
             self._anchors: list[Anchor] = anchors_of(self.settings, home)
+            self._store = sealed_store(self.settings, home)
         except (AnchorSettingsError, AnchorError) as problem:
             raise StartRefused(StartCode.OPTION_REFUSED, str(problem)) from problem
         self.unmet: str | None = None
         self._publisher: Publisher | None = None
+        self._sealing: Sealing | None = None
 
     @property
     def stops(self) -> bool:
@@ -51,10 +55,15 @@ class Anchored:
         required = self.settings.requirement
         return {"anchors": [f"{anchor.kind} {anchor.target}" for anchor in self._anchors],
                 "anchors_require": None if required is None else str(required),
-                "anchors_otherwise": "stop" if self.settings.stops else "alert"}
+                "anchors_otherwise": "stop" if self.settings.stops else "alert",
+                "segments": self.settings.segments}
 
     def start(self, lane: Lane, metrics: Metrics) -> None:
         """Publish the heads of `lane` from now on, and those of lanes that nobody writes any more."""
+        if self._store is not None:
+            sealing = self._sealing = Sealing(self._store, AuditLog.at(self._home.paths.folder), lane, self._say)
+            lane.on_rotate(sealing.wake)
+            sealing.start()
         if not self._anchors:
             metrics.read(Gauge.UNANCHORED, lambda: lane.next_seq)
             metrics.read(Gauge.ANCHOR_OVERDUE, lambda: 0)
@@ -81,3 +90,5 @@ class Anchored:
         """Publish the last head, within five seconds."""
         if self._publisher is not None:
             self._publisher.close()
+        if self._sealing is not None:
+            self._sealing.close()

@@ -31,11 +31,13 @@ def anchor() -> None:
     \b
     anchors:
       - file: /mnt/elsewhere/governor.notes
+      - s3: s3://example-heads/governor
       - witness: https://w.example.org
         key: w.example.org+KEYID+BASE64
     every: 60s
-    require: 1 of [witness] within 10m
+    require: 1 of [s3, witness] within 10m
     otherwise: alert                    # or stop: nothing passes until it is met again
+    segments: s3://example-heads/governor    # sealed segments go there, too
     """
 
 
