@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from addons import cli
 from addons.anchors import lock_contract
+from addons.home import Home
+from tests.addons.anchored_logs import GrowingLog, size_of
 from tests.addons.s3_places import NAME, URL, use_credentials
 from tests.addons.s3_server import Laxness, Store, serving
 
@@ -82,6 +85,42 @@ def test_a_server_that_does_not_answer_ends_with_1_and_a_line(governor):
     assert status == 1
     assert err.startswith(f"governor: {URL}: ")
     assert len(err.splitlines()) == 1
+
+
+def named(home: Home, endpoint: str) -> None:
+    home.paths.anchors.write_text(f"anchors:\n  - s3: {URL}\n    endpoint: {endpoint}\n    retain: 30d\n")
+
+
+def test_a_head_goes_to_the_bucket_that_anchors_yaml_names(governor, home: Home):
+    log, store = GrowingLog(home), Store()
+    note = log.kept(3)
+    log.close()
+
+    with serving(store, NAME) as endpoint:
+        named(home, endpoint)
+        status, out, _ = governor("now", "--home", str(home.paths.folder), "--json")
+
+    [answer] = json.loads(out)["anchored"]
+    heads = {key: kept for key, [kept] in store.kept.items() if key.startswith(f"audit/{home.root.name}/main/")}
+    assert (status, answer["error"], answer["kind"], answer["target"]) == (0, None, "s3", URL)
+    assert answer["size"] >= size_of(note)
+    [kept] = heads.values()
+    assert kept.retention.mode == "COMPLIANCE"
+    assert timedelta(days=29) < kept.retention.until - kept.modified < timedelta(days=31)
+
+
+def test_a_bucket_whose_lock_does_not_hold_takes_no_head(governor, home: Home):
+    log, store = GrowingLog(home), Store(laxness=Laxness.SHORTENS)
+    log.kept(3)
+    log.close()
+
+    with serving(store, NAME) as endpoint:
+        named(home, endpoint)
+        status, out, _ = governor("now", "--home", str(home.paths.folder), "--json")
+
+    assert status == 1
+    assert "this bucket proves nothing: shorten the lock" in json.loads(out)["anchored"][0]["error"]
+    assert not [key for key in store.kept if home.root.name in key]
 
 
 def statements(document: str) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from addons import lane as lane_module
 from addons.anchors import fetching
 from addons.anchors.bucket import Bucket
 from addons.anchors.fetching import Fetched
@@ -18,8 +19,10 @@ from addons.anchors.protocol import AnchorError
 from addons.anchors.s3 import S3Anchor
 from addons.anchors.sealed import Sealed, SealedStore
 from addons.audit_log import AuditLog
+from addons.home import Home
 from addons.verifying import verify_log
 from kernel.report import Report, Result
+from tests.addons.logs import decision, open_lane
 from tests.addons.s3_places import PREFIX, URL, bucket_of, use_credentials
 from tests.addons.s3_server import Kept, Laxness, Retention, Store
 from tests.logs import LOG_ID, ROOT, Lane, Log
@@ -337,6 +340,29 @@ def test_a_later_trust_file_changes_nothing(place: Place):
     place.put(f"{BELOW}/trust-{sha256(other).hexdigest()}.json", other)
 
     assert verified(place.fetch()).result is Result.VERIFIED
+
+
+def test_a_real_lane_that_goes_from_segment_to_segment_verifies_from_the_bucket(
+        home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lane_module, "SEGMENT_BYTES", 4096)
+    lane = open_lane(home, vault=False)
+    for _ in range(30):
+        lane.write_now("decision", decision("f"))
+    log, origin = AuditLog.at(home.paths.folder), home.root.name
+
+    with bucket_of(Store()) as bucket:
+        store = SealedStore(bucket, origin, YEAR)
+        running = [*store.send(log, "main"), *store.send_surroundings(log)]
+        lane.close("done")
+        ended = [sealed for sealed in store.send(log, "main", ended=True) if sealed.sent]
+        fetched = fetching.fetch_from(bucket, tmp_path / "fetched")
+
+    report = verify_log(AuditLog.at(fetched.folder), home.root, every_signature=True)
+    assert len(running) > 6
+    assert ended
+    assert fetched.alarms == ()
+    assert report.as_json()["lanes"] == verify_log(log, home.root).as_json()["lanes"]
+    assert report.result is Result.VERIFIED
 
 
 def test_a_log_can_be_asked_for_by_its_origin(place: Place):
