@@ -21,7 +21,7 @@ from addons.keeper import Keeper
 from addons.opening import open_journal, take
 from addons.recovery import drafts
 from addons.vault import Vault
-from kernel import entry
+from kernel import entry, note
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
@@ -115,6 +115,16 @@ class Lane:
     def stopped(self) -> AuditUnavailable | None:
         """Why nothing can be written any more; None while all is well."""
         return self._intake.stopped
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that signs now."""
+        return self._journal.keys.current.kid
+
+    def sign(self, body: str) -> str:
+        """The note of `body`, signed with the key that signs now."""
+        key = self._journal.keys.current
+        return note.sign(body, key.name, key.public, key.sign)
 
     @property
     def next_seq(self) -> int:
