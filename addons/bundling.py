@@ -174,7 +174,7 @@ def _signer(log: AuditLog, claimed: str | None) -> Iterator[tuple[Signer | None,
         yield None, "this is a copy of a log, without the keys of its home"
         return
     try:
-        lane = Lane.open(Home.open(home), CLI, kernel=build_info.kernel_identity())
+        lane = Lane.open(Home.open(home), CLI, kernel=build_info.kernel_identity(), keeps_key=True)
     except StartRefused as refused:
         yield None, refused.text
         return

@@ -86,16 +86,19 @@ class Lane:
         kernel: entry.Body,
         loop: asyncio.AbstractEventLoop | None = None,
         vault: bool = True,
+        keeps_key: bool = False,
     ) -> Self:
         """Recover the lane, close crashed ones, begin the log where it is new; `StartRefused` when it is not whole.
 
         `kernel` is `entry.kernel_identity(...)`. Without `vault` the values behind commitments are not kept.
+        One that `keeps_key` begins no segment while it is open.
         """
         try:
             lock = take(home, name)
             try:
                 journal, states = open_journal(home, name, kernel)
                 lane = cls(home, journal, states, lock, _open_vault(home.paths.vault) if vault else None)
+                lane._rotating = keeps_key
                 lane._start(loop)
                 return lane
             except BaseException:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tarfile
+import time
 from base64 import b64decode
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +17,8 @@ import pytest
 from blake3 import blake3
 from click.testing import CliRunner
 
-from addons import build_info, bundle_tar, codec
+from addons import audit_pyz, build_info, bundle_tar, codec
+from addons import lane as lane_module
 from addons.home import Home
 from addons.lane import Lane as RealLane
 from addons.verbs.audit import audit
@@ -344,6 +346,17 @@ def test_in_a_home_lane_cli_signs_and_an_entry_tells_of_it(home, tmp_path):
     assert result.return_value == 0
     assert json.loads(result.stdout)["bundle"]["signed_by"] == made["signed_by"]
     assert governor("verify", home.paths.folder).return_value == 0
+
+
+def test_the_key_that_signs_stays_while_a_bundle_is_made(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(lane_module, "SEGMENT_SECONDS", 0)
+    monkeypatch.setattr(lane_module, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(audit_pyz, "build", lambda: time.sleep(0.3) or b"")
+
+    made = bundled(home.paths.folder, tmp_path / "b.tar")
+
+    said = json.loads(governor("verify", tmp_path / "b.tar", "--json").stdout)
+    assert (said["result"], said["bundle"]["signed_by"]) == ("verified", made["signed_by"])
 
 
 def test_a_signature_that_was_taken_off_is_missed_and_one_that_was_changed_is_found(home, tmp_path):
