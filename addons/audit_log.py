@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -16,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from addons import pins
+from addons.bundle import Bundle
 from addons.errors import GovernorError
 from addons.forked import Progress
 from addons.segment import segment_names
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 TRUST = "trust.json"
+KEYS = "keys.jsonl"
+"""In a bundle: the lines that brought the keys of a lane."""
+LOADS = "loads.jsonl"
+"""In a bundle: the lines of a lane that say what decides, from before the first segment that is there."""
 _BUFFER_BYTES = 2**17
 _SMALL_FILE_BYTES = 2**22
 
@@ -40,11 +45,15 @@ class AuditLogError(GovernorError):
 
 @dataclass(frozen=True, slots=True)
 class AuditLog:
-    """Where a log lies. `minimum` and `vault` are beside the audit folder and may be absent."""
+    """Where a log lies. `minimum` and `vault` are beside the audit folder and may be absent.
+
+    `bundle` is what says of it that it is a part of a log; None where it is one.
+    """
 
     audit: Path
     minimum: Path
     vault: Path
+    bundle: Bundle | None = None
 
     @classmethod
     def at(cls, folder: Path) -> AuditLog:
@@ -67,12 +76,22 @@ class AuditLog:
 
     def lanes(self) -> list[str]:
         """The names of the lanes, in order."""
+        if self.bundle is not None and self.bundle.manifest is not None:
+            return sorted(lane for lane in self.bundle.parts if (self.audit / "lanes" / lane).is_dir())
         lanes = self.audit / "lanes"
         return sorted(path.name for path in lanes.iterdir() if path.is_dir()) if lanes.is_dir() else []
 
     def sources(self, progress: Progress = lambda _: None) -> list[Source]:
         """Every lane, as far as its checkpoints are now. Take `known` before: a writer may be at work."""
-        return [source(self.lane(lane), progress) for lane in self.lanes()]
+        return [self.source(lane, progress) for lane in self.lanes()]
+
+    def source(self, lane: str, progress: Progress = lambda _: None) -> Source:
+        """A lane, as far as its checkpoints are now."""
+        whole = _source(self.lane(lane), progress)
+        part = self.bundle.parts.get(lane) if self.bundle else None
+        if part is None or part.whole:
+            return whole
+        return replace(whole, first=part.first, key_lines=partial(lines_of, self.lane(lane) / KEYS), end=part.end)
 
     def lane(self, name: str) -> Path:
         """The folder of a lane."""
@@ -149,8 +168,7 @@ def verify_signature(public: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def source(folder: Path, progress: Progress = lambda _: None) -> Source:
-    """A lane, as far as its checkpoints are now."""
+def _source(folder: Path, progress: Progress) -> Source:
     checkpoints = folder / CHECKPOINTS
     # A writer signs a head after its lines are written. What it adds to the checkpoints from now on may be ahead of the
     # lines that are read here, so it is left out.
@@ -166,6 +184,13 @@ def opened_segments(
     for name in names(folder):
         with open_regular(folder / name, progress) as file:
             yield name, lines(file)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file, LFs included; none where it is not there."""
+    if path.exists():
+        with open_regular(path) as file:
+            yield from lines(file)
 
 
 def _checkpoints(path: Path, size: int) -> Iterator[bytes]:

@@ -7,8 +7,6 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import click
-
 from addons.audit_view import Entry, agent_of
 from kernel.entry import commitment
 from kernel.normal import OWN_PORTS
@@ -61,6 +59,8 @@ def as_text(entry: Entry, vault: Vault, *, coloured: bool) -> str:
     verdict = str(entry.get("verdict", "")) if kind == "decision" else ""
     head = escaped(f"{entry['ts']}  {name:<12} {kind:<11} ")
     if coloured and verdict in _COLOURS:
+        import click
+
         return head + click.style(f"{verdict:<8} ", fg=_COLOURS[verdict]) + escaped(said)
     return head + escaped(f"{verdict:<8} {said}" if verdict else said)
 

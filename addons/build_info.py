@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from blake3 import blake3
 
-import kernel
+from addons import shipped
 from kernel import entry
 from kernel.version import VERSION
 
@@ -16,10 +15,8 @@ from kernel.version import VERSION
 def kernel_digest() -> str:
     """The blake3 of the kernel's files, by name: two processes with one digest give equal verdicts."""
     digest = blake3()
-    folder = Path(kernel.__file__).parent
-    for file in sorted(folder.glob("*.py")):
-        content = file.read_bytes()
-        digest.update(f"{file.name}\0{len(content)}\0".encode())
+    for name, content in shipped.kernel_sources():
+        digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
 

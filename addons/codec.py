@@ -1,49 +1,15 @@
-"""The fast codec: the contract of kernel/canonical.py, with orjson doing the work."""
+"""The codec of entries: the fast one, or the kernel's own where the package that makes it fast is not installed.
+
+Governor depends on that package; an auditor with nothing but `governor-audit.pyz` need not have it.
+"""
 
 from __future__ import annotations
 
-import orjson
+try:
+    from addons.fast_codec import encode, parse, read
+except ModuleNotFoundError as absent:
+    if absent.name != "orjson":
+        raise
+    from kernel.canonical import encode, parse, read
 
-from kernel.canonical import Value, bounded, check
-from kernel.errors import CanonicalError
-
-_OPTIONS = (
-    orjson.OPT_SORT_KEYS
-    | orjson.OPT_STRICT_INTEGER
-    | orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-)
-
-
-def encode(value: Value) -> bytes:
-    """The one canonical form of `value`, or CanonicalError."""
-    # orjson writes NaN as null, floats as they come, and knows types that are no JSON.
-    check(value)
-    return bounded(dump(value))
-
-
-def parse(raw: bytes) -> Value:
-    """The value whose canonical form is exactly `raw`, or CanonicalError."""
-    value = read(bounded(raw))
-    # Numbers with a fraction, an exponent or too many digits were read as floats, which `check` refuses.
-    check(value)
-    if dump(value) != raw:
-        raise CanonicalError("not in canonical form")
-    return value
-
-
-def read(raw: bytes) -> Value:
-    """The value of JSON whose bytes are proved otherwise, or CanonicalError. Nothing is said of its form."""
-    try:
-        value: Value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise CanonicalError(f"not JSON: {error}") from None
-    return value
-
-
-def dump(value: Value) -> bytes:
-    """`value` spelled canonically, whatever its size and depth; CanonicalError where it is no JSON."""
-    try:
-        return orjson.dumps(value, option=_OPTIONS)
-    except orjson.JSONEncodeError as error:
-        raise CanonicalError(f"no canonical form: {error}") from None
+__all__ = ["encode", "parse", "read"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator
 
-from addons import codec
+from addons import fast_codec
 from addons.audit_log import AuditLog
 from addons.audit_view import Filter
 from addons.chained_lines import ChainedLines, LaneBroken, Place, Record
@@ -33,7 +33,7 @@ def as_jsonl(record: Record) -> bytes:
 
 def as_ocsf(record: Record) -> bytes:
     """The entry as an event of the Open Cybersecurity Schema Framework."""
-    return codec.dump(ocsf.event(record.entry, record.place.hash)) + b"\n"
+    return fast_codec.dump(ocsf.event(record.entry, record.place.hash)) + b"\n"
 
 
 FORMATS: dict[str, Callable[[Record], bytes]] = {"jsonl": as_jsonl, "ocsf": as_ocsf}

@@ -21,7 +21,7 @@ from addons.keeper import Keeper
 from addons.opening import open_journal, take
 from addons.recovery import drafts
 from addons.vault import Vault
-from kernel import entry
+from kernel import entry, note
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
@@ -89,16 +89,19 @@ class Lane:
         kernel: entry.Body,
         loop: asyncio.AbstractEventLoop | None = None,
         vault: bool = True,
+        keeps_key: bool = False,
     ) -> Self:
         """Recover the lane, close crashed ones, begin the log where it is new; `StartRefused` when it is not whole.
 
         `kernel` is `entry.kernel_identity(...)`. Without `vault` the values behind commitments are not kept.
+        One that `keeps_key` begins no segment while it is open.
         """
         try:
             lock = take(home, name)
             try:
                 journal, states = open_journal(home, name, kernel)
                 lane = cls(home, journal, states, lock, _open_vault(home.paths.vault) if vault else None)
+                lane._rotating = keeps_key
                 lane._start(loop)
                 return lane
             except BaseException:
@@ -118,6 +121,16 @@ class Lane:
     def stopped(self) -> AuditUnavailable | None:
         """Why nothing can be written any more; None while all is well."""
         return self._intake.stopped
+
+    @property
+    def kid(self) -> str:
+        """The id of the key that signs now."""
+        return self._journal.keys.current.kid
+
+    def sign(self, body: str) -> str:
+        """The note of `body`, signed with the key that signs now."""
+        key = self._journal.keys.current
+        return note.sign(body, key.name, key.public, key.sign)
 
     @property
     def next_seq(self) -> int:

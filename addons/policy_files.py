@@ -14,6 +14,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from addons import shipped
 from addons.errors import GovernorError
 from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
@@ -31,7 +32,7 @@ from kernel.policy import HostPattern
 from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
-_SHIPPED = Path(__file__).resolve().parent.parent / "policies"
+_SHIPPED = shipped.ROOT / "policies"
 # What was kept beside a log may be several files, each of them as large as one may be.
 _MOST_BYTES = 8 * LARGEST_BYTES
 _TABLE = Keys("a data table", now=frozenset({"source", "date", "entries"}), required=("source", "date", "entries"))
@@ -140,7 +141,7 @@ def _opened(path: Path, *, file_alone: bool = False) -> bytes:
 
 def shipped_policy(name: str) -> Path:
     """Where a policy that comes with Governor lies: `default`, `demo`."""
-    return _SHIPPED / f"{name}.yaml"
+    return (_SHIPPED / f"{name}.yaml").resolve()
 
 
 @cache
@@ -172,7 +173,7 @@ def public_suffixes() -> tuple[str, ...]:
     """The rules of the Public Suffix List, names as A-labels: `com`, `*.ck`, `!www.ck`."""
     path = _SHIPPED / "data" / "public-suffixes.dat"
     try:
-        text = read(path).decode("ascii")
+        text = _shipped(path).decode("ascii")
     except UnicodeDecodeError as fault:
         raise PolicyMissing(f"{path}: not in ASCII, as it was shipped; install Governor again") from fault
     return tuple(line for line in text.splitlines() if line and not line.startswith("//"))
@@ -194,12 +195,24 @@ class Table:
 
 
 def _table(name: str) -> tuple[str, ...]:
-    return table(_SHIPPED / "data" / name).entries
+    path = _SHIPPED / "data" / name
+    return _as_table(_shipped(path), str(path)).entries
+
+
+def _shipped(path: Path) -> bytes:
+    try:
+        return shipped.content(path)
+    except OSError as fault:
+        raise PolicyMissing(f"{path}: {fault.strerror or fault}") from fault
 
 
 def table(path: Path) -> Table:
     """A table of data. Raises `PolicyError` where it is not of their form."""
-    document = compose(read(path), str(path))
+    return _as_table(read(path), str(path))
+
+
+def _as_table(data: bytes, name: str) -> Table:
+    document = compose(data, name)
     reader = Reader(document.file)
     found = reader.mapping(document.root, _TABLE) or {}
     source, date = (reader.text(found[key], key) or "" if key in found else "" for key in ("source", "date"))

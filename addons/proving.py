@@ -108,6 +108,13 @@ class Prover:
             raise AuditLogError(f"{lane}/{seq}: the log holds no such entry")
         raise Unprovable(Result.INCOMPLETE, f"no checkpoint covers {lane}/{seq} yet; ask again when one is signed")
 
+    def receipts(self, lane: str, wanted: Sequence[int]) -> tuple[list[tuple[Receipt, Proved]], int]:
+        """The receipts of these entries under the newest checkpoint, in order; how many of them it does not cover."""
+        head = _newest(self._source(lane))
+        covered = [seq for seq in sorted(wanted) if head is not None and seq < head.stated.size]
+        made = self._receipts(self._source(lane), head, covered) if head is not None and covered else []
+        return made, len(wanted) - len(covered)
+
     def growth(self, lane: str, old: int | Path, new: int | Path | None) -> tuple[Consistency, Grown]:
         """The proof between two heads of a lane: sizes of checkpoints, files that hold one, or None for the newest."""
         source = self._source(lane)

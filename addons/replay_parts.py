@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from blake3 import blake3
 
-from addons import codec
+from addons import audit_log, codec
 from addons.audit_log import AuditLog, open_regular
 from addons.segment import segment_name, segment_names
 from kernel import chain, snapshot
@@ -40,7 +40,8 @@ class Part:
     """The entries of a lane from `begin` to below `end`, which is None for the end of the lane.
 
     `segment` is the file that holds the first of them, `states` are what those before have made, `loads` are those that
-    said which kernel and policy decide. `told` is what the lane tells of states within the part, by `at`.
+    said which kernel and policy decide. `told` is what the lane tells of states within the part, by `at`. A part is
+    `known` where it is the beginning of its lane or where the states before it are there.
     """
 
     lane: str
@@ -50,18 +51,23 @@ class Part:
     states: States | None = None
     loads: Sequence[Entry] = ()
     told: Mapping[int, Sequence[Told]] = field(default_factory=dict)
+    known: bool = True
 
 
 def whole(log: AuditLog, lane: str) -> Part:
-    """The lane from its first segment on."""
+    """The lane from the first segment on that is there."""
     names = segment_names(log.audit / "lanes" / lane)
-    return Part(lane, segment=names[0] if names else segment_name(0))
+    if log.bundle is None or not log.bundle.begins_later(lane) or not names:
+        return Part(lane, segment=names[0] if names else segment_name(0))
+    begin = next((entry["seq"] for entry in _marked(log.audit / "lanes" / lane / names[0])
+                  if entry.get("type") == "segment_open" and isinstance(entry.get("seq"), int)), 0)
+    return Part(lane, begin, segment=names[0], known=False)
 
 
 def parts_of(log: AuditLog, lane: str) -> list[Part]:
     """The lane in parts. One begins wherever the state is kept that the entries before have made."""
     folder = log.audit / "lanes" / lane
-    loads, told, begins = list[Entry](), defaultdict[int, list[Told]](list), dict[str, int]()
+    loads, told, begins = _loads_before(folder), defaultdict[int, list[Told]](list), dict[str, int]()
     for name in segment_names(folder):
         for entry in _marked(folder / name):
             if entry.get("type") in LOADS:
@@ -70,15 +76,22 @@ def parts_of(log: AuditLog, lane: str) -> list[Part]:
                 told[entry["at"]].append(Told(f"{lane}/{entry.get('seq')}", entry["at"], entry.get("digest")))
             elif entry.get("type") == "segment_open" and isinstance(entry.get("seq"), int):
                 begins[name] = entry["seq"]
-    cuts = [(at, states) for at in sorted(told) if (states := _kept(log.states, lane, told[at])) is not None]
     first = whole(log, lane)
+    cuts = [(at, states) for at in sorted(told)
+            if at >= first.begin and (states := _kept(log.states, lane, told[at])) is not None]
     beginnings = [(first.begin, first.segment, None), *((at, _segment(begins, at, first.segment), states)
                                                         for at, states in cuts)]
     ends = [at for at, _, _ in beginnings[1:]]
     return [
         Part(lane, begin, end, segment, states, [each for each in loads if _below(each, begin)],
-             {at: said for at, said in told.items() if begin < at and (end is None or at <= end)})
+             {at: said for at, said in told.items() if begin < at and (end is None or at <= end)},
+             first.known or states is not None)
         for (begin, segment, states), end in zip(beginnings, [*ends, None], strict=True)]
+
+
+def _loads_before(folder: Path) -> list[Entry]:
+    path = folder / audit_log.LOADS
+    return list(_marked(path)) if path.is_file() else []
 
 
 def _below(entry: Entry, begin: int) -> bool:
@@ -108,18 +121,23 @@ def _kept(folder: Path, lane: str, told: Sequence[Told]) -> States | None:
 
 def _marked(path: Path) -> Iterator[Entry]:
     """The entries of a segment that say where a part may begin and what decides in it, in order."""
+    for line in marked_lines(path, _KINDS):
+        try:
+            entry = codec.read(chain.split_text(line)[0])
+        except (ChainError, CanonicalError):
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+def marked_lines(path: Path, kinds: Iterable[str]) -> Iterator[bytes]:
+    """The whole lines of a segment whose entries are of these kinds, found by their bytes, in order."""
     with open_regular(path) as file:
         if not path.stat().st_size:
             return
         with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-            for start in sorted({start for kind in _KINDS for start in _starts(content, f'"type":"{kind}"'.encode())}):
-                end = content.find(b"\n", start) + 1
-                try:
-                    entry = codec.read(chain.split_text(content[start:end])[0])
-                except (ChainError, CanonicalError):
-                    continue
-                if isinstance(entry, dict):
-                    yield entry
+            for start in sorted({start for kind in kinds for start in _starts(content, f'"type":"{kind}"'.encode())}):
+                yield content[start : content.find(b"\n", start) + 1]
 
 
 def _starts(content: mmap, mark: bytes) -> Iterator[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,10 @@ from kernel.entry import commitment
 from kernel.errors import CanonicalError, PolicyError
 from kernel.hindsight import Changes, Hindsight
 from kernel.recorded import NOT_KEPT, Judging, Values
-from kernel.replay import NO_POLICY, NOT_AN_ENTRY, Replay, Replayed
+from kernel.replay import NO_POLICY, NOT_AN_ENTRY, ODD, Replay, Replayed
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+NO_STATE = "the state before it is not in this bundle"
 
 type Sources = Sequence[tuple[str, bytes]]
 """The files of a policy: name and content."""
@@ -136,9 +138,19 @@ def _replay(log: AuditLog, wanted: Filter, part: Part, progress: Progress) -> Re
         replay.take(entry, values)
 
     reading = Reading(replay.found)
+    if not part.known:
+        _read(log, part, partial(_leave, replay.found, wanted), reading, progress)
+        return reading
     end = _read(log, part, take, reading, progress)
     _compare(replay, told, end)
     return reading
+
+
+def _leave(found: Replayed, wanted: Filter, entry: Entry, _: Values) -> None:
+    """Count a decision that cannot be made again, as what the entries before have made is not known."""
+    with suppress(*ODD):
+        if entry["type"] == "decision" and wanted.wants(entry):
+            found.cannot(NO_STATE)
 
 
 def _compare(replay: Replay, told: Mapping[int, Sequence[Told]], at: object) -> None:

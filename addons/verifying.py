@@ -10,12 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from addons import audit_log, codec, forked
+from addons import codec, forked
 from addons.anchors import kept_heads
 from addons.anchors.kept_heads import Keeper, Kept
-from addons.audit_log import AuditLog, AuditLogError, open_regular, opened_segments, pinned_key, verify_signature
+from addons.audit_log import AuditLog, AuditLogError, open_regular, opened_segments, verify_signature
+from addons.bundle_check import bundle_damage, root_of
 from addons.forked import Progress
 from addons.key_lines import key_lines
+from addons.receipts_check import verify_receipts
 from addons.segment import segment_name, segment_names
 from kernel import chain, verify
 from kernel.errors import KernelError
@@ -64,18 +66,19 @@ def verify_log(
     Of a `period` the segments are verified that hold entries of it. What is known elsewhere is older than the call, so
     that what a writer adds meanwhile is no contradiction.
     """
+    if log.bundle is not None and log.bundle.agent is not None:
+        return verify_receipts(log, trusted)
     try:
         stated, minimum, damage = log.known()
         jobs = min(jobs, log.size_bytes() // _BYTES_A_JOB + 1)
         meter = _Meter(progress)
-        sources = [_source(log.lane(lane), period, jobs, meter) for lane in log.lanes()]
-        named = verify.named_root(stated, sources, codec.parse)
-        if trusted is None and named is not None:
-            trusted = pinned_key(named)
-        root = trusted or named
+        sources = [_source(log, lane, period, jobs, meter) for lane in log.lanes()]
+        root, pinned = root_of(log, trusted)
+        damage += bundle_damage(log, root)
         kept = kept_heads.kept(elsewhere.keepers, root.name) if root else Kept()
-        anchors = verify.Anchors(trusted, stated, minimum, (*damage, *kept.alarms), kept.held, tuple(kept.silent),
-                                 elsewhere.witnessed)
+        anchors = verify.Anchors(root if pinned else None, stated, minimum, (*damage, *kept.alarms), kept.held,
+                                 tuple(kept.silent), elsewhere.witnessed,
+                                 part=log.bundle is not None and log.bundle.of_a_part)
         return verify.verify(sources, anchors, verify_signature, codec.parse, every_signature=every_signature,
                              run=partial(_run, jobs, meter))
     except OSError as error:
@@ -109,9 +112,14 @@ class _Begin(NamedTuple):
     ts: str
 
 
-def _source(folder: Path, period: Period, jobs: int, meter: Progress) -> Source:
-    """The lane as it is to be verified: of its segments those of the period, in parts where there are several."""
-    whole = audit_log.source(folder, meter)
+def _source(log: AuditLog, lane: str, period: Period, jobs: int, meter: Progress) -> Source:
+    """The lane as it is to be verified: of its segments those of the period, in parts where there are several.
+
+    What of it a bundle has is verified in one piece.
+    """
+    folder, whole = log.lane(lane), log.source(lane, meter)
+    if whole.first or whole.end is not None:
+        return whole
     begins = _begins(folder)
     if len(begins) < 2:
         return whole

@@ -39,6 +39,19 @@ def parse(raw: bytes, most_bytes: int = MAX_BYTES) -> Value:
     return value
 
 
+def read(raw: bytes) -> Value:
+    """The value of JSON whose bytes are proved otherwise, or CanonicalError. Of its form only this much is asked: no
+    NaN, and no text that could not be written again.
+    """
+    try:
+        value: Value = json.loads(raw.decode(), parse_constant=_refuse_number)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise CanonicalError(f"not JSON: {error}") from None
+    return value
+
+
 def bounded(raw: bytes, most_bytes: int = MAX_BYTES) -> bytes:
     """`raw` itself, or CanonicalError where it is longer; the default is what an entry may have."""
     if len(raw) > most_bytes:

@@ -33,7 +33,7 @@ class Anchors:
 
     `damage` says what is wrong with trust.json and minimum.json where they are there and cannot be read. `held` are
     the checkpoints of each lane that are kept elsewhere, `silent` says who was asked for such and has none of this log,
-    `witnessed` is what a copy of the log holds of its entries.
+    `witnessed` is what a copy of the log holds of its entries. Of a log that is a `part` of one, lanes may be absent.
     """
 
     trusted: VerifierKey | None = None
@@ -43,6 +43,7 @@ class Anchors:
     held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
+    part: bool = False
 
 
 type Run = Callable[[Sequence[Walk]], Sequence[Found]]
@@ -81,7 +82,7 @@ def verify(
     notes = anchors.minimum.notes if anchors.minimum else {}
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
     known |= dict.fromkeys([*notes, *anchors.held, *(lane for lane, _ in recorded)], "the log")
-    problems = [*_trust_problems(anchors, root), *_lane_problems(found, known)]
+    problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part)]
     return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
 
 
@@ -146,7 +147,7 @@ def _trust_problems(anchors: Anchors, root: VerifierKey | None) -> Iterator[Brok
         yield _problem(Result.TAMPERED, f"{MINIMUM} belongs to another log", MINIMUM)
 
 
-def _lane_problems(found: Sequence[Found], known: Mapping[str, str]) -> Iterator[Broken]:
+def _lane_problems(found: Sequence[Found], known: Mapping[str, str], *, part: bool) -> Iterator[Broken]:
     present = {lane.lane.lane for lane in found}
     yield from (lane.broken for lane in found if lane.broken is not None)
     for name in sorted(present):
@@ -155,11 +156,11 @@ def _lane_problems(found: Sequence[Found], known: Mapping[str, str]) -> Iterator
     beginnings = [lane.lane.lane for lane in found if lane.has_genesis]
     if len(beginnings) > 1:
         yield _problem(Result.TAMPERED, f"genesis stands in {' and '.join(beginnings)}", lane=beginnings[1])
-    for name in sorted(known.keys() - present):
+    for name in [] if part else sorted(known.keys() - present):
         yield _problem(Result.INCOMPLETE, f"{known[name]} knows of this lane, and it is absent", lane=name)
     if not found:
         yield _problem(Result.INCOMPLETE, "the log holds no entries")
-    elif not beginnings and not any(lane.begin.size for lane in found):
+    elif not beginnings and not part and not any(lane.begin.size for lane in found):
         yield _problem(Result.INCOMPLETE, "no lane begins with genesis")
 
 

@@ -16,11 +16,11 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGED = ("addons", "kernel", "policies", "dashboards")
+PACKAGED = ("addons", "kernel", "policies", "dashboards", "scripts/verify_log.py")
 ALL = ("tests/kernel", "tests/addons")
 SHARE = tuple(f"tests/addons/test_{name}.py" for name in (
-    "agents_verbs", "audit_verbs", "cli", "dashboards", "dispatch", "gate_trial", "init", "policy_files",
-    "policy_verbs", "serve", "settings",
+    "agents_verbs", "audit_pyz", "audit_verbs", "bundling", "cli", "dashboards", "dispatch", "gate_trial", "init",
+    "policy_files", "policy_verbs", "serve", "settings",
 ))
 
 
@@ -61,8 +61,8 @@ def _sources() -> list[Path]:
                             cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
         return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-    return [path for folder in PACKAGED for path in (ROOT / folder).rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts]
+    packaged = [path for name in PACKAGED for path in (ROOT / name, *(ROOT / name).rglob("*"))]
+    return [path for path in packaged if path.is_file() and "__pycache__" not in path.parts]
 
 
 def install(wheel: Path, environment: Path) -> Path:

@@ -13,10 +13,12 @@ from typing import Any
 
 import click
 
-from addons import audit_log
+from addons import audit_log, report_text
 from addons.audit_log import AuditLog
 from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
+from addons.bundle_check import bundle_signature
+from addons.bundle_reading import opened
 from addons.home import home_folder
 from addons.verbs.anchor import anchor
 from addons.verbs.asking import (
@@ -34,10 +36,10 @@ from addons.witness_file import witnessed
 from kernel.canonical import Value
 from kernel.entry import timestamp
 from kernel.errors import PolicyError
-from kernel.report import Failure, Report, Result
+from kernel.report import Report, Result
 
 FOLLOW_SECONDS = 0.25
-_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "export": "export",
+_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle", "export": "export",
               "anchor": "anchor"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -80,8 +82,8 @@ class _AuditGroup(click.Group):
 def audit() -> None:
     """Verify the signed log, prove parts of it, read it, and make its decisions again.
 
-    HOME is a Governor home or the audit folder of one. A log can be verified anywhere, with nothing but the folder and
-    the verifier key of its root, which `governor init` printed and pinned.
+    HOME is a Governor home, the audit folder of one, or a bundle that `governor audit bundle` made. A log can be
+    verified anywhere, with nothing but that and the verifier key of its root, which `governor init` printed and pinned.
     """
 
 
@@ -109,19 +111,20 @@ def verify(where: Path | None, home: str | None, trust: str | None, every_signat
     Exit status: 0 verified, 1 tampered, 3 nothing pins the root key, 4 incomplete, 5 rolled back, 2 no log there.
     """
     period = Period(*(timestamp(moment) if moment else None for moment in (since, until)))
-    with usage_errors(), ExitStack() as opened:
-        log = AuditLog.at(where or home_folder(home))
+    with usage_errors(), ExitStack() as stack:
         trusted = audit_log.trusted_key(trust) if trust else None
-        elsewhere = Elsewhere(witnessed=opened.enter_context(witnessed(against)) if against else {})
+        log = stack.enter_context(opened(where or home_folder(home)))
+        elsewhere = Elsewhere(witnessed=stack.enter_context(witnessed(against)) if against else {})
         with reading_bar(log, "verifying") as progress:
             report = verify_log(log, trusted, every_signature=every_signature, elsewhere=elsewhere, period=period,
                                 jobs=jobs or os.cpu_count() or 1, progress=progress)
         compared = sum(lane.count for lane in elsewhere.witnessed.values())
+        signature = bundle_signature(log, trusted) if log.bundle else None
     if as_json:
         held_to: dict[str, Value] = {"against": {"file": str(against), "entries": compared}} if against else {}
-        print_json(report.as_json() | held_to)
+        print_json(report_text.as_json(report, log.bundle, signature) | held_to)
     else:
-        _tell(report)
+        _tell(report, report_text.details(report, log.bundle, signature))
         if against:
             console().print(f"  held to the {compared:,} entries of {escaped(str(against))}")
     return report.result.exit_code
@@ -204,7 +207,7 @@ def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fai
     Exit status: 0 equal, 1 divergent, 3 some decisions cannot be made again, 4 entries are missing, 2 wrong usage. With
     --policy 0, and 1 with --fail-on-change where something changes; 4 where entries are missing.
     """
-    from addons import replaying
+    from addons import replay_text, replaying
     from addons.verbs import replay as words
 
     if fail_on_change and not policies:
@@ -213,17 +216,16 @@ def replay(where: Path | None, home: str | None, policies: tuple[Path, ...], fai
     wanted, cores = Filter(agent=agent, since=first, until=end), jobs or os.cpu_count() or 1
     started = time.perf_counter()
     with usage_errors():
-        log = AuditLog.at(where or home_folder(home))
         if not policies:
-            with reading_bar(log, "replaying") as progress:
+            with opened(where or home_folder(home)) as log, reading_bar(log, "replaying") as progress:
                 reading = replaying.replayed(log, wanted, cores, progress)
             if as_json:
-                print_json(words.replay_json(reading))
+                print_json(replay_text.replay_json(reading))
             else:
                 words.tell_replay(console(), reading, time.perf_counter() - started)
-            return words.exit_code(reading)
+            return replay_text.exit_code(reading)
         sources = _sources(policies)
-        with reading_bar(log, "replaying") as progress:
+        with opened(where or home_folder(home)) as log, reading_bar(log, "replaying") as progress:
             changes = replaying.changes(log, wanted, sources, cores, progress)
     if as_json:
         print_json(words.changes_json(changes))
@@ -250,39 +252,9 @@ def _sources(files: tuple[Path, ...]) -> list[tuple[str, bytes]]:
     return sources
 
 
-def _tell(report: Report) -> None:
+def _tell(report: Report, details: list[str]) -> None:
     said = console()
     style = "green" if report.result is Result.VERIFIED else "yellow" if report.result is Result.NOT_PINNED else "red"
-    said.print(_headline(report), style=f"bold {style}")
-    for lane in report.lanes:
-        live = ", a writer is at work" if lane.live else ""
-        said.print(f"  lane {escaped(lane.lane)}: {lane.entries:,} entries{live}, head {lane.head[:16]}")
-    what = "every entry" if report.every_signature else "every checkpoint, and of the entries after the last one"
-    said.print(f"  signatures checked: of {what}")
-    for key in report.keys:
-        said.print(f"  key {key.kid}: {escaped(key.first)} to {escaped(key.last)}")
-    if report.torn_bytes:
-        said.print(f"  the last line is unfinished ({report.torn_bytes} bytes): it went nowhere")
-    tail = report.unanchored
-    said.print(f"  not anchored: {tail.entries:,} entries over {tail.seconds:,} s rest on this host's keys alone")
-
-
-def _headline(report: Report) -> str:
-    if report.first_failure is not None:
-        return f"{report.result}: {_place(report.first_failure)}{escaped(report.first_failure.reason)}"
-    parts = ((report.entries, "entry", "entries"), (report.segments, "segment", "segments"))
-    counts = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in parts)
-    if report.result is Result.NOT_PINNED:
-        return f"{report.result}: {counts} hold together, but no pin and no --trust says whose log this is"
-    return f"{report.result}: {counts}"
-
-
-def _place(failure: Failure) -> str:
-    parts = []
-    if failure.lane is not None:
-        parts.append(f"lane {failure.lane}" if failure.seq is None else f"entry {failure.lane}/{failure.seq}")
-    if failure.segment is not None:
-        parts.append(failure.segment)
-    if failure.line is not None:
-        parts.append(f"line {failure.line}, byte {failure.offset}")
-    return escaped(", ".join(parts)) + ": " if parts else ""
+    said.print(report_text.headline(report), style=f"bold {style}")
+    for line in details:
+        said.print(f"  {line}")
