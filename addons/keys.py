@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -16,6 +17,7 @@ from addons.errors import GovernorError, StartCode, StartRefused
 from kernel import note
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _PLAIN = (b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----")
@@ -108,6 +110,18 @@ def verifies(public: bytes, signature: bytes, message: bytes) -> bool:
 
 def read_private(path: Path) -> bytes:
     """A key file's content, or `StartRefused` where others could read or replace it."""
+    with _private(path) as descriptor:
+        return os.read(descriptor, 65536)
+
+
+def check_private(path: Path) -> None:
+    """`StartRefused` where others could read or replace the key file; its content stays where it is."""
+    with _private(path):
+        return
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[int]:
     try:
         # O_NONBLOCK: a FIFO put in the key's place must not hang the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -118,7 +132,7 @@ def read_private(path: Path) -> bytes:
         problem = durable.exposure(status) if stat.S_ISREG(status.st_mode) else "is not a regular file"
         if problem:
             raise StartRefused(StartCode.KEY_PERMISSIONS, f"{path} {problem}; it must be yours with mode 0600")
-        return os.read(descriptor, 65536)
+        yield descriptor
     finally:
         os.close(descriptor)
 
