@@ -62,7 +62,7 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
     made = _made(home_folder(home), root_key, root_passphrase, lanes)
     paths = made.paths
     ahead = ahead_keys.ready(made)
-    told: dict[str, str | bool | None | list[str]] = {
+    told: dict[str, str | bool | list[str] | None] = {
         "home": str(paths.folder),
         "log_id": made.log_id,
         "pin": str(made.root),
@@ -90,7 +90,7 @@ def _made(folder: Path, root_key: str | None, passphrase: str | None, lanes: int
 
 def _certify(home: Home, workers: int) -> None:
     """Begin the log where it has not begun, which the root key signs, and have keys ready for the lanes to come."""
-    if not home.lanes():
+    if os.path.lexists(home.paths.fresh):
         Lane.open(home, CLI, kernel=build_info.kernel_identity()).close("done")
     names = (MAIN, CLI, *(f"w{number}" for number in range(workers)), _successor(home))
     with progress("certifying lanes", len(names)) as step:
