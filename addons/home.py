@@ -257,6 +257,9 @@ class Home:
             raise KeySourceError(f"that is not the root key of {self.paths.folder}, which is {self.root}")
         if keep and not os.path.lexists(self.paths.root_key):
             SigningKey.keep(self.paths.root_key, self.root.name, root)
+        if pins.read(self.log_id) is None:
+            # A home that was made on another machine: whoever has its root key says that it is the right one.
+            pins.write(pins.Pin(self.log_id, str(self.root), self.paths.folder))
         return replace(self, brought=key)
 
     def _check_root(self) -> None:

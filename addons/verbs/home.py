@@ -120,6 +120,8 @@ def _tell(told: Mapping[str, object], ahead: list[str]) -> None:
     out = console()
     for name in ("home", "policy", "ca", "pin_file", "pin"):
         out.print(f"{name.replace('_', ' '):9} {told[name]}")
+    if not os.path.exists(str(told["pin_file"])):
+        out.print("          that file is not there: nothing on this machine says that this is the right log")
     out.print(f"root key  {told['root_key'] or 'not in this home'}")
     if ahead:
         out.print(f"certified {', '.join(ahead)}: they begin without the root key")

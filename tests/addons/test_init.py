@@ -205,6 +205,21 @@ def test_a_key_that_is_none_makes_no_home(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_a_home_that_was_made_on_another_machine_is_pinned_by_who_has_its_root_key(tmp_path, monkeypatch):
+    made(tmp_path / "home", "--lanes", "1")
+    root = (tmp_path / "home" / "keys" / "root.key").rename(tmp_path / "root.pem")
+    carried = (tmp_path / "home").rename(tmp_path / "carried")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "another machine"))
+    before = CliRunner().invoke(init, ["--home", str(carried)], catch_exceptions=False)
+    told = made(carried, "--root-key", str(root), "--lanes", "1")
+    open_lane(Home.open(carried)).close("done")
+
+    assert "not there" in before.stdout
+    assert Path(str(told["pin_file"])).read_text() == f"{told['pin']}\n{carried}\n"
+    assert told["root_key"] is None
+    assert report(Home.open(carried)).result == "verified"
+
+
 def test_lanes_without_any_root_key_are_refused_with_the_command_to_run(tmp_path):
     made(tmp_path / "home", "--lanes", "1")
     (tmp_path / "home" / "keys" / "root.key").unlink()
