@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from addons import ahead_keys, build_info, durable, package_sources, pins, policy_files
+from addons.errors import StartCode, StartRefused
 from addons.home import Home, Paths, home_folder
 from addons.key_source import read_key
 from addons.lane import Lane
@@ -93,10 +94,14 @@ def _certify(home: Home, workers: int) -> None:
     if os.path.lexists(home.paths.fresh):
         Lane.open(home, CLI, kernel=build_info.kernel_identity()).close("done")
     names = (MAIN, CLI, *(f"w{number}" for number in range(workers)), _successor(home))
-    with progress("certifying lanes", len(names)) as step:
-        for lane in names:
-            ahead_keys.certify(home, lane)
-            step()
+    try:
+        with progress("certifying lanes", len(names)) as step:
+            for lane in names:
+                ahead_keys.certify(home, lane)
+                step()
+    except OSError as fault:
+        text = f"{os.fsdecode(fault.filename or home.paths.ahead)}: {fault.strerror}; run the same command again"
+        raise StartRefused(StartCode.HOME_UNWRITABLE, text) from fault
 
 
 def _successor(home: Home) -> str:

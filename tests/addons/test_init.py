@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
 
-from addons import ahead_keys, package_sources, pins, policy_files
+from addons import ahead_keys, authority, package_sources, pins, policy_files
 from addons.cli import run
 from addons.errors import StartCode, StartRefused
 from addons.home import Home
@@ -154,6 +155,31 @@ def test_with_lanes_a_root_key_from_elsewhere_signs_and_stays_there(tmp_path, ro
         open_lane(Home.open(tmp_path / "home"), lane).close("done")
     assert report(home).result == "verified"
     assert report(home).keys[0].kid == note.VerifierKey(home.root.name, root.public).kid
+
+
+def test_the_root_key_is_forgotten_once_it_has_signed(tmp_path, root, monkeypatch):
+    held: list[SigningKey] = []
+
+    def looking(*arguments: object) -> Path:
+        gc.collect()
+        held.extend(each for each in gc.get_objects() if isinstance(each, SigningKey) and each.public == root.public)
+        return ensure(*arguments)  # type: ignore[arg-type]
+
+    ensure = authority.ensure
+    monkeypatch.setattr(authority, "ensure", looking)
+    made(tmp_path / "home", "--root-key", str(tmp_path / "root.pem"), "--lanes", "1")
+
+    assert held == [root]
+
+
+def test_a_place_that_takes_no_keys_is_named(tmp_path):
+    made(tmp_path / "home")
+    (tmp_path / "home" / "keys" / "ahead").write_text("in the way")
+    said = refused(tmp_path / "home", "--lanes", "1").exception
+
+    assert isinstance(said, StartRefused)
+    assert said.code is StartCode.HOME_UNWRITABLE
+    assert "keys/ahead" in said.text
 
 
 def test_with_lanes_a_root_key_that_was_made_here_can_be_moved_away(tmp_path):
