@@ -16,7 +16,7 @@ from addons import durable, keys
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keys import SigningKey
-from kernel import entry, note
+from kernel import entry, note, trust
 from kernel.errors import NoteError
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def settle(home: Home, lane: str) -> None:
 def ready(home: Home) -> list[str]:
     """The lanes that have yet to begin and can without the root key."""
     names = sorted(path.stem for path in home.paths.ahead.glob("*.cert"))
-    return [lane for lane in names if not _has_begun(home, lane)]
+    return [lane for lane in names if trust.is_lane(lane) and not _has_begun(home, lane)
+            and (os.path.lexists(home.paths.ahead_key(lane)) or os.path.lexists(home.paths.lane_key(lane)))]
 
 
 def _lane_of(key: SigningKey) -> str:

@@ -126,6 +126,7 @@ def test_what_was_replaced_begins_no_lane(rootless, replace: Callable[[Home], No
 def test_half_of_a_pair_begins_no_lane(rootless, name):
     (rootless.paths.ahead / name).unlink()
 
+    assert ahead_keys.ready(rootless) == ["w0"]
     assert refused(rootless).code is StartCode.HOME_INCOMPLETE
 
 
