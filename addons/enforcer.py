@@ -60,6 +60,7 @@ from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
 from addons.resolver import Resolver
+from addons.rotation import RotationControl
 from addons.snapshots import Snapshots
 from addons.spool import Room
 from addons.watchdog import Watchdog
@@ -220,7 +221,7 @@ class _Running:
         self.operator = AgentsControl(self._registry, self.book, home)
         self._control = ControlServer(self.paths.control_sock, {
             "status": self._answer_status, "reload": self._answer_reload,
-            **self.operator.handlers()},
+            **self.operator.handlers(), **RotationControl(self.lane).handlers()},
             lambda where, error: self.metrics.fault(where))
         self._read_gauges()
 

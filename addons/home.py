@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from addons import ballast, durable, pins
+from addons import ballast, durable, keys, pins
 from addons.errors import StartCode, StartRefused
+from addons.key_source import KeySourceError
 from addons.keys import SigningKey
 from kernel import note, trust
 from kernel.errors import TrustError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SYSTEM_HOME = Path("/var/lib/governor")
 FIRST_SEGMENT = "000000.jsonl"
@@ -72,6 +76,11 @@ class Paths:
     @property
     def root_key(self) -> Path:
         return self.keys / "root.key"
+
+    @property
+    def ahead(self) -> Path:
+        """Keys of lanes that are yet to begin."""
+        return self.keys / "ahead"
 
     @property
     def request_names(self) -> Path:
@@ -150,6 +159,14 @@ class Paths:
         """The key that a lane is about to go on with, from before it is certified until its segment has begun."""
         return self.keys / f"{name}.next"
 
+    def ahead_key(self, name: str) -> Path:
+        """The key with which a lane can begin without the root key."""
+        return self.ahead / f"{name}.key"
+
+    def ahead_certificate(self, name: str) -> Path:
+        """What the root key says of that key."""
+        return self.ahead / f"{name}.cert"
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -158,15 +175,22 @@ class Home:
     paths: Paths
     log_id: str
     root: note.VerifierKey
+    brought: SigningKey | None = None
+    """The root key, where it was brought from elsewhere for as long as this lives."""
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The home at `folder`, made with its pin when absent or empty; `StartRefused` when it is not whole."""
+    def open(cls, folder: Path, root: Ed25519PrivateKey | None = None, *, keep_root: bool = True) -> Self:
+        """The home at `folder`, made with its pin when absent or empty; `StartRefused` when it is not whole.
+
+        With `root` that key is the log's root, and it is copied in with `keep_root`; `KeySourceError` where the log has
+        another.
+        """
         paths = Paths(Path(os.path.realpath(folder)))
         try:
             if _absent_or_empty(paths.folder) or os.path.lexists(paths.fresh):
-                _make(paths)
-            return cls._existing(paths)
+                _make(paths, root, keep_root)
+            home = cls._existing(paths)
+            return home if root is None else home._with(root, keep_root)
         except OSError as fault:
             where = fault.filename or paths.folder
             text = f"{os.fsdecode(where)}: {fault.strerror}; the home {paths.folder} must be a folder you can write"
@@ -184,8 +208,26 @@ class Home:
         return home
 
     def root_key(self) -> SigningKey:
-        """The key that signs genesis and lane certificates. It may live elsewhere once the lanes have theirs."""
-        return SigningKey.load(self.paths.root_key, note.root_name(self.log_id))
+        """The key that signs genesis and lane certificates, read for that alone; `StartRefused` where there is none."""
+        if self.brought is not None:
+            return self.brought
+        self.demand_root()
+        key = SigningKey.load(self.paths.root_key, self.root.name)
+        if key.public != self.root.public:
+            text = f"{self.paths.root_key} is not the root key in {self.paths.trust}; restore the home from a backup"
+            raise StartRefused(StartCode.TAMPERED, text)
+        return key
+
+    def demand_root(self) -> None:
+        """`StartRefused` where a lane that is new has nobody to certify its key."""
+        if self.brought is None and not os.path.lexists(self.paths.root_key):
+            text = f"a new lane needs the root key, and {self.paths.root_key} is not there"
+            raise StartRefused(StartCode.HOME_INCOMPLETE, f"{text}; certify the lane with it: {self.certifying}")
+
+    @property
+    def certifying(self) -> str:
+        """The command with which an operator has lanes certified ahead."""
+        return f"governor init --home {self.paths.folder} --root-key SOURCE --lanes N"
 
     def lanes(self) -> tuple[str, ...]:
         """The names of the lanes whose log has begun."""
@@ -209,14 +251,23 @@ class Home:
             minimum = trust.Minimum(self.log_id, self.minimum() | {lane: checkpoint})
             durable.replace(self.paths.minimum, trust.minimum_file(minimum))
 
+    def _with(self, root: Ed25519PrivateKey, keep: bool) -> Self:
+        key = SigningKey(self.root.name, root)
+        if key.public != self.root.public:
+            raise KeySourceError(f"that is not the root key of {self.paths.folder}, which is {self.root}")
+        if keep and not os.path.lexists(self.paths.root_key):
+            SigningKey.keep(self.paths.root_key, self.root.name, root)
+        if pins.read(self.log_id) is None:
+            # A home that was made on another machine: whoever has its root key says that it is the right one.
+            pins.write(pins.Pin(self.log_id, str(self.root), self.paths.folder))
+        return replace(self, brought=key)
+
     def _check_root(self) -> None:
-        if not self.paths.root_key.exists() and not self.paths.root_key.is_symlink():
-            if not any(self.paths.keys.glob("*.key")):
-                raise _incomplete(self.paths.folder, "has a log and no keys")
-            return
-        if self.root_key().public != self.root.public:
-            text = f"{self.paths.root_key} is not the root key in {self.paths.trust}; restore the home from a backup"
-            raise StartRefused(StartCode.TAMPERED, text)
+        """It may live elsewhere once the lanes have their keys. Here it is looked at and not read."""
+        if os.path.lexists(self.paths.root_key):
+            keys.check_private(self.paths.root_key)
+        elif not any(self.paths.keys.glob("*.key")) and not os.path.lexists(self.paths.fresh):
+            raise _incomplete(self.paths.folder, "has a log and no keys")
 
     def _check_lanes(self) -> None:
         """A known lane is one with a key or with an entry in minimum.json; its log must be there."""
@@ -245,7 +296,7 @@ def _absent_or_empty(folder: Path) -> bool:
         return True
 
 
-def _make(paths: Paths) -> None:
+def _make(paths: Paths, root: Ed25519PrivateKey | None, keep_root: bool) -> None:
     """Make the home, or finish one that a crash left fresh. Each step is whole or absent, and done once."""
     pinned = pins.of_home(paths.folder)
     if pinned and not os.path.lexists(paths.fresh):
@@ -258,16 +309,16 @@ def _make(paths: Paths) -> None:
         os.chmod(paths.folder, durable.PRIVATE_FOLDER)
     with durable.locked(paths.fresh):
         if os.path.lexists(paths.fresh):
-            _furnish(paths)
+            _furnish(paths, root, keep_root)
 
 
-def _furnish(paths: Paths) -> None:
+def _furnish(paths: Paths, root: Ed25519PrivateKey | None, keep_root: bool) -> None:
     durable.sync_folder(paths.folder)
     durable.sync_folder(paths.folder.parent)
     for name in _FOLDERS:
         durable.make_folder(paths.folder / name)
     if not paths.trust.exists():
-        _make_root(paths)
+        _make_root(paths, root, keep_root)
     if not paths.agents.exists():
         durable.replace(paths.agents, b"{}\n")
     ballast.keep(paths.ballast)
@@ -276,11 +327,19 @@ def _furnish(paths: Paths) -> None:
         pins.write(pins.Pin(stated.log_id, str(stated.root), paths.folder))
 
 
-def _make_root(paths: Paths) -> None:
+def _make_root(paths: Paths, root: Ed25519PrivateKey | None, keep: bool) -> None:
     """The root key and what says publicly that it is. A key without trust.json has signed nothing: it is replaced."""
     if pins.of_home(paths.folder):
         raise _incomplete(paths.folder, f"is pinned and has lost {paths.trust.name}")
-    key = SigningKey.create(paths.root_key, note.root_name(secrets.token_hex(8)))
+    # A log of its own, also under a key that has signed another: two logs of one name would look like one forked.
+    name = note.root_name(secrets.token_hex(8))
+    if root is None:
+        key = SigningKey.create(paths.root_key, name)
+    elif keep:
+        key = SigningKey.keep(paths.root_key, name, root)
+    else:
+        paths.root_key.unlink(missing_ok=True)
+        key = SigningKey(name, root)
     durable.replace(paths.trust, trust.trust_file(note.VerifierKey(key.name, key.public)))
 
 

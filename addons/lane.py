@@ -47,6 +47,8 @@ _NO_USE = frozenset({KEY_ROTATE, SEGMENT_OPEN, HEARTBEAT, "anchor"})
 CLOSE_SECONDS = 5.0
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
+type Waiter = asyncio.Future[None] | Future[None]
+
 
 class Meter(Protocol):
     """What counts the log's entries and times its commits; called in the writer's thread."""
@@ -193,13 +195,18 @@ class Lane:
         waiter.result()
         return seq
 
-    def rotate(self, reason: str) -> int:
+    def rotate(self, reason: str, waiter: Waiter | None = None) -> int:
         """Begin a segment with a key of its own behind what was asked for before; the number of its first entry.
 
-        `reason` is policy or operator. Nothing waits for it.
+        `reason` is policy or operator. A `waiter` resolves once that entry is durable, or fails as with `commit`.
         """
         self._rotating = True
-        return self._intake.put_rotation(reason)
+        return self._intake.put_rotation(reason, waiter)
+
+    @property
+    def writes(self) -> tuple[str, str]:
+        """The segment file that is written, and the id of the key that signs it."""
+        return self._journal.segment.path.name, self._journal.keys.current.kid
 
     def close(self, reason: str) -> None:
         """End the lane: what is queued, then `close`, then a checkpoint; as much of it as a stopped lane still can."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from addons import durable
+from addons import ahead_keys, durable
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
@@ -54,6 +53,7 @@ def open_journal(home: Home, lane: str, kernel: entry.Body) -> tuple[Journal, St
         if not reopened.reading.opened:
             _begin(home, journal, kernel, siblings)
         reopened.repair()
+        ahead_keys.settle(home, lane)
         _end_freshness(home)
     except BaseException:
         journal.segment.close()
@@ -74,16 +74,16 @@ def _try_lock(folder: Path) -> int | None:
 
 def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body]) -> None:
     """The lane's first entries; the first lane of a log begins with genesis."""
-    lane, key = journal.lane, journal.keys.current.verifier_key
-    root = home.root_key()
-    certificate = base64.b64encode(root.sign(entry.certificate_bytes(home.log_id, lane, key))).decode()
+    key = journal.keys.current
+    certificate = ahead_keys.certificate_of(home, key)
     with durable.locked(home.paths.lock):
         if journal.size == 0 and not _begun(home):
             if not os.path.lexists(home.paths.fresh):
                 raise lost(home, "has keys and has lost its log")
+            root = home.root_key()
             genesis = entry.genesis(home.log_id, root.name, root.verifier_key, journal.timestamp(), VERSION)
             journal.append(drafts([genesis], 0), root)
-        opening = entry.lane_open(key, certificate, kernel, siblings)
+        opening = entry.lane_open(key.verifier_key, certificate, kernel, siblings)
         journal.append(drafts([opening], journal.size))
 
 

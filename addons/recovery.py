@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from blake3 import blake3
 
-from addons import codec, durable, keys, lane_keys
+from addons import ahead_keys, codec, durable, keys, lane_keys
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.journal import Draft, Journal, Past
@@ -152,9 +152,14 @@ def _first_key(home: Home, lane: str) -> SigningKey:
         return SigningKey.load(path, name)
     if segment.exists() and segment.stat().st_size:
         raise lost(home, f"has a log of lane {lane} and has lost its key")
-    # The file comes before the key: a key without a file then always means that the log was lost.
-    Segment.open(segment).close()
-    return SigningKey.create(path, name)
+    # `init` certifies keys ahead under the same lock: it finds this one, or this start finds what it made.
+    with durable.locked(home.paths.lock):
+        ready = ahead_keys.lying_ready(home, lane)
+        if ready is None:
+            home.demand_root()
+        # The file comes before the key: a key without a file then always means that the log was lost.
+        Segment.open(segment).close()
+        return SigningKey.create(path, name) if ready is None else ahead_keys.take(home, ready)
 
 
 def lost(home: Home, problem: str) -> StartRefused:

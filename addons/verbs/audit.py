@@ -40,7 +40,7 @@ from kernel.report import Report, Result
 
 FOLLOW_SECONDS = 0.25
 _ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle", "export": "export",
-              "anchor": "anchor"}
+              "anchor": "anchor", "rotate": "rotation"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING
 
 import click
 
-from addons import durable, package_sources, pins, policy_files
+from addons import ahead_keys, build_info, durable, package_sources, pins, policy_files
+from addons.errors import StartCode, StartRefused
 from addons.home import Home, Paths, home_folder
-from addons.verbs.output import console, print_json
+from addons.key_source import read_key
+from addons.lane import Lane
+from addons.verbs.output import console, print_json, progress
+from addons.verbs.root_key import ask, root_key_option, root_passphrase_option
+from kernel.transition import CLI
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MAIN = "main"
+MOST_WORKERS = 1000
 
 
 @click.command()
+@root_key_option
+@root_passphrase_option
+@click.option("--lanes", type=click.IntRange(1, MOST_WORKERS), metavar="N",
+              help="Certify lanes for up to N workers now, so that the root key can live elsewhere.")
 @click.option("--home", metavar="DIR", help="Where the home is made. Before $GOVERNOR_HOME.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def init(home: str | None, as_json: bool) -> None:
+def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, home: str | None, as_json: bool) -> None:
     """Make a home: keys, CA, a starting policy and the pin of the log.
 
-    The folder must be absent or empty. In a home that is there already nothing is changed; a missing CA or policy is
-    added. A new policy also allows reading from where this machine's pip, npm, cargo and apt are set up to fetch.
+    The folder must be absent or empty. In a home that is there already nothing is changed; what is missing is added: a
+    CA, a policy, certified lanes. A new policy also allows reading from where this machine's pip, npm, cargo and apt
+    are set up to fetch.
 
     Keep the pin: it is what makes the log checkable by someone who does not trust this machine.
+
+    The root key certifies the first key of each lane of the log, and nothing else. With --lanes the lanes of the proxy,
+    of N workers and of the verbs are certified now, and one more for the day when a lane is lost; from then on a root
+    key in the home can be moved away. One that comes with --root-key is then never written to this machine; without
+    --lanes it is copied into the home.
+
+    \b
+    openssl genpkey -algorithm ed25519 -aes256 -out root.pem      # on a machine of its own
+    ssh safe.example.org cat root.pem | governor init --root-key - --lanes 2
+
+    Never in an argument or the environment: the key and its passphrase. Copies that the memory of this process or its
+    swap may hold for a while are not in Governor's hand.
     """
     # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
     from addons import authority
 
-    made = Home.open(home_folder(home))
+    if root_passphrase is not None and root_key is None:
+        raise click.UsageError("--root-passphrase is said of a --root-key")
+    made = _made(home_folder(home), root_key, root_passphrase, lanes)
     paths = made.paths
-    told: dict[str, str | bool] = {
+    ahead = ahead_keys.ready(made)
+    told: dict[str, str | bool | list[str] | None] = {
         "home": str(paths.folder),
         "log_id": made.log_id,
         "pin": str(made.root),
@@ -36,11 +71,44 @@ def init(home: str | None, as_json: bool) -> None:
         "ca": str(authority.ensure(paths.ca, datetime.now(UTC))),
         "policy": str(paths.policy),
         "policy_written": _write_policy(paths),
+        "root_key": str(paths.root_key) if os.path.lexists(paths.root_key) else None,
+        "lanes_ahead": ahead,
     }
     if as_json:
         print_json(told)
     else:
-        _tell(told)
+        _tell(told, ahead)
+
+
+def _made(folder: Path, root_key: str | None, passphrase: str | None, lanes: int | None) -> Home:
+    """The home, with what the root key has to sign signed. It is not kept for longer."""
+    brought = None if root_key is None else read_key(root_key, passphrase, ask=ask)
+    home = Home.open(folder, brought, keep_root=lanes is None)
+    if lanes is not None:
+        _certify(home, lanes)
+    return replace(home, brought=None)
+
+
+def _certify(home: Home, workers: int) -> None:
+    """Begin the log where it has not begun, which the root key signs, and have keys ready for the lanes to come."""
+    if os.path.lexists(home.paths.fresh):
+        Lane.open(home, CLI, kernel=build_info.kernel_identity()).close("done")
+    names = (MAIN, CLI, *(f"w{number}" for number in range(workers)), _successor(home))
+    try:
+        with progress("certifying lanes", len(names)) as step:
+            for lane in names:
+                ahead_keys.certify(home, lane)
+                step()
+    except OSError as fault:
+        text = f"{os.fsdecode(fault.filename or home.paths.ahead)}: {fault.strerror}; run the same command again"
+        raise StartRefused(StartCode.HOME_UNWRITABLE, text) from fault
+
+
+def _successor(home: Home) -> str:
+    """The lane that goes on where the proxy's is lost: the first of them that has not begun."""
+    begun = home.lanes()
+    return next(name for number in count(1) if (name := f"{MAIN}-{number}") not in begun)
+
 
 
 def _write_policy(paths: Paths) -> bool:
@@ -53,13 +121,20 @@ def _write_policy(paths: Paths) -> bool:
     return True
 
 
-def _tell(told: dict[str, str | bool]) -> None:
+def _tell(told: Mapping[str, object], ahead: list[str]) -> None:
     out = console()
     for name in ("home", "policy", "ca", "pin_file", "pin"):
         out.print(f"{name.replace('_', ' '):9} {told[name]}")
+    if not os.path.exists(str(told["pin_file"])):
+        out.print("          that file is not there: nothing on this machine says that this is the right log")
+    out.print(f"root key  {told['root_key'] or 'not in this home'}")
+    if ahead:
+        out.print(f"certified {', '.join(ahead)}: they begin without the root key")
     out.print()
     out.print("Next steps", style="bold")
     out.print(f"  keep the pin where this machine cannot change it: governor audit verify {told['home']} --trust PIN")
+    if ahead and told["root_key"]:
+        out.print(f"  nothing needs the root key any more, move it off: {told['root_key']}")
     out.print(f"  read the policy and make it yours:                governor policy check {told['policy']}")
     out.print(f"  have the agents' clients trust the CA:            {told['ca']}")
     out.print(f"  start:                                            governor serve --home {told['home']}")

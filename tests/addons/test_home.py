@@ -190,11 +190,27 @@ def test_a_damaged_minimum_is_tampering(used, content):
     assert refused(used.paths.folder).code is StartCode.TAMPERED
 
 
-def test_another_root_key_in_the_home_is_tampering(used, tmp_path):
+def test_another_root_key_in_the_home_certifies_no_lane(used, tmp_path):
     other = Home.open(tmp_path / "other")
     shutil.copy(other.paths.root_key, used.paths.root_key)
 
-    assert refused(used.paths.folder).code is StartCode.TAMPERED
+    with pytest.raises(StartRefused) as caught:
+        open_lane(Home.open(used.paths.folder), "cli")
+    assert caught.value.code is StartCode.TAMPERED
+
+
+def test_a_start_does_not_read_the_root_key_of_a_lane_that_it_knows(used):
+    used.paths.root_key.write_bytes(b"as good as none")
+
+    open_lane(Home.open(used.paths.folder)).close("test")
+
+    assert report(used).result == "verified"
+
+
+def test_a_root_key_open_to_others_is_refused_unread(used):
+    used.paths.root_key.chmod(0o640)
+
+    assert refused(used.paths.folder).code is StartCode.KEY_PERMISSIONS
 
 
 def test_another_root_key_than_the_pinned_one_is_tampering(used, tmp_path):
