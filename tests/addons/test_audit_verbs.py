@@ -25,6 +25,7 @@ from addons.verbs.audit import audit
 from kernel import canonical, entry
 from kernel.verify import Anchors, verify
 from tests.conftest import scaled
+from tests.forgery import THIEF
 from tests.logs import KERNEL, LOG_ID, ROOT, Lane, Log, decision, two_lanes
 from tests.vectors import make_vectors
 
@@ -131,7 +132,7 @@ def test_without_trust_the_pin_of_this_log_decides(home: Path, tmp_path: Path) -
     pin.parent.mkdir(parents=True)
     pin.write_text(f"{ROOT.verifier}\n{home}\n")
     assert verified(home)["result"] == "verified"
-    pin.write_text(f"{make_vectors.THIEF.verifier}\n")
+    pin.write_text(f"{THIEF.verifier}\n")
     assert verified(home)["result"] == "tampered"
     pin.write_text("what is this\n")
     assert status(governor("verify", home)) == 2

@@ -14,16 +14,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from kernel import canonical, chain, entry, merkle
+from kernel import canonical, chain, entry
 from kernel.consistency import write_consistency
-from kernel.note import root_name
 from kernel.receipt import write_receipt
 from tests import logs, proofs
-from tests.logs import LOG_ID, ROOT, Key, Lane, Log, two_lanes
+from tests.forgery import THIEF, cut_back
+from tests.logs import ROOT, Key, Lane, Log, two_lanes
 
 FOLDER = Path(__file__).parent / "logs"
 PROOFS = Path(__file__).parent / "proofs"
-THIEF = Key(root_name(LOG_ID), seed="a thief's ")
 EDITED = 6
 
 
@@ -243,7 +242,7 @@ def rotation_rewritten(log: Log) -> None:
     """The thief of the newest key has the first key certify a key of the thief's own."""
     lane = log.lanes[0]
     stolen, lane.key = lane.key, Key(lane.key.verifier.name, "a thief's ")
-    _cut(lane, lane.starts[1] - 1)
+    cut_back(lane, lane.starts[1] - 1)
     lane.add(lane.rotation(lane.key), stolen)
     lane.rotate()
     lane.traffic(2).checkpoint()
@@ -292,25 +291,14 @@ def cut_back_before_rotation(log: Log) -> None:
     """The end with its keys is gone; minimum.json has a head that one of them signed."""
     lane = log.lanes[0]
     log.raise_minimum()
-    _cut(lane, lane.starts[1] - 2)
+    cut_back(lane, lane.starts[1] - 2)
     lane.notes = lane.notes[:1]
-
-
-def _cut(lane: Lane, lines: int) -> None:
-    """The lane as it was after so many lines, ready to go on."""
-    kept, lane.lines, lane.tree = lane.lines[:lines], [], merkle.Tree()
-    lane.starts = [start for start in lane.starts if start < lines]
-    lane.notes = [text for text in lane.notes if int(text.split("\n")[1]) <= lines]
-    for line in kept:
-        lane.lines.append(line)
-        lane.tree.append(merkle.leaf_hash(line[:-1]))
-        lane.head = chain.entry_hash(chain.split(line)[0]).hex()
 
 
 def _rewrite(lane: Lane, seq: int, key: Key) -> None:
     """An allowed request becomes a refused one, and everything behind it is signed with `key`."""
     later, starts = lane.lines[seq:], lane.starts
-    _cut(lane, seq)
+    cut_back(lane, seq)
     for line in later:
         body = canonical.parse(chain.split(line)[0])
         assert isinstance(body, dict)
