@@ -43,6 +43,7 @@ _SIGNED = rb',"kid":"([0-9a-f]{8})","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
 _SHAPES = 128
 _SHAPES_PER_KEY = 16
 _LEARN_AFTER = 16
+_KEYS = 4096
 _LEARN_BYTES = 4096
 # An entry ends in its type or its verdict, which tells most shapes apart.
 _KEY = slice(-132, -116)
@@ -112,6 +113,8 @@ class LineReader:
     def _learn(self, key: bytes, raw: bytes) -> None:
         """Remember the shape of a line, once enough like it have come."""
         known = self._shapes.get(key, ())
+        if len(self._seen) >= _KEYS:
+            self._seen.clear()
         self._seen[key] += 1
         if self._seen[key] < _LEARN_AFTER or len(known) >= _SHAPES_PER_KEY or self._learned >= _SHAPES:
             return

@@ -13,7 +13,7 @@ from itertools import batched, chain, islice
 
 from kernel.batch import Unsigned, read_columns
 from kernel.canonical import Value
-from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
+from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
 from kernel.marks import Broken, Extent, Held, Marks
@@ -113,7 +113,8 @@ class Walk:
     ) -> None:
         self._source, self._rules, self._held, self._claims = source, rules, held, claims
         self._witnessed = witnessed
-        self._lane = source.lane.encode()
+        # The folder may have a name that is no text; no entry says it.
+        self._lane = source.lane.encode(errors="surrogateescape")
         self._reader = LineReader(rules.parse, self._lane)
         self._tree = Tree()
         self._stamps = Stamps()
@@ -231,7 +232,8 @@ class Walk:
         try:
             fields = self._reader.read(line)
         except (ChainError, CanonicalError) as error:
-            if line.endswith(b"\n"):
+            # What a write left unfinished is a part of a line.
+            if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES:
                 raise self._fails(str(error)) from None
             self._tear(line)
             return

@@ -31,7 +31,7 @@ from tests.vectors import make_vectors
 
 VECTORS = Path(make_vectors.FOLDER)
 EXPECTED: dict[str, dict[str, Any]] = json.loads((VECTORS / "expected.json").read_text())
-ONE_FILE = Path(__file__).parents[2] / "scripts" / "verify_log.py"
+from tests.verifiers import ONE_FILE
 
 
 @pytest.fixture(autouse=True)
