@@ -52,6 +52,32 @@ def mutated(base: str, number: int) -> Files:
     return files
 
 
+def damage(rng: Random, lane: Lane, first: int) -> None:
+    """One thing wrong with the lines of a lane from line `first` on, signed or not; what came before is left."""
+    at = rng.randrange(first, len(lane.lines))
+    match rng.randrange(7):
+        case 0:
+            del lane.lines[at:]
+        case 1:
+            lane.lines.insert(at, lane.lines[rng.randrange(len(lane.lines))])
+        case 2:
+            line = lane.lines[at]
+            flipped = rng.randrange(len(line) - 1)
+            lane.lines[at] = line[:flipped] + bytes([line[flipped] ^ 1]) + line[flipped + 1 :]
+        case 3:
+            raw, key = _changed(rng, lane.lines[at]), rng.choice((*lane.keys, lane.root, THIEF))
+            lane.lines[at] = chain.line(raw, key.verifier.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw))))
+        case 4:
+            lane.lines[at:] = [line[: rng.choice((-1, 40))] for line in lane.lines[at : at + 1]]
+        case 5:
+            lane.notes = rng.choice((lane.notes[:-1], lane.notes[::-1], [*lane.notes, *lane.notes[-1:]]))
+        case 6:
+            with suppress(KernelError, LookupError, StopIteration, ValueError):
+                rewrite(lane, at, rng.choice((None, *lane.keys)), lambda body: _other_field(rng, body))
+                sign_heads(lane, [len(lane.lines)])
+    lane.starts = [start for start in lane.starts if start <= len(lane.lines)]
+
+
 # By whoever holds keys, and by whoever can move lines and notes
 
 

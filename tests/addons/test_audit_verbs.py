@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import os
 import shutil
@@ -28,10 +27,10 @@ from tests.conftest import scaled
 from tests.forgery import THIEF
 from tests.logs import KERNEL, LOG_ID, ROOT, Lane, Log, decision, two_lanes
 from tests.vectors import make_vectors
+from tests.verifiers import ONE_FILE, one_file_verifier
 
 VECTORS = Path(make_vectors.FOLDER)
 EXPECTED: dict[str, dict[str, Any]] = json.loads((VECTORS / "expected.json").read_text())
-from tests.verifiers import ONE_FILE
 
 
 @pytest.fixture(autouse=True)
@@ -78,20 +77,11 @@ def test_every_signature_gives_the_same_answer(name: str) -> None:
 def test_the_one_file_verifier_gives_the_answer_of_each_vector(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = _one_file_verifier()
+    module = one_file_verifier()
     monkeypatch.setattr(sys, "argv", ["verify_log.py", f"{VECTORS / name / 'audit'}", "--trust", str(ROOT.verifier)])
 
     assert module.main() == EXPECTED[name]["exit"]
     assert (EXPECTED[name]["reason"] or "") in capsys.readouterr().out.partition("\n")[0]
-
-
-def _one_file_verifier() -> Any:
-    spec = importlib.util.spec_from_file_location("verify_log", ONE_FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_one_file_verifier_runs_alone_and_imports_nothing_of_ours(tmp_path: Path) -> None:
