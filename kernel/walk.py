@@ -7,9 +7,9 @@ signs it is proved by the lines that brought the keys of the lane.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import batched, chain, islice
+from itertools import chain, islice
 
 from kernel.batch import Unsigned, read_columns
 from kernel.canonical import Value
@@ -41,6 +41,7 @@ type Segment = tuple[str, Iterable[bytes]]
 # Signatures wait until a checkpoint covers their entries; more of them than lie between two checkpoints are checked.
 _PENDING = 4096
 _BATCH = 128
+_BATCH_BYTES = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ class Walk:
                     first = list(islice(stream, 1))
                     self._adopt(first)
                     stream = chain(first, stream)
-                for batch in batched(stream, _BATCH):
+                for batch in _batches(stream):
                     self._take_batch(batch)
             self._end()
         except Broken as found:
@@ -423,6 +424,19 @@ class Walk:
 
     def _standing(self) -> Standing:
         return Standing(self._tree.size, self._head, self._tree.root(), self._keys.current)
+
+
+def _batches(lines: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Lines by the hundred; of long ones fewer, so that a log of nothing else takes no more memory."""
+    batch, size = list[bytes](), 0
+    for line in lines:
+        batch.append(line)
+        size += len(line)
+        if len(batch) == _BATCH or size >= _BATCH_BYTES:
+            yield tuple(batch)
+            batch, size = [], 0
+    if batch:
+        yield tuple(batch)
 
 
 def _shown(value: bytes) -> str:
