@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import batched, chain, islice
 
 from kernel.batch import Unsigned, read_columns
 from kernel.canonical import Value
@@ -42,6 +42,7 @@ type Segment = tuple[str, Iterable[bytes]]
 _PENDING = 4096
 _BATCH = 128
 _BATCH_BYTES = 2**21
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,15 +429,15 @@ class Walk:
 
 def _batches(lines: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
     """Lines by the hundred; of long ones fewer, so that a log of nothing else takes no more memory."""
-    batch, size = list[bytes](), 0
-    for line in lines:
-        batch.append(line)
-        size += len(line)
-        if len(batch) == _BATCH or size >= _BATCH_BYTES:
-            yield tuple(batch)
-            batch, size = [], 0
+    batch, size = tuple[bytes, ...](), 0
+    for few in batched(lines, min(_FEW, _BATCH)):
+        batch += few
+        size += sum(map(len, few))
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = (), 0
     if batch:
-        yield tuple(batch)
+        yield batch
 
 
 def _shown(value: bytes) -> str:

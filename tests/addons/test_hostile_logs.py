@@ -26,7 +26,7 @@ import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
 print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
-LIMIT = 160 * MEBIBYTE
+LIMIT = 100 * MEBIBYTE
 W0 = Path("audit/lanes/w0")
 FILES = [W0 / "000001.jsonl", W0 / "000000.jsonl", W0 / "checkpoints.note", Path("audit/trust.json"), Path("minimum.json")]
 
@@ -149,7 +149,7 @@ def test_a_file_without_end_is_answered_in_bounded_time_and_memory(where: Path, 
 
 def test_long_lines_take_bounded_memory(home: Path) -> None:
     lane = two_lanes().lanes[1]
-    for number in range(150):
+    for number in range(130):
         lane.add({"type": "heartbeat", "text": "x" * (MEBIBYTE - 600), "number": number})
     (home / W0 / "000000.jsonl").write_bytes(b"".join(lane.lines))
 
