@@ -419,12 +419,12 @@ BY_KEYS = (
     Row(tail_cut_with_current_key, "replaces the end by another with the current key", 0, 0, 0, KEY),
     Row(above_anchor_with_current_key, "rewrites entries behind the anchored head with the current key", 0, 1, 0, KEY),
     Row(anchored_with_current_key, "rewrites anchored entries with the current key", 0, 1, 1, KEY),
-    Row(across_rotation_with_two_keys, "rewrites across a rotation with the old key and the current one", 0, 1, 1, KEYS),
+    Row(across_rotation_with_two_keys, "rewrites across a rotation with the old and the current key", 0, 1, 1, KEYS),
     Row(across_rotation_with_old_key, "certifies a key of its own with an old key", 0, 1, 1, KEYS),
     Row(below_sibling_with_every_key, "rewrites with every key of a lane what another lane recorded", 1, 1, 1),
     Row(forked, "shows two anchors two histories, with the current key", 0, 1, 1, KEYS),
     Row(second_genesis_with_root_key, "makes a second log under the same root key", 0, 1, 1, KEYS),
-    Row(certificate_with_root_key, "certifies another lane key with the root key, and writes that lane anew", 0, 1, 1, KEYS),
+    Row(certificate_with_root_key, "certifies another lane key with the root key and writes its lane", 0, 1, 1, KEYS),
 )
 ROWS = BY_ANYBODY + BY_KEYS
 
@@ -432,9 +432,10 @@ ROWS = BY_ANYBODY + BY_KEYS
 def table() -> str:
     """The matrix in Markdown, with the reasons below it."""
     reasons = list(dict.fromkeys(row.unseen for row in ROWS if row.unseen))
-    return "\n".join([*_part("anybody who can write the files", BY_ANYBODY, reasons), "",
-                      *_part("whoever holds keys", BY_KEYS, reasons), "",
-                      *(f"{number}. {reason[0].upper()}{reason[1:]}." for number, reason in enumerate(reasons, 1))]) + "\n"
+    told = (f"{number}. {reason[0].upper()}{reason[1:]}." for number, reason in enumerate(reasons, 1))
+    parts = (_part("anybody who can write the files", BY_ANYBODY, reasons),
+             _part("whoever holds keys", BY_KEYS, reasons), told)
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
 def _part(who: str, rows: tuple[Row, ...], reasons: list[str]) -> Iterator[str]:

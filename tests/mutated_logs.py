@@ -255,8 +255,8 @@ def _extended(rng: Random, log: Log, lane: Lane, text: str) -> str:
     origin, size, root = body.split("\n")[:3]
     other = rng.choice((
         f"{body}more\n", f"{body}\nmore\n", f"\n{body}", f"{origin}\n0{size}\n{root}\n", f"{origin}\n{size}\n{root}=\n",
-        f"{origin}\n-{size}\n{root}\n", f"{origin} \n{size}\n{root}\n", f"{origin}\n0\n{root}\n", f"{origin}\n{2**63}\n{root}\n",
-        f"{origin}\n{size}\n{root}\r\n", body))
+        f"{origin}\n-{size}\n{root}\n", f"{origin} \n{size}\n{root}\n", f"{origin}\n0\n{root}\n",
+        f"{origin}\n{2**63}\n{root}\n", f"{origin}\n{size}\n{root}\r\n", body))
     key = lane.key if rng.random() < 0.7 else _key(rng, log, lane)
     return note.sign(other, key.verifier.name, key.verifier.public, key.sign)
 
@@ -283,8 +283,9 @@ def _beside(rng: Random, log: Log) -> None:
             log.minimum = minimum_file(Minimum(LOG_ID, notes | {name: extended}))
         case 6:
             value: dict[str, Any] = {"lanes": notes, "log_id": LOG_ID, "v": 1}
-            log.minimum = canonical.encode(value | rng.choice((
-                {"v": 2}, {"v": True}, {"lanes": []}, {"log_id": 7}, {"more": None}, {"lanes": {"main": None}}))) + b"\n"
+            wrong = rng.choice((
+                {"v": 2}, {"v": True}, {"lanes": []}, {"log_id": 7}, {"more": None}, {"lanes": {"main": None}}))
+            log.minimum = canonical.encode(value | wrong) + b"\n"
         case 7:
             del log.lanes[rng.randrange(len(log.lanes))]
 
@@ -294,7 +295,8 @@ OF_LOGS = (_sign_entry, _rewrite, _rewrite, _append, _append, _other_opening, _o
 
 _SPELLINGS = (
     (b":443,", b":0443,"), (b":443,", b":443.0,"), (b":443,", b":1e2,"), (b":443,", b":-0,"), (b'":', b'": '),
-    (b"request", b"r\\u0065quest"), (b"request", b"\\ud800"), (b"request", b"\xff"), (b"request", b"\xc3\xa9\xe2\x80\xa8"),
+    (b"request", b"r\\u0065quest"), (b"request", b"\\ud800"), (b"request", b"\xff"),
+    (b"request", b"\xc3\xa9\xe2\x80\xa8"),
     (b"null", b"NaN"), (b"[]", b"[" * 33 + b"]" * 33), (b"[]", b"[" * 2000 + b"]" * 2000), (b"{", b'{"\xc3\xa9":1,'),
     (b"200", b"9007199254740992"), (b"200", b"9" * 5000), (b'"v":1', b'"v":1,"v":1'), (b'"v":1', b'"v":true'),
     (b'Z"', b'+00:00"'), (b"T03:", b"T24:"), (b"T03:", b"T3:"), (b"2026-01-02", b"2026-02-30"), (b"2026", b"0000"),
@@ -359,7 +361,8 @@ def _bytes(rng: Random, files: Files) -> None:
         return
     data = files[name]
     at, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
-    special = rng.choice((b'"', b"\\", b"\n", b"\r", b"\0", b"\xff", b" ", b"{", b"\xe2\x80\x94 ", b"0", b"\n\n", b"\x85"))
+    special = rng.choice((b'"', b"\\", b"\n", b"\r", b"\0", b"\xff", b" ", b"{", b"\xe2\x80\x94 ", b"0", b"\n\n",
+                          b"\x85"))
     files[name] = rng.choice((
         data[:at] + bytes([(data[at % len(data)] ^ 1 << rng.randrange(8))]) + data[at + 1 :],
         data[:at] + special + data[at + 1 :],
@@ -416,8 +419,8 @@ def _note_bytes(rng: Random, files: Files) -> None:
         return
     lines = files[name].splitlines(keepends=True)
     at = rng.randrange(len(lines) + 1)
-    new = rng.choice((b"\n", b"\xe2\x80\x94 x AAAA\n", b"\xe2\x80\x94 governor/x AAAAAAA=\n", b"x" * (2**20 + 5) + b"\n",
-                      b"\xe2\x80\x94 ", b"\xe2", *lines[:4]))
+    new = rng.choice((b"\n", b"\xe2\x80\x94 x AAAA\n", b"\xe2\x80\x94 governor/x AAAAAAA=\n",
+                      b"x" * (2**20 + 5) + b"\n", b"\xe2\x80\x94 ", b"\xe2", *lines[:4]))
     files[name] = b"".join([*lines[:at], new, *lines[at + rng.randrange(2) :]])
 
 

@@ -54,12 +54,12 @@ def small() -> Log:
 
 def changes(data: bytes) -> Iterator[tuple[int, int]]:
     """Places, and what stands there instead."""
+    rng = random.Random(data)
     every = [(at, data[at] ^ 1) for at in range(len(data))]
-    if not FULL:
-        yield from random.Random(data).sample(every, min(len(every), scaled(40)))
-        return
-    yield from every
-    yield from ((at, value) for at in range(len(data)) for value in (data[at] ^ 0x20, 0x0A) if value != data[at])
+    yield from every if FULL else rng.sample(every, min(len(every), scaled(25)))
+    for at in rng.choices(range(len(data)), k=scaled(25)):
+        others = {data[at] ^ 0x20, data[at] ^ 0x80, 0x0A, 0x22, 0} - {data[at]}
+        yield at, rng.choice(sorted(others))
 
 
 @pytest.mark.parametrize("name", small().files())

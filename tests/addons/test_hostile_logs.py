@@ -28,7 +28,10 @@ print(status, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 LIMIT = 100 * MEBIBYTE
 W0 = Path("audit/lanes/w0")
-FILES = [W0 / "000001.jsonl", W0 / "000000.jsonl", W0 / "checkpoints.note", Path("audit/trust.json"), Path("minimum.json")]
+LANE_FILES = [W0 / "000001.jsonl", W0 / "000000.jsonl", W0 / "checkpoints.note"]
+FILES = [*LANE_FILES, Path("audit/trust.json"), Path("minimum.json")]
+NO_PART = ["LOCK", "notes.jsonl", "000000.jsonl.bak", "1000000.jsonl", "a\nb", "\x1b[2J", os.fsdecode(b"\xff")]
+NAMES = [b"a\nb", b"\x1b[2Jx", b"\xff\xfe", "\u202ewd".encode(), b"W0", b"-", b"a" * 200, "\x9b2J".encode()]
 
 
 @pytest.fixture(autouse=True)
@@ -41,24 +44,32 @@ def home(tmp_path: Path) -> Path:
     return two_lanes().write(tmp_path / "home")
 
 
-def answers(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, int, int, str]:
-    """The exit status of the verb, of the verb with --json, of the one-file verifier, and all that they said."""
-    said = []
-    statuses = []
-    for options in ([], ["--json"]):
-        command = ["verify", str(home), "--trust", str(ROOT.verifier), *options]
-        result = CliRunner().invoke(audit, command, standalone_mode=False)
-        statuses.append(int(getattr(result.exception, "exit_code", 70)) if result.exception else int(result.return_value))
-        said.append(result.output + str(result.exception or ""))
-        if options and result.stdout:
-            json.loads(result.stdout)
-    monkeypatch.setattr(sys, "argv", ["verify_log.py", f"{home / 'audit'}", "--trust", str(ROOT.verifier)])
-    try:
-        alone = int(one_file_verifier().main())
-    except SystemExit as usage:
-        alone = int(usage.code or 0)
-    captured = capsys.readouterr()
-    return statuses[0], statuses[1], alone, "".join([*said, captured.out, captured.err])
+type Answers = Callable[[], tuple[list[int], str]]
+
+
+@pytest.fixture
+def answers(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Answers:
+    """The exit status of the verb, of the verb with --json, of the one-file verifier; and all that they said."""
+
+    def ask() -> tuple[list[int], str]:
+        statuses, said = [], []
+        for options in ([], ["--json"]):
+            command = ["verify", str(home), "--trust", str(ROOT.verifier), *options]
+            result = CliRunner().invoke(audit, command, standalone_mode=False)
+            failed = getattr(result.exception, "exit_code", 70)
+            statuses.append(int(failed if result.exception else result.return_value))
+            said.append(result.output + str(result.exception or ""))
+            if options and result.stdout:
+                json.loads(result.stdout)
+        monkeypatch.setattr(sys, "argv", ["verify_log.py", f"{home / 'audit'}", "--trust", str(ROOT.verifier)])
+        try:
+            statuses.append(int(one_file_verifier().main()))
+        except SystemExit as usage:
+            statuses.append(int(usage.code or 0))
+        captured = capsys.readouterr()
+        return statuses, "".join([*said, captured.out, captured.err])
+
+    return ask
 
 
 def _pipe(path: Path) -> None:
@@ -80,12 +91,12 @@ def _loop(path: Path) -> None:
 @pytest.mark.parametrize("make", [_pipe, _device, _folder, _loop])
 @pytest.mark.parametrize("name", FILES, ids=str)
 def test_what_is_no_file_is_not_read_and_is_a_wrong_question(
-    name: Path, make: Callable[[Path], None], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: Path, make: Callable[[Path], None], home: Path, answers: Answers
 ) -> None:
     (home / name).unlink(missing_ok=True)
     make(home / name)
 
-    *statuses, said = answers(home, monkeypatch, capsys)
+    statuses, said = answers()
 
     assert statuses == [2, 2, 2]
     assert name.name in said
@@ -93,9 +104,9 @@ def test_what_is_no_file_is_not_read_and_is_a_wrong_question(
 
 @pytest.mark.parametrize("make", [_pipe, _device, _folder, _loop])
 def test_what_is_no_part_of_a_log_does_not_matter(
-    make: Callable[[Path], None], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], None], home: Path, answers: Answers
 ) -> None:
-    for name in ("LOCK", "notes.jsonl", "000000.jsonl.bak", "1000000.jsonl", "a\nb", "\x1b[2J", b"\xff".decode(errors="surrogateescape")):
+    for name in NO_PART:
         make(home / W0 / name)
     deep = home / W0
     while len(str(deep)) < 3_000:
@@ -103,40 +114,40 @@ def test_what_is_no_part_of_a_log_does_not_matter(
         deep.mkdir()
     make(home / "audit" / "receipts")
 
-    *statuses, _ = answers(home, monkeypatch, capsys)
+    statuses, _ = answers()
 
     assert statuses == [0, 0, 0]
 
 
 @pytest.mark.parametrize("make", [_pipe, _device, _loop])
 def test_what_is_no_lane_is_none(
-    make: Callable[[Path], None], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], None], home: Path, answers: Answers
 ) -> None:
     make(home / "audit" / "lanes" / "w7")
 
-    *statuses, _ = answers(home, monkeypatch, capsys)
+    statuses, _ = answers()
 
     assert statuses == [0, 0, 0]
 
 
-@pytest.mark.parametrize("name", [b"a\nb", b"\x1b[2Jx", b"\xff\xfe", "\u202ewd".encode(), b"W0", b"-", b"a" * 200, "\x9b2J".encode()])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("filled", [False, True])
 def test_a_lane_of_any_name_is_told_in_clean_words(
-    name: bytes, filled: bool, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: bytes, filled: bool, home: Path, answers: Answers
 ) -> None:
     folder = os.fsencode(home / "audit" / "lanes") + b"/" + name
     os.mkdir(folder)
     if filled:
         Path(os.fsdecode(folder), "000000.jsonl").write_bytes(two_lanes().lanes[1].lines[0])
 
-    *statuses, said = answers(home, monkeypatch, capsys)
+    statuses, said = answers()
 
     assert statuses == [1, 1, 1]
     assert "\x1b" not in said
     assert said.partition("{")[0].replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("where", FILES[:3] + FILES[4:], ids=str)
+@pytest.mark.parametrize("where", [*LANE_FILES, Path("minimum.json")], ids=str)
 def test_a_file_without_end_is_answered_in_bounded_time_and_memory(where: Path, home: Path) -> None:
     with (home / where).open("ab") as file:
         file.truncate(64 * 1024 * MEBIBYTE)
@@ -171,12 +182,13 @@ def _measured(command: list[str]) -> tuple[int, int]:
     A process counts what the one that started it had in memory, so a small one stands between.
     """
     watch = [sys.executable, "-c", WATCH, *command]
-    status, peak = subprocess.run(watch, capture_output=True, text=True, check=True, cwd=ONE_FILE.parents[1]).stdout.split()
-    return int(status), int(peak) * 1024
+    said = subprocess.run(watch, capture_output=True, text=True, check=True, cwd=ONE_FILE.parents[1]).stdout
+    status, peak = map(int, said.split())
+    return status, peak * 1024
 
 
 def test_many_lanes_that_recorded_many_take_no_longer_than_reading_them(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path, answers: Answers
 ) -> None:
     """Lanes whose lane_open, which nobody signed, recorded 7,000 others each."""
     recorded = [entry.sibling(f"x{number}", 1, "ab" * 32) for number in range(7_000)]
@@ -190,7 +202,7 @@ def test_many_lanes_that_recorded_many_take_no_longer_than_reading_them(
         (folder / "000000.jsonl").write_bytes(chain.line(raw, lane.key.verifier.kid, bytes(64)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
-    *statuses, _ = answers(home, monkeypatch, capsys)
+    statuses, _ = answers()
 
     assert statuses == [1, 1, 1]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < lanes * 1.5

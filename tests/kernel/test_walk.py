@@ -26,7 +26,8 @@ LANES = {"three segments": lambda: three_segments().lanes[0], "three keys": lamb
 def walked(lane: Lane, first: int, *, every: bool = False, keys: Lane | None = None) -> Found:
     """The walk over a lane from a segment on. `keys` is the lane whose lines bring the keys; else the lane itself."""
     source = logs.source(lane)
-    bringing = [line for line in (keys or lane).lines if b'"type":"lane_open"' in line or b'"type":"key_rotate"' in line]
+    kinds = b'"type":"lane_open"', b'"type":"key_rotate"'
+    bringing = [line for line in (keys or lane).lines if any(kind in line for kind in kinds)]
     part = Source(lane.name, lambda: list(source.segments())[first:], source.checkpoints, first=first,
                   key_lines=lambda: bringing)
     return Walk(part, Rules(ROOT.verifier, verify_signature, codec.parse, every), [], []).run()
