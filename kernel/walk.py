@@ -156,7 +156,9 @@ class Walk:
                     self._take_batch(batch)
             self._end()
         except Broken as found:
-            broken = self._blame(found)
+            blamed = self._blame(found)
+            # As it was raised it would keep the walk in memory, one for each broken lane.
+            broken = Broken(blamed.result, blamed.failure)
         return self._found(broken)
 
     def _begin(self, name: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 from functools import lru_cache
 from random import Random
 
 import pytest
 
 from addons import codec
+from kernel import canonical, chain, entry
+from kernel.reading import LineReader
 from kernel.report import Result
 from kernel.walk import Found, Rules, Source, Walk
 from tests import logs
@@ -67,6 +70,32 @@ def test_a_walk_does_not_begin_with_a_segment_open_that_was_damaged(name: str) -
         found = walked(lane, 0).broken, walked(lane, first).broken
 
         assert [broken and broken.result for broken in found] == [Result.TAMPERED] * 2
+
+
+def test_what_was_found_of_a_broken_lane_keeps_nothing_of_the_walk() -> None:
+    lane = scene().main
+    lane.lines[4] = lane.lines[4][:-20] + lane.lines[5][-20:]
+
+    broken = walked(lane, 0).broken
+    assert broken is not None
+    assert (broken.__traceback__, broken.__context__) == (None, None)
+
+
+def test_what_a_log_can_make_a_reader_learn_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries of many shapes, each with much in it: all would be regular expressions that take long to make."""
+    compiled: list[int] = []
+    compile_one = re.compile
+    monkeypatch.setattr("kernel.reading.re.compile", lambda text: compiled.append(len(text)) or compile_one(text))
+    reader = LineReader(codec.parse, b"main")
+    prev = "0" * 64
+    for shape in range(200):
+        body = entry.common("heartbeat", 1, prev, entry.timestamp(logs.START), 1, "main")
+        told = canonical.encode(body | {f"z{shape}": 0, "many": [[]] * 800})
+        line = chain.line(told, "00000000", bytes(64))
+        for _ in range(40):
+            reader.read_usual([line])
+
+    assert 0 < sum(compiled) < 2**19
 
 
 def _told(found: Found) -> tuple[Result | None, object]:
