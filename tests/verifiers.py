@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from addons import audit_log
+from addons import verifying
 from addons.audit_log import AuditLog, AuditLogError
 from kernel.report import Report
 from tests.logs import ROOT
@@ -29,10 +29,10 @@ def one_file_verifier() -> Any:
     return module
 
 
-def report_of(home: Path, *, every_signature: bool = False) -> Report | None:
+def report_of(home: Path, *, every_signature: bool = False, jobs: int = 1) -> Report | None:
     """What the product finds, None where it cannot read the log."""
     try:
-        return audit_log.verify_log(AuditLog.at(home), ROOT.verifier, every_signature=every_signature)
+        return verifying.verify_log(AuditLog.at(home), ROOT.verifier, every_signature=every_signature, jobs=jobs)
     except AuditLogError:
         return None
 
@@ -40,6 +40,15 @@ def report_of(home: Path, *, every_signature: bool = False) -> Report | None:
 def product(home: Path, *, every_signature: bool = False) -> int:
     """The exit status of `governor audit verify`."""
     report = report_of(home, every_signature=every_signature)
+    return NO_ANSWER if report is None else report.result.exit_code
+
+
+def product_in_parts(home: Path) -> int:
+    """The same, each segment for itself, as on many cores, yet in one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verifying, "_BYTES_A_JOB", 1)
+        patch.setattr(verifying, "_run", lambda jobs, meter, walks: [walk.run() for walk in walks])
+        report = report_of(home, jobs=64)
     return NO_ANSWER if report is None else report.result.exit_code
 
 
@@ -55,7 +64,7 @@ def one_file(home: Path) -> int:
 
 def remember_signatures(patch: pytest.MonkeyPatch) -> None:
     """Let both verifiers verify each signature once: of a log and its thousand damaged copies most are the same."""
-    patch.setattr(audit_log, "verify_signature", lru_cache(maxsize=2**16)(audit_log.verify_signature))
+    patch.setattr(verifying, "verify_signature", lru_cache(maxsize=2**16)(verifying.verify_signature))
     key = one_file_verifier().Key
     signed = key.signed
     patch.setattr(key, "__hash__", lambda self: hash(self.text), raising=False)

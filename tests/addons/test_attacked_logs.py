@@ -13,7 +13,7 @@ from tests.attack_matrix import NO_LOG, ROWS, VERIFIED, Row, scene
 from tests.conftest import SCALE, scaled
 from tests.logs import Lane, Log
 from tests.mutated_logs import BASES, mutated
-from tests.verifiers import Folder, one_file, product, remember_signatures, report_of
+from tests.verifiers import Folder, one_file, product, product_in_parts, remember_signatures, report_of
 
 FULL = SCALE >= 10
 
@@ -40,7 +40,7 @@ def test_both_verifiers_find_what_the_table_says(row: Row, folder: Folder) -> No
         if expected == NO_LOG:
             shutil.rmtree(home, ignore_errors=True)
 
-        assert product(home) == expected
+        assert product(home) == product_in_parts(home) == expected
         # Whether there is a folder at all is asked before the log is read.
         assert expected == NO_LOG or one_file(home) == expected
 
@@ -95,12 +95,12 @@ def test_a_line_feed_that_is_gone_from_the_end_is_what_a_crash_leaves(folder: Fo
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_both_verifiers_agree_on_damaged_logs_and_so_do_quick_and_thorough(base: str, folder: Folder) -> None:
+def test_on_damaged_logs_both_verifiers_agree_quick_or_thorough_whole_or_in_parts(base: str, folder: Folder) -> None:
     # 10,000 at full scale.
     count, differing, found = 2_500 if FULL else scaled(60), [], set()
     for number in range(count):
         home = folder.put(mutated(base, number))
-        statuses = (product(home), product(home, every_signature=True), one_file(home))
+        statuses = (product(home), product(home, every_signature=True), product_in_parts(home), one_file(home))
         found.add(statuses[0])
         if len(set(statuses)) > 1:
             differing.append((number, statuses))
