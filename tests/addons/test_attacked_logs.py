@@ -6,9 +6,13 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 
 import pytest
+from click import ClickException
+from click.testing import CliRunner
 
+from addons.verbs.audit import audit
 from tests.attack_matrix import NO_LOG, ROWS, VERIFIED, Row, scene
 from tests.conftest import SCALE, scaled
 from tests.logs import Lane, Log
@@ -97,7 +101,7 @@ def test_a_line_feed_that_is_gone_from_the_end_is_what_a_crash_leaves(folder: Fo
 @pytest.mark.parametrize("base", BASES)
 def test_on_damaged_logs_both_verifiers_agree_quick_or_thorough_whole_or_in_parts(base: str, folder: Folder) -> None:
     # 10,000 at full scale.
-    count, differing, found = 2_500 if FULL else scaled(60), [], set()
+    count, differing, found = 2_500 if FULL else scaled(45), [], set()
     for number in range(count):
         home = folder.put(mutated(base, number))
         statuses = (product(home), product(home, every_signature=True), product_in_parts(home), one_file(home))
@@ -107,3 +111,20 @@ def test_on_damaged_logs_both_verifiers_agree_quick_or_thorough_whole_or_in_part
 
     assert differing == []
     assert {0, 1} <= found
+
+
+VERBS = [["verify", "--json"], ["verify", "--since", "2026-01-02T03:04:05.2Z"], ["show"], ["show", "--json"],
+         ["replay", "--jobs", "1"], ["receipt", "main/5"], ["prove", "--lane", "main", "--from", "8", "--to", "26"],
+         ["sample", "--n", "3", "--seed", "x"]]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_no_damaged_log_crashes_a_verb(verb: list[str], folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder.home))
+    for base in BASES:
+        for number in range(scaled(5)):
+            home = folder.put(mutated(base, number))
+            result = CliRunner().invoke(audit, [*verb, str(home)], standalone_mode=False)
+
+            assert isinstance(result.exception, (NoneType, ClickException, SystemExit)), (base, number)
+            assert "\x1b" not in result.stdout

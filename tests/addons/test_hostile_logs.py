@@ -192,7 +192,7 @@ def test_many_lanes_that_recorded_many_take_no_longer_than_reading_them(
 ) -> None:
     """Lanes whose lane_open, which nobody signed, recorded 7,000 others each."""
     recorded = [entry.sibling(f"x{number}", 1, "ab" * 32) for number in range(7_000)]
-    lanes = scaled(8)
+    lanes = scaled(4)
     for number in range(lanes):
         lane = Lane(f"x{number}")
         body = entry.common("lane_open", 0, GENESIS_PREV, "2026-01-02T03:04:05.000006Z", 1, lane.name)

@@ -49,7 +49,7 @@ def test_a_walk_from_a_later_segment_ends_where_the_whole_ends(name: str) -> Non
 @pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("name", LANES)
 def test_damage_behind_the_beginning_of_a_walk_is_found_as_by_the_whole(name: str, every: bool) -> None:
-    for number in range(scaled(60)):
+    for number in range(scaled(25)):
         rng = Random(f"{name} {number}")
         lane = LANES[name]()
         first = rng.randrange(1, len(lane.starts))

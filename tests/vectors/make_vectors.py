@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kernel import canonical, chain, entry
-from kernel import canonical, chain, entry
 from kernel.consistency import write_consistency
 from kernel.note import sign
 from kernel.receipt import write_receipt
