@@ -116,7 +116,7 @@ class AuditLog:
 
     def size_bytes(self) -> int:
         """How many bytes of segments there are to read."""
-        return sum(path.stat().st_size for path in (self.audit / "lanes").glob("*/*.jsonl"))
+        return sum(path.lstat().st_size for path in (self.audit / "lanes").glob("*/*.jsonl"))
 
 
 def pinned_key(named: VerifierKey) -> VerifierKey | None:
@@ -172,7 +172,7 @@ def _source(folder: Path, progress: Progress) -> Source:
     checkpoints = folder / CHECKPOINTS
     # A writer signs a head after its lines are written. What it adds to the checkpoints from now on may be ahead of the
     # lines that are read here, so it is left out.
-    size = checkpoints.stat().st_size if checkpoints.exists() else 0
+    size = _size(checkpoints)
     segments = partial(opened_segments, folder, segment_names, progress)
     return Source(folder.name, segments, partial(_checkpoints, checkpoints, size), is_live(folder))
 
@@ -193,8 +193,15 @@ def lines_of(path: Path) -> Iterator[bytes]:
             yield from lines(file)
 
 
-def _checkpoints(path: Path, size: int) -> Iterator[bytes]:
-    if size == 0:
+def _size(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _checkpoints(path: Path, size: int | None) -> Iterator[bytes]:
+    if size is None:
         return
     with open_regular(path) as file:
         while size > 0 and (line := file.readline(min(size, MAX_LINE_BYTES))):

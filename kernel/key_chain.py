@@ -144,7 +144,11 @@ def _key(fields: dict[str, Value]) -> VerifierKey:
 
 
 def _signature(fields: dict[str, Value], name: str) -> bytes:
+    text = str(fields.get(name))
     try:
-        return base64.b64decode(str(fields.get(name)), validate=True)
+        signature = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ChainError(f"{name} is not base64") from None
+    if base64.b64encode(signature).decode() != text:
+        raise ChainError(f"{name} is not canonical base64")
+    return signature

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -49,9 +50,9 @@ class Marks:
 
     def __init__(self, lane: str, lines: Iterable[bytes], held: Sequence[Held], claims: Sequence[Claim]) -> None:
         self._lane = lane
-        self._claims = sorted((claim for claim in claims if claim.entries > 0), key=lambda claim: claim.entries)
-        self._held = sorted((self._read(PlacedNote(each.note, None, None), each.by, anchor=each.anchor)
-                             for each in held), key=lambda marked: marked.head.size)
+        self._claims = deque(sorted((claim for claim in claims if claim.entries > 0), key=lambda claim: claim.entries))
+        self._held = deque(sorted((self._read(PlacedNote(each.note, None, None), each.by, anchor=each.anchor)
+                                   for each in held), key=lambda marked: marked.head.size))
         self._notes = self._in_order(split_notes(lines))
         self._note = next(self._notes, None)
         self._last: int | None = None
@@ -63,29 +64,30 @@ class Marks:
         """Leave out the marks that a walk over a part of the lane does not come by."""
         self._last = extent.last
         while self._claims and self._claims[0].entries < extent.first:
-            self._claims.pop(0)
+            self._claims.popleft()
         while self._held and self._held[0].head.size < extent.first:
-            self._held.pop(0)
+            self._held.popleft()
         while self._note is not None and self._note.head.size < extent.first:
             self._note = next(self._notes, None)
 
     @property
     def next_size(self) -> int:
         """The smallest size that still has a mark, or NEVER."""
-        sizes = [claim.entries for claim in self._claims[:1]]
-        sizes += [marked.head.size for marked in (self._note, *self._held[:1]) if marked is not None]
-        return min(sizes, default=NEVER)
+        size = NEVER if self._note is None else self._note.head.size
+        if self._claims:
+            size = min(size, self._claims[0].entries)
+        return min(size, self._held[0].head.size) if self._held else size
 
     def confirm(self, size: int, root: bytes, head: str, keys: KeyChain, verify: Verify) -> bool:
         """Check every mark at `size`; True where a signed checkpoint of the lane was among them, else Broken."""
         signed = False
         while self._claims and self._claims[0].entries == size:
-            claim = self._claims.pop(0)
+            claim = self._claims.popleft()
             if claim.head != head:
                 reason = f"{claim.by} recorded another head after {size} entries: the lane was forked or rewritten"
                 raise Broken(Result.TAMPERED, Failure(self._lane, None, None, None, size - 1, reason))
         while self._held and self._held[0].head.size == size:
-            held = self._held.pop(0)
+            held = self._held.popleft()
             self._confirm(held, root, keys, verify)
             if held.anchor:
                 self.anchored_by = (*(self.anchored_by if self.anchored == size else ()), held.file)
@@ -131,7 +133,7 @@ class Marks:
 
     def _read(self, note: PlacedNote, file: str, *, anchor: bool = False) -> _Marked:
         try:
-            head = parse_checkpoint(note.text.partition("\n\n")[0] + "\n")
+            head = parse_checkpoint(note.text.rpartition("\n\n")[0] + "\n")
         except NoteError as error:
             raise self._broken(file, note, str(error)) from None
         if head.size == 0:

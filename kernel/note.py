@@ -130,15 +130,15 @@ def open_note(text: str, verifiers: Iterable[VerifierKey], verify: Verify) -> st
     """
     body, signatures = opened(text)
     known = {(key.name, key_id(key.name, key.public)): key for key in verifiers}
-    seen = set()
+    signed = False
     for name, signature in signatures:
         key = known.get((name, signature[:4]))
-        if key is None or key in seen:
+        if key is None:
             continue
         if not verify(key.public, signature[4:], body.encode()):
             raise NoteError(f"the signature of {name} does not verify")
-        seen.add(key)
-    if not seen:
+        signed = True
+    if not signed:
         raise UnknownSigner("no signature of a known key")
     return body
 
@@ -155,8 +155,10 @@ def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
     A note ends with its signature lines, so that what follows the last of them begins the next note.
     """
     note: list[str] = []
-    place, offset = (1, 0), 0
+    place, offset, whole = (1, 0), 0, True
     for number, line in enumerate(lines, 1):
+        if not whole:
+            raise NoteError(f"line {number - 1}: longer than a line of a note can be")
         # What is not UTF-8 cannot verify; replaced, it is told as a bad note at its place.
         text = line.decode(errors="replace")
         if _ended(note) and not text.startswith(DASH):
@@ -165,7 +167,8 @@ def split_notes(lines: Iterable[bytes]) -> Iterator[PlacedNote]:
         if not text.endswith("\n"):
             # Part of a signature line belongs to the note before it, which is then not finished either.
             note = [] if _ended(note) else note
-            break
+            whole = False
+            continue
         if len(note) == _MAX_NOTE_LINES:
             raise NoteError(f"line {place[0]}: no note ends within {_MAX_NOTE_LINES} lines")
         if not note:

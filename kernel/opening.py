@@ -64,7 +64,10 @@ def claims(entry: Value, by: str) -> dict[str, Claim]:
     siblings = fields_of(entry).get("siblings")
     if not isinstance(siblings, list):
         raise ChainError("siblings is not a list")
-    return dict(_claim(sibling, by) for sibling in siblings)
+    recorded = dict(_claim(sibling, by) for sibling in siblings)
+    if len(recorded) != len(siblings):
+        raise ChainError("siblings names a lane twice")
+    return recorded
 
 
 def _claim(sibling: Value, by: str) -> tuple[str, Claim]:

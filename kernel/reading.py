@@ -43,7 +43,9 @@ _SIGNED = rb',"kid":"([0-9a-f]{8})","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\n'
 _SHAPES = 128
 _SHAPES_PER_KEY = 16
 _LEARN_AFTER = 16
+_KEYS = 4096
 _LEARN_BYTES = 4096
+_EXPRESSION_BYTES = 2**18
 # An entry ends in its type or its verdict, which tells most shapes apart.
 _KEY = slice(-132, -116)
 
@@ -67,7 +69,7 @@ class LineReader:
         self._parse, self._lane = parse, lane
         self._shapes: dict[bytes, tuple[re.Pattern[bytes], ...]] = {}
         self._seen: Counter[bytes] = Counter()
-        self._learned = 0
+        self._learned = self._learned_bytes = 0
 
     def read(self, line: bytes) -> Fields:
         """The fields of one line (LF included), read in full, or ChainError or CanonicalError."""
@@ -112,14 +114,19 @@ class LineReader:
     def _learn(self, key: bytes, raw: bytes) -> None:
         """Remember the shape of a line, once enough like it have come."""
         known = self._shapes.get(key, ())
+        if len(self._seen) >= _KEYS:
+            self._seen.clear()
         self._seen[key] += 1
         if self._seen[key] < _LEARN_AFTER or len(known) >= _SHAPES_PER_KEY or self._learned >= _SHAPES:
             return
         if len(raw) > _LEARN_BYTES:
             return
         self._seen[key] = 0
-        self._learned += 1
         entry = _shape(self._parse(raw), top=True)
+        if self._learned_bytes + len(entry) > _EXPRESSION_BYTES:
+            return
+        self._learned += 1
+        self._learned_bytes += len(entry)
         self._shapes[key] = (*known, re.compile(rb'\{"e":(' + entry + rb")" + _SIGNED))
 
 

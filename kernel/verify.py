@@ -5,6 +5,7 @@ kernel/README.md, section "The log", says what a log is held to; this is the sam
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -67,11 +68,14 @@ def verify(
     openings = {source.lane: _opening(source, parse) for source in sources}
     root = anchors.trusted or _named(anchors.stated, openings.values())
     rules = Rules(root, verify_signature, parse, every_signature)
-    recorded = [(lane, claim) for opening in openings.values() for lane, claim in opening.claims.items()]
+    recorded = defaultdict[str, list[Claim]](list)
+    for opening in openings.values():
+        for lane, claim in opening.claims.items():
+            recorded[lane].append(claim)
     ordered = sorted(sources, key=lambda source: source.lane)
 
     def walk(source: Source) -> Walk:
-        claims = [claim for lane, claim in recorded if lane == source.lane]
+        claims = recorded.get(source.lane, ())
         return Walk(source, rules, _held(anchors, source.lane), claims, anchors.witnessed.get(source.lane))
 
     results = iter(run([walk(part) for source in ordered for part in source.parts or (source,)]))
@@ -81,7 +85,7 @@ def verify(
         found.append((joined(parts) or walk(source).run()) if source.parts else parts[0])
     notes = anchors.minimum.notes if anchors.minimum else {}
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
-    known |= dict.fromkeys([*notes, *anchors.held, *(lane for lane, _ in recorded)], "the log")
+    known |= dict.fromkeys([*notes, *anchors.held, *recorded], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part)]
     return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
 

@@ -7,13 +7,13 @@ signs it is proved by the lines that brought the keys of the lane.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import batched, chain, islice
 
 from kernel.batch import Unsigned, read_columns
 from kernel.canonical import Value
-from kernel.chain import GENESIS_PREV, entry_hash, signed_bytes
+from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
 from kernel.marks import Broken, Extent, Held, Marks
@@ -41,6 +41,8 @@ type Segment = tuple[str, Iterable[bytes]]
 # Signatures wait until a checkpoint covers their entries; more of them than lie between two checkpoints are checked.
 _PENDING = 4096
 _BATCH = 128
+_BATCH_BYTES = 2**21
+_FEW = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,8 @@ class Walk:
     ) -> None:
         self._source, self._rules, self._held, self._claims = source, rules, held, claims
         self._witnessed = witnessed
-        self._lane = source.lane.encode()
+        # The folder may have a name that is no text; no entry says it.
+        self._lane = source.lane.encode(errors="surrogateescape")
         self._reader = LineReader(rules.parse, self._lane)
         self._tree = Tree()
         self._stamps = Stamps()
@@ -149,11 +152,13 @@ class Walk:
                     first = list(islice(stream, 1))
                     self._adopt(first)
                     stream = chain(first, stream)
-                for batch in batched(stream, _BATCH):
+                for batch in _batches(stream):
                     self._take_batch(batch)
             self._end()
         except Broken as found:
-            broken = self._blame(found)
+            blamed = self._blame(found)
+            # As it was raised it would keep the walk in memory, one for each broken lane.
+            broken = Broken(blamed.result, blamed.failure)
         return self._found(broken)
 
     def _begin(self, name: str) -> None:
@@ -231,7 +236,8 @@ class Walk:
         try:
             fields = self._reader.read(line)
         except (ChainError, CanonicalError) as error:
-            if line.endswith(b"\n"):
+            # What a write left unfinished is a part of a line.
+            if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES:
                 raise self._fails(str(error)) from None
             self._tear(line)
             return
@@ -421,6 +427,19 @@ class Walk:
 
     def _standing(self) -> Standing:
         return Standing(self._tree.size, self._head, self._tree.root(), self._keys.current)
+
+
+def _batches(lines: Iterable[bytes]) -> Iterator[tuple[bytes, ...]]:
+    """Lines by the hundred; of long ones fewer, so that a log of nothing else takes no more memory."""
+    batch, size = tuple[bytes, ...](), 0
+    for few in batched(lines, min(_FEW, _BATCH)):
+        batch += few
+        size += sum(map(len, few))
+        if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = (), 0
+    if batch:
+        yield batch
 
 
 def _shown(value: bytes) -> str:

@@ -15,8 +15,11 @@ import argparse
 import base64
 import binascii
 import hashlib
+import heapq
 import json
+import os
 import re
+import stat
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -30,9 +33,12 @@ CERTIFICATE = b"governor/audit/lane/v1\0"
 POSSESSION = b"governor/audit/rotate/v1\0"
 ZEROS = "0" * 64
 MAX_LINE = 2**20
+MAX_RAW = MAX_LINE - 121
+MAX_NOTE_LINES = 64
+PENDING = 4096
 MAX_DEPTH = 32
 LINE = re.compile(rb'\{"e":(.*),"kid":"([0-9a-f]{8})","sig":"([A-Za-z0-9+/]{86}==)"\}\n', re.DOTALL)
-STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 LANE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 COMMON = {"v": int, "type": str, "seq": int, "prev": str, "ts": str, "mono_us": int, "lane": str}
 SEGMENT = re.compile(r"[0-9]{6}\.jsonl")
@@ -66,6 +72,7 @@ def unbase64(text):
 
 def read_canonical(raw):
     """The value of canonical bytes."""
+    require(len(raw) <= MAX_RAW, "longer than an entry can be")
 
     def pairs(items):
         value = dict(items)
@@ -167,6 +174,7 @@ class Checkpoint:
     """A signed note: origin, size and root, an empty line, signature lines."""
 
     def __init__(self, text):
+        require(not re.search(r"[\x00-\x09\x0b-\x1f]", text), "a control character in a note")
         body, empty, signatures = text.rpartition("\n\n")
         require(empty and signatures.endswith("\n"), "not a signed note")
         self.body, self.signatures = body + "\n", signatures[:-1].split("\n")
@@ -192,19 +200,45 @@ class Checkpoint:
 
 def read_checkpoints(path):
     """The notes of checkpoints.note in order. A note goes on as long as signature lines come."""
-    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
-    *lines, unfinished = text.split("\n")
-    note, notes = [], []
-    for line in [*lines, unfinished]:
-        if note and note[-1].startswith("\u2014 ") and not line.startswith("\u2014 "):
-            notes.append(Checkpoint("\n".join(note) + "\n"))
+    note, size, whole = [], 0, True
+    for data in lines_in(path) if there(path) else ():
+        require(whole and len(data) <= MAX_LINE, "a line of checkpoints.note is longer than one of a note can be")
+        line = data.decode(errors="replace")
+        whole, signs = line.endswith("\n"), line.startswith("\u2014 ")
+        if note and note[-1].startswith("\u2014 ") and not signs:
+            yield (found := Checkpoint("".join(note)))
+            require(found.size >= size, "the sizes of the checkpoints decrease")
+            note, size = [], found.size
+        if whole:
+            note.append(line)
+        elif signs and note and note[-1].startswith("\u2014 "):
+            # Its signature lines were still being written.
             note = []
-        note.append(line)
-        require(len(note) <= 64, "checkpoints.note holds something else than checkpoints")
-    require(note[3:-1] in ([], [""]), "checkpoints.note ends in something that is no checkpoint")
-    sizes = [found.size for found in notes]
-    require(sizes == sorted(sizes), "the sizes of the checkpoints decrease")
-    return notes
+        require(len(note) <= MAX_NOTE_LINES, "checkpoints.note holds something else than checkpoints")
+    if note and note[-1].startswith("\u2014 "):
+        found = Checkpoint("".join(note))
+        require(found.size >= size, "the sizes of the checkpoints decrease")
+        yield found
+    else:
+        require(note[3:] in ([], ["\n"]), "checkpoints.note ends in something that is no checkpoint")
+
+
+def there(path):
+    return path.exists() or path.is_symlink()
+
+
+def opened(path):
+    """A file that is one: reading a pipe or a device might never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def lines_in(path):
+    with opened(path) as file:
+        yield from iter(lambda: file.readline(MAX_LINE + 1), b"")
 
 
 # Lanes
@@ -212,15 +246,15 @@ def read_checkpoints(path):
 
 def lines_of(folder):
     """(segment, line number, offset, line) of every line; a line may lack its LF where a segment ends."""
-    offset = None
+    offset, line = None, b"\n"
     for number, path in enumerate(sorted(path for path in folder.iterdir() if SEGMENT.fullmatch(path.name))):
         require(path.name == f"{number:06d}.jsonl", f"segment {number:06d}.jsonl is missing")
         require(offset != 0, f"the segment before {path.name} holds no entries")
+        require(line.endswith(b"\n"), f"the segment before {path.name} ends in a line without its line feed")
         offset = 0
-        with path.open("rb") as file:
-            for count, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), b""), 1):
-                yield path.name, count, offset, line
-                offset += len(line)
+        for count, line in enumerate(lines_in(path), 1):
+            yield path.name, count, offset, line
+            offset += len(line)
 
 
 class Lane:
@@ -230,8 +264,8 @@ class Lane:
         self.name, self.folder, self.root, self.every = folder.name, folder, root, every
         self.tree, self.head, self.key, self.genesis = Tree(), ZEROS, None, False
         # `signer` made the last entry; `key` makes the next one, and differs from it behind a key_rotate.
-        self.signer, self.former = None, []
-        self.unsigned, self.torn, self.place = [], None, ""
+        self.signer, self.former = None, {}
+        self.unsigned, self.place = [], ""
         self.segment = "000000.jsonl"
 
     def verify(self, minimum, claims):
@@ -244,20 +278,24 @@ class Lane:
 
     def walk(self, minimum, claims):
         require(LANE.fullmatch(self.name), "not the name of a lane")
-        notes = read_checkpoints(self.folder / "checkpoints.note")
-        if minimum is not None:
-            notes.append(Checkpoint(minimum))
+        kept = [] if minimum is None else [Checkpoint(minimum)]
+        notes = heapq.merge(read_checkpoints(self.folder / "checkpoints.note"), kept, key=lambda note: note.size)
+        note = next(notes, None)
         for segment, count, offset, line in lines_of(self.folder):
-            require(self.torn is None, f"{self.torn}: a line without its line feed, and more after it")
             self.place = f"{segment} line {count}, byte {offset}, entry {self.name}/{self.tree.size}"
             if not line.endswith(b"\n") and len(line) <= MAX_LINE:
-                self.torn = self.place
-                continue
+                continue  # unfinished: the last of its segment
             self.take(segment, line)
-            self.compare([note for note in notes if note.size == self.tree.size], claims)
+            for head in claims.get(self.tree.size, ()):
+                require(head == self.head, f"another lane recorded another head after {self.tree.size} entries")
+            while note is not None and note.size == self.tree.size:
+                self.compare(note)
+                note = next(notes, None)
+            if len(self.unsigned) >= PENDING:
+                self.check_signatures()
         self.place = ""
         self.check_signatures()
-        self.end(notes, claims)
+        self.end([] if note is None else [note, *notes], claims)
 
     def take(self, segment, line):
         found = LINE.fullmatch(line)
@@ -304,8 +342,8 @@ class Lane:
                 self.check_signatures()
             # Its own signature covers everything before it, by the chain.
             self.unsigned.clear()
-            self.former.append(self.key)
-            self.key = next_key(entry, self.name, self.former)
+            self.former[self.key.text] = self.key
+            self.key = next_key(entry, self.name, self.key, self.former)
 
     def check_signatures(self):
         unsigned, self.unsigned = self.unsigned, []
@@ -314,22 +352,17 @@ class Lane:
                 self.place = place
                 raise Problem("the signature does not verify")
 
-    def compare(self, notes, claims):
-        for entries, head in claims:
-            if entries == self.tree.size:
-                require(head == self.head, f"another lane recorded another head after {entries} entries")
-        for note in notes:
-            if self.signer is not None:
-                note.check(self.signer)
-            require(note.root == self.tree.root(), f"the tree of the first {note.size} lines has another root")
-            self.unsigned.clear()
+    def compare(self, note):
+        if self.signer is not None:
+            note.check(self.signer)
+        require(note.root == self.tree.root(), f"the tree of the first {note.size} lines has another root")
+        self.unsigned.clear()
 
-    def end(self, notes, claims):
-        beyond = [note for note in notes if note.size > self.tree.size]
+    def end(self, beyond, claims):
         for note in beyond:
             if self.key is not None:
                 note.check(self.key, beyond=True)
-        if beyond or any(entries > self.tree.size for entries, _ in claims):
+        if beyond or any(entries > self.tree.size for entries in claims):
             raise Problem(f"the lane ends after {self.tree.size} entries, and more are known of", 5)
         if self.tree.size == 0:
             raise Problem("the lane holds no entries", 4)
@@ -371,11 +404,11 @@ def lane_key(entry, lane, root):
     return key
 
 
-def next_key(entry, lane, former):
+def next_key(entry, lane, current, former):
     """The key that a key_rotate brings: of the same name, new to the lane, its holder's signature under its place."""
     key = Key(str(entry.get("key")))
-    require(key.name == former[-1].name, "the next key has another name")
-    require(all(key.text != known.text for known in former), "a key that this lane had before")
+    require(key.name == current.name, "the next key has another name")
+    require(key.text not in former, "a key that this lane had before")
     log_id = key.name.split("/")[1]
     fields = {"key": key.text, "lane": lane, "log_id": log_id, "prev": entry["prev"], "seq": entry["seq"]}
     proof = unbase64(str(entry.get("proof")))
@@ -392,15 +425,20 @@ def siblings_of(entry):
         good = good and re.fullmatch(r"[0-9a-f]{64}", str(sibling.get("head")))
         require(good, "siblings holds something else")
         require(sibling["entries"] > 0 or sibling["head"] == ZEROS, "siblings holds something else")
-    return [(sibling["lane"], sibling["entries"], sibling["head"]) for sibling in siblings]
+    recorded = {sibling["lane"]: (sibling["entries"], sibling["head"]) for sibling in siblings}
+    require(len(recorded) == len(siblings), "siblings names a lane twice")
+    return recorded
 
 
 # The whole log
 
 
 def openings(folders):
-    """The root key that genesis names, and what the lanes' openings recorded of each other, before any check."""
-    root, recorded = None, []
+    """The root key that genesis names, and what the lanes' openings recorded of each other, before any check.
+
+    What was recorded: {lane: {entries: [head, ...]}}.
+    """
+    root, recorded = None, {}
     for folder in folders:
         try:
             for (_, _, _, line), _ in zip(lines_of(folder), range(2), strict=False):
@@ -408,17 +446,20 @@ def openings(folders):
                 if entry["type"] == "genesis":
                     root = root or genesis_key(entry, None)
                 elif entry["type"] == "lane_open":
-                    recorded += siblings_of(entry)
+                    for name, (entries, head) in siblings_of(entry).items():
+                        recorded.setdefault(name, {}).setdefault(entries, []).append(head)
         except (Problem, TypeError, KeyError):
             continue  # told, with its place, when the lane is verified
     return root, recorded
 
 
 def read_file(path, what):
-    if not path.is_file():
+    if not there(path):
         return None
+    with opened(path) as file:
+        data = file.read(MAX_LINE + 1)
     try:
-        value = read_canonical(path.read_bytes().removesuffix(b"\n"))
+        value = read_canonical(data.removesuffix(b"\n"))
     except Problem as problem:
         raise Problem(f"{what}: {problem}") from None
     require(isinstance(value, dict), f"{what}: not an object")
@@ -444,15 +485,14 @@ def verify(audit, trusted, every=False):
         problems.append((1, "trust.json names another root key"))
     for folder in folders:
         lane = Lane(folder, root, every)
-        claims = [(count, head) for name, count, head in recorded if name == lane.name]
         try:
-            lane.verify(minimum.get(lane.name), claims)
+            lane.verify(minimum.get(lane.name), recorded.get(lane.name, {}))
         except Problem as problem:
             place = f"{lane.place}: " if lane.place else ""
             problems.append((problem.code, f"lane {lane.name}: {place}{problem}"))
         entries += lane.tree.size
         beginnings += [lane.name] if lane.genesis else []
-    problems += missing(folders, {name for name, _, _ in recorded} | set(minimum), beginnings)
+    problems += missing(folders, recorded.keys() | minimum.keys(), beginnings)
     return sorted(problems, key=lambda problem: (1, 5, 4).index(problem[0])), entries
 
 
@@ -479,10 +519,15 @@ def minimum_notes(home, root):
 def missing(folders, known, beginnings):
     if len(beginnings) > 1:
         yield 1, f"genesis stands in {' and '.join(beginnings)}"
-    for name in sorted(known - {folder.name for folder in folders}):
+    present = {folder.name for folder in folders}
+    for name in sorted(known - present):
         yield 4, f"lane {name}: absent"
     if not beginnings:
         yield 4, "no lane begins with genesis"
+
+
+def shown(text):
+    return text.encode("unicode_escape").decode()
 
 
 def main():
@@ -497,11 +542,14 @@ def main():
         trusted = trusted_key(arguments.trust) if arguments.trust else None
     except (Problem, OSError, ValueError, KeyError, TypeError) as problem:
         parser.error(f"--trust: {problem}")
-    problems, entries = verify(arguments.audit.resolve(), trusted, arguments.every_signature)
+    try:
+        problems, entries = verify(arguments.audit.resolve(), trusted, arguments.every_signature)
+    except OSError as error:
+        parser.error(f"{shown(str(error.filename))}: {error.strerror}")
     if not problems and trusted is None:
         problems = [(3, "everything holds, but no --trust says whose log this is")]
     for code, reason in problems:
-        print(f"{RESULTS[code]}: {reason.encode('unicode_escape').decode()}")
+        print(f"{RESULTS[code]}: {shown(reason)}")
     if not problems:
         print(f"verified: {entries} entries")
     return problems[0][0] if problems else 0

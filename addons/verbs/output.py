@@ -18,7 +18,13 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: object) -> None:
     """Write one JSON document to standard output, for `--json`."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # The name of a file that is no text holds lone surrogates, which only JSON has a spelling for.
+        text = json.dumps(value, indent=2)
+    sys.stdout.write(text + "\n")
 
 
 @contextmanager

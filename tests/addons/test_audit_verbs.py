@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import os
 import shutil
@@ -25,12 +24,13 @@ from addons.verbs.audit import audit
 from kernel import canonical, entry
 from kernel.verify import Anchors, verify
 from tests.conftest import scaled
+from tests.forgery import THIEF
 from tests.logs import KERNEL, LOG_ID, ROOT, Lane, Log, decision, two_lanes
 from tests.vectors import make_vectors
+from tests.verifiers import ONE_FILE, one_file_verifier
 
 VECTORS = Path(make_vectors.FOLDER)
 EXPECTED: dict[str, dict[str, Any]] = json.loads((VECTORS / "expected.json").read_text())
-ONE_FILE = Path(__file__).parents[2] / "scripts" / "verify_log.py"
 
 
 @pytest.fixture(autouse=True)
@@ -77,20 +77,11 @@ def test_every_signature_gives_the_same_answer(name: str) -> None:
 def test_the_one_file_verifier_gives_the_answer_of_each_vector(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = _one_file_verifier()
+    module = one_file_verifier()
     monkeypatch.setattr(sys, "argv", ["verify_log.py", f"{VECTORS / name / 'audit'}", "--trust", str(ROOT.verifier)])
 
     assert module.main() == EXPECTED[name]["exit"]
     assert (EXPECTED[name]["reason"] or "") in capsys.readouterr().out.partition("\n")[0]
-
-
-def _one_file_verifier() -> Any:
-    spec = importlib.util.spec_from_file_location("verify_log", ONE_FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_one_file_verifier_runs_alone_and_imports_nothing_of_ours(tmp_path: Path) -> None:
@@ -131,7 +122,7 @@ def test_without_trust_the_pin_of_this_log_decides(home: Path, tmp_path: Path) -
     pin.parent.mkdir(parents=True)
     pin.write_text(f"{ROOT.verifier}\n{home}\n")
     assert verified(home)["result"] == "verified"
-    pin.write_text(f"{make_vectors.THIEF.verifier}\n")
+    pin.write_text(f"{THIEF.verifier}\n")
     assert verified(home)["result"] == "tampered"
     pin.write_text("what is this\n")
     assert status(governor("verify", home)) == 2

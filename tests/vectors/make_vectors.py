@@ -1,4 +1,5 @@
 """Write the golden vectors: valid logs, a copy of one of them for each attack, and proofs about such logs.
+What else of the attack matrix (tests/attack_matrix.py) needs no anchor stands with its minimum.json.
 
     python -m tests.vectors.make_vectors
 
@@ -14,16 +15,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from kernel import canonical, chain, entry, merkle
+from kernel import canonical, chain, entry
 from kernel.consistency import write_consistency
-from kernel.note import root_name
+from kernel.note import sign
 from kernel.receipt import write_receipt
-from tests import logs, proofs
-from tests.logs import LOG_ID, ROOT, Key, Lane, Log, two_lanes
+from tests import attack_matrix, logs, proofs
+from tests.attack_matrix import ROWS, Scene, scene
+from tests.forgery import THIEF, certified, cut_back
+from tests.logs import KERNEL, ROOT, Key, Lane, Log, two_lanes
 
 FOLDER = Path(__file__).parent / "logs"
 PROOFS = Path(__file__).parent / "proofs"
-THIEF = Key(root_name(LOG_ID), seed="a thief's ")
 EDITED = 6
 
 
@@ -184,6 +186,12 @@ def rotated_and_torn(log: Log) -> None:
     log.lanes[0].tail = log.lanes[0].lines[-1][:200]
 
 
+def torn_before_an_empty_segment(log: Log) -> None:
+    """An unfinished line, and a segment behind it: it was not the last thing that was written."""
+    log.lanes[0].lines[-1] = log.lanes[0].lines[-1][:-1]
+    rotated_and_empty(log)
+
+
 def missing_segment(log: Log) -> None:
     lane = log.lanes[0]
     del lane.lines[lane.starts[1] : lane.starts[2]]
@@ -243,7 +251,7 @@ def rotation_rewritten(log: Log) -> None:
     """The thief of the newest key has the first key certify a key of the thief's own."""
     lane = log.lanes[0]
     stolen, lane.key = lane.key, Key(lane.key.verifier.name, "a thief's ")
-    _cut(lane, lane.starts[1] - 1)
+    cut_back(lane, lane.starts[1] - 1)
     lane.add(lane.rotation(lane.key), stolen)
     lane.rotate()
     lane.traffic(2).checkpoint()
@@ -292,31 +300,68 @@ def cut_back_before_rotation(log: Log) -> None:
     """The end with its keys is gone; minimum.json has a head that one of them signed."""
     lane = log.lanes[0]
     log.raise_minimum()
-    _cut(lane, lane.starts[1] - 2)
+    cut_back(lane, lane.starts[1] - 2)
     lane.notes = lane.notes[:1]
-
-
-def _cut(lane: Lane, lines: int) -> None:
-    """The lane as it was after so many lines, ready to go on."""
-    kept, lane.lines, lane.tree = lane.lines[:lines], [], merkle.Tree()
-    lane.starts = [start for start in lane.starts if start < lines]
-    lane.notes = [text for text in lane.notes if int(text.split("\n")[1]) <= lines]
-    for line in kept:
-        lane.lines.append(line)
-        lane.tree.append(merkle.leaf_hash(line[:-1]))
-        lane.head = chain.entry_hash(chain.split(line)[0]).hex()
 
 
 def _rewrite(lane: Lane, seq: int, key: Key) -> None:
     """An allowed request becomes a refused one, and everything behind it is signed with `key`."""
     later, starts = lane.lines[seq:], lane.starts
-    _cut(lane, seq)
+    cut_back(lane, seq)
     for line in later:
         body = canonical.parse(chain.split(line)[0])
         assert isinstance(body, dict)
         told = body | {"prev": lane.head}
         lane.add_raw(canonical.encode(told | {"reason": "rewritten"} if "reason" in told else told), key)
     lane.starts = starts
+
+
+def second_signature(log: Log) -> None:
+    """A good signature, and behind it one of the same key that does not hold."""
+    key = log.lanes[0].key.verifier
+    log.lanes[0].notes[-1] += sign("x\n", key.name, key.public, lambda _: bytes(64)).rpartition("\n\n")[2]
+
+
+def second_paragraph(log: Log) -> None:
+    """A checkpoint that says more than a checkpoint does, signed as it stands."""
+    key = log.lanes[0].key
+    body = log.lanes[0].notes[-1].rpartition("\n\n")[0] + "\n\nand more\n"
+    log.lanes[0].notes[-1] = sign(body, key.verifier.name, key.verifier.public, key.sign)
+
+
+def unfinished_signature(log: Log) -> None:
+    """A crash while the second signature line of the newest checkpoint was written: no fault."""
+    log.lanes[0].notes[-1] += "\u2014 witness.example.org AAAA"
+
+
+def sibling_twice(log: Log) -> None:
+    """A lane that recorded two heads of another one, of which one is right."""
+    main = log.lanes[0]
+    right, wrong = entry.sibling("main", 1, _head(main, 0)), entry.sibling("main", 1, "ab" * 32)
+    lane = Lane("w0")
+    opening = entry.lane_open(str(lane.key.verifier), certified(lane, lane.key), KERNEL, [wrong, right])
+    lane.add(opening)
+    log.lanes[1] = lane.checkpoint()
+    log.minimum = None
+
+
+def _head(lane: Lane, seq: int) -> str:
+    return chain.entry_hash(chain.split(lane.lines[seq])[0]).hex()
+
+
+def certificate_respelled(log: Log) -> None:
+    """The root's certificate with an unused bit of its base64 set."""
+    lane = Lane("w0")
+    certificate = certified(lane, lane.key)
+    other = f"{certificate[:-3]}{chr(ord(certificate[-3]) + 1)}=="
+    lane.add(entry.lane_open(str(lane.key.verifier), other, KERNEL, []))
+    log.lanes[1] = lane.checkpoint()
+    log.minimum = None
+
+
+def hour_24(log: Log) -> None:
+    """A time that some libraries read as the next day's first."""
+    log.lanes[1].add_raw(canonical.encode(_next(log.lanes[1]) | {"ts": "2026-01-02T24:00:00.000000Z"}))
 
 
 VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
@@ -349,6 +394,12 @@ VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     other_tree: (1, "segment_open"),
     other_count: (1, "segment_open"),
     other_segment: (1, "segment_open"),
+    second_signature: (1, "signature"),
+    second_paragraph: (1, "checkpoint"),
+    unfinished_signature: (0, None),
+    sibling_twice: (1, "twice"),
+    certificate_respelled: (1, "base64"),
+    hour_24: (1, "timestamp"),
 }
 OF_SEGMENTS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     three_segments: (0, None),
@@ -358,6 +409,7 @@ OF_SEGMENTS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     emptied_segment: (1, None),
     joined_segments: (1, "segment_open"),
     divided_segment: (1, "segment_open"),
+    torn_before_an_empty_segment: (1, "line feed"),
 }
 
 
@@ -372,6 +424,33 @@ OF_KEYS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     entry_after_rotation: (1, "key_rotate is"),
     checkpoint_of_former_key: (1, "checkpoint"),
     cut_back_before_rotation: (5, "ends after"),
+}
+
+
+OF_MATRIX: dict[Callable[[Scene], None], tuple[int, str | None]] = {
+    row.attack: (row.minimum, None)
+    for row in ROWS
+    if row.attack in (
+        attack_matrix.two_writers,
+        attack_matrix.first_segment_gone,
+        attack_matrix.last_segment_gone,
+        attack_matrix.old_copy,
+        attack_matrix.second_genesis_in_lane,
+        attack_matrix.rotation_removed,
+        attack_matrix.rotation_repeated,
+        attack_matrix.rotation_of_another_lane,
+        attack_matrix.heads_gone,
+        attack_matrix.heads_twice,
+        attack_matrix.heads_reordered,
+        attack_matrix.minimum_of_another_log,
+        attack_matrix.minimum_of_another_lane,
+        attack_matrix.trust_changed,
+        attack_matrix.anchored_with_current_key,
+        attack_matrix.across_rotation_with_two_keys,
+        attack_matrix.across_rotation_with_old_key,
+        attack_matrix.second_genesis_with_root_key,
+        attack_matrix.certificate_with_root_key,
+    )
 }
 
 
@@ -392,6 +471,11 @@ def make(folder: Path) -> None:
         attack(log)
         log.write(folder / attack.__name__)
         expected[attack.__name__] = {"exit": status, "reason": reason}
+    for attacked, (status, reason) in OF_MATRIX.items():
+        at = scene()
+        attacked(at)
+        at.log(minimum=True).write(folder / attacked.__name__)
+        expected[attacked.__name__] = {"exit": status, "reason": reason}
     (folder / "root.key").write_text(f"{ROOT.verifier}\n")
     (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
 
