@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from addons.audit_text import escaped
-from kernel.report import Failure, Report, Result
+from kernel.report import Failure, KeyRange, LaneReport, Report, Result
 from kernel.transition import CLI
 
+MOST_KEYS = 12
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from addons.bundle import Bundle, Signature
 
 
@@ -16,7 +20,8 @@ def headline(report: Report) -> str:
     """The result, and what was read or what does not hold."""
     if report.first_failure is not None:
         return f"{report.result}: {_place(report.first_failure)}{escaped(report.first_failure.reason)}"
-    parts = ((report.entries, "entry", "entries"), (report.segments, "segment", "segments"))
+    parts = ((report.entries, "entry", "entries"), (len(report.lanes), "lane", "lanes"),
+             (report.segments, "segment", "segments"), (report.checkpoints, "checkpoint", "checkpoints"))
     counts = ", ".join(f"{count:,} {one if count == 1 else many}" for count, one, many in parts)
     if report.result is Result.NOT_PINNED:
         return f"{report.result}: {counts} hold together, but no pin and no --trust says whose log this is"
@@ -29,20 +34,41 @@ def as_json(report: Report, bundle: Bundle | None = None, signature: Signature |
 
 
 def details(report: Report, bundle: Bundle | None = None, signature: Signature | None = None) -> list[str]:
-    """The lanes, the signatures that were checked, the keys, and what rests on this host's word."""
+    """What was covered and anchored, the lanes and their keys, what was checked, and what nothing of it proves."""
     said = _bundle_words(bundle, signature) if bundle and signature else []
     if report.covered is not None:
         said.append(f"covers {report.covered[0]} to {report.covered[1]}")
-    for lane in report.lanes:
-        live = ", a writer is at work" if lane.live else ""
-        said.append(f"lane {escaped(lane.lane)}: {lane.entries:,} entries{live}, head {lane.head[:16]}")
+    said += _anchored_words(report)
+    said += [_lane_words(lane) for lane in report.lanes]
+    said += [f"key {key.kid}: {escaped(key.first)} to {escaped(key.last)}" for key in _shown(report.keys)]
     what = "every entry" if report.every_signature else "every checkpoint, and of the entries after the last one"
     said.append(f"signatures checked: of {what}")
-    said += [f"key {key.kid}: {escaped(key.first)} to {escaped(key.last)}" for key in report.keys]
     if report.torn_bytes:
         said.append(f"the last line is unfinished ({report.torn_bytes} bytes): it went nowhere")
+    if report.first_failure is None:
+        said.append("not proved by this: that the clock was right; that nothing went past Governor")
+    return said
+
+
+def _shown(keys: Sequence[KeyRange]) -> Sequence[KeyRange]:
+    """The first keys and the last one; --json has all of them."""
+    return keys if len(keys) <= MOST_KEYS else (*keys[: MOST_KEYS - 1], keys[-1])
+
+
+def _lane_words(lane: LaneReport) -> str:
+    ended = "closed" if lane.closed else "a writer is at work" if lane.live else "ended without close"
+    begun = f", from entry {lane.first:,} on" if lane.first else ""
+    return f"lane {escaped(lane.lane)}: {lane.entries:,} entries{begun}, {ended}, head {lane.head[:16]}"
+
+
+def _anchored_words(report: Report) -> list[str]:
+    said = []
+    for each in report.anchored:
+        by = " and ".join(escaped(one) for one in each.by)
+        said.append(f"anchored up to {escaped(each.lane)}/{each.entries - 1:,} of {each.ts} by {by}")
     tail = report.unanchored
-    said.append(f"not anchored: {tail.entries:,} entries over {tail.seconds:,} s rest on this host's keys alone")
+    if tail.entries:
+        said.append(f"on this host's word alone: {tail.entries:,} entries over {tail.seconds:,} s")
     return said
 
 

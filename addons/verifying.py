@@ -42,9 +42,15 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What is known of a log beside its files: who keeps heads of it, and what a copy holds of each lane."""
+    """What is known of a log beside its files: who keeps heads of it, and what a copy holds of each lane.
+
+    Where the log was fetched, `alarms` are what somebody did to it there, and `sent` is how many entries of a lane were
+    there: a head beyond them says nothing against it.
+    """
 
     keepers: Sequence[Keeper] = ()
+    alarms: tuple[str, ...] = ()
+    sent: Mapping[str, int] = field(default_factory=dict)
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
@@ -75,8 +81,9 @@ def verify_log(
         sources = [_source(log, lane, period, jobs, meter) for lane in log.lanes()]
         root, pinned = root_of(log, trusted)
         damage += bundle_damage(log, root)
-        kept = kept_heads.kept(elsewhere.keepers, root.name) if root else Kept()
-        anchors = verify.Anchors(root if pinned else None, stated, minimum, (*damage, *kept.alarms), kept.held,
+        kept = kept_heads.kept(elsewhere.keepers, root.name, elsewhere.sent) if root else Kept()
+        damage += (*elsewhere.alarms, *kept.alarms)
+        anchors = verify.Anchors(root if pinned else None, stated, minimum, damage, kept.held,
                                  tuple(kept.silent), elsewhere.witnessed,
                                  part=log.bundle is not None and log.bundle.of_a_part)
         return verify.verify(sources, anchors, verify_signature, codec.parse, every_signature=every_signature,

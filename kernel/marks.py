@@ -56,6 +56,8 @@ class Marks:
         self._notes = self._in_order(split_notes(lines))
         self._note = next(self._notes, None)
         self._last: int | None = None
+        self.checkpoints = 0
+        """How many checkpoints of the lane itself were confirmed."""
         self.anchored = 0
         """The largest size that an anchor has confirmed."""
         self.anchored_by: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ class Marks:
         while self._note is not None and self._note.head.size == size:
             self._confirm(self._note, root, keys, verify)
             self._note = next(self._notes, None)
+            self.checkpoints += 1
             signed = True
         return signed
 

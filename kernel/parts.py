@@ -26,6 +26,7 @@ def joined(parts: Sequence[Found]) -> Found | None:
         first_ts=first.first_ts,
         begin=first.begin,
         anchored=_anchored(parts),
+        checkpoints=sum(part.checkpoints for part in parts),
         keys=_ranges(parts),
     )
 

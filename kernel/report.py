@@ -108,6 +108,19 @@ class Report:
     anchored: tuple[Anchored, ...] = ()
     covered: tuple[str, str] | None = None
     """The times of the first and the last entry."""
+    checkpoints: int = 0
+    """How many signed heads of the log itself were confirmed."""
+
+    @property
+    def reservations(self) -> tuple[str, ...]:
+        """What a reader may hold against an answer that is otherwise good."""
+        said = [f"lane {lane.lane} ended without close" for lane in self.lanes if not lane.closed and not lane.live]
+        said += [f"lane {lane.lane} begins with entry {lane.first}" for lane in self.lanes if lane.first]
+        if self.torn_bytes:
+            said.append(f"the last line is unfinished ({self.torn_bytes} bytes)")
+        if self.unanchored.entries:
+            said.append(f"{self.unanchored.entries} entries are not anchored")
+        return tuple(said)
 
     def as_json(self) -> dict[str, Value]:
         """The fields of `governor audit verify --json`."""
@@ -123,4 +136,6 @@ class Report:
             "torn_bytes": self.torn_bytes,
             "anchored": [{**asdict(each), "by": list(each.by)} for each in self.anchored],
             "covered": {"from": self.covered[0], "to": self.covered[1]} if self.covered else None,
+            "checkpoints": self.checkpoints,
+            "reservations": list(self.reservations),
         }

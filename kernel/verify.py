@@ -190,6 +190,7 @@ def _report(found: Sequence[Found], problems: Sequence[Broken], *, pinned: bool,
         torn_bytes=sum(lane.torn_bytes for lane in found),
         anchored=anchored,
         covered=_covered(found),
+        checkpoints=sum(lane.checkpoints for lane in found),
     )
 
 

@@ -98,6 +98,7 @@ class Found:
     begin: Standing
     end: Standing
     anchored: Anchored | None = None
+    checkpoints: int = 0
     keys: list[KeyRange] = field(default_factory=list)
     broken: Broken | None = None
 
@@ -193,6 +194,8 @@ class Walk:
         self._next_mark = self._marks.next_size
         if self._tree.size == self._next_mark:
             self._confirm()
+            # It counts where the entries before it are.
+            self._marks.checkpoints = 0
 
     def _first_line(self, lines: Sequence[bytes]) -> tuple[bytes, bytes, bytes]:
         if not lines:
@@ -404,6 +407,7 @@ class Walk:
             self._stamps.last,
             self._begin_at,
             self._standing(),
+            checkpoints=self._marks.checkpoints,
             broken=broken,
         )
         if self._marks.anchored:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from addons.anchors.note_file import NoteFile
 from addons.anchors.protocol import AnchorError
-from addons.audit_log import AuditLogError
+from addons.audit_log import AuditLogError, verify_signature
+from kernel.cosignature import WitnessKey, cosignatures, parse_witness_key
 from kernel.errors import NoteError
 from kernel.marks import Held
 from kernel.note import opened, parse_checkpoint
@@ -47,14 +49,28 @@ def keeper(target: str) -> Keeper:
     return Keeper(target, lambda origin: NoteFile(path).notes())
 
 
-def kept(keepers: Sequence[Keeper], origin: str) -> Kept:
-    """The heads that they keep of one log; `AuditLogError` where one cannot be asked."""
+def witness(key: str, receipts: Path) -> Keeper:
+    """What a witness has cosigned of a log and the log keeps itself; `AuditLogError` where the key is none."""
+    try:
+        trusted = parse_witness_key(key)
+    except NoteError as problem:
+        raise AuditLogError(f"--witness {key}: {problem}") from None
+    return Keeper(f"witness {trusted.name}", lambda origin: _cosigned(trusted, receipts))
+
+
+def kept(keepers: Sequence[Keeper], origin: str, sent: Mapping[str, int] = MappingProxyType({})) -> Kept:
+    """The heads that they keep of one log, of lanes in `sent` those up to that size.
+
+    `AuditLogError` where one cannot be asked.
+    """
     found = Kept()
     for each in keepers:
         newest: dict[str, list[tuple[int, str]]] = {}
         try:
             for lane, size, note in _of_log(each, origin):
                 heap = newest.setdefault(lane, [])
+                if size > sent.get(lane, size):
+                    continue
                 if len(heap) < MOST_HEADS:
                     heapq.heappush(heap, (size, note))
                 else:
@@ -80,6 +96,16 @@ def _of_log(each: Keeper, origin: str) -> Iterator[tuple[str, int, str]]:
             yield lane, parse_checkpoint(opened(note)[0]).size, note
         except NoteError as fault:
             raise AnchorError(f"{each.by}: a head of lane {lane}: {fault}") from None
+
+
+def _cosigned(trusted: WitnessKey, receipts: Path) -> Iterator[str]:
+    for path in sorted(receipts.glob(f"{trusted.kid}-*.note")):
+        for note in NoteFile(path).notes():
+            try:
+                if cosignatures(note, [trusted], verify_signature):
+                    yield note
+            except NoteError as problem:
+                raise AnchorError(f"{path.name}: {problem}") from None
 
 
 def _in_bucket(target: str, origin: str) -> Iterator[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -16,6 +18,7 @@ from addons.audit_text import escaped
 from addons.verbs.output import console
 
 DRAW_SECONDS = 0.1
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 where_argument = click.argument("where", metavar="[HOME]", required=False, type=click.Path(path_type=Path))
 home_option = click.option("--home", metavar="DIR", help="The home whose log is read. Before $GOVERNOR_HOME.")
@@ -24,6 +27,27 @@ jobs_option = click.option("--jobs", type=click.IntRange(min=1), help="How many 
 trust_option = click.option(
     "--trust", metavar="KEY", help="A verifier key, a file holding one, or a trust.json; else this user's pin."
 )
+
+
+class Moment(click.ParamType[datetime]):
+    """A point in time: RFC 3339, or how long ago (`10m`, `2h`, `3d`)."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        text = str(value)
+        if text[:-1].isdigit() and text[:-1].isascii() and text[-1] in _UNITS:
+            try:
+                return datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+            except OverflowError:
+                self.fail(f"{text}: too long ago", param, ctx)
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None or "T" not in text.upper():
+            self.fail(f"{text}: expected RFC 3339 (2026-01-02T03:04:05Z) or how long ago (10m, 2h, 3d)", param, ctx)
+        return moment
 
 
 @contextmanager

@@ -5,64 +5,34 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import click
 
-from addons import audit_log, report_text
 from addons.audit_log import AuditLog
 from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
-from addons.bundle_check import bundle_signature
 from addons.bundle_reading import opened
 from addons.home import home_folder
 from addons.verbs.anchor import anchor
 from addons.verbs.asking import (
+    Moment,
     home_option,
     jobs_option,
     json_option,
     reading_bar,
-    trust_option,
     usage_errors,
     where_argument,
 )
 from addons.verbs.output import console, print_json
-from addons.verifying import Elsewhere, Period, verify_log
-from addons.witness_file import witnessed
-from kernel.canonical import Value
 from kernel.entry import timestamp
 from kernel.errors import PolicyError
-from kernel.report import Report, Result
 
 FOLLOW_SECONDS = 0.25
-_ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle", "export": "export",
-              "anchor": "anchor", "rotate": "rotation"}
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-class Moment(click.ParamType[datetime]):
-    """A point in time: RFC 3339, or how long ago (`10m`, `2h`, `3d`)."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        text = str(value)
-        if text[:-1].isdigit() and text[:-1].isascii() and text[-1] in _UNITS:
-            try:
-                return datetime.now(UTC) - timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
-            except OverflowError:
-                self.fail(f"{text}: too long ago", param, ctx)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            moment = None
-        if moment is None or moment.tzinfo is None or "T" not in text.upper():
-            self.fail(f"{text}: expected RFC 3339 (2026-01-02T03:04:05Z) or how long ago (10m, 2h, 3d)", param, ctx)
-        return moment
+_ELSEWHERE = {"verify": "verification", "receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle",
+              "export": "export", "rotate": "rotation", "anchor": "anchor"}
 
 
 class _AuditGroup(click.Group):
@@ -88,46 +58,6 @@ def audit() -> None:
 
 
 audit.add_command(anchor)
-
-
-@audit.command()
-@where_argument
-@home_option
-@trust_option
-@click.option("--every-signature", is_flag=True, help="Check each entry's signature, also below a checkpoint.")
-@click.option("--against", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="An export (governor audit export) that the log must agree with.")
-@click.option("--since", type=Moment(), help="Only segments with entries from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), help="Only segments with entries before TIME.")
-@jobs_option
-@json_option
-def verify(where: Path | None, home: str | None, trust: str | None, every_signature: bool, against: Path | None,
-           since: datetime | None, until: datetime | None, jobs: int | None, as_json: bool) -> int:
-    """Say whether the log is whole and as it was written.
-
-    --against holds it to a copy that was exported, to a SIEM for example: every entry that the copy names must be there
-    with the same hash. The copy need not be complete, and may be in any order.
-
-    Exit status: 0 verified, 1 tampered, 3 nothing pins the root key, 4 incomplete, 5 rolled back, 2 no log there.
-    """
-    period = Period(*(timestamp(moment) if moment else None for moment in (since, until)))
-    with usage_errors(), ExitStack() as stack:
-        trusted = audit_log.trusted_key(trust) if trust else None
-        log = stack.enter_context(opened(where or home_folder(home)))
-        elsewhere = Elsewhere(witnessed=stack.enter_context(witnessed(against)) if against else {})
-        with reading_bar(log, "verifying") as progress:
-            report = verify_log(log, trusted, every_signature=every_signature, elsewhere=elsewhere, period=period,
-                                jobs=jobs or os.cpu_count() or 1, progress=progress)
-        compared = sum(lane.count for lane in elsewhere.witnessed.values())
-        signature = bundle_signature(log, trusted) if log.bundle else None
-    if as_json:
-        held_to: dict[str, Value] = {"against": {"file": str(against), "entries": compared}} if against else {}
-        print_json(report_text.as_json(report, log.bundle, signature) | held_to)
-    else:
-        _tell(report, report_text.details(report, log.bundle, signature))
-        if against:
-            console().print(f"  held to the {compared:,} entries of {escaped(str(against))}")
-    return report.result.exit_code
 
 
 @audit.command()
@@ -250,11 +180,3 @@ def _sources(files: tuple[Path, ...]) -> list[tuple[str, bytes]]:
     except PolicyMissing as missing:
         raise click.UsageError(str(missing)) from None
     return sources
-
-
-def _tell(report: Report, details: list[str]) -> None:
-    said = console()
-    style = "green" if report.result is Result.VERIFIED else "yellow" if report.result is Result.NOT_PINNED else "red"
-    said.print(report_text.headline(report), style=f"bold {style}")
-    for line in details:
-        said.print(f"  {line}")

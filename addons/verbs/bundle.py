@@ -15,8 +15,7 @@ from addons.audit_text import escaped
 from addons.bundling import Made
 from addons.home import home_folder
 from addons.operator_acts import ActRefused, check_words
-from addons.verbs.asking import home_option, json_option, reading_bar, usage_errors, where_argument
-from addons.verbs.audit import Moment
+from addons.verbs.asking import Moment, home_option, json_option, reading_bar, usage_errors, where_argument
 from addons.verbs.output import console, counted, print_json
 from kernel.entry import timestamp
 from kernel.manifest import Period

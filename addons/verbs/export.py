@@ -18,8 +18,7 @@ from addons.export_cursor import Cursor
 from addons.export_output import AppendedFile, Output, Stream
 from addons.exporting import FORMATS, Export
 from addons.home import home_folder
-from addons.verbs.asking import home_option, reading_bar, usage_errors, where_argument
-from addons.verbs.audit import Moment
+from addons.verbs.asking import Moment, home_option, reading_bar, usage_errors, where_argument
 from kernel.entry import timestamp
 
 FOLLOW_SECONDS = 0.25
