@@ -48,6 +48,7 @@ from addons.identity import Registry
 from addons.in_flight import InFlight
 from addons.judge import Judge
 from addons.lane import Lane
+from addons.lineage import newest
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
@@ -187,7 +188,8 @@ class _Running:
                                      self._turns, self._checks)
         self._server.start()
         try:
-            self.lane = Lane.open(home, LANE, kernel=build_info.kernel_identity(), loop=self._loop)
+            lane = newest(self.paths, LANE, home.root)
+            self.lane = Lane.open(home, lane, kernel=build_info.kernel_identity(), loop=self._loop)
         except BaseException:
             self._server.stop()
             raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from addons import ballast, durable, pins
+from addons import ballast, durable, lineage, pins
 from addons.errors import StartCode, StartRefused
 from addons.keys import SigningKey
 from kernel import note, trust
@@ -160,26 +160,29 @@ class Home:
     root: note.VerifierKey
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The home at `folder`, made with its pin when absent or empty; `StartRefused` when it is not whole."""
+    def open(cls, folder: Path, *, giving_up: str | None = None) -> Self:
+        """The home at `folder`, made with its pin when absent or empty; `StartRefused` when it is not whole.
+
+        A lane that is being given up may lack its log.
+        """
         paths = Paths(Path(os.path.realpath(folder)))
         try:
             if _absent_or_empty(paths.folder) or os.path.lexists(paths.fresh):
                 _make(paths)
-            return cls._existing(paths)
+            return cls._existing(paths, giving_up)
         except OSError as fault:
             where = fault.filename or paths.folder
             text = f"{os.fsdecode(where)}: {fault.strerror}; the home {paths.folder} must be a folder you can write"
             raise StartRefused(StartCode.HOME_UNWRITABLE, text) from fault
 
     @classmethod
-    def _existing(cls, paths: Paths) -> Self:
+    def _existing(cls, paths: Paths, giving_up: str | None) -> Self:
         _check_folders(paths)
         stated = _trust(paths)
         _check_pins(paths, stated.log_id, stated.root)
         home = cls(paths, stated.log_id, stated.root)
         home._check_root()
-        home._check_lanes()
+        home._check_lanes(giving_up)
         ballast.keep(paths.ballast)
         return home
 
@@ -218,14 +221,14 @@ class Home:
             text = f"{self.paths.root_key} is not the root key in {self.paths.trust}; restore the home from a backup"
             raise StartRefused(StartCode.TAMPERED, text)
 
-    def _check_lanes(self) -> None:
-        """A known lane is one with a key or with an entry in minimum.json; its log must be there."""
+    def _check_lanes(self, giving_up: str | None) -> None:
+        """A known lane is one with a key or with an entry in minimum.json; its log must be there, if it goes on."""
         present = set(self.lanes())
         known = {path.stem for path in self.paths.keys.glob("*.key")} - {"root"} | set(self.minimum())
-        if known - present:
-            names = ", ".join(sorted(known - present))
-            raise _incomplete(self.paths.folder, f"has lost the log of lane {names}")
-        if not present and not os.path.lexists(self.paths.fresh):
+        lost = {lane for lane in known - present - {giving_up} if not lineage.is_retired(self.paths, lane, self.root)}
+        if lost:
+            raise _incomplete(self.paths.folder, f"has lost the log of lane {', '.join(sorted(lost))}")
+        if not present and giving_up is None and not os.path.lexists(self.paths.fresh):
             raise _incomplete(self.paths.folder, "has keys and no log")
 
 

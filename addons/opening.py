@@ -11,6 +11,7 @@ from addons import durable
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
+from addons.lineage import is_retired
 from addons.rebuilding import parsed
 from addons.recovery import drafts, lost, reopen, rolled_back, tampered
 from addons.segment import segment_names
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from addons.home import Home
     from addons.journal import Journal
+    from addons.keys import SigningKey
     from kernel.folding import States
+    from kernel.loss import Loss
 
 # Where the last lines of a lane are looked for; a lane whose durable head lies farther back is not mentioned.
 _TAIL_BYTES = 4 * chain.MAX_LINE_BYTES
@@ -72,18 +75,43 @@ def _try_lock(folder: Path) -> int | None:
     return descriptor
 
 
+def open_successor(home: Home, lane: str, kernel: entry.Body, loss: Loss, root: SigningKey) -> None:
+    """Begin a lane that goes on in the place of a lost one, durably. It is written by whoever opens it next."""
+    lock = take(home, lane)
+    try:
+        journal = reopen(home, lane).journal
+        try:
+            opening = _opening(home, journal, kernel, [], root, loss)
+            journal.append(drafts([opening], journal.size))
+            keeper = Keeper(home, lane, None, lambda _where, _fault: None)
+            try:
+                keeper.write_checkpoint(journal.checkpoint())
+            finally:
+                keeper.stop()
+        finally:
+            journal.segment.close()
+    finally:
+        os.close(lock)
+
+
+def _opening(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body], root: SigningKey,
+             loss: Loss | None = None) -> entry.Body:
+    """The lane_open of a lane whose key the root certifies."""
+    key = journal.keys.current.verifier_key
+    certificate = base64.b64encode(root.sign(entry.certificate_bytes(home.log_id, journal.lane, key))).decode()
+    return entry.lane_open(key, certificate, kernel, siblings, None if loss is None else loss.fields())
+
+
 def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body]) -> None:
     """The lane's first entries; the first lane of a log begins with genesis."""
-    lane, key = journal.lane, journal.keys.current.verifier_key
     root = home.root_key()
-    certificate = base64.b64encode(root.sign(entry.certificate_bytes(home.log_id, lane, key))).decode()
+    opening = _opening(home, journal, kernel, siblings, root)
     with durable.locked(home.paths.lock):
         if journal.size == 0 and not _begun(home):
             if not os.path.lexists(home.paths.fresh):
                 raise lost(home, "has keys and has lost its log")
             genesis = entry.genesis(home.log_id, root.name, root.verifier_key, journal.timestamp(), VERSION)
             journal.append(drafts([genesis], 0), root)
-        opening = entry.lane_open(key, certificate, kernel, siblings)
         journal.append(drafts([opening], journal.size))
 
 
@@ -107,7 +135,8 @@ def _adopt_siblings(home: Home, own: str) -> list[entry.Body]:
     """Close the lanes whose process is gone; what every other lane holds for certain."""
     siblings = []
     for lane in home.lanes():
-        if lane != own:
+        # What was given up is left as it is.
+        if lane != own and not is_retired(home.paths, lane, home.root):
             held = _sibling(home, lane)
             if held is not None:
                 siblings.append(held)

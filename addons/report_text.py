@@ -10,6 +10,7 @@ from kernel.transition import CLI
 
 if TYPE_CHECKING:
     from addons.bundle import Bundle, Signature
+    from kernel.loss import Succession
 
 
 def headline(report: Report) -> str:
@@ -39,11 +40,20 @@ def details(report: Report, bundle: Bundle | None = None, signature: Signature |
     what = "every entry" if report.every_signature else "every checkpoint, and of the entries after the last one"
     said.append(f"signatures checked: of {what}")
     said += [f"key {key.kid}: {escaped(key.first)} to {escaped(key.last)}" for key in report.keys]
+    said += [loss_words(each) for each in report.losses]
     if report.torn_bytes:
         said.append(f"the last line is unfinished ({report.torn_bytes} bytes): it went nowhere")
     tail = report.unanchored
     said.append(f"not anchored: {tail.entries:,} entries over {tail.seconds:,} s rest on this host's keys alone")
     return said
+
+
+def loss_words(succession: Succession) -> str:
+    """That a lane was given up, and what goes on."""
+    loss = succession.loss
+    entries = f"its first {loss.entries:,} entries hold" if loss.entries else "none of its entries is left that holds"
+    said = f"lane {loss.lane} was given up ({loss.result}; {entries}): lane {succession.successor} goes on"
+    return escaped(f"{said}. {loss.operator}: {loss.reason}")
 
 
 def _bundle_json(bundle: Bundle, signature: Signature) -> dict[str, Any]:

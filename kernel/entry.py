@@ -74,9 +74,14 @@ def sibling(lane: str, entries: int, head: str) -> Body:
     return {"lane": lane, "entries": entries, "head": head}
 
 
-def lane_open(key: str, certificate: str, kernel: Body, siblings: Sequence[Body]) -> Body:
-    """The first entry of a lane (after genesis in the first one), signed by the lane's key."""
+def lane_open(key: str, certificate: str, kernel: Body, siblings: Sequence[Body], loss: Body | None = None) -> Body:
+    """The first entry of a lane (after genesis in the first one), signed by the lane's key.
+
+    `loss` is what a lane that succeeds another says of it (kernel/loss.py).
+    """
+    said: Body = {} if loss is None else {"loss": loss}
     return {
+        **said,
         "type": "lane_open",
         "kernel": kernel,
         "key": key,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV
 from kernel.errors import ChainError, NoteError, TrustError
+from kernel.loss import loss_in
 from kernel.merkle import Tree
 from kernel.note import VerifierKey, parse_verifier_key
 from kernel.trust import is_lane, log_id_of
@@ -60,11 +61,15 @@ def _is_node(node: Value, there: int) -> bool:
 
 
 def claims(entry: Value, by: str) -> dict[str, Claim]:
-    """What a lane_open entry of lane `by` recorded of other lanes, or ChainError."""
+    """What a lane_open entry of lane `by` recorded of other lanes, the one that it succeeds too, or ChainError."""
     siblings = fields_of(entry).get("siblings")
     if not isinstance(siblings, list):
         raise ChainError("siblings is not a list")
-    return dict(_claim(sibling, by) for sibling in siblings)
+    recorded = dict(_claim(sibling, by) for sibling in siblings)
+    loss = loss_in(entry, by)
+    if loss is not None:
+        recorded[loss.lane] = Claim(loss.entries, loss.head, f"lane {by}")
+    return recorded
 
 
 def _claim(sibling: Value, by: str) -> tuple[str, Claim]:

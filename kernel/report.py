@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from kernel.canonical import Value
+from kernel.loss import Succession
 
 
 class Result(StrEnum):
@@ -108,6 +109,8 @@ class Report:
     anchored: tuple[Anchored, ...] = ()
     covered: tuple[str, str] | None = None
     """The times of the first and the last entry."""
+    losses: tuple[Succession, ...] = ()
+    """Which lanes were given up, and which go on in their place."""
 
     def as_json(self) -> dict[str, Value]:
         """The fields of `governor audit verify --json`."""
@@ -123,4 +126,11 @@ class Report:
             "torn_bytes": self.torn_bytes,
             "anchored": [{**asdict(each), "by": list(each.by)} for each in self.anchored],
             "covered": {"from": self.covered[0], "to": self.covered[1]} if self.covered else None,
+            "losses": [_told(each) for each in self.losses],
         }
+
+
+def _told(succession: Succession) -> Value:
+    loss = succession.loss
+    return {"lane": loss.lane, "successor": succession.successor, "entries": loss.entries, "head": loss.head,
+            "result": loss.result, "reason": loss.reason, "operator": loss.operator}

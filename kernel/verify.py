@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 
 from kernel.canonical import Value
 from kernel.chain import split
 from kernel.errors import KernelError, TrustError
+from kernel.loss import Succession, loss_in
 from kernel.marks import MINIMUM, Broken, Held
 from kernel.note import VerifierKey, Verify
 from kernel.opening import Claim, claims, genesis_root
@@ -83,7 +84,9 @@ def verify(
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
     known |= dict.fromkeys([*notes, *anchors.held, *(lane for lane, _ in recorded)], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part)]
-    return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
+    report = _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
+    losses = tuple(opening.loss for _, opening in sorted(openings.items()) if opening.loss is not None)
+    return replace(report, losses=losses)
 
 
 def _held(anchors: Anchors, lane: str) -> list[Held]:
@@ -97,10 +100,11 @@ class _Opening:
 
     root: VerifierKey | None
     claims: dict[str, Claim]
+    loss: Succession | None
 
 
 def _opening(source: Source, parse: Parse) -> _Opening:
-    root, recorded = None, dict[str, Claim]()
+    root, recorded, succession = None, dict[str, Claim](), None
     # What cannot be read here is told by the walk, with its place.
     with suppress(KernelError):
         for entry in _first_entries(source, parse):
@@ -108,7 +112,9 @@ def _opening(source: Source, parse: Parse) -> _Opening:
                 root = genesis_root(entry, None)
             elif isinstance(entry, dict) and entry.get("type") == "lane_open":
                 recorded = claims(entry, source.lane)
-    return _Opening(root, recorded)
+                loss = loss_in(entry, source.lane)
+                succession = Succession(source.lane, loss) if loss is not None else None
+    return _Opening(root, recorded, succession)
 
 
 def _first_entries(source: Source, parse: Parse) -> Iterator[Value]:

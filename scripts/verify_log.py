@@ -392,7 +392,28 @@ def siblings_of(entry):
         good = good and re.fullmatch(r"[0-9a-f]{64}", str(sibling.get("head")))
         require(good, "siblings holds something else")
         require(sibling["entries"] > 0 or sibling["head"] == ZEROS, "siblings holds something else")
-    return [(sibling["lane"], sibling["entries"], sibling["head"]) for sibling in siblings]
+    claims = [(sibling["lane"], sibling["entries"], sibling["head"]) for sibling in siblings]
+    return claims if entry.get("loss") is None else [*claims, loss_of(entry)]
+
+
+def loss_of(entry):
+    """What a lane that succeeds another says of it, in the form of a sibling's claim."""
+    loss, text = entry["loss"], ("lane", "head", "result", "reason", "operator", "by", "found")
+    good = isinstance(loss, dict) and loss.keys() == {*text, "entries", "state"}
+    good = good and all(isinstance(loss[name], str) for name in text) and type(loss["entries"]) is int
+    require(good, "loss is not what is known of a lane")
+    require(LANE.fullmatch(loss["lane"]) and succeeds(entry["lane"], loss["lane"]), "loss names another lane")
+    require(loss["entries"] >= 0 and re.fullmatch(r"[0-9a-f]{64}", loss["head"]), "loss has no head")
+    require(loss["entries"] > 0 or loss["head"] == ZEROS, "loss has no head")
+    require(loss["result"] in {"tampered", "rolled_back", "incomplete", "key_compromised"}, "loss of an unknown kind")
+    require(loss["state"] is None or re.fullmatch(r"[0-9a-f]{64}", str(loss["state"])), "loss names no state")
+    return loss["lane"], loss["entries"], loss["head"]
+
+
+def succeeds(successor, lane):
+    """main-1 goes on in the place of main, main-2 in that of main-1."""
+    found = re.fullmatch(r"(.+)-([1-9][0-9]{0,8})", successor)
+    return bool(found) and lane == (found[1] if found[2] == "1" else f"{found[1]}-{int(found[2]) - 1}")
 
 
 # The whole log

@@ -40,7 +40,7 @@ from kernel.report import Report, Result
 
 FOLLOW_SECONDS = 0.25
 _ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle", "export": "export",
-              "anchor": "anchor"}
+              "anchor": "anchor", "accept-loss": "losses"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -74,7 +74,8 @@ class _AuditGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(f"addons.verbs.{_ELSEWHERE[cmd_name]}"), cmd_name)
+        command: click.Command = getattr(
+            import_module(f"addons.verbs.{_ELSEWHERE[cmd_name]}"), cmd_name.replace("-", "_"))
         return command
 
 

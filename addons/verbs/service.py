@@ -8,11 +8,19 @@ from pathlib import Path
 
 import click
 
+from addons.home import home_folder
+from addons.verbs.acting import operator_option, words
+from addons.verbs.losses import MAIN, accepted, told
+from addons.verbs.output import console
+
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--home", metavar="DIR", help="The home: keys, CA and log. Before $GOVERNOR_HOME.")
+@click.option("--accept-loss", "reason", metavar="REASON", callback=words,
+              help="Give up the lane of a log that a start refuses, and go on in another: governor audit accept-loss.")
+@operator_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[MITMDUMP ARGUMENTS]...")
-def serve(home: str | None, arguments: tuple[str, ...]) -> None:
+def serve(home: str | None, reason: str | None, operator: str | None, arguments: tuple[str, ...]) -> None:
     """Run the proxy with Governor inside from before its first port.
 
     \b
@@ -25,6 +33,11 @@ def serve(home: str | None, arguments: tuple[str, ...]) -> None:
     """
     from addons.serve import serve as run
 
+    if reason is not None:
+        succession = accepted(home_folder(home), MAIN, reason, operator, as_json=False)
+        console(stderr=True).print(f"governor: {told(succession)}")
+    elif operator is not None:
+        raise click.UsageError("--operator says who accepts a loss: give --accept-loss REASON, too")
     chosen = ("--set", f"governor_home={Path(home).absolute()}") if home else ()
     sys.exit(run([*chosen, *arguments]))
 

@@ -73,6 +73,7 @@ def test_a_whole_log_is_verified_and_described() -> None:
         "torn_bytes": 0,
         "anchored": [],
         "covered": {"from": "2026-01-02T03:04:05.000006Z", "to": "2026-01-02T03:04:05.518006Z"},
+        "losses": [],
     }
 
 

@@ -1,0 +1,64 @@
+"""`governor audit accept-loss`: what an operator does about a log that does not hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from addons.audit_text import escaped
+from addons.errors import GovernorError
+from addons.home import home_folder
+from addons.report_text import loss_words
+from addons.verbs.acting import REFUSED, end, home_option, json_option, operator_option, words
+from addons.verbs.output import console, print_json
+from kernel.transition import CLI
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kernel.loss import Succession
+
+MAIN = "main"
+
+
+@click.command(name="accept-loss")
+@click.argument("reason", callback=words)
+@operator_option
+@click.option("--lane", default=MAIN, show_default=True, metavar="LANE",
+              help=f"The lane that was lost: {MAIN}, or {CLI}, which verbs write.")
+@home_option
+@json_option
+def accept_loss(reason: str, operator: str | None, lane: str, home: str | None, as_json: bool) -> None:
+    """Give up a lane that a start refuses (TAMPERED, ROLLED_BACK, HOME_INCOMPLETE), and go on in another.
+
+    A backup is the better way back, where there is one. This is for where there is none: the lost lane is left as it
+    is, main-1 goes on in the place of main, and its first entry says what was lost, why and by whom. The lost lane does
+    not become whole: governor audit verify goes on saying what is wrong with it.
+
+    \b
+    Halted and quarantined agents stay so. What the lost part has drawn of budgets, nobody knows:
+    each budget counts as used up until its window ends. One of a session ends with a new token
+    (governor agents rotate); one that all agents share for a session is used up for good.
+
+    Exit status: 0 accepted, 1 refused: the lane is whole, or a Governor runs on the home, 2 wrong usage.
+    """
+    succession = accepted(home_folder(home), lane, reason, operator, as_json=as_json)
+    loss = succession.loss
+    if as_json:
+        print_json({"successor": succession.successor, **loss.fields()})
+    else:
+        console().print(loss_words(succession))
+        console().print("every budget counts as used up until its window ends; governor audit verify tells of the loss")
+
+
+def accepted(folder: Path, lane: str, reason: str, operator: str | None, *, as_json: bool) -> Succession:
+    """Accept the loss of a lane; ends the verb where it is refused."""
+    from addons.accepted_loss import accept
+    from addons.acts_alone import known_home
+
+    try:
+        known_home(folder)
+        return accept(folder, lane, reason, operator)
+    except GovernorError as problem:
+        end(escaped(str(problem)), REFUSED, as_json=as_json)
