@@ -27,6 +27,7 @@ def serve(home: str | None, reason: str | None, operator: str | None, arguments:
     Everything else is an argument of mitmdump's:
       governor serve --listen-port 8081
       governor serve --home DIR --set governor_policy=policy.yaml --set governor_metrics=127.0.0.1:9465
+      governor serve --accept-loss "the disk failed" --operator ann
       governor serve -- --help        what mitmdump accepts
 
     Exit status: 0 asked to stop, 1 refused to start, 2 wrong usage, 3 stopped on a fault.
@@ -34,12 +35,18 @@ def serve(home: str | None, reason: str | None, operator: str | None, arguments:
     from addons.serve import serve as run
 
     if reason is not None:
-        succession = accepted(home_folder(home), MAIN, reason, operator, as_json=False)
+        succession = accepted(home_folder(home or _home_in(arguments)), MAIN, reason, operator, as_json=False)
         console(stderr=True).print(f"governor: {told(succession)}")
     elif operator is not None:
         raise click.UsageError("--operator says who accepts a loss: give --accept-loss REASON, too")
     chosen = ("--set", f"governor_home={Path(home).absolute()}") if home else ()
     sys.exit(run([*chosen, *arguments]))
+
+
+def _home_in(arguments: tuple[str, ...]) -> str | None:
+    """The home that arguments of mitmdump's name."""
+    named = (argument.partition("=")[2] for argument in reversed(arguments) if argument.startswith("governor_home="))
+    return next(named, None)
 
 
 @click.command()

@@ -433,3 +433,21 @@ def test_the_moment_of_the_loss_and_the_sessions_then_are_carried_over(home):
 
     assert accounts[(*LOST, TOGETHER)].window > 10**15
     assert accounts[(*LOST, "coder-1")].window == 1
+
+
+def test_a_replay_goes_on_from_what_was_carried_over(home):
+    written(home, halt("coder-1"), halt("coder-2"))
+    cut_back(home)
+    loss = given_up(home)
+    again = Home.open(home.paths.folder)
+    lane = open_lane(again, "main-1", vault=False)
+    Snapshots(home.paths, lane, lane.states).finish()
+    lane.close("done")
+
+    def divergence() -> object:
+        result = CliRunner().invoke(audit, ["replay", "--json", "--home", str(home.paths.folder)])
+        return json.loads(result.stdout)["first_divergence"]
+
+    assert divergence() is None
+    home.paths.state(str(loss.state)).unlink()
+    assert divergence() is not None
