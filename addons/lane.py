@@ -327,7 +327,8 @@ class Lane:
             self._journal.rotate()
         beginning = self._journal.beginning
         self._journal.append(drafts([body] if beginning is None else [beginning, body], self._journal.size))
-        self._keeper.write_checkpoint(self._checkpoint())
+        # Through the keeper's queue: older heads may still wait in it, and the notes stand in the order of their sizes.
+        self._keeper.take_checkpoint(self._checkpoint())
 
     def _tell(self, callbacks: Sequence[Callable[[], object]]) -> None:
         for callback in callbacks:

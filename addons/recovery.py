@@ -124,6 +124,9 @@ def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, *, c
     start = beginning(home, lane, segments, certified, max(heads.signed, default=0))
     reading = _Reader(home, lane, certified, heads.signed, start).read(segments)
     _not_rolled_back(segments[-1], reading, heads)
+    if not heads.signed and reading.tree.size > _OPENING_LINES:
+        # The first head is signed before anything follows the opening.
+        raise lost(home, f"has lost every signed head of lane {lane}")
     _all_folded(lane, reading)
     return reading
 
