@@ -6,6 +6,7 @@ it. What its verified part made of the state goes on (kernel/carrying.py).
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from contextlib import suppress
@@ -26,11 +27,12 @@ from addons.operator_acts import check_words, said_by
 from addons.rebuilding import before, kept_state
 from addons.recovery import examine
 from addons.verified_part import Part, newest_note, signed_beyond, verified_part
-from kernel import snapshot, trust
+from kernel import entry, snapshot, trust
+from kernel.canonical import MAX_INTEGER
 from kernel.carrying import bind, bind_all, carried
 from kernel.errors import TrustError
 from kernel.folding import States
-from kernel.loss import Loss, Succession
+from kernel.loss import KEY_COMPROMISED, Loss, Succession
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +77,33 @@ def accept(folder: Path, lane: str, reason: str, claimed: str | None, root: Sign
                 _carry(home, lost, part, successor))
     open_successor(home, successor, build_info.kernel_identity(), loss, signer)
     _name_others_in_minimum(home, lost)
+    return Succession(successor, loss)
+
+
+def distrust(folder: Path, lane: str, kid: str, entries: int, reason: str, claimed: str | None,
+             root: SigningKey | None = None) -> Succession:
+    """Give up a lane whose newest key, `kid`, is in other hands, and was trusted for the first `entries` entries alone.
+
+    What a thief may have written from there on counts no further than it binds. Of earlier keys it cannot be said:
+    they were destroyed. `GovernorError` where there is no such lane, key or entry.
+    """
+    check_words(reason, claimed)
+    _check_unwritten(Paths(folder))
+    home = Home.open(folder)
+    lost = newest(home.paths, lane, home.root) if trust.is_lane(lane) else lane
+    part = verified_part(home, lost, entries) if trust.is_lane(lane) else None
+    ranges = [] if part is None else list(verified_part(home, lost).keys.ranges(MAX_INTEGER))
+    if part is None or not ranges or part.entries != entries or not entries:
+        raise NothingLost(f"lane {lost} of {home.paths.folder} has no whole entry {entries - 1} to trust it up to")
+    if ranges[-1][0].kid != kid or ranges[-1][1] > entries:
+        raise NothingLost(f"{kid} is not the key that signs lane {lost} at entry {entries} and from there on")
+    signer, successor = root or home.root_key(), next_name(home.paths, lost, home.root)
+    operator, by = said_by(user_name(os.getuid()), claimed, WAY)
+    loss = Loss(lost, entries, part.head, KEY_COMPROMISED, reason, operator, by, f"key {kid} is in other hands",
+                _carry(home, lost, part, successor))
+    statement = base64.b64encode(signer.sign(entry.compromise_bytes(home.log_id, lost, kid, entries, part.head)))
+    said = entry.key_compromised(lost, kid, entries, part.head, reason, operator, by, statement.decode())
+    open_successor(home, successor, build_info.kernel_identity(), loss, signer, said)
     return Succession(successor, loss)
 
 

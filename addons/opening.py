@@ -75,14 +75,15 @@ def _try_lock(folder: Path) -> int | None:
     return descriptor
 
 
-def open_successor(home: Home, lane: str, kernel: entry.Body, loss: Loss, root: SigningKey) -> None:
+def open_successor(home: Home, lane: str, kernel: entry.Body, loss: Loss, root: SigningKey,
+                   *further: entry.Body) -> None:
     """Begin a lane that goes on in the place of a lost one, durably. It is written by whoever opens it next."""
     lock = take(home, lane)
     try:
         journal = reopen(home, lane).journal
         try:
             opening = _opening(home, journal, kernel, [], root, loss)
-            journal.append(drafts([opening], journal.size))
+            journal.append(drafts([opening, *further], journal.size))
             keeper = Keeper(home, lane, None, lambda _where, _fault: None)
             try:
                 keeper.write_checkpoint(journal.checkpoint())

@@ -41,6 +41,8 @@ def details(report: Report, bundle: Bundle | None = None, signature: Signature |
     said.append(f"signatures checked: of {what}")
     said += [f"key {key.kid}: {escaped(key.first)} to {escaped(key.last)}" for key in report.keys]
     said += [loss_words(each) for each in report.losses]
+    said += [f"unattested: {escaped(each.first)} to {escaped(each.last)}, as key {escaped(each.kid)} was in other hands"
+             for each in report.unattested]
     if report.torn_bytes:
         said.append(f"the last line is unfinished ({report.torn_bytes} bytes): it went nowhere")
     tail = report.unanchored

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from addons import keys
@@ -37,8 +38,8 @@ class Part:
     keys: KeyChain
 
 
-def verified_part(home: Home, lane: str) -> Part:
-    """How far the lane holds, entry by entry.
+def verified_part(home: Home, lane: str, most: int = MAX_INTEGER) -> Part:
+    """How far the lane holds, entry by entry, as far as its first `most` ones.
 
     Where it contradicts a head that its own key signed, that is as far as the last head that it agrees with: whoever
     rewrote it had the key.
@@ -48,7 +49,7 @@ def verified_part(home: Home, lane: str) -> Part:
     if not home.paths.lane(lane).is_dir():
         return Part(*held, reading.keys)
     with suppress(ChainError):
-        for each in reading:
+        for each in islice(reading, most):
             tree.append(leaf_hash(each.line[:-1]))
             roots = _signed_roots(notes.get(tree.size, ()), reading.keys.signer_of(each.seq))
             if roots - {tree.root()}:

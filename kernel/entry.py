@@ -22,6 +22,7 @@ type Body = dict[str, Value]
 VERSION = 1
 _CERTIFICATE = b"governor/audit/lane/v1\0"
 _POSSESSION = b"governor/audit/rotate/v1\0"
+_COMPROMISE = b"governor/audit/compromised/v1\0"
 _COMMITMENT = b"gov/commit/v1\0"
 # Until the kernel keeps accounts, the accounts that a step may read are the empty set.
 EMPTY_SET = blake3(b"governor/kernel/accounts/v1\0" + encode({})).hexdigest()
@@ -50,6 +51,11 @@ def certificate_bytes(log_id: str, lane: str, key: str) -> bytes:
 def possession_bytes(log_id: str, lane: str, key: str, prev: str, seq: int) -> bytes:
     """What a lane's next key signs to prove that its holder has it. `prev` and `seq` are those of the key_rotate."""
     return _POSSESSION + encode({"key": key, "lane": lane, "log_id": log_id, "prev": prev, "seq": seq})
+
+
+def compromise_bytes(log_id: str, lane: str, kid: str, entries: int, head: str) -> bytes:
+    """What the root key signs to say that a key of a lane is in other hands: it is trusted up to that head."""
+    return _COMPROMISE + encode({"entries": entries, "head": head, "kid": kid, "lane": lane, "log_id": log_id})
 
 
 def genesis(log_id: str, origin: str, root: str, created: str, governor: str) -> Body:
@@ -101,6 +107,17 @@ def key_rotate(key: str, proof: str, reason: str) -> Body:
     `possession_bytes`, `reason` is size, time, policy or operator.
     """
     return {"type": "key_rotate", "key": key, "proof": proof, "reason": reason}
+
+
+def key_compromised(
+    of: str, kid: str, entries: int, head: str, reason: str, operator: str, by: str, statement: str
+) -> Body:
+    """The second entry of a lane that goes on in the place of `of`, whose key `kid` is in other hands.
+
+    `statement` is base64 of the root's signature over `compromise_bytes`.
+    """
+    return {"type": "key_compromised", "of": of, "kid": kid, "entries": entries, "head": head, "reason": reason,
+            "operator": operator, "by": by, "statement": statement}
 
 
 def heartbeat() -> Body:

@@ -5,14 +5,17 @@ The first stays what it is. Of it counts what its first `entries` entries say, t
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from dataclasses import asdict, dataclass
 
 from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV
-from kernel.entry import Body
+from kernel.entry import Body, compromise_bytes
 from kernel.errors import ChainError
-from kernel.trust import is_lane
+from kernel.note import VerifierKey, Verify
+from kernel.trust import is_lane, log_id_of
 
 KEY_COMPROMISED = "key_compromised"
 _RESULTS = frozenset({"tampered", "rolled_back", "incomplete", KEY_COMPROMISED})
@@ -57,6 +60,39 @@ def succeeds(successor: str, lane: str) -> bool:
         return False
     base, number = found[1], int(found[2])
     return lane == (base if number == 1 else f"{base}-{number - 1}")
+
+
+@dataclass(frozen=True, slots=True)
+class Compromise:
+    """That the entries of a lane from number `entries` on, which key `kid` signed, are vouched for by nobody."""
+
+    lane: str
+    kid: str
+    entries: int
+    head: str
+
+    def is_of(self, loss: Loss | None) -> bool:
+        """Whether it speaks of the loss that the lane_open before it tells."""
+        told = None if loss is None else (loss.result, loss.lane, loss.entries, loss.head)
+        return told == (KEY_COMPROMISED, self.lane, self.entries, self.head)
+
+
+def compromise_in(entry: Value, root: VerifierKey | None, verify: Verify) -> Compromise:
+    """What a key_compromised entry says, which `root` signed where one is known; else `ChainError`."""
+    match entry:
+        case {"of": str(lane), "kid": str(kid), "entries": int(entries), "head": str(head), "statement": str(signed)}:
+            if root is not None and not verify(root.public, _unbase64(signed), compromise_bytes(
+                    log_id_of(root), lane, kid, entries, head)):
+                raise ChainError("key_compromised is not said by the root key")
+            return Compromise(lane, kid, entries, head)
+    raise ChainError("key_compromised does not say which key, and up to where it is trusted")
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ChainError("statement is not base64") from None
 
 
 def loss_in(entry: Value, successor: str) -> Loss | None:

@@ -86,6 +86,16 @@ class KeyRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Unattested:
+    """Entries, first and last as LANE/SEQ, that a key signed while it was in other hands: they may be anybody's."""
+
+    lane: str
+    kid: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unanchored:
     """The part of the log that no anchor vouches for: how many entries, over how many seconds."""
 
@@ -111,6 +121,7 @@ class Report:
     """The times of the first and the last entry."""
     losses: tuple[Succession, ...] = ()
     """Which lanes were given up, and which go on in their place."""
+    unattested: tuple[Unattested, ...] = ()
 
     def as_json(self) -> dict[str, Value]:
         """The fields of `governor audit verify --json`."""
@@ -127,6 +138,8 @@ class Report:
             "anchored": [{**asdict(each), "by": list(each.by)} for each in self.anchored],
             "covered": {"from": self.covered[0], "to": self.covered[1]} if self.covered else None,
             "losses": [_told(each) for each in self.losses],
+            "unattested": [{"lane": each.lane, "kid": each.kid, "from": each.first, "to": each.last}
+                           for each in self.unattested],
         }
 
 

@@ -40,7 +40,7 @@ from kernel.report import Report, Result
 
 FOLLOW_SECONDS = 0.25
 _ELSEWHERE = {"receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle", "export": "export",
-              "anchor": "anchor", "accept-loss": "losses"}
+              "anchor": "anchor", "accept-loss": "losses", "key-compromised": "losses"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 

@@ -10,7 +10,7 @@ from addons.audit_text import escaped
 from addons.errors import GovernorError
 from addons.home import home_folder
 from addons.report_text import loss_words
-from addons.verbs.acting import REFUSED, end, home_option, json_option, operator_option, words
+from addons.verbs.acting import REFUSED, end, home_option, json_option, operator_option, reason_option, words
 from addons.verbs.output import console, print_json
 from kernel.transition import CLI
 
@@ -50,6 +50,40 @@ def accept_loss(reason: str, operator: str | None, lane: str, home: str | None, 
     else:
         console().print(loss_words(succession))
         console().print("every budget counts as used up until its window ends; governor audit verify tells of the loss")
+
+
+@click.command(name="key-compromised")
+@click.argument("kid", metavar="KID")
+@click.option("--from", "first", required=True, metavar="SEQ", type=click.IntRange(min=1),
+              help="The number of the first entry that is not to be trusted any more.")
+@reason_option
+@operator_option
+@click.option("--lane", default=MAIN, show_default=True, metavar="LANE", help="The lane whose key it is.")
+@home_option
+@json_option
+def key_compromised(kid: str, first: int, reason: str, operator: str | None, lane: str, home: str | None,
+                    as_json: bool) -> None:
+    """Say that the key with which a lane is written is in other hands, and go on in another lane.
+
+    The root key signs that the lane counts up to SEQ and no further: from there on its entries are listed as unattested
+    by governor audit verify. A halt or a quarantine among them counts all the same, a release does not, and each budget
+    counts as used up until its window ends. KID is the id that governor audit verify lists.
+
+    Exit status: 0 done, 1 refused: no such key or entry, or a Governor runs on the home, 2 wrong usage.
+    """
+    from addons.accepted_loss import distrust
+    from addons.acts_alone import known_home
+
+    folder = home_folder(home)
+    try:
+        known_home(folder)
+        succession = distrust(folder, lane, kid, first, reason, operator)
+    except GovernorError as problem:
+        end(escaped(str(problem)), REFUSED, as_json=as_json)
+    if as_json:
+        print_json({"successor": succession.successor, **succession.loss.fields()})
+    else:
+        console().print(loss_words(succession))
 
 
 def accepted(folder: Path, lane: str, reason: str, operator: str | None, *, as_json: bool) -> Succession:

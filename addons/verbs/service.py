@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from addons.home import home_folder
+from addons.report_text import loss_words
 from addons.verbs.acting import operator_option, words
-from addons.verbs.losses import MAIN, accepted, told
+from addons.verbs.losses import MAIN, accepted
 from addons.verbs.output import console
 
 
@@ -36,7 +37,7 @@ def serve(home: str | None, reason: str | None, operator: str | None, arguments:
 
     if reason is not None:
         succession = accepted(home_folder(home or _home_in(arguments)), MAIN, reason, operator, as_json=False)
-        console(stderr=True).print(f"governor: {told(succession)}")
+        console(stderr=True).print(f"governor: {loss_words(succession)}")
     elif operator is not None:
         raise click.UsageError("--operator says who accepts a loss: give --accept-loss REASON, too")
     chosen = ("--set", f"governor_home={Path(home).absolute()}") if home else ()

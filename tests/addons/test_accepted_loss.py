@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from addons import acts_alone
-from addons.accepted_loss import NothingLost, accept
+from addons import acts_alone, codec
+from addons.accepted_loss import NothingLost, accept, distrust
+from addons.audit_log import AuditLog
 from addons.book import Book
 from addons.errors import StartCode, StartRefused
 from addons.halts_on_disk import state_on_disk
@@ -23,15 +24,16 @@ from addons.keys import SigningKey
 from addons.lane import Lane
 from addons.lineage import lineage, newest
 from addons.operator_acts import Deed
+from addons.replay_parts import parts_of
 from addons.snapshots import Snapshots
 from addons.takeover import acts
 from addons.verbs.audit import audit
-from kernel import entry
+from kernel import chain, entry
 from kernel.loss import Loss
 from kernel.report import Result
 from kernel.state import LOST, TOGETHER
 from kernel.transition import CLI
-from tests.addons.logs import crashed_copy, decision, entries, open_lane, report, segment, segments
+from tests.addons.logs import crashed_copy, decision, entries, kinds, open_lane, report, segment, segments
 
 ROOT = Path(__file__).parents[2]
 
@@ -352,8 +354,6 @@ def _rewritten_opening(home: Home, name: str, value: object) -> None:
     key = SigningKey.load(home.paths.lane_key("main-1"), f"governor/{home.log_id}/main-1")
     body = entries(home, "main-1")[0]
     body["loss"][name] = value
-    from addons import codec
-    from kernel import chain
     raw = codec.encode(body)
     segment(home, "main-1").write_bytes(chain.line(raw, key.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw)))))
     (home.paths.lane("main-1") / "checkpoints.note").unlink()
@@ -444,10 +444,66 @@ def test_a_replay_goes_on_from_what_was_carried_over(home):
     Snapshots(home.paths, lane, lane.states).finish()
     lane.close("done")
 
-    def divergence() -> object:
-        result = CliRunner().invoke(audit, ["replay", "--json", "--home", str(home.paths.folder)])
-        return json.loads(result.stdout)["first_divergence"]
-
-    assert divergence() is None
+    result = CliRunner().invoke(audit, ["replay", "--json", "--home", str(home.paths.folder)])
+    first = parts_of(AuditLog.at(home.paths.folder), "main-1")[0]
+    assert json.loads(result.stdout)["first_divergence"] is None
+    assert first.known
+    assert first.states is not None
     home.paths.state(str(loss.state)).unlink()
-    assert divergence() is not None
+    assert not parts_of(AuditLog.at(home.paths.folder), "main-1")[0].known
+
+
+def kid_of(home: Home) -> str:
+    return SigningKey.load(home.paths.lane_key("main"), f"governor/{home.log_id}/main").kid
+
+
+def distrusted(home: Home, first: int) -> Loss:
+    return distrust(home.paths.folder, "main", kid_of(home), first, "a copy was found", "ann").loss
+
+
+def test_what_a_key_in_other_hands_has_signed_is_listed_and_does_not_let_go(home):
+    written(home, halt("coder-1"), halt("coder-2"), release("coder-1"), halt("coder-3"))
+    kid = kid_of(home)
+    loss = distrusted(home, 4)
+    lane = next_start(home)
+    told = report(home).as_json()
+
+    assert (loss.lane, loss.entries, loss.result) == ("main", 4, "key_compromised")
+    assert kinds(home, "main-1")[:2] == ["lane_open", "key_compromised"]
+    assert {name for name, each in lane.states.real.agents.items() if each.halt} == {"coder-1", "coder-2", "coder-3"}
+    assert (told["result"], told["unattested"]) == (
+        "verified", [{"lane": "main", "kid": kid, "from": "main/4", "to": "main/6"}])
+    assert second_opinion(home) == 0
+
+
+@pytest.mark.parametrize("change", [{"entries": 3}, {"head": "ab" * 32}, {"kid": "00000000"}, {"of": "cli"},
+                                    {"statement": "AAAA"}, {"statement": 1}])
+def test_a_statement_that_the_root_did_not_make_is_tampering(home, change):
+    written(home, halt("coder-1"))
+    distrusted(home, 2)
+    key = SigningKey.load(home.paths.lane_key("main-1"), f"governor/{home.log_id}/main-1")
+    first, second = segment(home, "main-1").read_bytes().splitlines(keepends=True)
+    raw = codec.encode(json.loads(second)["e"] | change)
+    forged = chain.line(raw, key.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw))))
+    segment(home, "main-1").write_bytes(first + forged)
+    (home.paths.lane("main-1") / "checkpoints.note").unlink()
+    minimum = json.loads(home.paths.minimum.read_bytes())
+    del minimum["lanes"]["main-1"]
+    home.paths.minimum.write_bytes(codec.encode(minimum) + b"\n")
+
+    assert report(home).result is Result.TAMPERED
+    assert second_opinion(home) == 1
+
+
+@pytest.mark.parametrize(("kid", "first"), [("00000000", 3), (None, 99), (None, 1)])
+def test_only_the_newest_key_and_an_entry_of_its_own_can_be_distrusted(home, kid, first):
+    written(home, halt("coder-1"))
+    if first == 1:
+        lane = open_lane(Home.open(home.paths.folder), vault=False)
+        lane.rotate("operator")
+        lane.write_now("decision", decision("f"))
+        lane.close("done")
+
+    with pytest.raises(NothingLost):
+        distrust(home.paths.folder, "main", kid or kid_of(home), first, "why", "ann")
+    assert home.lanes() == ("main",)

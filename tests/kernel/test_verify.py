@@ -74,6 +74,7 @@ def test_a_whole_log_is_verified_and_described() -> None:
         "anchored": [],
         "covered": {"from": "2026-01-02T03:04:05.000006Z", "to": "2026-01-02T03:04:05.518006Z"},
         "losses": [],
+        "unattested": [],
     }
 
 
