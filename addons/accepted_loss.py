@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from addons import build_info, durable
+from addons.anchors.asking import heads_of
 from addons.audit_log import is_live
 from addons.control import user_name
 from addons.errors import GovernorError, StartCode, StartRefused
@@ -138,7 +139,7 @@ def _refusal(home: Home, lane: str) -> StartRefused | None:
             return None
         return StartRefused(StartCode.HOME_INCOMPLETE, f"{paths.folder} has lost the log and the key of lane {lane}")
     try:
-        examine(home, lane)
+        examine(home, lane, heads_of(home).notes.get(lane, ()))
     except StartRefused as refused:
         return refused
     return None

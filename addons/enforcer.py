@@ -69,6 +69,7 @@ from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
 from kernel.trial import Mode
+from kernel.verdict import Code
 from kernel.version import VERSION
 
 TESTED_MITMPROXY = "12.2.3"
@@ -189,7 +190,8 @@ class _Running:
         self._server.start()
         try:
             lane = newest(self.paths, LANE, home.root)
-            self.lane = Lane.open(home, lane, kernel=build_info.kernel_identity(), loop=self._loop)
+            self.lane = Lane.open(home, lane, kernel=build_info.kernel_identity(), loop=self._loop,
+                                  published=self._anchored.published(lane))
         except BaseException:
             self._server.stop()
             raise
@@ -236,6 +238,8 @@ class _Running:
 
     def _write_start(self, options: Any) -> None:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
+        for _ in range(self._anchored.silent):
+            self.lane.record("fault", entry.fault("anchor", "AnchorError", Code.FAULT, None))
         self.lane.write_now("config", entry.config(settings.recorded(options) | self._anchored.recorded(), versions))
         policy_store.keep(self._governed, self.paths)
         self._recorded = self.lane.last_policy

@@ -20,7 +20,7 @@ from kernel.errors import KernelError, NoteError
 from kernel.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from addons.home import Home
@@ -45,13 +45,13 @@ def take(home: Home, lane: str) -> int:
     return lock
 
 
-def open_journal(home: Home, lane: str, kernel: entry.Body) -> tuple[Journal, States]:
+def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[str] = ()) -> tuple[Journal, States]:
     """The lane's journal with its first entries, and what the time before left, durably in it.
 
     With it the states that all its entries make.
     """
     siblings = _adopt_siblings(home, lane)
-    reopened = reopen(home, lane)
+    reopened = reopen(home, lane, published)
     journal = reopened.journal
     try:
         if not reopened.reading.opened:

@@ -30,7 +30,7 @@ from kernel.opening import resumed_tree
 from kernel.transition import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from addons.home import Home
@@ -81,15 +81,18 @@ class Reopened:
         journal.keys.settle()
 
 
-def reopen(home: Home, lane: str) -> Reopened:
-    """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole."""
+def reopen(home: Home, lane: str, published: Sequence[str] = ()) -> Reopened:
+    """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole.
+
+    `published` are heads of the lane that its anchors hold.
+    """
     folder = home.paths.lane(lane)
     first = _first_key(home, lane)
     segments = _segments(folder)
     segment = Segment.open(segments[-1])
     try:
         certified_keys = _certified(home, lane, segments)
-        reading = _read(home, lane, segments, certified_keys)
+        reading = _read(home, lane, segments, certified_keys, published)
         signer = certified_keys.current
         key = first if signer is None else lane_keys.find(home, lane, signer)
         put_aside = _put_aside(folder, lane, segment, reading)
@@ -107,20 +110,21 @@ def reopen(home: Home, lane: str) -> Reopened:
     return Reopened(journal, reading, (*begun, *put_aside, *_unknown_outcomes(lane, reading.states)))
 
 
-def examine(home: Home, lane: str) -> None:
+def examine(home: Home, lane: str, published: Sequence[str] = ()) -> None:
     """Read a lane as a start does, and change nothing. `StartRefused` where a start would be refused."""
     _not_lost(home, lane)
     segments = _segments(home.paths.lane(lane))
     certified_keys = _certified(home, lane, segments)
-    _read(home, lane, segments, certified_keys, changes=False)
+    _read(home, lane, segments, certified_keys, published, changes=False)
     signer = certified_keys.current
     if signer is not None and not lane_keys.is_held(home, lane, signer):
         raise lost(home, f"has lost the key {signer.kid} that signs lane {lane}")
 
 
-def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, *, changes: bool = True) -> Reading:
+def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, published: Sequence[str],
+          *, changes: bool = True) -> Reading:
     """What the lane says, which nothing contradicts."""
-    heads = _heads(home, lane, certified, changes=changes)
+    heads = _heads(home, lane, certified, published, changes=changes)
     start = beginning(home, lane, segments, certified, max(heads.signed, default=0))
     reading = _Reader(home, lane, certified, heads.signed, start).read(segments)
     _not_rolled_back(segments[-1], reading, heads)
@@ -219,8 +223,8 @@ class _Heads:
     foreign: tuple[note.Checkpoint, ...]
 
 
-def _heads(home: Home, lane: str, keys_of_lane: KeyChain, *, changes: bool) -> _Heads:
-    """The last local checkpoint and minimum.json."""
+def _heads(home: Home, lane: str, keys_of_lane: KeyChain, published: Sequence[str], *, changes: bool) -> _Heads:
+    """The last local checkpoint, minimum.json and what anchors hold."""
     authentic = partial(_checkpoint, note.lane_name(home.log_id, lane), keys_of_lane)
     path = home.paths.lane(lane) / CHECKPOINTS
     local = newest_checkpoint(path, note.lane_name(home.log_id, lane), authentic, cut=changes)
@@ -234,6 +238,10 @@ def _heads(home: Home, lane: str, keys_of_lane: KeyChain, *, changes: bool) -> _
             heads.append(authentic(kept))
         except NoteError as fault:
             raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
+    for text in published:
+        # What is no head of this lane proves nothing: whoever can write to an anchor could have put it there.
+        with suppress(NoteError):
+            heads.append(authentic(text))
     roots: dict[int, bytes] = {}
     for head, known in heads:
         if known and roots.setdefault(head.size, head.root) != head.root:
