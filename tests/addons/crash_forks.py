@@ -83,11 +83,12 @@ def main() -> None:
         sys.stdout.flush()
         process = os.fork()
         if not process:
-            print("end", child(folder, name, fault, int(at)), flush=True)
+            count = child(folder, name, fault, int(at))
+            Path(f"{folder}.count").write_text(str(count))
             os._exit(0)
         _, status = os.waitpid(process, 0)
-        if status:
-            print("end", -1, flush=True)
+        # One that was killed may have left half a line.
+        print(f"\nend {-1 if status else Path(f'{folder}.count').read_text()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Writers:
             said.append(line)
             if line.startswith("end"):
                 break
-        return {int(line) for line in said[:-1]}, int(said[-1].split()[1])
+        return {int(line) for line in said[:-1] if line.strip()}, int(said[-1].split()[1])
 
     def stop(self) -> None:
         assert self._process.stdin is not None
