@@ -15,9 +15,10 @@ from addons.control import ControlTimeout, NotRunning, request, user_name
 from addons.halts_on_disk import state_on_disk
 from addons.home import Home, Paths
 from addons.lane import Lane
+from addons.lineage import newest
 from addons.operator_acts import Deed, Order, has_effect, said_by
 from kernel import entry
-from kernel.transition import CLI, written
+from kernel.transition import CLI, act_number, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,9 +73,10 @@ def known_home(folder: Path) -> Paths:
 
 
 def _write(folder: Path, body: entry.Body) -> str:
-    lane = Lane.open(Home.open(folder), CLI, kernel=build_info.kernel_identity())
+    home = Home.open(folder)
+    lane = Lane.open(home, newest(home.paths, CLI, home.root), kernel=build_info.kernel_identity())
     try:
-        return f"{CLI}/{lane.write_now('operator', body)}"
+        return f"{lane.name}/{lane.write_now('operator', body)}"
     finally:
         lane.close("done")
 
@@ -100,7 +102,7 @@ def _hand_over(paths: Paths) -> bool:
 
 def _starts(paths: Paths) -> bool:
     """Whether somebody writes a lane of the home that is not the verbs' own."""
-    return any(is_live(lane) for lane in paths.lanes.iterdir() if lane.name != CLI)
+    return any(is_live(lane) for lane in paths.lanes.iterdir() if act_number(f"{lane.name}/0") is None)
 
 
 def _now_us() -> int:

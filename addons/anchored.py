@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from addons.anchors.asking import ask, check_present
 from addons.anchors.configured import anchors_of, sealed_store
 from addons.anchors.protocol import AnchorError
 from addons.anchors.publishing import Publisher
@@ -38,8 +39,22 @@ class Anchored:
         except (AnchorSettingsError, AnchorError) as problem:
             raise StartRefused(StartCode.OPTION_REFUSED, str(problem)) from problem
         self.unmet: str | None = None
+        self.silent = 0
+        """How many anchors did not answer at the start."""
         self._publisher: Publisher | None = None
         self._sealing: Sealing | None = None
+
+    def published(self, lane: str) -> list[str]:
+        """The newest heads of a lane that anchors hold; `StartRefused` where they hold some of a lane that is gone.
+
+        An anchor that does not answer is told, and refuses no start.
+        """
+        asked = ask(self._anchors, self._home.root.name)
+        for problem in asked.silent:
+            self._say(f"{problem}; this start is not compared with what it holds")
+        self.silent = len(asked.silent)
+        check_present(self._home, asked)
+        return list(asked.notes.get(lane, ()))
 
     @property
     def stops(self) -> bool:

@@ -48,6 +48,7 @@ from addons.identity import Registry
 from addons.in_flight import InFlight
 from addons.judge import Judge
 from addons.lane import Lane
+from addons.lineage import newest
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
 from addons.metrics_server import MetricsServer
@@ -69,6 +70,7 @@ from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
 from kernel.trial import Mode
+from kernel.verdict import Code
 from kernel.version import VERSION
 
 TESTED_MITMPROXY = "12.2.3"
@@ -188,7 +190,9 @@ class _Running:
                                      self._turns, self._checks)
         self._server.start()
         try:
-            self.lane = Lane.open(home, LANE, kernel=build_info.kernel_identity(), loop=self._loop)
+            lane = newest(self.paths, LANE, home.root)
+            self.lane = Lane.open(home, lane, kernel=build_info.kernel_identity(), loop=self._loop,
+                                  published=self._anchored.published(lane))
         except BaseException:
             self._server.stop()
             raise
@@ -235,6 +239,8 @@ class _Running:
 
     def _write_start(self, options: Any) -> None:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
+        for _ in range(self._anchored.silent):
+            self.lane.record("fault", entry.fault("anchor", "AnchorError", Code.FAULT, None))
         self.lane.write_now("config", entry.config(settings.recorded(options) | self._anchored.recorded(), versions))
         policy_store.keep(self._governed, self.paths)
         self._recorded = self.lane.last_policy

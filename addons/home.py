@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from addons import ballast, durable, keys, pins
+from addons import ballast, durable, keys, lineage, pins
 from addons.errors import StartCode, StartRefused
 from addons.key_source import KeySourceError
 from addons.keys import SigningKey
@@ -179,17 +179,18 @@ class Home:
     """The root key, where it was brought from elsewhere for as long as this lives."""
 
     @classmethod
-    def open(cls, folder: Path, root: Ed25519PrivateKey | None = None, *, keep_root: bool = True) -> Self:
+    def open(cls, folder: Path, root: Ed25519PrivateKey | None = None, *, keep_root: bool = True,
+             giving_up: str | None = None) -> Self:
         """The home at `folder`, made with its pin when absent or empty; `StartRefused` when it is not whole.
 
         With `root` that key is the log's root, and it is copied in with `keep_root`; `KeySourceError` where the log has
-        another.
+        another. A lane that is being given up may lack its log.
         """
         paths = Paths(Path(os.path.realpath(folder)))
         try:
             if _absent_or_empty(paths.folder) or os.path.lexists(paths.fresh):
                 _make(paths, root, keep_root)
-            home = cls._existing(paths)
+            home = cls._existing(paths, giving_up)
             return home if root is None else home._with(root, keep_root)
         except OSError as fault:
             where = fault.filename or paths.folder
@@ -197,13 +198,13 @@ class Home:
             raise StartRefused(StartCode.HOME_UNWRITABLE, text) from fault
 
     @classmethod
-    def _existing(cls, paths: Paths) -> Self:
+    def _existing(cls, paths: Paths, giving_up: str | None) -> Self:
         _check_folders(paths)
         stated = _trust(paths)
         _check_pins(paths, stated.log_id, stated.root)
         home = cls(paths, stated.log_id, stated.root)
         home._check_root()
-        home._check_lanes()
+        home._check_lanes(giving_up)
         ballast.keep(paths.ballast)
         return home
 
@@ -269,14 +270,14 @@ class Home:
         elif not any(self.paths.keys.glob("*.key")) and not os.path.lexists(self.paths.fresh):
             raise _incomplete(self.paths.folder, "has a log and no keys")
 
-    def _check_lanes(self) -> None:
-        """A known lane is one with a key or with an entry in minimum.json; its log must be there."""
+    def _check_lanes(self, giving_up: str | None) -> None:
+        """A known lane is one with a key or with an entry in minimum.json; its log must be there, if it goes on."""
         present = set(self.lanes())
         known = {path.stem for path in self.paths.keys.glob("*.key")} - {"root"} | set(self.minimum())
-        if known - present:
-            names = ", ".join(sorted(known - present))
-            raise _incomplete(self.paths.folder, f"has lost the log of lane {names}")
-        if not present and not os.path.lexists(self.paths.fresh):
+        lost = {lane for lane in known - present - {giving_up} if not lineage.is_retired(self.paths, lane, self.root)}
+        if lost:
+            raise _incomplete(self.paths.folder, f"has lost the log of lane {', '.join(sorted(lost))}")
+        if not present and giving_up is None and not os.path.lexists(self.paths.fresh):
             raise _incomplete(self.paths.folder, "has keys and no log")
 
 

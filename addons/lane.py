@@ -92,16 +92,18 @@ class Lane:
         loop: asyncio.AbstractEventLoop | None = None,
         vault: bool = True,
         keeps_key: bool = False,
+        published: Sequence[str] = (),
     ) -> Self:
         """Recover the lane, close crashed ones, begin the log where it is new; `StartRefused` when it is not whole.
 
         `kernel` is `entry.kernel_identity(...)`. Without `vault` the values behind commitments are not kept.
-        One that `keeps_key` begins no segment while it is open.
+        One that `keeps_key` begins no segment while it is open. `published` are heads of the lane that anchors hold: it
+        must reach them.
         """
         try:
             lock = take(home, name)
             try:
-                journal, states = open_journal(home, name, kernel)
+                journal, states = open_journal(home, name, kernel, published)
                 lane = cls(home, journal, states, lock, _open_vault(home.paths.vault) if vault else None)
                 lane._rotating = keeps_key
                 lane._start(loop)
@@ -334,7 +336,8 @@ class Lane:
             self._journal.rotate()
         beginning = self._journal.beginning
         self._journal.append(drafts([body] if beginning is None else [beginning, body], self._journal.size))
-        self._keeper.write_checkpoint(self._checkpoint())
+        # Through the keeper's queue: older heads may still wait in it, and the notes stand in the order of their sizes.
+        self._keeper.take_checkpoint(self._checkpoint())
 
     def _tell(self, callbacks: Sequence[Callable[[], object]]) -> None:
         for callback in callbacks:

@@ -57,6 +57,12 @@ class LaneKeys:
             os.close(before)
 
 
+def is_held(home: Home, lane: str, signer: note.VerifierKey) -> bool:
+    """Whether one of the files holds the private half of a key."""
+    paths = home.paths.lane_key(lane), home.paths.next_key(lane)
+    return any(key.public == signer.public for _, key in _kept(*paths, note.lane_name(home.log_id, lane)))
+
+
 def find(home: Home, lane: str, signer: note.VerifierKey) -> SigningKey:
     """The private half of the key that signs next, by the log; `StartRefused` where neither file holds it."""
     kept, name = home.paths.lane_key(lane), note.lane_name(home.log_id, lane)

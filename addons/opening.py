@@ -10,6 +10,7 @@ from addons import ahead_keys, durable
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
+from addons.lineage import is_retired
 from addons.rebuilding import parsed
 from addons.recovery import drafts, lost, reopen, rolled_back, tampered
 from addons.segment import segment_names
@@ -18,12 +19,13 @@ from kernel.errors import KernelError, NoteError
 from kernel.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from addons.home import Home
     from addons.journal import Journal
     from kernel.folding import States
+    from kernel.loss import Loss
 
 # Where the last lines of a lane are looked for; a lane whose durable head lies farther back is not mentioned.
 _TAIL_BYTES = 4 * chain.MAX_LINE_BYTES
@@ -41,13 +43,13 @@ def take(home: Home, lane: str) -> int:
     return lock
 
 
-def open_journal(home: Home, lane: str, kernel: entry.Body) -> tuple[Journal, States]:
+def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[str] = ()) -> tuple[Journal, States]:
     """The lane's journal with its first entries, and what the time before left, durably in it.
 
     With it the states that all its entries make.
     """
     siblings = _adopt_siblings(home, lane)
-    reopened = reopen(home, lane)
+    reopened = reopen(home, lane, published)
     journal = reopened.journal
     try:
         if not reopened.reading.opened:
@@ -72,10 +74,36 @@ def _try_lock(folder: Path) -> int | None:
     return descriptor
 
 
-def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body]) -> None:
-    """The lane's first entries; the first lane of a log begins with genesis."""
+def open_successor(home: Home, lane: str, kernel: entry.Body, loss: Loss, *further: entry.Body) -> None:
+    """Begin a lane that goes on in the place of a lost one, durably. It is written by whoever opens it next."""
+    lock = take(home, lane)
+    try:
+        journal = reopen(home, lane).journal
+        try:
+            opening = _opening(home, journal, kernel, [], loss)
+            journal.append(drafts([opening, *further], journal.size))
+            keeper = Keeper(home, lane, None, lambda _where, _fault: None)
+            try:
+                keeper.write_checkpoint(journal.checkpoint())
+            finally:
+                keeper.stop()
+        finally:
+            journal.segment.close()
+    finally:
+        os.close(lock)
+
+
+def _opening(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body],
+             loss: Loss | None = None) -> entry.Body:
+    """The lane_open of a lane whose key the root certifies, or has certified ahead."""
     key = journal.keys.current
     certificate = ahead_keys.certificate_of(home, key)
+    return entry.lane_open(key.verifier_key, certificate, kernel, siblings, None if loss is None else loss.fields())
+
+
+def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entry.Body]) -> None:
+    """The lane's first entries; the first lane of a log begins with genesis."""
+    opening = _opening(home, journal, kernel, siblings)
     with durable.locked(home.paths.lock):
         if journal.size == 0 and not _begun(home):
             if not os.path.lexists(home.paths.fresh):
@@ -83,7 +111,6 @@ def _begin(home: Home, journal: Journal, kernel: entry.Body, siblings: list[entr
             root = home.root_key()
             genesis = entry.genesis(home.log_id, root.name, root.verifier_key, journal.timestamp(), VERSION)
             journal.append(drafts([genesis], 0), root)
-        opening = entry.lane_open(key.verifier_key, certificate, kernel, siblings)
         journal.append(drafts([opening], journal.size))
 
 
@@ -107,7 +134,8 @@ def _adopt_siblings(home: Home, own: str) -> list[entry.Body]:
     """Close the lanes whose process is gone; what every other lane holds for certain."""
     siblings = []
     for lane in home.lanes():
-        if lane != own:
+        # What was given up is left as it is.
+        if lane != own and not is_retired(home.paths, lane, home.root):
             held = _sibling(home, lane)
             if held is not None:
                 siblings.append(held)

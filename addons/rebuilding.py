@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from addons import codec, keys
+from addons.lineage import carried_state, loss_of
 from kernel import chain, entry, snapshot
 from kernel.errors import CanonicalError, ChainError, SnapshotError
 from kernel.folding import States
@@ -25,7 +26,7 @@ from kernel.opening import resumed_tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from addons.home import Paths
+    from addons.home import Home, Paths
     from kernel.canonical import Value
     from kernel.key_chain import KeyChain
 
@@ -47,16 +48,23 @@ class Beginning:
     at: int
 
 
-def beginning(home: Paths, lane: str, segments: Sequence[Path], certified: KeyChain, signed: int) -> Beginning:
+def beginning(home: Home, lane: str, segments: Sequence[Path], certified: KeyChain, signed: int) -> Beginning:
     """Where to begin, so that the reading comes by the tree of the first `signed` entries, whose head was signed."""
-    kept = _newest_snapshot(home, lane, segments, certified)
-    states, at = (kept.states, kept.at) if kept is not None else (States(), 0)
+    kept = _newest_snapshot(home.paths, lane, segments, certified)
+    states, at = (kept.states, kept.at) if kept is not None else (before(home, lane), 0)
     for path in reversed(segments[1:]):
         resumed = _resumed(path, lane, certified)
         if resumed is not None and resumed[0].size <= min(signed, at):
             tree, prev = resumed
             return Beginning(int(path.stem), tree, prev, states, at)
     return Beginning(0, Tree(), chain.GENESIS_PREV, states, at)
+
+
+def before(home: Home, lane: str) -> States:
+    """The states with which a lane began: those of the one that it succeeds, where it succeeds one."""
+    loss = loss_of(home.paths, lane, home.root)
+    carried = carried_state(home.paths, lane, loss) if loss is not None else None
+    return carried or States()
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
@@ -108,13 +116,14 @@ def _newest_snapshot(
     for path in reversed(segments):
         for line in _lines_with(path, _SNAPSHOT):
             body = _entry(certified, lane, "state_snapshot", line)
-            found = _kept(home, body) if body is not None else None
+            found = kept_state(home, body) if body is not None else None
             if found is not None and body is not None and (found.lane, found.at) == (lane, body.get("at")):
                 return found
     return None
 
 
-def _kept(home: Paths, body: dict[str, Value]) -> snapshot.Snapshot | None:
+def kept_state(home: Paths, body: dict[str, Value]) -> snapshot.Snapshot | None:
+    """The state that a state_snapshot names, where its file is there as it was written."""
     digest = body.get("digest")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         return None

@@ -30,7 +30,7 @@ from kernel.opening import resumed_tree
 from kernel.transition import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from addons.home import Home
@@ -81,19 +81,18 @@ class Reopened:
         journal.keys.settle()
 
 
-def reopen(home: Home, lane: str) -> Reopened:
-    """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole."""
+def reopen(home: Home, lane: str, published: Sequence[str] = ()) -> Reopened:
+    """Read the lane back, put a torn tail aside, and be ready to go on. `StartRefused` when it is not whole.
+
+    `published` are heads of the lane that its anchors hold.
+    """
     folder = home.paths.lane(lane)
     first = _first_key(home, lane)
     segments = _segments(folder)
     segment = Segment.open(segments[-1])
     try:
         certified_keys = _certified(home, lane, segments)
-        heads = _heads(home, lane, certified_keys)
-        start = beginning(home.paths, lane, segments, certified_keys, max(heads.signed, default=0))
-        reading = _Reader(home, lane, certified_keys, heads.signed, start).read(segments)
-        _not_rolled_back(segment.path, reading, heads)
-        _all_folded(lane, reading)
+        reading = _read(home, lane, segments, certified_keys, published)
         signer = certified_keys.current
         key = first if signer is None else lane_keys.find(home, lane, signer)
         put_aside = _put_aside(folder, lane, segment, reading)
@@ -109,6 +108,31 @@ def reopen(home: Home, lane: str) -> Reopened:
         raise
     begun = [] if journal.beginning is None else [journal.beginning]
     return Reopened(journal, reading, (*begun, *put_aside, *_unknown_outcomes(lane, reading.states)))
+
+
+def examine(home: Home, lane: str, published: Sequence[str] = ()) -> None:
+    """Read a lane as a start does, and change nothing. `StartRefused` where a start would be refused."""
+    _not_lost(home, lane)
+    segments = _segments(home.paths.lane(lane))
+    certified_keys = _certified(home, lane, segments)
+    _read(home, lane, segments, certified_keys, published, changes=False)
+    signer = certified_keys.current
+    if signer is not None and not lane_keys.is_held(home, lane, signer):
+        raise lost(home, f"has lost the key {signer.kid} that signs lane {lane}")
+
+
+def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, published: Sequence[str],
+          *, changes: bool = True) -> Reading:
+    """What the lane says, which nothing contradicts."""
+    heads = _heads(home, lane, certified, published, changes=changes)
+    start = beginning(home, lane, segments, certified, max(heads.signed, default=0))
+    reading = _Reader(home, lane, certified, heads.signed, start).read(segments)
+    _not_rolled_back(segments[-1], reading, heads)
+    if not heads.signed and reading.tree.size > _OPENING_LINES:
+        # The first head is signed before anything follows the opening.
+        raise lost(home, f"has lost every signed head of lane {lane}")
+    _all_folded(lane, reading)
+    return reading
 
 
 def drafts(bodies: tuple[entry.Body, ...] | list[entry.Body], first: int) -> list[Draft]:
@@ -146,12 +170,9 @@ def _first_key(home: Home, lane: str) -> SigningKey:
     """The lane's key as it lies there, made where the lane is new. Whether it signs next is said by the log."""
     path, segment = home.paths.lane_key(lane), home.paths.lane(lane) / FIRST_SEGMENT
     name = note.lane_name(home.log_id, lane)
+    _not_lost(home, lane)
     if os.path.lexists(path):
-        if not segment.exists():
-            raise lost(home, f"has a key for lane {lane} and has lost its log")
         return SigningKey.load(path, name)
-    if segment.exists() and segment.stat().st_size:
-        raise lost(home, f"has a log of lane {lane} and has lost its key")
     # `init` certifies keys ahead under the same lock: it finds this one, or this start finds what it made.
     with durable.locked(home.paths.lock):
         ready = ahead_keys.lying_ready(home, lane)
@@ -160,6 +181,16 @@ def _first_key(home: Home, lane: str) -> SigningKey:
         # The file comes before the key: a key without a file then always means that the log was lost.
         Segment.open(segment).close()
         return SigningKey.create(path, name) if ready is None else ahead_keys.take(home, ready)
+
+
+def _not_lost(home: Home, lane: str) -> None:
+    """Nothing where the lane has its key and its log, or neither; else `StartRefused`."""
+    segment = home.paths.lane(lane) / FIRST_SEGMENT
+    if os.path.lexists(home.paths.lane_key(lane)):
+        if not segment.exists():
+            raise lost(home, f"has a key for lane {lane} and has lost its log")
+    elif segment.exists() and segment.stat().st_size:
+        raise lost(home, f"has a log of lane {lane} and has lost its key")
 
 
 def lost(home: Home, problem: str) -> StartRefused:
@@ -197,11 +228,11 @@ class _Heads:
     foreign: tuple[note.Checkpoint, ...]
 
 
-def _heads(home: Home, lane: str, keys_of_lane: KeyChain) -> _Heads:
-    """The last local checkpoint and minimum.json."""
+def _heads(home: Home, lane: str, keys_of_lane: KeyChain, published: Sequence[str], *, changes: bool) -> _Heads:
+    """The last local checkpoint, minimum.json and what anchors hold."""
     authentic = partial(_checkpoint, note.lane_name(home.log_id, lane), keys_of_lane)
     path = home.paths.lane(lane) / CHECKPOINTS
-    local = newest_checkpoint(path, note.lane_name(home.log_id, lane), authentic)
+    local = newest_checkpoint(path, note.lane_name(home.log_id, lane), authentic, cut=changes)
     kept = home.minimum().get(lane)
     if kept is None and local is not None:
         text = f"{home.paths.minimum} does not name lane {lane}, which has checkpoints; restore it from a backup"
@@ -212,6 +243,10 @@ def _heads(home: Home, lane: str, keys_of_lane: KeyChain) -> _Heads:
             heads.append(authentic(kept))
         except NoteError as fault:
             raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
+    for text in published:
+        # What is no head of this lane proves nothing: whoever can write to an anchor could have put it there.
+        with suppress(NoteError):
+            heads.append(authentic(text))
     roots: dict[int, bytes] = {}
     for head, known in heads:
         if known and roots.setdefault(head.size, head.root) != head.root:
@@ -219,16 +254,18 @@ def _heads(home: Home, lane: str, keys_of_lane: KeyChain) -> _Heads:
     return _Heads(roots, tuple(head for head, known in heads if not known))
 
 
-def newest_checkpoint(path: Path, origin: str, authentic: _Authentic) -> tuple[note.Checkpoint, bool] | None:
+def newest_checkpoint(
+    path: Path, origin: str, authentic: _Authentic, *, cut: bool = True
+) -> tuple[note.Checkpoint, bool] | None:
     """The last whole checkpoint in the file, as `authentic` reads it; an unfinished one behind it is cut off."""
     try:
-        with path.open("r+b") as file:
+        with path.open("r+b" if cut else "rb") as file:
             end = file.seek(0, os.SEEK_END)
             start = file.seek(max(0, end - _TAIL_BYTES))
             # The line feed put in front makes the first note of the file begin like any other.
             tail = (b"\n" if start == 0 else b"") + file.read()
             last, at = _last_note(path, tail, origin, authentic)
-            if at < len(tail):
+            if cut and at < len(tail):
                 file.truncate(end - (len(tail) - at))
                 os.fsync(file.fileno())
             return last
@@ -476,7 +513,7 @@ def _put_aside(folder: Path, lane: str, segment: Segment, reading: Reading) -> l
 
 
 def _unknown_outcomes(lane: str, states: States) -> list[entry.Body]:
-    """An outcome for each flow that was let through and has none, in their order."""
-    flows = {int(name.removeprefix(f"{lane}/")): (name, flow.flow)
-             for state in (states.real, states.shadow) for name, flow in state.open.items()}
-    return [entry.outcome(flow, name, "unknown") for _, (name, flow) in sorted(flows.items())]
+    """An outcome for each flow that was let through and has none, in their order; those of a lost lane come first."""
+    flows = {name: flow.flow for state in (states.real, states.shadow) for name, flow in state.open.items()}
+    placed = sorted((of == lane, int(seq), f"{of}/{seq}") for of, _, seq in (name.partition("/") for name in flows))
+    return [entry.outcome(flows[name], name, "unknown") for _, _, name in placed]

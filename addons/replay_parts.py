@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -18,6 +19,7 @@ from addons.segment import segment_name, segment_names
 from kernel import chain, snapshot
 from kernel.errors import CanonicalError, ChainError, SnapshotError
 from kernel.folding import States
+from kernel.loss import Loss, loss_in
 from kernel.replay import LOADS
 
 _SNAPSHOT = "state_snapshot"
@@ -58,10 +60,22 @@ def whole(log: AuditLog, lane: str) -> Part:
     """The lane from the first segment on that is there."""
     names = segment_names(log.audit / "lanes" / lane)
     if log.bundle is None or not log.bundle.begins_later(lane) or not names:
-        return Part(lane, segment=names[0] if names else segment_name(0))
+        first = names[0] if names else segment_name(0)
+        loss = _loss(log, lane, first)
+        states = None if loss is None else _kept(log.states, lane, [Told(f"{lane}/0", 0, loss.state)])
+        return Part(lane, segment=first, states=states, known=loss is None or states is not None)
     begin = next((entry["seq"] for entry in _marked(log.audit / "lanes" / lane / names[0])
                   if entry.get("type") == "segment_open" and isinstance(entry.get("seq"), int)), 0)
     return Part(lane, begin, segment=names[0], known=False)
+
+
+def _loss(log: AuditLog, lane: str, first: str) -> Loss | None:
+    """The loss of the lane that this one succeeds, None where it succeeds none."""
+    path = log.audit / "lanes" / lane / first
+    opening = next((each for each in _marked(path) if each.get("type") == "lane_open"), {}) if path.exists() else {}
+    with suppress(ChainError):
+        return loss_in(opening, lane)
+    return None
 
 
 def parts_of(log: AuditLog, lane: str) -> list[Part]:
@@ -79,7 +93,7 @@ def parts_of(log: AuditLog, lane: str) -> list[Part]:
     first = whole(log, lane)
     cuts = [(at, states) for at in sorted(told)
             if at >= first.begin and (states := _kept(log.states, lane, told[at])) is not None]
-    beginnings = [(first.begin, first.segment, None), *((at, _segment(begins, at, first.segment), states)
+    beginnings = [(first.begin, first.segment, first.states), *((at, _segment(begins, at, first.segment), states)
                                                         for at, states in cuts)]
     ends = [at for at, _, _ in beginnings[1:]]
     return [

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from addons.bundle import Bundle, Signature
+    from kernel.loss import Succession
 
 
 def headline(report: Report) -> str:
@@ -43,6 +44,9 @@ def details(report: Report, bundle: Bundle | None = None, signature: Signature |
     said += [f"key {key.kid}: {escaped(key.first)} to {escaped(key.last)}" for key in _shown(report.keys)]
     what = "every entry" if report.every_signature else "every checkpoint, and of the entries after the last one"
     said.append(f"signatures checked: of {what}")
+    said += [loss_words(each) for each in report.losses]
+    said += [f"unattested: {escaped(each.first)} to {escaped(each.last)}, as key {escaped(each.kid)} was in other hands"
+             for each in report.unattested]
     if report.torn_bytes:
         said.append(f"the last line is unfinished ({report.torn_bytes} bytes): it went nowhere")
     if report.first_failure is None:
@@ -70,6 +74,14 @@ def _anchored_words(report: Report) -> list[str]:
     if tail.entries:
         said.append(f"on this host's word alone: {tail.entries:,} entries over {tail.seconds:,} s")
     return said
+
+
+def loss_words(succession: Succession) -> str:
+    """That a lane was given up, and what goes on."""
+    loss = succession.loss
+    entries = f"its first {loss.entries:,} entries hold" if loss.entries else "none of its entries is left that holds"
+    said = f"lane {loss.lane} was given up ({loss.result}; {entries}): lane {succession.successor} goes on"
+    return escaped(f"{said}. {loss.operator}: {loss.reason}")
 
 
 def _bundle_json(bundle: Bundle, signature: Signature) -> dict[str, Any]:

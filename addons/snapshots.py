@@ -68,11 +68,11 @@ class Snapshots:
         self._forget()
 
     def _forget(self) -> None:
-        """Drop this lane's older files, and what a crash has left half written."""
+        """Drop this lane's older files, and what a crash has left half written. What it began with stays."""
         own = [(at, path) for path in self._home.states.iterdir() if (at := self._at(path)) is not None]
         whole = sorted(each for each in own if each[1].suffix == ".json")
         for each in own:
-            if each not in whole[-KEPT:]:
+            if each not in whole[-KEPT:] and (each[0] or each not in whole):
                 each[1].unlink(missing_ok=True)
 
     def _at(self, path: Path) -> int | None:

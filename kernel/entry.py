@@ -22,6 +22,7 @@ type Body = dict[str, Value]
 VERSION = 1
 _CERTIFICATE = b"governor/audit/lane/v1\0"
 _POSSESSION = b"governor/audit/rotate/v1\0"
+_COMPROMISE = b"governor/audit/compromised/v1\0"
 _COMMITMENT = b"gov/commit/v1\0"
 # Until the kernel keeps accounts, the accounts that a step may read are the empty set.
 EMPTY_SET = blake3(b"governor/kernel/accounts/v1\0" + encode({})).hexdigest()
@@ -52,6 +53,11 @@ def possession_bytes(log_id: str, lane: str, key: str, prev: str, seq: int) -> b
     return _POSSESSION + encode({"key": key, "lane": lane, "log_id": log_id, "prev": prev, "seq": seq})
 
 
+def compromise_bytes(log_id: str, lane: str, kid: str, entries: int, head: str) -> bytes:
+    """What the root key signs to say that a key of a lane is in other hands: it is trusted up to that head."""
+    return _COMPROMISE + encode({"entries": entries, "head": head, "kid": kid, "lane": lane, "log_id": log_id})
+
+
 def genesis(log_id: str, origin: str, root: str, created: str, governor: str) -> Body:
     """The first entry of the log, signed by the root key. `root` is its verifier key."""
     return {
@@ -74,9 +80,14 @@ def sibling(lane: str, entries: int, head: str) -> Body:
     return {"lane": lane, "entries": entries, "head": head}
 
 
-def lane_open(key: str, certificate: str, kernel: Body, siblings: Sequence[Body]) -> Body:
-    """The first entry of a lane (after genesis in the first one), signed by the lane's key."""
+def lane_open(key: str, certificate: str, kernel: Body, siblings: Sequence[Body], loss: Body | None = None) -> Body:
+    """The first entry of a lane (after genesis in the first one), signed by the lane's key.
+
+    `loss` is what a lane that succeeds another says of it (kernel/loss.py).
+    """
+    said: Body = {} if loss is None else {"loss": loss}
     return {
+        **said,
         "type": "lane_open",
         "kernel": kernel,
         "key": key,
@@ -96,6 +107,17 @@ def key_rotate(key: str, proof: str, reason: str) -> Body:
     `possession_bytes`, `reason` is size, time, policy or operator.
     """
     return {"type": "key_rotate", "key": key, "proof": proof, "reason": reason}
+
+
+def key_compromised(
+    of: str, kid: str, entries: int, head: str, reason: str, operator: str, by: str, statement: str
+) -> Body:
+    """The second entry of a lane that goes on in the place of `of`, whose key `kid` is in other hands.
+
+    `statement` is base64 of the root's signature over `compromise_bytes`.
+    """
+    return {"type": "key_compromised", "of": of, "kid": kid, "entries": entries, "head": head, "reason": reason,
+            "operator": operator, "by": by, "statement": statement}
 
 
 def heartbeat() -> Body:

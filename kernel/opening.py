@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV
 from kernel.errors import ChainError, NoteError, TrustError
+from kernel.loss import loss_in
 from kernel.merkle import Tree
 from kernel.note import VerifierKey, parse_verifier_key
 from kernel.trust import is_lane, log_id_of
@@ -60,13 +61,16 @@ def _is_node(node: Value, there: int) -> bool:
 
 
 def claims(entry: Value, by: str) -> dict[str, Claim]:
-    """What a lane_open entry of lane `by` recorded of other lanes, or ChainError."""
+    """What a lane_open entry of lane `by` recorded of other lanes, the one that it succeeds too, or ChainError."""
     siblings = fields_of(entry).get("siblings")
     if not isinstance(siblings, list):
         raise ChainError("siblings is not a list")
     recorded = dict(_claim(sibling, by) for sibling in siblings)
     if len(recorded) != len(siblings):
         raise ChainError("siblings names a lane twice")
+    loss = loss_in(entry, by)
+    if loss is not None:
+        recorded[loss.lane] = Claim(loss.entries, loss.head, f"lane {by}")
     return recorded
 
 

@@ -54,11 +54,12 @@ GENESIS = b"genesis"
 LANE_OPEN = b"lane_open"
 SEGMENT_OPEN = b"segment_open"
 KEY_ROTATE = b"key_rotate"
+KEY_COMPROMISED = b"key_compromised"
 CLOSED = b'"type":"close"'
 """Stands in an entry that closes a lane. Within a string the quotes would be escaped."""
 BEGINNINGS = frozenset((GENESIS, LANE_OPEN))
 """Types with which a lane begins."""
-OPENINGS = BEGINNINGS | {SEGMENT_OPEN, KEY_ROTATE}
+OPENINGS = BEGINNINGS | {SEGMENT_OPEN, KEY_ROTATE, KEY_COMPROMISED}
 """Types that are read one by one, as they change what the lines after them are held to."""
 
 

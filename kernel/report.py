@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 from kernel.canonical import Value
+from kernel.loss import Succession
 
 
 class Result(StrEnum):
@@ -85,6 +86,16 @@ class KeyRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Unattested:
+    """Entries, first and last as LANE/SEQ, that a key signed while it was in other hands: they may be anybody's."""
+
+    lane: str
+    kid: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unanchored:
     """The part of the log that no anchor vouches for: how many entries, over how many seconds."""
 
@@ -108,6 +119,9 @@ class Report:
     anchored: tuple[Anchored, ...] = ()
     covered: tuple[str, str] | None = None
     """The times of the first and the last entry."""
+    losses: tuple[Succession, ...] = ()
+    """Which lanes were given up, and which go on in their place."""
+    unattested: tuple[Unattested, ...] = ()
     checkpoints: int = 0
     """How many signed heads of the log itself were confirmed."""
 
@@ -116,6 +130,7 @@ class Report:
         """What a reader may hold against an answer that is otherwise good."""
         said = [f"lane {lane.lane} ended without close" for lane in self.lanes if not lane.closed and not lane.live]
         said += [f"lane {lane.lane} begins with entry {lane.first}" for lane in self.lanes if lane.first]
+        said += [f"{each.first} to {each.last} are unattested" for each in self.unattested]
         if self.torn_bytes:
             said.append(f"the last line is unfinished ({self.torn_bytes} bytes)")
         if self.unanchored.entries:
@@ -138,4 +153,13 @@ class Report:
             "covered": {"from": self.covered[0], "to": self.covered[1]} if self.covered else None,
             "checkpoints": self.checkpoints,
             "reservations": list(self.reservations),
+            "losses": [_told(each) for each in self.losses],
+            "unattested": [{"lane": each.lane, "kid": each.kid, "from": each.first, "to": each.last}
+                           for each in self.unattested],
         }
+
+
+def _told(succession: Succession) -> Value:
+    loss = succession.loss
+    return {"lane": loss.lane, "successor": succession.successor, "entries": loss.entries, "head": loss.head,
+            "result": loss.result, "reason": loss.reason, "operator": loss.operator}

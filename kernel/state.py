@@ -25,6 +25,12 @@ TOGETHER = ""
 
 type AccountKey = tuple[str, str, str]
 """Which account: of which budget and unit, and of which agent, or `TOGETHER` for the one of all agents."""
+LOST = ("lost log", "")
+"""Budget and unit of the accounts that mark the loss of a part of the log; no budget has a space in its name.
+
+`window` of the one of all agents is the moment of the loss in microseconds since 1970, that of an agent's its epoch
+and session then.
+"""
 
 
 class Account(NamedTuple):
@@ -130,6 +136,7 @@ type PaceKey = tuple[str, str]
 UNTOUCHED = Account()
 UNKNOWN = Standing()
 NO_ACCOUNTS: Mapping[AccountKey, Account] = {}
+_LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +180,12 @@ class State:
 
     def account(self, key: AccountKey) -> Account:
         return self.accounts.get(key, UNTOUCHED)
+
+    @property
+    def lost_us(self) -> int | None:
+        """When a part of the log was lost, in microseconds since 1970; None where none was."""
+        marked = self.accounts.get(_LOST_TOGETHER)
+        return None if marked is None else marked.window
 
     def closed_sources(self) -> frozenset[str]:
         """The client addresses from which a halted agent came."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import KINDS, arrival, drawn, early, plausible, remaining, renewed
+from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
-from kernel.budget import Effect, Unit
+from kernel.budget import Effect, Every, Unit
 from kernel.facts import UPGRADES
-from kernel.state import UNTOUCHED, Account, Draw, Run, Standing, State
+from kernel.state import LOST, UNTOUCHED, Account, Draw, Run, Standing, State
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
 
@@ -195,7 +195,7 @@ def more(
             most, effect = bound.most()
             granted = drawn(most, spent, held, 1, granted)
             if not granted:
-                return _used_up(bound, effect)
+                return _used_up(bound, _earned(effect, state, bound, standing, agent, window))
             draws.append(Draw(bound.budget, agent if bound.each else None, unit, window, 0))
     return tuple(draw._replace(amount=granted) for draw in draws)
 
@@ -220,7 +220,7 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     most, effect = bound.most()
     amount = drawn(most, spent, held, least, wanted)
     if not amount and effect is not Effect.TELL and unit is not Unit.RISK:
-        return _used_up(bound, effect)
+        return _used_up(bound, _earned(effect, state, bound, standing, asked.agent, window))
     draws: tuple[Draw, ...] = ()
     if amount and unit is not Unit.RISK:
         draws = (Draw(bound.budget, asked.agent if bound.each else None, unit, window, amount),)
@@ -241,8 +241,15 @@ def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_u
     """The account as it stands in the window that a moment lies in, and never in an earlier one than before.
 
     While the clock is wrong no window begins. Those that a wrong clock has begun are left again once an operator
-    accepts the right one; what is spent stays spent.
+    accepts the right one; what is spent stays spent. What was open when a part of the log was lost counts as used up.
     """
+    account = _in_window(state, bound, standing, agent, now_us)
+    if state.lost_us is not None and _may_be_spent(state, bound, standing, agent, account.window):
+        return account._replace(spent=larger(account.spent, bound.limit))
+    return account
+
+
+def _in_window(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
     account = state.account(bound.key(agent))
     if not state.clock_ok and bound.every.renews and account is not UNTOUCHED:
         return account
@@ -253,6 +260,22 @@ def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_u
     if account.window > window and not left and renewed(account.window, 1, window):
         return account
     return account.in_window(window)
+
+
+def _may_be_spent(state: State, bound: Bound, standing: Standing, agent: str, window: int) -> bool:
+    """Whether the lost part of the log may have drawn on this window of a budget: it had begun by then."""
+    lost_us = state.lost_us
+    if lost_us is None or bound.counter:
+        return False
+    if bound.every is Every.SESSION:
+        # One of all agents together has no other window: there the account itself is used up (kernel/carrying.py).
+        return bound.each and window // KINDS <= state.account((*LOST, agent)).window
+    return window <= bound.window(standing, lost_us)
+
+
+def _earned(effect: Effect, state: State, bound: Bound, standing: Standing, agent: str, window: int) -> Effect:
+    """What follows when an account is used up. Nobody is halted for what a lost log leaves unknown."""
+    return Effect.DENY if _may_be_spent(state, bound, standing, agent, window) else effect
 
 
 def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:

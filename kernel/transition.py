@@ -6,6 +6,7 @@ start, and an auditor.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,9 @@ KERNEL = "kernel"
 CLI = "cli"
 """The lane of verbs that find no Governor running. `by` of what another lane takes over from it is `cli/SEQ`."""
 
+_ACT = re.compile(rf"{CLI}(?:-([1-9][0-9]{{0,5}}))?/([0-9]{{1,9}})", re.ASCII)
+# A lane of the verbs that goes on in the place of one that was lost numbers its acts behind all of that one's.
+_LANE_ACTS = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 _NO_ACCOUNT = frozenset({RATE, REFUSALS, REPEATS})
@@ -284,8 +288,14 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
 def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
     """What an operator did: here, or in lane `cli` while this lane was not written."""
     made = _done(state, entry, name, now_us)
-    lane, _, number = entry.get("by", "").partition("/")
-    return replace(made, taken_over=int(number)) if lane == CLI and number.isdecimal() else made
+    number = act_number(entry.get("by", ""))
+    return made if number is None else replace(made, taken_over=number)
+
+
+def act_number(by: str) -> int | None:
+    """The number of an act of the verbs that `by` names as LANE/SEQ: it grows from act to act, over all their lanes."""
+    found = _ACT.fullmatch(by)
+    return int(found[1] or 0) * _LANE_ACTS + int(found[2]) if found else None
 
 
 def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:

@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 
 from kernel.canonical import Value
 from kernel.chain import split
 from kernel.errors import KernelError, TrustError
+from kernel.loss import Compromise, Succession, compromise_in, loss_in
 from kernel.marks import MINIMUM, Broken, Held
 from kernel.note import VerifierKey, Verify
 from kernel.opening import Claim, claims, genesis_root
 from kernel.parts import joined
 from kernel.reading import Parse
-from kernel.report import Failure, Report, Result, Unanchored
+from kernel.report import Failure, Report, Result, Unanchored, Unattested
 from kernel.trust import Minimum, TrustFile, is_lane, log_id_of
 from kernel.walk import Found, Rules, Source, Walk
 from kernel.witnessed import Witnessed
@@ -87,7 +88,10 @@ def verify(
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
     known |= dict.fromkeys([*notes, *anchors.held, *recorded], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part)]
-    return _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
+    report = _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
+    losses = tuple(opening.loss for _, opening in sorted(openings.items()) if opening.loss is not None)
+    unattested = _unattested(found, [opening.compromise for _, opening in sorted(openings.items())])
+    return replace(report, losses=losses, unattested=tuple(unattested))
 
 
 def _held(anchors: Anchors, lane: str) -> list[Held]:
@@ -101,10 +105,12 @@ class _Opening:
 
     root: VerifierKey | None
     claims: dict[str, Claim]
+    loss: Succession | None
+    compromise: Compromise | None = None
 
 
 def _opening(source: Source, parse: Parse) -> _Opening:
-    root, recorded = None, dict[str, Claim]()
+    root, recorded, succession, compromise = None, dict[str, Claim](), None, None
     # What cannot be read here is told by the walk, with its place.
     with suppress(KernelError):
         for entry in _first_entries(source, parse):
@@ -112,7 +118,27 @@ def _opening(source: Source, parse: Parse) -> _Opening:
                 root = genesis_root(entry, None)
             elif isinstance(entry, dict) and entry.get("type") == "lane_open":
                 recorded = claims(entry, source.lane)
-    return _Opening(root, recorded)
+                loss = loss_in(entry, source.lane)
+                succession = Succession(source.lane, loss) if loss is not None else None
+            elif isinstance(entry, dict) and entry.get("type") == "key_compromised":
+                compromise = compromise_in(entry, None, _unasked)
+    return _Opening(root, recorded, succession, compromise)
+
+
+def _unasked(_public: bytes, _signature: bytes, _message: bytes) -> bool:
+    """For what the walk over the lane asks."""
+    return True
+
+
+def _unattested(found: Sequence[Found], said: Iterable[Compromise | None]) -> Iterator[Unattested]:
+    """The entries that a key has signed from the one on at which it was in other hands."""
+    ranges = {(lane.lane.lane, key.kid): key for lane in found for key in lane.keys}
+    for each in said:
+        key = ranges.get((each.lane, each.kid)) if each is not None else None
+        if each is not None and key is not None:
+            last = int(key.last.rpartition("/")[2])
+            if last >= each.entries:
+                yield Unattested(each.lane, each.kid, f"{each.lane}/{each.entries}", key.last)
 
 
 def _first_entries(source: Source, parse: Parse) -> Iterator[Value]:

@@ -16,6 +16,7 @@ from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
+from kernel.loss import Loss, compromise_in, loss_in
 from kernel.marks import Broken, Extent, Held, Marks
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
 from kernel.note import VerifierKey, Verify
@@ -24,6 +25,7 @@ from kernel.reading import (
     BEGINNINGS,
     CLOSED,
     GENESIS,
+    KEY_COMPROMISED,
     KEY_ROTATE,
     KNOWN_V,
     LANE_OPEN,
@@ -126,6 +128,7 @@ class Walk:
         self._keys = KeyChain(source.lane, rules.root, rules.verify)
         self._kid = b""
         self._genesis: VerifierKey | None = None
+        self._loss: Loss | None = None
         self._pending: list[Unsigned] = []
         self._waiting = 0
         self._segments = 0
@@ -263,6 +266,8 @@ class Walk:
             raise self._fails("signed by a key that was not certified for this entry")
         elif kind == KEY_ROTATE:
             self._rotate(raw, hashed, signature)
+        elif kind == KEY_COMPROMISED:
+            self._distrust(raw)
         self._last = raw
         place = (self._segment, self._line, self._start, self._tree.size)
         self._tree.append(leaf_hash(line[:-1]))
@@ -306,6 +311,7 @@ class Walk:
                 signer = self._genesis = genesis_root(entry, self._rules.root)
             elif kind == LANE_OPEN and not self._kid:
                 claims(entry, self._source.lane)
+                self._loss = loss_in(entry, self._source.lane)
                 signer = self._keys.begin(entry)
                 self._kid = signer.kid.encode()
             else:
@@ -330,6 +336,14 @@ class Walk:
         except KernelError as error:
             raise self._fails(str(error)) from None
         self._rotated = True
+
+    def _distrust(self, raw: bytes) -> None:
+        try:
+            said = compromise_in(self._rules.parse(raw), self._rules.root, self._rules.verify)
+        except KernelError as error:
+            raise self._fails(str(error)) from None
+        if self._tree.size != 1 or not said.is_of(self._loss):
+            raise self._fails("key_compromised stands behind a lane_open that tells of the same loss, nowhere else")
 
     def _resume(self, kind: bytes, raw: bytes) -> None:
         if kind != SEGMENT_OPEN or not self._resumes:

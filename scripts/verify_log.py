@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 ENTRY = b"governor/audit/entry/v1\0"
 CERTIFICATE = b"governor/audit/lane/v1\0"
 POSSESSION = b"governor/audit/rotate/v1\0"
+COMPROMISED = b"governor/audit/compromised/v1\0"
 ZEROS = "0" * 64
 MAX_LINE = 2**20
 MAX_RAW = MAX_LINE - 121
@@ -266,7 +267,7 @@ class Lane:
         # `signer` made the last entry; `key` makes the next one, and differs from it behind a key_rotate.
         self.signer, self.former = None, {}
         self.unsigned, self.place = [], ""
-        self.segment = "000000.jsonl"
+        self.segment, self.loss = "000000.jsonl", None
 
     def verify(self, minimum, claims):
         try:
@@ -327,9 +328,12 @@ class Lane:
         elif entry["type"] == "lane_open":
             require(self.key is None, "lane_open stands inside a lane")
             signer = self.signer = self.key = lane_key(entry, self.name, self.root)
+            self.loss = entry.get("loss")
         else:
             require(self.key is not None, "the lane does not begin with lane_open")
             require(kid == self.key.kid, "signed by a key that was not certified for this entry")
+            if entry["type"] == "key_compromised":
+                check_compromise(entry, self.loss, self.tree.size, self.root)
             signer = self.signer = self.key
             if entry["type"] != "key_rotate":
                 self.unsigned.append((self.place, hashed, signature))
@@ -427,7 +431,41 @@ def siblings_of(entry):
         require(sibling["entries"] > 0 or sibling["head"] == ZEROS, "siblings holds something else")
     recorded = {sibling["lane"]: (sibling["entries"], sibling["head"]) for sibling in siblings}
     require(len(recorded) == len(siblings), "siblings names a lane twice")
+    if entry.get("loss") is not None:
+        lane, entries, head = loss_of(entry)
+        recorded[lane] = (entries, head)
     return recorded
+
+
+def loss_of(entry):
+    """What a lane that succeeds another says of it, in the form of a sibling's claim."""
+    loss, text = entry["loss"], ("lane", "head", "result", "reason", "operator", "by", "found")
+    good = isinstance(loss, dict) and loss.keys() == {*text, "entries", "state"}
+    good = good and all(isinstance(loss[name], str) for name in text) and type(loss["entries"]) is int
+    require(good, "loss is not what is known of a lane")
+    require(LANE.fullmatch(loss["lane"]) and succeeds(entry["lane"], loss["lane"]), "loss names another lane")
+    require(loss["entries"] >= 0 and re.fullmatch(r"[0-9a-f]{64}", loss["head"]), "loss has no head")
+    require(loss["entries"] > 0 or loss["head"] == ZEROS, "loss has no head")
+    require(loss["result"] in {"tampered", "rolled_back", "incomplete", "key_compromised"}, "loss of an unknown kind")
+    require(loss["state"] is None or re.fullmatch(r"[0-9a-f]{64}", str(loss["state"])), "loss names no state")
+    return loss["lane"], loss["entries"], loss["head"]
+
+
+def check_compromise(entry, loss, place, root):
+    """The second entry of a lane in the place of one whose key is in other hands: the root's word, of the same head."""
+    said = {"lane": entry.get("of"), "entries": entry.get("entries"), "head": entry.get("head")}
+    same = place == 1 and loss is not None and loss["result"] == "key_compromised"
+    require(same and all(loss[name] == value for name, value in said.items()), "key_compromised is out of place")
+    require(isinstance(entry.get("kid"), str), "key_compromised names no key")
+    if root is not None:
+        message = COMPROMISED + canonical(said | {"kid": entry["kid"], "log_id": root_log_id(root)})
+        require(root.signed(unbase64(str(entry.get("statement"))), message), "key_compromised is not the root's word")
+
+
+def succeeds(successor, lane):
+    """main-1 goes on in the place of main, main-2 in that of main-1."""
+    found = re.fullmatch(r"(.+)-([1-9][0-9]{0,8})", successor)
+    return bool(found) and lane == (found[1] if found[2] == "1" else f"{found[1]}-{int(found[2]) - 1}")
 
 
 # The whole log

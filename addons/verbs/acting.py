@@ -21,7 +21,8 @@ REFUSED, TIMED_OUT = 1, 4
 type Reply = dict[str, Any]
 
 
-def _words(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def words(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """The value of an option or argument that stands in the log: one line of text."""
     if value is not None:
         try:
             check_words(value, None)
@@ -33,9 +34,9 @@ def _words(_: click.Context, parameter: click.Parameter, value: str | None) -> s
 home_option = click.option("--home", metavar="DIR", help="The home that is meant. Before $GOVERNOR_HOME.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 reason_option = click.option(
-    "--reason", required=True, metavar="TEXT", callback=_words, help="Why. It stands in the log.")
+    "--reason", required=True, metavar="TEXT", callback=words, help="Why. It stands in the log.")
 operator_option = click.option(
-    "--operator", metavar="NAME", callback=_words,
+    "--operator", metavar="NAME", callback=words,
     help="Who decides it. Without it your user name, which stands in the log in any case.")
 
 

@@ -32,7 +32,8 @@ from kernel.errors import PolicyError
 
 FOLLOW_SECONDS = 0.25
 _ELSEWHERE = {"verify": "verification", "receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle",
-              "export": "export", "rotate": "rotation", "anchor": "anchor"}
+              "export": "export", "rotate": "rotation", "anchor": "anchor", "accept-loss": "losses",
+              "key-compromised": "losses"}
 
 
 class _AuditGroup(click.Group):
@@ -44,7 +45,8 @@ class _AuditGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _ELSEWHERE:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(f"addons.verbs.{_ELSEWHERE[cmd_name]}"), cmd_name)
+        command: click.Command = getattr(
+            import_module(f"addons.verbs.{_ELSEWHERE[cmd_name]}"), cmd_name.replace("-", "_"))
         return command
 
 

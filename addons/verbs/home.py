@@ -13,15 +13,16 @@ import click
 from addons import ahead_keys, build_info, durable, package_sources, pins, policy_files
 from addons.errors import StartCode, StartRefused
 from addons.home import Home, Paths, home_folder
-from addons.key_source import read_key
 from addons.lane import Lane
 from addons.verbs.output import console, print_json, progress
-from addons.verbs.root_key import ask, root_key_option, root_passphrase_option
+from addons.verbs.root_key import asked_for, root_key_option, root_passphrase_option
 from kernel.transition import CLI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MAIN = "main"
 MOST_WORKERS = 1000
@@ -58,9 +59,7 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
     # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
     from addons import authority
 
-    if root_passphrase is not None and root_key is None:
-        raise click.UsageError("--root-passphrase is said of a --root-key")
-    made = _made(home_folder(home), root_key, root_passphrase, lanes)
+    made = _made(home_folder(home), asked_for(root_key, root_passphrase), lanes)
     paths = made.paths
     ahead = ahead_keys.ready(made)
     told: dict[str, str | bool | list[str] | None] = {
@@ -80,9 +79,8 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
         _tell(told, ahead)
 
 
-def _made(folder: Path, root_key: str | None, passphrase: str | None, lanes: int | None) -> Home:
+def _made(folder: Path, brought: Ed25519PrivateKey | None, lanes: int | None) -> Home:
     """The home, with what the root key has to sign signed. It is not kept for longer."""
-    brought = None if root_key is None else read_key(root_key, passphrase, ask=ask)
     home = Home.open(folder, brought, keep_root=lanes is None)
     if lanes is not None:
         _certify(home, lanes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -107,3 +108,27 @@ def test_asked_to_stop_it_ends_with_0_and_closes_the_log(tmp_path, asked):
 
         assert running.process.wait(20) == 0
         assert running.entries()[-1]["type"] == "close"
+
+
+def test_a_lost_log_is_given_up_at_a_start_and_halts_outlive_it(tmp_path):
+    with started(tmp_path, serve=True) as before:
+        assert before.verb("agents", "halt", "anonymous", "--reason", "it uploads").returncode == 0
+        before.stop()
+    lines = before.segment.read_bytes().splitlines(keepends=True)
+    before.segment.write_bytes(b"".join(lines[:-2]))
+    refused = start_beside(before, tmp_path)
+    options = ["--accept-loss", "the disk failed", "--operator", "ann"]
+
+    with serving() as origin, started(tmp_path, options=options, serve=True) as again:
+        _, said, _ = again.curl(f"{origin.url}/denied/x")
+        status = json.loads(again.verb("status", "--json").stdout)
+        told = json.loads(again.verb("audit", "verify", "--json").stdout)
+
+        assert (refused.returncode, "ROLLED_BACK" in refused.stderr) == (1, True)
+        assert "main-1/" in said
+        assert (status["ready"], status["halted"]) == (True, ["anonymous"])
+        assert [each["lane"] for each in status["lanes"]] == ["main-1"]
+        assert (told["result"], told["losses"][0]["successor"]) == ("rolled_back", "main-1")
+        assert again.stop() == 0
+    whole = start_beside(again, tmp_path, *options)
+    assert (whole.returncode, "nothing is lost" in whole.stderr) == (1, True)

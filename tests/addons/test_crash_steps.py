@@ -1,0 +1,262 @@
+"""A crash or a disk fault at each step of writing: what was acknowledged is there, and the log goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from addons.accepted_loss import accept
+from addons.book import Book
+from addons.errors import StartCode, StartRefused
+from addons.home import Home
+from addons.keys import SigningKey
+from addons.lineage import newest
+from tests.addons.logs import decision, entries, kinds, open_lane, report, segment, segments
+from tests.conftest import SCALE, scaled
+
+ROOT = Path(__file__).parents[2]
+DISK_FAULTS = ("ENOSPC", "ENOSPC+", "EIO", "EIO+", "EROFS", "EROFS+")
+
+
+class Writers:
+    """Starts writers that meet a fault, one after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.addons.crash_forks"], cwd=ROOT, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def run(self, home: Home, fault: str, at: int, lane: str = "main") -> tuple[set[int], int]:
+        """The numbers that were acknowledged, and how many operations there were; -1 where it was killed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(home.paths.folder, lane, fault, at, sep="\t", file=self._process.stdin, flush=True)
+        said: list[str] = []
+        for line in self._process.stdout:
+            said.append(line)
+            if line.startswith("end"):
+                break
+        return {int(line) for line in said[:-1] if line.strip()}, int(said[-1].split()[1])
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Writers]:
+    started = Writers()
+    yield started
+    started.stop()
+
+
+def goes_on(home: Home, acknowledged: set[int], lane: str = "main") -> None:
+    """The next start takes the log as it is, all that was acknowledged is in it, and it verifies."""
+    before = len(entries_so_far(home, lane))
+    open_lane(Home.open(home.paths.folder), lane, vault=False).close("looked at")
+    log = entries(home, lane)
+
+    assert len(log) >= before
+    assert [each["seq"] for each in log] == list(range(len(log)))
+    assert {log[number]["type"] for number in acknowledged} <= {"decision"}
+    told = report(home)
+    assert told.result == "verified", told.first_failure
+
+
+def entries_so_far(home: Home, lane: str) -> list[bytes]:
+    whole = b"".join(path.read_bytes() for path in segments(home, lane))
+    return whole.splitlines()[: whole.count(b"\n") - 1]
+
+
+def test_a_process_killed_at_any_step_of_writing_loses_nothing_that_was_acknowledged(writers, tmp_path):
+    home = Home.open(tmp_path / "measured")
+    _, operations = writers.run(home, "kill", 0)
+    # The first ones also make the lane; then the same home again and again, as a machine that crashes does.
+    steps = random.Random().sample(range(1, operations + 1), min(operations, scaled(12)))
+    for at in steps:
+        fresh = Home.open(tmp_path / f"fresh-{at}")
+        acknowledged, count = writers.run(fresh, "kill", at)
+        assert count == -1 or count < at
+        goes_on(fresh, acknowledged)
+        shutil.rmtree(fresh.paths.folder)
+    for at in random.Random().choices(range(1, operations), k=scaled(8)):
+        acknowledged, _ = writers.run(home, "kill", at)
+        goes_on(home, acknowledged)
+
+
+def test_every_step_of_a_rotation_may_be_the_last(writers, tmp_path):
+    home = Home.open(tmp_path / "home")
+    open_lane(home, vault=False).close("done")
+    _, operations = writers.run(Home.open(shutil.copytree(home.paths.folder, tmp_path / "measured")), "kill", 0)
+    for at in range(1, operations + 1, 1 if SCALE > 1 else 9):
+        again = Home.open(shutil.copytree(home.paths.folder, tmp_path / f"at-{at}"))
+        acknowledged, _ = writers.run(again, "kill", at)
+
+        goes_on(again, acknowledged)
+        assert not again.paths.next_key("main").exists()
+        shutil.rmtree(again.paths.folder)
+
+
+@pytest.mark.parametrize("fault", DISK_FAULTS)
+def test_a_disk_that_fails_at_any_step_stops_the_lane_and_loses_nothing(writers, tmp_path, fault):
+    home = Home.open(tmp_path / "home")
+    _, operations = writers.run(home, fault, 0)
+    for at in random.Random().choices(range(1, operations), k=scaled(3)):
+        acknowledged, count = writers.run(home, fault, at)
+
+        assert count > 0
+        goes_on(home, acknowledged)
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "fsync"])
+def test_a_sync_that_fails_is_never_tried_again(home, monkeypatch, call):
+    lane = open_lane(home, vault=False)
+    tried: list[int] = []
+
+    def fail(descriptor: int) -> None:
+        tried.append(descriptor)
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail)
+        if call == "fsync":
+            lane.rotate("operator")
+        for _ in range(3):
+            with pytest.raises(Exception, match="restart"):
+                lane.write_now("decision", decision("f"))
+        written = len(tried)
+        with pytest.raises(Exception, match="restart"):
+            lane.write_now("decision", decision("f"))
+        assert len(tried) == written
+    lane.close("stopped")
+    goes_on(home, set())
+
+
+def test_a_clock_that_goes_back_is_recorded_and_loses_nothing(home, monkeypatch):
+    lane = open_lane(home, vault=False)
+    number = lane.write_now("decision", decision("f"))
+    lane.close("done")
+    real = time.time_ns
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time_ns", lambda: real() - 7 * 86_400 * 10**9)
+        back = open_lane(Home.open(home.paths.folder), vault=False)
+        book = Book(back, back.states, lambda: None, lambda agent: ())
+        book.begin_clock()
+        back.rotate("operator")
+        back.write_now("decision", decision("g"))
+        back.close("done")
+
+    assert "clock" in kinds(home)
+    assert not book.state.clock_ok
+    goes_on(home, {number})
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+def test_a_key_that_is_swapped_while_its_lane_is_written_costs_no_entry(home, rotates):
+    lane = open_lane(home, vault=False)
+    SigningKey.create(home.paths.lane_key("main"), f"governor/{home.log_id}/main")
+    numbers = {lane.write_now("decision", decision("f"))}
+    if rotates:
+        lane.rotate("operator")
+        numbers.add(lane.write_now("decision", decision("g")))
+    lane.close("done")
+    assert report(home).result == "verified"
+    if rotates:
+        goes_on(home, numbers)
+        return
+
+    with pytest.raises(StartRefused) as caught:
+        open_lane(Home.open(home.paths.folder))
+    assert caught.value.code is StartCode.TAMPERED
+    accept(home.paths.folder, "main", "somebody swapped the key", "ann")
+    goes_on(home, set(), newest(home.paths, "main", home.root))
+    assert {entries(home)[number]["type"] for number in numbers} == {"decision"}
+
+
+# A log that was ended in order and is then cut: each cut is one that no crash explains
+
+
+def nothing(_: Home) -> None:
+    pass
+
+
+def without_minimum(home: Home) -> None:
+    home.paths.minimum.unlink()
+
+
+def without_any_head(home: Home) -> None:
+    home.paths.minimum.unlink()
+    (home.paths.lane("main") / "checkpoints.note").unlink()
+
+
+def without_checkpoints(home: Home) -> None:
+    (home.paths.lane("main") / "checkpoints.note").unlink()
+
+
+HEADS = {nothing: {StartCode.ROLLED_BACK}, without_checkpoints: {StartCode.ROLLED_BACK},
+         without_minimum: {StartCode.HOME_INCOMPLETE}, without_any_head: {StartCode.HOME_INCOMPLETE}}
+
+
+def closed(home: Home) -> None:
+    lane = open_lane(home, vault=False)
+    for _ in range(3):
+        for _ in range(3):
+            lane.write_now("decision", decision("f"))
+        lane.rotate("operator")
+        lane.write_now("decision", decision("f"))
+    lane.close("done")
+
+
+def refusal(home: Home) -> StartCode:
+    with pytest.raises(StartRefused) as caught:
+        open_lane(Home.open(home.paths.folder), vault=False).close("taken")
+    return caught.value.code
+
+
+@pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.__name__)
+def test_a_closed_log_that_is_cut_anywhere_in_its_last_two_lines_is_never_taken(home, heads: Callable[[Home], None]):
+    closed(home)
+    path = segments(home)[-1]
+    whole = path.read_bytes()
+    start = whole.rfind(b"\n", 0, whole.rfind(b"\n", 0, -1)) + 1
+    heads(home)
+    inside = range(start, len(whole))
+    edges = {start, len(whole) - 1, whole.rfind(b"\n", 0, -1), whole.rfind(b"\n", 0, -1) + 1}
+
+    for offset in edges | set(random.Random(8).sample(inside, min(len(inside), scaled(15)))):
+        path.write_bytes(whole[:offset])
+
+        assert refusal(home) in HEADS[heads], offset
+        assert path.read_bytes() == whole[:offset]
+
+
+@pytest.mark.parametrize("heads", HEADS, ids=lambda heads: heads.__name__)
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_closed_log_that_ends_with_an_earlier_segment_is_never_taken(home, heads, left):
+    closed(home)
+    for path in segments(home)[left:]:
+        path.unlink()
+    heads(home)
+
+    assert refusal(home) in HEADS[heads]
+
+
+def test_a_log_cut_back_to_its_opening_is_never_taken_while_any_head_is_left(home):
+    closed(home)
+    for path in segments(home)[1:]:
+        path.unlink()
+    segment(home).write_bytes(b"".join(segment(home).read_bytes().splitlines(keepends=True)[:2]))
+    for heads in (without_checkpoints, without_minimum):
+        copy = Home.open(shutil.copytree(home.paths.folder, home.paths.folder.parent / heads.__name__))
+        heads(copy)
+
+        assert refusal(copy) in HEADS[heads]
