@@ -199,7 +199,7 @@ def _checkpoints(name: str, path: Path, size: int, first: int, end: int | None) 
         try:
             with open_regular(path) as file:
                 for note in split_notes(_limited(file, size)):
-                    entries = parse_checkpoint(note.text.partition("\n\n")[0] + "\n").size
+                    entries = parse_checkpoint(note.text.rpartition("\n\n")[0] + "\n").size
                     if start is None and entries > first:
                         start = note.offset
                     if end is not None and entries > end:

@@ -114,7 +114,7 @@ def text_of(line: bytes) -> str:
 def head_of(note: str) -> Checkpoint:
     """The checkpoint that a note states, its signatures not yet checked, or ProofError."""
     try:
-        head = parse_checkpoint(note.partition("\n\n")[0] + "\n")
+        head = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
     except NoteError as error:
         raise ProofError(str(error)) from None
     if head.size == 0:

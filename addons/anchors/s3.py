@@ -127,7 +127,7 @@ class S3Anchor:
 
     def _parsed(self, lane: str, note: str) -> Checkpoint:
         try:
-            head = parse_checkpoint(note.partition("\n\n")[0] + "\n")
+            head = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
         except NoteError as error:
             raise AnchorError(f"{self.target}: what was to be anchored of lane {lane}: {error}") from None
         if head.origin != f"{self.origin}/{lane}":

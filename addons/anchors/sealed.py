@@ -182,7 +182,7 @@ def _slices(path: Path, names: list[str], ends: list[int], *, ended: bool) -> It
     number, notes = 0, bytearray()
     try:
         for note in _notes(path):
-            size = parse_checkpoint(note.partition("\n\n")[0] + "\n").size
+            size = parse_checkpoint(note.rpartition("\n\n")[0] + "\n").size
             while number < len(ends) and size > ends[number]:
                 yield names[number], bytes(notes)
                 number, notes = number + 1, bytearray()
