@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from kernel.report import Failure, Result
 CHECKPOINTS = "checkpoints.note"
 MINIMUM = "minimum.json"
 NEVER = 2**63
+SIGHTING = struct.Struct(">Q8s")
+"""The size of a head and the first bytes of its root."""
 
 
 class Broken(KernelError):
@@ -38,6 +42,17 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighted:
+    """Any number of heads that somebody has seen, unsigned: packed `SIGHTING`s in order of size."""
+
+    records: bytes
+    by: str
+
+    def __iter__(self) -> Iterator[tuple[int, bytes, str]]:
+        return ((size, root, self.by) for size, root in SIGHTING.iter_unpack(self.records))
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """The part of a lane that a walk comes by: from after `first` entries to after `last` (None: to the end)."""
 
@@ -48,11 +63,15 @@ class Extent:
 class Marks:
     """The marks of one lane, in order of size. `next_size` is the size at which `confirm` wants to be called."""
 
-    def __init__(self, lane: str, lines: Iterable[bytes], held: Sequence[Held], claims: Sequence[Claim]) -> None:
+    def __init__(
+        self, lane: str, lines: Iterable[bytes], held: Sequence[Held | Sighted], claims: Sequence[Claim]
+    ) -> None:
         self._lane = lane
+        self._sighted = heapq.merge(*(each for each in held if isinstance(each, Sighted)))
+        self._sight = next(self._sighted, None)
         self._claims = deque(sorted((claim for claim in claims if claim.entries > 0), key=lambda claim: claim.entries))
         self._held = deque(sorted((self._read(PlacedNote(each.note, None, None), each.by, anchor=each.anchor)
-                                   for each in held), key=lambda marked: marked.head.size))
+                                   for each in held if isinstance(each, Held)), key=lambda marked: marked.head.size))
         self._notes = self._in_order(split_notes(lines))
         self._note = next(self._notes, None)
         self._last: int | None = None
@@ -71,6 +90,8 @@ class Marks:
             self._held.popleft()
         while self._note is not None and self._note.head.size < extent.first:
             self._note = next(self._notes, None)
+        while self._sight is not None and self._sight[0] < extent.first:
+            self._sight = next(self._sighted, None)
 
     @property
     def next_size(self) -> int:
@@ -78,6 +99,8 @@ class Marks:
         size = NEVER if self._note is None else self._note.head.size
         if self._claims:
             size = min(size, self._claims[0].entries)
+        if self._sight is not None:
+            size = min(size, self._sight[0])
         return min(size, self._held[0].head.size) if self._held else size
 
     def confirm(self, size: int, root: bytes, head: str, keys: KeyChain, verify: Verify) -> bool:
@@ -88,6 +111,11 @@ class Marks:
             if claim.head != head:
                 reason = f"{claim.by} recorded another head after {size} entries: the lane was forked or rewritten"
                 raise Broken(Result.TAMPERED, Failure(self._lane, None, None, None, size - 1, reason))
+        while self._sight is not None and self._sight[0] == size:
+            if not root.startswith(self._sight[1]):
+                reason = f"{self._sight[2]} holds another head of {size} entries: the lane was forked or rewritten"
+                raise Broken(Result.TAMPERED, Failure(self._lane, None, None, None, size - 1, reason))
+            self._sight = next(self._sighted, None)
         while self._held and self._held[0].head.size == size:
             held = self._held.popleft()
             self._confirm(held, root, keys, verify)
@@ -113,6 +141,8 @@ class Marks:
         for held in self._held:
             self._authentic(held, keys, verify, beyond=True)
             missing = f"{held.file} knows of {held.head.size} entries"
+        if self._sight is not None:
+            missing = missing or f"{self._sight[2]} knows of {self._sight[0]} entries"
         if self._claims:
             missing = missing or f"{self._claims[-1].by} recorded {self._claims[-1].entries} entries"
         if missing:

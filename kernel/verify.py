@@ -16,7 +16,7 @@ from kernel.canonical import Value
 from kernel.chain import split
 from kernel.errors import KernelError, TrustError
 from kernel.loss import Compromise, Succession, compromise_in, loss_in
-from kernel.marks import MINIMUM, Broken, Held
+from kernel.marks import MINIMUM, Broken, Held, Sighted
 from kernel.note import VerifierKey, Verify
 from kernel.opening import Claim, claims, genesis_root
 from kernel.parts import joined
@@ -42,7 +42,7 @@ class Anchors:
     stated: TrustFile | None = None
     minimum: Minimum | None = None
     damage: tuple[str, ...] = ()
-    held: Mapping[str, Sequence[Held]] = field(default_factory=dict)
+    held: Mapping[str, Sequence[Held | Sighted]] = field(default_factory=dict)
     silent: tuple[str, ...] = ()
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
     part: bool = False
@@ -94,7 +94,7 @@ def verify(
     return replace(report, losses=losses, unattested=tuple(unattested))
 
 
-def _held(anchors: Anchors, lane: str) -> list[Held]:
+def _held(anchors: Anchors, lane: str) -> list[Held | Sighted]:
     note = anchors.minimum.notes.get(lane) if anchors.minimum else None
     return [*([] if note is None else [Held(note, MINIMUM)]), *anchors.held.get(lane, ())]
 

@@ -17,7 +17,7 @@ from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
 from kernel.loss import Loss, compromise_in, loss_in
-from kernel.marks import Broken, Extent, Held, Marks
+from kernel.marks import Broken, Extent, Held, Marks, Sighted
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
 from kernel.note import VerifierKey, Verify
 from kernel.opening import Claim, claims, genesis_root, resumed_tree
@@ -112,7 +112,7 @@ class Walk:
         self,
         source: Source,
         rules: Rules,
-        held: Sequence[Held],
+        held: Sequence[Held | Sighted],
         claims: Sequence[Claim],
         witnessed: Witnessed | None = None,
     ) -> None:

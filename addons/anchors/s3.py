@@ -29,9 +29,10 @@ _AT_ORIGIN = re.compile(r"(?:(.*)/)?(governor/[0-9a-f]{16})")
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A head that the bucket holds: its first version, told from its key."""
+    """A head that the bucket holds: its first version, told from its key, which has the first bytes of the root."""
 
     size: int
+    root: bytes
     key: str
     version: str
 
@@ -121,7 +122,7 @@ class S3Anchor:
             if alarm:
                 alarms.append(alarm)
             if first is not None:
-                heads.setdefault(named[1], []).append(Held(int(named[2]), key, first.version))
+                heads.setdefault(named[1], []).append(Held(int(named[2]), bytes.fromhex(named[3]), key, first.version))
         newest_first = {lane: tuple(reversed(found)) for lane, found in heads.items()}
         return Holdings(newest_first, tuple(alarms))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 import shutil
@@ -134,7 +135,7 @@ def test_a_period_that_begins_with_another_key_needs_the_keys_before(written):
 def test_a_head_that_was_kept_elsewhere_holds_the_log_to_it(written, jobs):
     notes = (written.paths.lane("main") / "checkpoints.note").read_text().split("\n\n")
     first, signature = notes[0], notes[1].split("\n")[0]
-    held = Elsewhere([Keeper("a file", lambda origin: [f"{first}\n\n{signature}\n"])])
+    held = Elsewhere([heads_of([f"{first}\n\n{signature}\n"])])
     size = int(first.split("\n")[1])
     report = verified(written.paths.folder, written.root, jobs, elsewhere=held)
 
@@ -147,7 +148,7 @@ def test_a_head_that_was_kept_elsewhere_holds_the_log_to_it(written, jobs):
 def test_a_log_cut_back_below_a_head_that_was_kept_elsewhere_is_rolled_back(written, jobs):
     note = (written.paths.lane("main") / "checkpoints.note").read_text()
     newest = note[note.rindex(f"governor/{written.log_id}/main\n", 0, note.rindex("\u2014")):]
-    held = Elsewhere([Keeper("a file", lambda origin: [newest])])
+    held = Elsewhere([heads_of([newest])])
     for path in segments(written)[3:]:
         path.unlink()
     (written.paths.lane("main") / "checkpoints.note").write_text("")
@@ -190,12 +191,20 @@ def test_a_lane_that_is_gone_is_missed_by_who_keeps_its_heads(written, tmp_path)
     assert report.first_failure.lane == "w0"
 
 
-def test_of_very_many_heads_the_newest_are_held_against_the_log(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(kept_heads, "MOST_HEADS", 2)
-    heads = (written.paths.lane("main") / "checkpoints.note").read_text()
-    found = kept_heads.kept([Keeper("a file", lambda origin: [each.text for each in split_notes(
-        heads.encode().splitlines(keepends=True))])], written.root.name)
+def test_no_number_of_newer_heads_hides_one_that_the_log_does_not_have(written, monkeypatch):
+    monkeypatch.setattr(kept_heads, "MOST_NOTES", 2)
+    content = (written.paths.lane("main") / "checkpoints.note").read_bytes().splitlines(keepends=True)
+    notes = [each.text for each in split_notes(content)]
+    size, root = notes[0].split("\n")[1:3]
+    forked = notes[0].replace(root, base64.b64encode(bytes(32)).decode())
 
-    sizes = [int(each.note.split("\n")[1]) for each in found.held["main"]]
-    assert len(sizes) == 2
-    assert max(sizes) == len(entries(written))
+    for jobs in (1, 2):
+        whole, flooded = (verified(written.paths.folder, written.root, jobs, elsewhere=Elsewhere([heads_of(heads)]))
+                          for heads in (notes * 9, [forked, *notes * 9]))
+        assert whole.result is Result.VERIFIED
+        assert flooded.first_failure is not None
+        assert (flooded.result, flooded.first_failure.seq) == (Result.TAMPERED, int(size) - 1)
+
+
+def heads_of(notes: list[str]) -> Keeper:
+    return Keeper("a file", lambda origin: kept_heads._of_log("a file", notes, origin))
