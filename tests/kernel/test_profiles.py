@@ -181,7 +181,7 @@ def test_bad_passwords_in_an_agents_name_leave_it_alone(profile):
 
 @pytest.mark.checkout
 def test_the_numbers_that_are_told_are_the_numbers():
-    table = README.read_text().partition("### Profiles")[2].partition("\n\n`conservative`")[0]
+    table = README.read_text().partition("### Profiles")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*? \| .*? \| .*?) \|", table, re.MULTILINE))
 
     assert rows == {name: " | ".join(told(profile, name) for profile in PROFILES)
