@@ -29,7 +29,8 @@ MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:home|root|work|Users|tmp/gov)/[\w.
 # The kernel computes. What is not here has a clock, files, a network, threads, chance or a log.
 KERNEL_MAY_IMPORT = {
     "__future__", "array", "base64", "binascii", "bisect", "blake3", "collections", "contextlib", "copy",
-    "dataclasses", "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "hmac", "ipaddress",
+    "dataclasses", "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "hmac",
+    "ipaddress",
     "itertools", "json", "kernel", "math", "operator", "pydantic",
     "re", "string", "struct", "types", "typing", "unicodedata", "urllib.parse",
 }
