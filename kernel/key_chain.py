@@ -5,16 +5,14 @@ A key signs from its first entry up to the `key_rotate` that certifies the next,
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from kernel.canonical import Value
 from kernel.chain import entry_hash, signed_bytes, split
 from kernel.entry import certificate_bytes, possession_bytes
-from kernel.errors import ChainError
-from kernel.note import VerifierKey, Verify, lane_name
+from kernel.errors import ChainError, NoteError
+from kernel.note import VerifierKey, Verify, base64_bytes, lane_name
 from kernel.opening import fields_of, key_in
 from kernel.trust import log_id_of
 
@@ -144,11 +142,7 @@ def _key(fields: dict[str, Value]) -> VerifierKey:
 
 
 def _signature(fields: dict[str, Value], name: str) -> bytes:
-    text = str(fields.get(name))
     try:
-        signature = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ChainError(f"{name} is not base64") from None
-    if base64.b64encode(signature).decode() != text:
-        raise ChainError(f"{name} is not canonical base64")
-    return signature
+        return base64_bytes(str(fields.get(name)))
+    except NoteError as error:
+        raise ChainError(f"{name}: {error}") from None

@@ -5,16 +5,14 @@ The first stays what it is. Of it counts what its first `entries` entries say, t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import asdict, dataclass
 
 from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV
 from kernel.entry import Body, compromise_bytes
-from kernel.errors import ChainError
-from kernel.note import VerifierKey, Verify
+from kernel.errors import ChainError, NoteError
+from kernel.note import VerifierKey, Verify, base64_bytes
 from kernel.trust import is_lane, log_id_of
 
 KEY_COMPROMISED = "key_compromised"
@@ -81,18 +79,18 @@ def compromise_in(entry: Value, root: VerifierKey | None, verify: Verify) -> Com
     """What a key_compromised entry says, which `root` signed where one is known; else `ChainError`."""
     match entry:
         case {"of": str(lane), "kid": str(kid), "entries": int(entries), "head": str(head), "statement": str(signed)}:
-            if root is not None and not verify(root.public, _unbase64(signed), compromise_bytes(
+            if root is not None and not verify(root.public, _signature(signed), compromise_bytes(
                     log_id_of(root), lane, kid, entries, head)):
                 raise ChainError("key_compromised is not said by the root key")
             return Compromise(lane, kid, entries, head)
     raise ChainError("key_compromised does not say which key, and up to where it is trusted")
 
 
-def _unbase64(text: str) -> bytes:
+def _signature(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ChainError("statement is not base64") from None
+        return base64_bytes(text)
+    except NoteError as error:
+        raise ChainError(f"statement: {error}") from None
 
 
 def loss_in(entry: Value, successor: str) -> Loss | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
+import string
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -481,18 +484,41 @@ def test_what_a_key_in_other_hands_has_signed_is_listed_and_does_not_let_go(home
 def test_a_statement_that_the_root_did_not_make_is_tampering(home, change):
     written(home, halt("coder-1"))
     distrusted(home, 2)
+    restated(home, lambda said: change)
+
+    assert report(home).result is Result.TAMPERED
+    assert second_opinion(home) == 1
+
+
+def test_a_statement_in_another_spelling_of_base64_is_tampering(home):
+    written(home, halt("coder-1"))
+    distrusted(home, 2)
+    restated(home, lambda said: {"statement": respelled(said["statement"])})
+
+    assert report(home).result is Result.TAMPERED
+    assert second_opinion(home) == 1
+
+
+def respelled(text: str) -> str:
+    """The same 64 bytes, with an unused bit set."""
+    digits = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    other = text[:-3] + digits[digits.index(text[-3]) + 1] + "=="
+    assert base64.b64decode(other) == base64.b64decode(text)
+    return other
+
+
+def restated(home: Home, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write the key_compromised of lane main-1 anew, with its key, where nothing else has seen it."""
     key = SigningKey.load(home.paths.lane_key("main-1"), f"governor/{home.log_id}/main-1")
     first, second = segment(home, "main-1").read_bytes().splitlines(keepends=True)
-    raw = codec.encode(json.loads(second)["e"] | change)
+    said = json.loads(second)["e"]
+    raw = codec.encode(said | change(said))
     forged = chain.line(raw, key.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw))))
     segment(home, "main-1").write_bytes(first + forged)
     (home.paths.lane("main-1") / "checkpoints.note").unlink()
     minimum = json.loads(home.paths.minimum.read_bytes())
     del minimum["lanes"]["main-1"]
     home.paths.minimum.write_bytes(codec.encode(minimum) + b"\n")
-
-    assert report(home).result is Result.TAMPERED
-    assert second_opinion(home) == 1
 
 
 @pytest.mark.parametrize(("kid", "first"), [("00000000", 3), (None, 99), (None, 1)])
