@@ -23,7 +23,7 @@ from kernel import chain
 from kernel.errors import CanonicalError, ChainError, NoteError
 from kernel.manifest import Part, Period
 from kernel.marks import CHECKPOINTS, MINIMUM
-from kernel.note import parse_checkpoint, split_notes
+from kernel.note import split_notes, stated_checkpoint
 from kernel.replay import LOADS
 
 _CHUNK = 2**20
@@ -199,7 +199,7 @@ def _checkpoints(name: str, path: Path, size: int, first: int, end: int | None) 
         try:
             with open_regular(path) as file:
                 for note in split_notes(_limited(file, size)):
-                    entries = parse_checkpoint(note.text.rpartition("\n\n")[0] + "\n").size
+                    entries = stated_checkpoint(note.text).size
                     if start is None and entries > first:
                         start = note.offset
                     if end is not None and entries > end:

@@ -187,7 +187,7 @@ def _minimum_size(home: Home, lane: str) -> int:
         return 0
     try:
         # Not trusted here: `reopen` checks its signature before anything rests on it.
-        return note.parse_checkpoint(text.rpartition("\n\n")[0] + "\n").size
+        return note.stated_checkpoint(text).size
     except NoteError as fault:
         raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
 

@@ -309,7 +309,7 @@ def _checkpoint(origin: str, keys_of_lane: KeyChain, text: str) -> tuple[note.Ch
 
     A lane that was cut back does not tell of the keys that signed its later heads.
     """
-    checkpoint = note.parse_checkpoint(text.rpartition("\n\n")[0] + "\n")
+    checkpoint = note.stated_checkpoint(text)
     if checkpoint.origin != origin:
         raise NoteError(f"a checkpoint of {checkpoint.origin} stands in for {origin}")
     key = keys_of_lane.signer_of(checkpoint.size - 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kernel.canonical import Value, encode, parse
 from kernel.errors import CanonicalError, KernelError, NoteError, ProofError
 from kernel.key_chain import KeyChain, certified
-from kernel.note import Checkpoint, VerifierKey, Verify, base64_bytes, open_note, parse_checkpoint
+from kernel.note import Checkpoint, VerifierKey, Verify, base64_bytes, open_note, stated_checkpoint
 from kernel.proofs import Proof
 from kernel.reading import Parse
 from kernel.trust import is_lane, is_log_id
@@ -114,7 +114,7 @@ def text_of(line: bytes) -> str:
 def head_of(note: str) -> Checkpoint:
     """The checkpoint that a note states, its signatures not yet checked, or ProofError."""
     try:
-        head = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
+        head = stated_checkpoint(note)
     except NoteError as error:
         raise ProofError(str(error)) from None
     if head.size == 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kernel.errors import KernelError, NoteError, UnknownSigner
 from kernel.key_chain import KeyChain
-from kernel.note import Checkpoint, PlacedNote, Verify, open_note, parse_checkpoint, split_notes
+from kernel.note import Checkpoint, PlacedNote, Verify, open_note, split_notes, stated_checkpoint
 from kernel.opening import Claim
 from kernel.report import Failure, Result
 
@@ -166,7 +166,7 @@ class Marks:
 
     def _read(self, note: PlacedNote, file: str, *, anchor: bool = False) -> _Marked:
         try:
-            head = parse_checkpoint(note.text.rpartition("\n\n")[0] + "\n")
+            head = stated_checkpoint(note.text)
         except NoteError as error:
             raise self._broken(file, note, str(error)) from None
         if head.size == 0:

@@ -117,6 +117,11 @@ def parse_checkpoint(body: str) -> Checkpoint:
     return Checkpoint(lines[0], int(lines[1]), root)
 
 
+def stated_checkpoint(note: str) -> Checkpoint:
+    """The checkpoint that a signed note states, its signatures not checked, or NoteError."""
+    return parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
+
+
 def sign(body: str, name: str, public: bytes, signer: Signer) -> str:
     """The signed note: body, empty line, one signature line. `body` ends in a line feed."""
     signature = key_id(name, public) + signer(body.encode())

@@ -15,7 +15,7 @@ from addons.anchors.lock_contract import Outcome, whole_seconds
 from addons.anchors.protocol import AnchorError, Receipt
 from kernel.entry import timestamp
 from kernel.errors import NoteError
-from kernel.note import Checkpoint, parse_checkpoint
+from kernel.note import Checkpoint, stated_checkpoint
 
 MOST_NOTE_BYTES = 2**16
 # How far the clocks of this host and of the storage may differ.
@@ -128,7 +128,7 @@ class S3Anchor:
 
     def _parsed(self, lane: str, note: str) -> Checkpoint:
         try:
-            head = parse_checkpoint(note.rpartition("\n\n")[0] + "\n")
+            head = stated_checkpoint(note)
         except NoteError as error:
             raise AnchorError(f"{self.target}: what was to be anchored of lane {lane}: {error}") from None
         if head.origin != f"{self.origin}/{lane}":

@@ -26,7 +26,7 @@ from addons.segment import segment_name, segment_names
 from kernel.chain import MAX_LINE_BYTES, split
 from kernel.errors import KernelError
 from kernel.marks import CHECKPOINTS
-from kernel.note import parse_checkpoint, split_notes
+from kernel.note import split_notes, stated_checkpoint
 
 # A segment ends at 64 MiB and holds its last group of entries whole.
 MOST_BYTES = 2**27
@@ -182,7 +182,7 @@ def _slices(path: Path, names: list[str], ends: list[int], *, ended: bool) -> It
     number, notes = 0, bytearray()
     try:
         for note in _notes(path):
-            size = parse_checkpoint(note.rpartition("\n\n")[0] + "\n").size
+            size = stated_checkpoint(note).size
             while number < len(ends) and size > ends[number]:
                 yield names[number], bytes(notes)
                 number, notes = number + 1, bytearray()
