@@ -13,6 +13,7 @@ from addons.errors import StartCode, StartRefused
 from addons.home import Home
 from addons.keys import SigningKey
 from kernel import note
+from tests.addons.dying_steps import Crash, die_after
 from tests.addons.logs import entries, kinds, open_lane, report
 
 
@@ -162,23 +163,7 @@ def test_with_the_root_key_at_hand_a_lane_begins_that_nobody_certified_ahead(roo
     assert report(rootless).result == "verified"
 
 
-class Crash(BaseException):
-    pass
-
-
-def crashing(monkeypatch: pytest.MonkeyPatch, left: int) -> None:
-    """Let the process die at a durable step."""
-    def dying(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object, **options: object) -> object:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Crash
-            return real(*arguments, **options)
-        return call
-
-    for owner, name in ((durable, "replace"), (durable, "sync_folder"), (durable, "write_all"), (os, "rename")):
-        monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
+STEPS = ((durable, "replace"), (durable, "sync_folder"), (durable, "write_all"), (os, "rename"))
 
 
 def test_a_crash_at_any_step_of_a_beginning_is_put_in_order_by_the_next_start(rootless, tmp_path, monkeypatch):
@@ -187,7 +172,7 @@ def test_a_crash_at_any_step_of_a_beginning_is_put_in_order_by_the_next_start(ro
         folder = tmp_path / f"copy-{crashed}"
         shutil.copytree(rootless.paths.folder, folder)
         with monkeypatch.context() as patched:
-            crashing(patched, crashed)
+            die_after(crashed, patched, STEPS)
             try:
                 lane = open_lane(Home.open(folder), vault=False)
             except Crash:
@@ -211,7 +196,7 @@ def test_a_crash_at_any_step_of_certifying_is_put_in_order_by_the_next_try(home,
         shutil.copytree(home.paths.folder, folder)
         copy = Home.open(folder)
         with monkeypatch.context() as patched:
-            crashing(patched, at)
+            die_after(at, patched, STEPS)
             try:
                 ahead_keys.certify(copy, "main")
             except Crash:

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from addons import codec
 from addons import lane as lane_module
 from addons.audit_log import AuditLog, verify_signature
 from addons.home import Home
-from addons.verbs.audit import audit
 from kernel import canonical, entry
 from kernel.verify import Anchors, verify
+from tests.addons.audit_command import governor, status
 from tests.conftest import scaled
 from tests.forgery import THIEF
 from tests.logs import KERNEL, LOG_ID, ROOT, Lane, Log, decision, two_lanes
@@ -42,16 +41,6 @@ def _no_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return two_lanes().raise_minimum().write(tmp_path / "home")
-
-
-def governor(*arguments: object) -> Result:
-    return CliRunner().invoke(audit, [str(argument) for argument in arguments], standalone_mode=False)
-
-
-def status(result: Result) -> int:
-    if result.exception is not None:
-        return int(getattr(result.exception, "exit_code", 70))
-    return int(result.return_value)
 
 
 def verified(*arguments: object) -> dict[str, Any]:

@@ -13,25 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from addons.home import Home
 from addons.verbs.audit import audit
+from tests.addons.audit_command import governor, status
 from tests.addons.logs import decision, open_lane
 from tests.logs import ROOT, Lane, Log, two_lanes
 
 CHECKOUT = Path(__file__).parents[2]
 LAUNCH = "import sys; from addons.cli import main; main(sys.argv[1:])"
-
-
-def governor(*arguments: object) -> Result:
-    return CliRunner().invoke(audit, [str(argument) for argument in arguments], standalone_mode=False)
-
-
-def status(result: Result) -> int:
-    if result.exception is not None:
-        return int(getattr(result.exception, "exit_code", 70))
-    return int(result.return_value)
 
 
 def command(*arguments: object) -> list[str]:

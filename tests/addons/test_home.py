@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from addons import ballast, durable, pins
 from addons.errors import StartCode, StartRefused
 from addons.home import Home, home_folder
+from tests.addons.dying_steps import Crash, die_after
 from tests.addons.logs import open_lane, report
 
 
@@ -245,24 +245,9 @@ def test_a_crash_at_any_step_of_the_making_is_finished_by_the_next_start(tmp_pat
 
 def _crashes_at(step: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Make a home and its log, dying at the given durable step; False when there are fewer steps."""
-    class Crash(BaseException):
-        pass
-
-    left = step
-
-    def dying(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object, **options: object) -> object:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Crash
-            return real(*arguments, **options)
-        return call
-
     with monkeypatch.context() as patched:
-        for name in ("replace", "make_folder", "sync_folder"):
-            patched.setattr(durable, name, dying(getattr(durable, name)))
-        patched.setattr(os, "posix_fallocate", dying(os.posix_fallocate))
+        die_after(step, patched, [(durable, "replace"), (durable, "make_folder"), (durable, "sync_folder"),
+                                  (os, "posix_fallocate")])
         try:
             lane = open_lane(Home.open(folder))
         except Crash:

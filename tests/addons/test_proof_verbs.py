@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 from addons import audit_log
-from addons.verbs.audit import audit
 from kernel import entry
 from kernel.evidence import head_of
 from kernel.sampling import LaneHead
+from tests.addons.audit_command import governor, status
 from tests.addons.logs import decision, minimum, open_lane, segments
 from tests.kernel.test_receipt import read_by_somebody_else
 from tests.kernel.test_sampling import described
@@ -35,16 +34,6 @@ def _no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 def kept(tmp_path: Path) -> Path:
     """A log of two lanes; lane w0 has an entry that no checkpoint covers."""
     return two_lanes().write(tmp_path / "kept")
-
-
-def governor(*arguments: object) -> Result:
-    return CliRunner().invoke(audit, [str(argument) for argument in arguments], standalone_mode=False)
-
-
-def status(result: Result) -> int:
-    if result.exception is not None:
-        return int(getattr(result.exception, "exit_code", 70))
-    return int(result.return_value)
 
 
 def told(*arguments: object) -> dict[str, Any]:
