@@ -57,8 +57,8 @@ class NothingLost(GovernorError):
 def accept(folder: Path, lane: str, reason: str, claimed: str | None, root: Root = None) -> Succession:
     """Give up `lane`, or what goes on in its place by now; what goes on from here.
 
-    `NothingLost` where that one is whole; `StartRefused` where a lane of the home is written, or where another lane is
-    no help. `root` is the root key where it does not lie in the home.
+    `NothingLost` where a start would take that one; `StartRefused` where a lane of the home is written, or where
+    another lane is no help. `root` is the root key where it does not lie in the home.
     """
     check_words(reason, claimed)
     if not trust.is_lane(lane):
@@ -71,7 +71,8 @@ def accept(folder: Path, lane: str, reason: str, claimed: str | None, root: Root
     home = Home.open(folder, root, keep_root=False, giving_up=lost)
     refused = refused or _refusal(home, lost)
     if refused is None:
-        raise NothingLost(f"lane {lost} of {paths.folder} is whole: nothing is lost, and nothing was done")
+        text = f"a start takes lane {lost} of {paths.folder} as it is: nothing is lost, and nothing was done"
+        raise NothingLost(text)
     if refused.code not in _RESULTS:
         raise refused
     part, successor = verified_part(home, lost), next_name(home.paths, lost, home.root)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 import traceback
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from addons.errors import GovernorError
 from addons.origin_check import check_origin
+from addons.verb_group import VerbGroup
 from kernel.errors import KernelError
 from kernel.version import VERSION
 
-# verb: (module under addons.verbs, what `governor --help` says of it). A module is imported when its verb is used.
 VERBS = {
     "init": ("home", "Make a home: keys, CA, log, a starting policy and the pin of the log."),
     "serve": ("service", "Run the proxy with Governor inside. Arguments are mitmdump's."),
@@ -38,25 +37,7 @@ First steps: governor init, then governor serve, then curl -x http://127.0.0.1:8
 INTERNAL_FAULT = 70
 
 
-class VerbGroup(click.Group):
-    """A group that knows its verbs by name and imports only the one that is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module = import_module(f"addons.verbs.{VERBS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, summary) for verb, (_, summary) in VERBS.items()])
-
-
-@click.command(cls=VerbGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=VerbGroup, verbs=VERBS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, message="governor %(version)s")
 def governor() -> None:
     """Judge, sign and record every request of an AI agent before it leaves.

@@ -44,7 +44,7 @@ def anchor() -> None:
 add_s3_verbs(anchor)
 
 
-@anchor.command("list")
+@anchor.command("list", short_help="Show how far each anchor is, and what that leaves out.")
 @home_option
 @json_option
 def list_anchors(home: str | None, as_json: bool) -> int:
@@ -70,7 +70,7 @@ def list_anchors(home: str | None, as_json: bool) -> int:
     return 0
 
 
-@anchor.command()
+@anchor.command(short_help="Take the newest heads to every anchor, at once.")
 @home_option
 @json_option
 def now(home: str | None, as_json: bool) -> int:
@@ -116,7 +116,7 @@ def now(home: str | None, as_json: bool) -> int:
     return status
 
 
-@anchor.command()
+@anchor.command(short_help="Print the keys that a witness must be given.")
 @click.option("--lane", "more", multiple=True, metavar="NAME", help="A lane that has not begun yet, such as w0.")
 @home_option
 @json_option
@@ -125,6 +125,8 @@ def keys(more: tuple[str, ...], home: str | None, as_json: bool) -> int:
 
     The key is made at the first use and stays, while the keys that sign the log change with every segment. It keeps
     strangers from having heads cosigned in this log's name; what a cosignature says of the log does not rest on it.
+
+    Exit status: 0 printed, 2 wrong usage or no log there.
     """
     from addons.anchors.submission import submission_key
     from kernel.trust import is_lane

@@ -26,7 +26,7 @@ def add_s3_verbs(group: click.Group) -> None:
     group.add_command(iam)
 
 
-@click.command()
+@click.command(short_help="Ask a bucket, call by call, whether its Object Lock holds.")
 @_s3
 @click.option("--endpoint", metavar="URL", help="Where the S3 server is, if it is not Amazon's.")
 @click.option("--region", metavar="NAME", help="The bucket's region; else as the AWS configuration says.")
@@ -66,7 +66,7 @@ def selftest(url: str, endpoint: str | None, region: str | None, as_json: bool) 
     return status
 
 
-@click.command()
+@click.command(short_help="Print the least that an AWS identity must be allowed.")
 @_s3
 @click.option("--reader", is_flag=True, help="The policy for whoever verifies, instead of the one for publishing.")
 def iam(url: str, reader: bool) -> int:
@@ -78,6 +78,8 @@ def iam(url: str, reader: bool) -> int:
     \b
     governor audit anchor iam --s3 s3://example-heads/governor >publish.json
     aws iam put-user-policy --user-name governor --policy-name governor-anchor --policy-document file://publish.json
+
+    Exit status: 0 printed, 2 wrong usage.
     """
     from addons.anchors import bucket_policy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -48,6 +48,20 @@ class Moment(click.ParamType[datetime]):
         if moment is None or moment.tzinfo is None or "T" not in text.upper():
             self.fail(f"{text}: expected RFC 3339 (2026-01-02T03:04:05Z) or how long ago (10m, 2h, 3d)", param, ctx)
         return moment
+
+
+def filter_options[Verb: Callable[..., int]](verb: Verb) -> Verb:
+    """Which entries a verb tells of: the fields of `audit_view.Filter`, its moments not yet as the log writes them."""
+    for option in reversed((
+        click.option("--agent", help="Only entries about this agent."),
+        click.option("--verdict", help="Only decisions with this verdict: allow, ask, throttle, deny or halt."),
+        click.option("--rule", help="Only decisions of this rule."),
+        click.option("--host", help="Only decisions about this host, as the log names it."),
+        click.option("--since", type=Moment(), help="Only entries from TIME on: RFC 3339, or 10m, 2h, 3d ago."),
+        click.option("--until", type=Moment(), help="Only entries before TIME."),
+    )):
+        verb = option(verb)
+    return verb
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`governor audit`: verify the log, read it, make its decisions again; other modules prove parts of it."""
+"""`governor audit`: read the log and make its decisions again; its other verbs are found by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 
 import click
@@ -16,9 +15,10 @@ from addons.audit_text import Vault, as_text, escaped
 from addons.audit_view import Filter, View
 from addons.bundle_reading import opened
 from addons.home import home_folder
-from addons.verbs.anchor import anchor
+from addons.verb_group import VerbGroup
 from addons.verbs.asking import (
     Moment,
+    filter_options,
     home_option,
     jobs_option,
     json_option,
@@ -31,47 +31,39 @@ from kernel.entry import timestamp
 from kernel.errors import PolicyError
 
 FOLLOW_SECONDS = 0.25
-_ELSEWHERE = {"verify": "verification", "receipt": "proofs", "prove": "proofs", "sample": "proofs", "bundle": "bundle",
-              "export": "export", "rotate": "rotation", "anchor": "anchor", "accept-loss": "losses",
-              "key-compromised": "losses"}
+VERBS = {
+    "verify": ("verification", "Say whether the log is whole and as it was written, and what that rests on."),
+    "show": ("audit", "Print the entries of all lanes, oldest first."),
+    "replay": ("audit", "Make every decision again; or say what another policy would have changed."),
+    "receipt": ("proofs", "Prove that an entry is in the log to somebody who has nothing of it."),
+    "prove": ("proofs", "Prove that the log grew from a head that somebody kept."),
+    "sample": ("proofs", "Draw entries by a public rule, each with its receipt."),
+    "bundle": ("bundle", "Make one file for an auditor, verified without Governor."),
+    "export": ("export", "Write the log out for a SIEM, as JSON lines or OCSF events."),
+    "anchor": ("anchor", "Keep heads of the log where this host cannot take them back."),
+    "rotate": ("rotation", "End the segment that is written, and the key that signs it."),
+    "accept-loss": ("losses", "Give up a lane that a start refuses, and go on in another."),
+    "key-compromised": ("losses", "Say that a lane's key is in other hands, and go on in another lane."),
+}
 
 
-class _AuditGroup(click.Group):
-    """Knows the verbs of other modules by name, and imports one when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(
-            import_module(f"addons.verbs.{_ELSEWHERE[cmd_name]}"), cmd_name.replace("-", "_"))
-        return command
-
-
-@click.group(cls=_AuditGroup)
+@click.group(cls=VerbGroup, verbs=VERBS)
 def audit() -> None:
     """Verify the signed log, prove parts of it, read it, and make its decisions again.
 
-    HOME is a Governor home, the audit folder of one, or a bundle that `governor audit bundle` made. A log can be
-    verified anywhere, with nothing but that and the verifier key of its root, which `governor init` printed and pinned.
+    HOME is a Governor home or the audit folder of one; for verify and replay a bundle, too. A log can be verified
+    anywhere, with nothing but that and the verifier key of its root, which `governor init` printed and pinned.
+
+    Exit status: 0 yes, 1 no (verify: tampered), 2 wrong usage or no log there, 3 answer with a reservation, 4
+    incomplete, 5 rolled back. Each verb says which of them it has.
     """
 
 
-audit.add_command(anchor)
-
-
-@audit.command()
+@click.command()
 @where_argument
 @home_option
 @click.option("--follow", is_flag=True, help="Go on with what is written from now on.")
-@click.option("--agent", help="Only entries about this agent.")
-@click.option("--verdict", help="Only decisions with this verdict: allow, ask, throttle, deny or halt.")
-@click.option("--rule", help="Only decisions of this rule.")
-@click.option("--host", help="Only decisions about this host, as the log names it.")
-@click.option("--since", type=Moment(), help="Only entries from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), help="Only entries before TIME.")
+@filter_options
 @click.option("--json", "as_json", is_flag=True, help="Print the log's own lines, bytes unchanged.")
 def show(
     where: Path | None,
@@ -85,7 +77,14 @@ def show(
     until: datetime | None,
     as_json: bool,
 ) -> int:
-    """Print the entries of all lanes, oldest first. It reads and does not verify."""
+    """Print the entries of all lanes, oldest first. It reads and does not verify.
+
+    \b
+    governor audit show --agent coder-1 --verdict deny --since 2h
+    governor audit show --follow
+
+    Exit status: 0 shown, 1 a line that cannot be read was left out, 2 no log there.
+    """
     first, end = (timestamp(moment) if moment else None for moment in (since, until))
     wanted = Filter(agent, verdict, rule, host, first, end)
     with usage_errors():
@@ -105,7 +104,7 @@ def show(
             time.sleep(FOLLOW_SECONDS)
 
 
-@audit.command()
+@click.command()
 @where_argument
 @home_option
 @click.option("--policy", "policies", metavar="FILE", multiple=True,

@@ -84,7 +84,7 @@ def _tell(out: Console, made: Made) -> None:
     size = made.path.stat().st_size
     out.print(f"{escaped(str(made.path))}: {counted(made.files, 'file')}, {size:,} bytes", style="bold green")
     if covered.start is None:
-        out.print("  it holds no entries: none is of this period", style="yellow")
+        out.print("  it holds no entries: none is of this agent and period", style="yellow")
     else:
         out.print(f"  it covers {escaped(covered.start)} to {escaped(covered.end or '')}")
     if made.unsigned is not None:

@@ -18,7 +18,7 @@ from addons.export_cursor import Cursor
 from addons.export_output import AppendedFile, Output, Stream
 from addons.exporting import FORMATS, Export
 from addons.home import home_folder
-from addons.verbs.asking import Moment, home_option, reading_bar, usage_errors, where_argument
+from addons.verbs.asking import filter_options, home_option, reading_bar, usage_errors, where_argument
 from kernel.entry import timestamp
 
 FOLLOW_SECONDS = 0.25
@@ -36,12 +36,7 @@ _STANDARD_OUTPUT = 1
                    "With --follow: export-FORMAT.cursor in the home, where nothing else is said.")
 @click.option("--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="Add to this file instead of standard output.")
-@click.option("--agent", help="Only entries about this agent.")
-@click.option("--verdict", help="Only decisions with this verdict: allow, ask, throttle, deny or halt.")
-@click.option("--rule", help="Only decisions of this rule.")
-@click.option("--host", help="Only decisions about this host, as the log names it.")
-@click.option("--since", type=Moment(), help="Only entries from TIME on: RFC 3339, or 10m, 2h, 3d ago.")
-@click.option("--until", type=Moment(), help="Only entries before TIME.")
+@filter_options
 def export(where: Path | None, home: str | None, form: str, follow: bool, cursor: Path | None, output: Path | None,
            agent: str | None, verdict: str | None, rule: str | None, host: str | None, since: datetime | None,
            until: datetime | None) -> int:

@@ -55,6 +55,8 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
 
     Never in an argument or the environment: the key and its passphrase. Copies that the memory of this process or its
     swap may hold for a while are not in Governor's hand.
+
+    Exit status: 0 made, or there already; 1 refused, 2 wrong usage.
     """
     # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
     from addons import authority

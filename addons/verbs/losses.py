@@ -50,7 +50,7 @@ def accept_loss(reason: str, operator: str | None, lane: str, root_key: str | No
     The root key certifies the lane that goes on. It is asked for where it is not in the home and governor init --lanes
     has not certified that lane ahead.
 
-    Exit status: 0 accepted, 1 refused: the lane is whole, or a Governor runs on the home, 2 wrong usage.
+    Exit status: 0 accepted, 1 refused: a start takes the lane as it is, or a Governor runs on the home, 2 wrong usage.
     """
     root = asked_for(root_key, root_passphrase)
     succession = accepted(home_folder(home), lane, reason, operator, root, as_json=as_json)
