@@ -86,7 +86,8 @@ def verify(
         found.append((joined(parts) or walk(source).run()) if source.parts else parts[0])
     notes = anchors.minimum.notes if anchors.minimum else {}
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
-    known |= dict.fromkeys([*notes, *anchors.held, *recorded], "the log")
+    known |= {lane: heads[0].by for lane, heads in anchors.held.items()}
+    known |= dict.fromkeys([*notes, *recorded], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part)]
     report = _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
     losses = tuple(opening.loss for _, opening in sorted(openings.items()) if opening.loss is not None)

@@ -44,7 +44,8 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
 
     Keep the pin: it is what makes the log checkable by someone who does not trust this machine.
 
-    The root key certifies the first key of each lane of the log, and nothing else. With --lanes the lanes of the proxy,
+    The root key certifies the first key of each lane of the log, and is asked for besides where governor audit
+    key-compromised says that one is in other hands. With --lanes the lanes of the proxy,
     of N workers and of the verbs are certified now, and one more for the day when a lane is lost; from then on a root
     key in the home can be moved away. One that comes with --root-key is then never written to this machine; without
     --lanes it is copied into the home.
