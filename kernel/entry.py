@@ -24,7 +24,7 @@ _CERTIFICATE = b"governor/audit/lane/v1\0"
 _POSSESSION = b"governor/audit/rotate/v1\0"
 _COMPROMISE = b"governor/audit/compromised/v1\0"
 _COMMITMENT = b"gov/commit/v1\0"
-# Until the kernel keeps accounts, the accounts that a step may read are the empty set.
+# The accounts that a step may read where nothing is counted.
 EMPTY_SET = blake3(b"governor/kernel/accounts/v1\0" + encode({})).hexdigest()
 
 

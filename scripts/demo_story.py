@@ -246,8 +246,8 @@ def act_audit(stage: Stage) -> None:
     failure = shown["first_failure"]
     expect(status == 1 and shown["result"] == "tampered", "tampered, exit 1", shown)
     expect(failure["seq"] == seq, f"entry main/{seq} named", failure)
-    say(f"$ governor audit verify {copy}\n  TAMPERED: entry {failure['lane']}/{failure['seq']}, "
-        f"line {failure['line']}, byte {failure['offset']}: {failure['reason']}\n", "bad")
+    say(f"$ governor audit verify {copy}\n  tampered: entry {failure['lane']}/{failure['seq']}, "
+        f"{failure['segment']}, line {failure['line']}, byte {failure['offset']}: {failure['reason']}\n", "bad")
 
 
 def _verify(stage: Stage, folder: Path) -> tuple[int, dict[str, Any]]:
