@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 # None of these reaches beyond its arguments, but for `datetime.now` and its like.
 VALUES = frozenset({
     "__future__", "array", "base64", "binascii", "bisect", "blake3", "collections", "contextlib", "copy", "dataclasses",
-    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "ipaddress", "itertools", "json",
-    "kernel", "operator", "re", "struct", "typing", "unicodedata",
+    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "ipaddress", "itertools",
+    "json", "kernel", "operator", "re", "struct", "typing", "unicodedata",
 })
 REACHING = frozenset({"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"})
 CLOCKS = frozenset({"datetime.now", "datetime.today", "datetime.utcnow", "date.today"})
