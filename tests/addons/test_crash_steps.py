@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,18 @@ from tests.addons.logs import decision, entries, kinds, open_lane, report, segme
 from tests.conftest import SCALE, scaled
 
 ROOT = Path(__file__).parents[2]
+# A run may come through with fewer operations than the one that was measured.
+KILLED = ("killed", "ended")
 DISK_FAULTS = ("ENOSPC", "ENOSPC+", "EIO", "EIO+", "EROFS", "EROFS+")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of a process that wrote: `end` is killed, ended, or why its start was refused."""
+
+    acknowledged: set[int]
+    end: str
+    operations: int | None
 
 
 class Writers:
@@ -32,19 +45,25 @@ class Writers:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.addons.crash_forks"], cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            stdout=subprocess.PIPE, text=True)
 
-    def run(self, home: Home, fault: str, at: int, lane: str = "main") -> tuple[set[int], int]:
-        """The numbers that were acknowledged, and how many operations there were; -1 where it was killed."""
+    def run(self, home: Home, fault: str, at: int, lane: str = "main") -> Told:
+        """A process that meets the fault at an operation of its, which are counted from 1."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(home.paths.folder, lane, fault, at, sep="\t", file=self._process.stdin, flush=True)
-        said: list[str] = []
-        for line in self._process.stdout:
-            said.append(line)
-            if line.startswith("end"):
-                break
-        return {int(line) for line in said[:-1] if line.strip()}, int(said[-1].split()[1])
+        print(os.environ["XDG_CONFIG_HOME"], home.paths.folder, lane, fault, at,
+              sep="\t", file=self._process.stdin, flush=True)
+        said = json.loads(self._process.stdout.readline())
+        # Shown by a test that fails.
+        print(fault, at, said)
+        return Told(set(said["acknowledged"]), said["end"], said["operations"])
+
+    def operations(self, home: Home) -> int:
+        """How many operations there are where nothing fails."""
+        told = self.run(home, "kill", 0)
+        assert told.end == "ended"
+        assert told.operations is not None
+        return told.operations
 
     def stop(self) -> None:
         assert self._process.stdin is not None
@@ -79,29 +98,44 @@ def entries_so_far(home: Home, lane: str) -> list[bytes]:
 
 def test_a_process_killed_at_any_step_of_writing_loses_nothing_that_was_acknowledged(writers, tmp_path):
     home = Home.open(tmp_path / "measured")
-    _, operations = writers.run(home, "kill", 0)
+    operations = writers.operations(home)
     # The first ones also make the lane; then the same home again and again, as a machine that crashes does.
-    steps = random.Random().sample(range(1, operations + 1), min(operations, scaled(12)))
-    for at in steps:
+    for at in random.Random().sample(range(1, operations + 1), min(operations, scaled(12))):
         fresh = Home.open(tmp_path / f"fresh-{at}")
-        acknowledged, count = writers.run(fresh, "kill", at)
-        assert count == -1 or count < at
-        goes_on(fresh, acknowledged)
+        told = writers.run(fresh, "kill", at)
+
+        assert told.end in KILLED
+        goes_on(fresh, told.acknowledged)
         shutil.rmtree(fresh.paths.folder)
     for at in random.Random().choices(range(1, operations), k=scaled(8)):
-        acknowledged, _ = writers.run(home, "kill", at)
-        goes_on(home, acknowledged)
+        told = writers.run(home, "kill", at)
+
+        assert told.end in KILLED
+        goes_on(home, told.acknowledged)
+
+
+def test_a_process_killed_while_it_sees_to_what_a_crash_left_loses_nothing(writers, tmp_path):
+    home = Home.open(tmp_path / "home")
+    operations = writers.operations(home)
+    acknowledged: set[int] = set()
+    for at in random.Random().choices(range(1, operations), k=scaled(12)):
+        told = writers.run(home, "kill", at)
+
+        assert told.end in KILLED
+        acknowledged |= told.acknowledged
+    goes_on(home, acknowledged)
 
 
 def test_every_step_of_a_rotation_may_be_the_last(writers, tmp_path):
     home = Home.open(tmp_path / "home")
     open_lane(home, vault=False).close("done")
-    _, operations = writers.run(Home.open(shutil.copytree(home.paths.folder, tmp_path / "measured")), "kill", 0)
+    operations = writers.operations(Home.open(shutil.copytree(home.paths.folder, tmp_path / "measured")))
     for at in range(1, operations + 1, 1 if SCALE > 1 else 9):
         again = Home.open(shutil.copytree(home.paths.folder, tmp_path / f"at-{at}"))
-        acknowledged, _ = writers.run(again, "kill", at)
+        told = writers.run(again, "kill", at)
 
-        goes_on(again, acknowledged)
+        assert told.end in KILLED
+        goes_on(again, told.acknowledged)
         assert not again.paths.next_key("main").exists()
         shutil.rmtree(again.paths.folder)
 
@@ -109,12 +143,12 @@ def test_every_step_of_a_rotation_may_be_the_last(writers, tmp_path):
 @pytest.mark.parametrize("fault", DISK_FAULTS)
 def test_a_disk_that_fails_at_any_step_stops_the_lane_and_loses_nothing(writers, tmp_path, fault):
     home = Home.open(tmp_path / "home")
-    _, operations = writers.run(home, fault, 0)
+    operations = writers.operations(home)
     for at in random.Random().choices(range(1, operations), k=scaled(3)):
-        acknowledged, count = writers.run(home, fault, at)
+        told = writers.run(home, fault, at)
 
-        assert count > 0
-        goes_on(home, acknowledged)
+        assert told.end in ("ended", StartCode.HOME_UNWRITABLE)
+        goes_on(home, told.acknowledged)
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
