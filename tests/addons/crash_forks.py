@@ -24,7 +24,8 @@ from addons.errors import AuditUnavailable, StartRefused
 from addons.home import Home, Paths
 from tests.addons.logs import decision, open_lane
 
-OPERATIONS = ("write", "fdatasync", "fsync", "rename", "open", "ftruncate", "posix_fallocate", "unlink", "mkdir", "stat")
+OPERATIONS = (
+    "write", "fdatasync", "fsync", "rename", "open", "ftruncate", "posix_fallocate", "unlink", "mkdir", "stat")
 ENTRIES = 12
 # Far more than one takes. What hangs tells where each of its threads is, and is a failure.
 HANGS_SECONDS = 30
@@ -96,7 +97,7 @@ def forked(config: str, folder: str, lane: str, fault: str, at: str) -> dict[str
         try:
             with open(writing, "w", encoding="ascii") as tell:
                 child(tell, Path(folder), lane, fault, int(at))
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
         os._exit(0)

@@ -19,14 +19,18 @@ from addons.accepted_loss import accept
 from addons.book import Book
 from addons.errors import StartCode, StartRefused
 from addons.home import Home
+from addons.keeper import Keeper
 from addons.keys import SigningKey
 from addons.lineage import newest
-from tests.addons.logs import decision, entries, kinds, open_lane, report, segment, segments
+from addons.segment import Segment
+from tests.addons.logs import crashed_copy, decision, entries, kinds, open_lane, report, segment, segments
 from tests.conftest import SCALE, scaled
 
 ROOT = Path(__file__).parents[2]
 # A run may come through with fewer operations than the one that was measured.
 KILLED = ("killed", "ended")
+# A key that cannot be read is told as one that is not private.
+FAILED = ("ended", StartCode.HOME_UNWRITABLE, StartCode.KEY_PERMISSIONS)
 DISK_FAULTS = ("ENOSPC", "ENOSPC+", "EIO", "EIO+", "EROFS", "EROFS+")
 
 
@@ -147,7 +151,7 @@ def test_a_disk_that_fails_at_any_step_stops_the_lane_and_loses_nothing(writers,
     for at in random.Random().choices(range(1, operations), k=scaled(3)):
         told = writers.run(home, fault, at)
 
-        assert told.end in ("ended", StartCode.HOME_UNWRITABLE)
+        assert told.end in FAILED
         goes_on(home, told.acknowledged)
 
 
@@ -294,3 +298,84 @@ def test_a_log_cut_back_to_its_opening_is_never_taken_while_any_head_is_left(hom
         heads(copy)
 
         assert refusal(copy) in HEADS[heads]
+
+
+# Before the first head of a lane is signed
+
+
+def dies(patched: pytest.MonkeyPatch, owner: type, name: str, before: Callable[..., None] = lambda *_: None) -> None:
+    """A crash in the place of a call."""
+    def die(*arguments: object) -> None:
+        before(*arguments)
+        raise KeyboardInterrupt
+
+    patched.setattr(owner, name, die)
+
+
+def half(segment: Segment, content: bytes) -> None:
+    os.write(segment._descriptor, content[: len(content) // 2])
+
+
+def crashes(home: Home, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, lane: str = "main",
+            before: Callable[..., None] = lambda *_: None) -> None:
+    with monkeypatch.context() as patched:
+        dies(patched, owner, name, before)
+        with pytest.raises(KeyboardInterrupt):
+            open_lane(Home.open(home.paths.folder), lane, vault=False)
+
+
+def test_a_new_lane_may_crash_before_its_first_head_again_and_again(home, monkeypatch):
+    for _ in range(2):
+        crashes(home, monkeypatch, Segment, "append", before=half)
+    for _ in range(3):
+        crashes(home, monkeypatch, Keeper, "write_checkpoint")
+
+    goes_on(home, set())
+    assert kinds(home) == ["genesis", "lane_open", "recovery", "close"]
+
+
+def test_a_torn_opening_may_be_followed_by_crashes_before_the_first_head(home, monkeypatch):
+    append, lines = Segment.append, iter(range(2))
+
+    def second_one_is_torn(segment: Segment, content: bytes) -> None:
+        if next(lines):
+            half(segment, content)
+            raise KeyboardInterrupt
+        append(segment, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "append", second_one_is_torn)
+        with pytest.raises(KeyboardInterrupt):
+            open_lane(home, vault=False)
+    for _ in range(3):
+        crashes(home, monkeypatch, Keeper, "write_checkpoint")
+
+    goes_on(home, set())
+    assert kinds(home) == ["genesis", "lane_open", "recovery", "close"]
+
+
+def test_a_lane_without_a_head_may_be_adopted_by_starts_that_crash(home, monkeypatch):
+    for lane in ("main", "main", "w0", "w1", "w0"):
+        crashes(home, monkeypatch, Keeper, "write_checkpoint", lane)
+
+    goes_on(home, set(), "w0")
+    goes_on(home, set())
+
+
+def test_a_lane_that_goes_on_with_open_flows_may_crash_before_its_first_head(home, tmp_path, monkeypatch):
+    lane = open_lane(home, vault=False)
+    for flow in ("first", "second", "third"):
+        lane.write_now("decision", decision(flow))
+    copy = crashed_copy(home, tmp_path / "copy")
+    lane.close("the original goes on")
+    with segment(copy).open("ab") as file:
+        file.write(b"damage\n" * 2)
+    with monkeypatch.context() as patched:
+        dies(patched, Keeper, "write_checkpoint")
+        with pytest.raises(KeyboardInterrupt):
+            accept(copy.paths.folder, "main", "the disk failed", "ann")
+    for _ in range(3):
+        crashes(copy, monkeypatch, Keeper, "write_checkpoint", "main-1")
+    open_lane(Home.open(copy.paths.folder), "main-1", vault=False).close("done")
+
+    assert kinds(copy, "main-1") == ["lane_open", "outcome", "outcome", "outcome", "close"]
