@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 from addons.accepted_loss import accept
 from addons.book import Book
-from addons.errors import StartCode, StartRefused
+from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.home import Home
 from addons.keeper import Keeper
 from addons.keys import SigningKey
@@ -177,6 +179,28 @@ def test_a_sync_that_fails_is_never_tried_again(home, monkeypatch, call):
         assert len(tried) == written
     lane.close("stopped")
     goes_on(home, set())
+
+
+def test_nothing_follows_a_checkpoint_that_a_full_disk_has_torn(home, monkeypatch):
+    lane = open_lane(home, vault=False)
+    numbers, whole, faults = set(), os.write, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def write(descriptor: int, content: bytes) -> int:
+        if descriptor == lane._keeper._notes and faults:
+            whole(descriptor, content[: len(content) // 2])
+            raise faults.pop()
+        return whole(descriptor, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        lane.rotate("operator")
+        with suppress(AuditUnavailable):
+            for _ in range(10_000):
+                numbers.add(lane.write_now("decision", decision("f")))
+        lane.close("stopped")
+
+    assert kinds(home)[-2:] == ["fault", "close"]
+    goes_on(home, numbers)
 
 
 def test_a_clock_that_goes_back_is_recorded_and_loses_nothing(home, monkeypatch):
