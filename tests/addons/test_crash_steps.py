@@ -128,6 +128,8 @@ def test_a_process_killed_while_it_sees_to_what_a_crash_left_loses_nothing(write
         told = writers.run(home, "kill", at)
 
         assert told.end in KILLED
+        # No number is given out again that was acknowledged once.
+        assert not acknowledged & told.acknowledged
         acknowledged |= told.acknowledged
     goes_on(home, acknowledged)
 
