@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from addons.home import Home
     from addons.journal import Journal
+    from addons.recovery import Reopened
     from kernel.folding import States
     from kernel.loss import Loss
 
@@ -54,6 +55,8 @@ def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[
     try:
         if not reopened.reading.opened:
             _begin(home, journal, kernel, siblings)
+        if reopened.repairs:
+            _have_head(home, reopened)
         reopened.repair()
         ahead_keys.settle(home, lane)
         _end_freshness(home)
@@ -82,11 +85,7 @@ def open_successor(home: Home, lane: str, kernel: entry.Body, loss: Loss, *furth
         try:
             opening = _opening(home, journal, kernel, [], loss)
             journal.append(drafts([opening, *further], journal.size))
-            keeper = Keeper(home, lane, None, lambda _where, _fault: None)
-            try:
-                keeper.write_checkpoint(journal.checkpoint())
-            finally:
-                keeper.stop()
+            _sign_head(home, journal)
         finally:
             journal.segment.close()
     finally:
@@ -169,16 +168,27 @@ def _adopt(home: Home, lane: str) -> entry.Body | None:
         if not reopened.reading.opened:
             # It never got as far as lane_open: there is nothing to close, and its next start goes on from here.
             return None
+        _have_head(home, reopened)
         reopened.repair()
         journal.append(drafts([entry.close("adopted")], journal.size))
-        keeper = Keeper(home, lane, None, lambda _where, _fault: None)
-        try:
-            keeper.write_checkpoint(journal.checkpoint())
-        finally:
-            keeper.stop()
+        _sign_head(home, journal)
         return entry.sibling(lane, journal.size, journal.head)
     finally:
         journal.segment.close()
+
+
+def _have_head(home: Home, reopened: Reopened) -> None:
+    """Before anything follows a lane's opening its head is signed: by that a cut-off lane is told from a new one."""
+    if not reopened.reading.has_head:
+        _sign_head(home, reopened.journal)
+
+
+def _sign_head(home: Home, journal: Journal) -> None:
+    keeper = Keeper(home, journal.lane, None, lambda _where, _fault: None)
+    try:
+        keeper.write_checkpoint(journal.checkpoint())
+    finally:
+        keeper.stop()
 
 
 def _minimum_size(home: Home, lane: str) -> int:

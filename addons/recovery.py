@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ CHECKPOINTS = "checkpoints.note"
 _TAIL_BYTES = 64 * 1024
 _LINES_AT_ONCE = 1024
 _OPENING_LINES = 2
+_OPENING = frozenset({"genesis", "lane_open", "key_compromised"})
 
 type _Authentic = Callable[[str], tuple[note.Checkpoint, bool]]
 
@@ -54,6 +56,9 @@ class Reading:
     size_bytes: int = 0
     torn: bytes = b""
     opened: bool = False
+    followed: bool = False
+    """Whether anything stands behind the opening."""
+    has_head: bool = False
     last_ts: str = ""
     policy: str | None = None
     unfolded: int | None = None
@@ -128,8 +133,9 @@ def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, publ
     start = beginning(home, lane, segments, certified, max(heads.signed, default=0))
     reading = _Reader(home, lane, certified, heads.signed, start).read(segments)
     _not_rolled_back(segments[-1], reading, heads)
-    if not heads.signed and reading.tree.size > _OPENING_LINES:
-        # The first head is signed before anything follows the opening.
+    reading.has_head = bool(heads.signed)
+    if not reading.has_head and max(reading.tree.size, certified.first_seq + 1) > _OPENING_LINES:
+        # The first head is signed before anything follows the opening; a key_rotate follows it, too.
         raise lost(home, f"has lost every signed head of lane {lane}")
     _all_folded(lane, reading)
     return reading
@@ -410,6 +416,7 @@ class _Reader:
 
     def _fold(self, seq: int, body: dict[str, Any]) -> None:
         self._found.last_ts = str(body.get("ts"))
+        self._found.followed |= body.get("type") not in _OPENING
         if body.get("type") == "policy_load":
             self._found.policy = str(body.get("policy"))
         if seq < self._start.at or self._found.unfolded is not None:
@@ -500,16 +507,23 @@ def _all_folded(lane: str, reading: Reading) -> None:
 
 def _put_aside(folder: Path, lane: str, segment: Segment, reading: Reading) -> list[entry.Body]:
     """Move a torn tail out of the segment; the entry that says so. Done again, or finished, after a crash in it."""
-    offset = reading.size_bytes
-    aside = folder / f"torn-{lane}-{segment.path.stem}-{offset}.bin"
-    if reading.torn and not aside.exists():
-        durable.replace(aside, reading.torn)
-    if segment.size > offset:
-        segment.cut(offset)
-    if not aside.exists():
-        return []
-    content = aside.read_bytes()
-    return [entry.recovery(segment.path.name, offset, len(content), blake3(content).hexdigest())]
+    end = reading.size_bytes
+    aside = partial(_aside, folder, lane, segment)
+    if reading.torn and not aside(end).exists():
+        durable.replace(aside(end), reading.torn)
+    if segment.size > end:
+        segment.cut(end)
+    # What was torn off in an opening can only be recorded behind it, and was not while nothing stands there.
+    places = [end] if reading.followed else [0, *(line.end() for line in re.finditer(b"\n", segment.read(0, end)))]
+    return [_recovery(segment, offset, aside(offset).read_bytes()) for offset in places if aside(offset).exists()]
+
+
+def _aside(folder: Path, lane: str, segment: Segment, offset: int) -> Path:
+    return folder / f"torn-{lane}-{segment.path.stem}-{offset}.bin"
+
+
+def _recovery(segment: Segment, offset: int, content: bytes) -> entry.Body:
+    return entry.recovery(segment.path.name, offset, len(content), blake3(content).hexdigest())
 
 
 def _unknown_outcomes(lane: str, states: States) -> list[entry.Body]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import random
 import shutil
@@ -9,21 +11,38 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from addons.accepted_loss import accept
 from addons.book import Book
-from addons.errors import StartCode, StartRefused
+from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.home import Home
+from addons.keeper import Keeper
 from addons.keys import SigningKey
 from addons.lineage import newest
-from tests.addons.logs import decision, entries, kinds, open_lane, report, segment, segments
+from addons.segment import Segment
+from tests.addons.logs import crashed_copy, decision, entries, kinds, open_lane, report, segment, segments
 from tests.conftest import SCALE, scaled
 
 ROOT = Path(__file__).parents[2]
+# A run may come through with fewer operations than the one that was measured.
+KILLED = ("killed", "ended")
+# A key that cannot be read is told as one that is not private.
+FAILED = ("ended", StartCode.HOME_UNWRITABLE, StartCode.KEY_PERMISSIONS)
 DISK_FAULTS = ("ENOSPC", "ENOSPC+", "EIO", "EIO+", "EROFS", "EROFS+")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is known of a process that wrote: `end` is killed, ended, or why its start was refused."""
+
+    acknowledged: set[int]
+    end: str
+    operations: int | None
 
 
 class Writers:
@@ -32,19 +51,25 @@ class Writers:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.addons.crash_forks"], cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            stdout=subprocess.PIPE, text=True)
 
-    def run(self, home: Home, fault: str, at: int, lane: str = "main") -> tuple[set[int], int]:
-        """The numbers that were acknowledged, and how many operations there were; -1 where it was killed."""
+    def run(self, home: Home, fault: str, at: int, lane: str = "main") -> Told:
+        """A process that meets the fault at an operation of its, which are counted from 1."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(home.paths.folder, lane, fault, at, sep="\t", file=self._process.stdin, flush=True)
-        said: list[str] = []
-        for line in self._process.stdout:
-            said.append(line)
-            if line.startswith("end"):
-                break
-        return {int(line) for line in said[:-1] if line.strip()}, int(said[-1].split()[1])
+        print(os.environ["XDG_CONFIG_HOME"], home.paths.folder, lane, fault, at,
+              sep="\t", file=self._process.stdin, flush=True)
+        said = json.loads(self._process.stdout.readline())
+        # Shown by a test that fails.
+        print(fault, at, said)
+        return Told(set(said["acknowledged"]), said["end"], said["operations"])
+
+    def operations(self, home: Home) -> int:
+        """How many operations there are where nothing fails."""
+        told = self.run(home, "kill", 0)
+        assert told.end == "ended"
+        assert told.operations is not None
+        return told.operations
 
     def stop(self) -> None:
         assert self._process.stdin is not None
@@ -79,29 +104,46 @@ def entries_so_far(home: Home, lane: str) -> list[bytes]:
 
 def test_a_process_killed_at_any_step_of_writing_loses_nothing_that_was_acknowledged(writers, tmp_path):
     home = Home.open(tmp_path / "measured")
-    _, operations = writers.run(home, "kill", 0)
+    operations = writers.operations(home)
     # The first ones also make the lane; then the same home again and again, as a machine that crashes does.
-    steps = random.Random().sample(range(1, operations + 1), min(operations, scaled(12)))
-    for at in steps:
+    for at in random.Random().sample(range(1, operations + 1), min(operations, scaled(12))):
         fresh = Home.open(tmp_path / f"fresh-{at}")
-        acknowledged, count = writers.run(fresh, "kill", at)
-        assert count == -1 or count < at
-        goes_on(fresh, acknowledged)
+        told = writers.run(fresh, "kill", at)
+
+        assert told.end in KILLED
+        goes_on(fresh, told.acknowledged)
         shutil.rmtree(fresh.paths.folder)
     for at in random.Random().choices(range(1, operations), k=scaled(8)):
-        acknowledged, _ = writers.run(home, "kill", at)
-        goes_on(home, acknowledged)
+        told = writers.run(home, "kill", at)
+
+        assert told.end in KILLED
+        goes_on(home, told.acknowledged)
+
+
+def test_a_process_killed_while_it_sees_to_what_a_crash_left_loses_nothing(writers, tmp_path):
+    home = Home.open(tmp_path / "home")
+    operations = writers.operations(home)
+    acknowledged: set[int] = set()
+    for at in random.Random().choices(range(1, operations), k=scaled(12)):
+        told = writers.run(home, "kill", at)
+
+        assert told.end in KILLED
+        # No number is given out again that was acknowledged once.
+        assert not acknowledged & told.acknowledged
+        acknowledged |= told.acknowledged
+    goes_on(home, acknowledged)
 
 
 def test_every_step_of_a_rotation_may_be_the_last(writers, tmp_path):
     home = Home.open(tmp_path / "home")
     open_lane(home, vault=False).close("done")
-    _, operations = writers.run(Home.open(shutil.copytree(home.paths.folder, tmp_path / "measured")), "kill", 0)
+    operations = writers.operations(Home.open(shutil.copytree(home.paths.folder, tmp_path / "measured")))
     for at in range(1, operations + 1, 1 if SCALE > 1 else 9):
         again = Home.open(shutil.copytree(home.paths.folder, tmp_path / f"at-{at}"))
-        acknowledged, _ = writers.run(again, "kill", at)
+        told = writers.run(again, "kill", at)
 
-        goes_on(again, acknowledged)
+        assert told.end in KILLED
+        goes_on(again, told.acknowledged)
         assert not again.paths.next_key("main").exists()
         shutil.rmtree(again.paths.folder)
 
@@ -109,12 +151,12 @@ def test_every_step_of_a_rotation_may_be_the_last(writers, tmp_path):
 @pytest.mark.parametrize("fault", DISK_FAULTS)
 def test_a_disk_that_fails_at_any_step_stops_the_lane_and_loses_nothing(writers, tmp_path, fault):
     home = Home.open(tmp_path / "home")
-    _, operations = writers.run(home, fault, 0)
+    operations = writers.operations(home)
     for at in random.Random().choices(range(1, operations), k=scaled(3)):
-        acknowledged, count = writers.run(home, fault, at)
+        told = writers.run(home, fault, at)
 
-        assert count > 0
-        goes_on(home, acknowledged)
+        assert told.end in FAILED
+        goes_on(home, told.acknowledged)
 
 
 @pytest.mark.parametrize("call", ["fdatasync", "fsync"])
@@ -139,6 +181,28 @@ def test_a_sync_that_fails_is_never_tried_again(home, monkeypatch, call):
         assert len(tried) == written
     lane.close("stopped")
     goes_on(home, set())
+
+
+def test_nothing_follows_a_checkpoint_that_a_full_disk_has_torn(home, monkeypatch):
+    lane = open_lane(home, vault=False)
+    numbers, whole, faults = set(), os.write, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def write(descriptor: int, content: bytes) -> int:
+        if descriptor == lane._keeper._notes and faults:
+            whole(descriptor, content[: len(content) // 2])
+            raise faults.pop()
+        return whole(descriptor, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        lane.rotate("operator")
+        with suppress(AuditUnavailable):
+            for _ in range(10_000):
+                numbers.add(lane.write_now("decision", decision("f")))
+        lane.close("stopped")
+
+    assert kinds(home)[-2:] == ["fault", "close"]
+    goes_on(home, numbers)
 
 
 def test_a_clock_that_goes_back_is_recorded_and_loses_nothing(home, monkeypatch):
@@ -260,3 +324,84 @@ def test_a_log_cut_back_to_its_opening_is_never_taken_while_any_head_is_left(hom
         heads(copy)
 
         assert refusal(copy) in HEADS[heads]
+
+
+# Before the first head of a lane is signed
+
+
+def dies(patched: pytest.MonkeyPatch, owner: type, name: str, before: Callable[..., None] = lambda *_: None) -> None:
+    """A crash in the place of a call."""
+    def die(*arguments: object) -> None:
+        before(*arguments)
+        raise KeyboardInterrupt
+
+    patched.setattr(owner, name, die)
+
+
+def half(segment: Segment, content: bytes) -> None:
+    os.write(segment._descriptor, content[: len(content) // 2])
+
+
+def crashes(home: Home, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, lane: str = "main",
+            before: Callable[..., None] = lambda *_: None) -> None:
+    with monkeypatch.context() as patched:
+        dies(patched, owner, name, before)
+        with pytest.raises(KeyboardInterrupt):
+            open_lane(Home.open(home.paths.folder), lane, vault=False)
+
+
+def test_a_new_lane_may_crash_before_its_first_head_again_and_again(home, monkeypatch):
+    for _ in range(2):
+        crashes(home, monkeypatch, Segment, "append", before=half)
+    for _ in range(3):
+        crashes(home, monkeypatch, Keeper, "write_checkpoint")
+
+    goes_on(home, set())
+    assert kinds(home) == ["genesis", "lane_open", "recovery", "close"]
+
+
+def test_a_torn_opening_may_be_followed_by_crashes_before_the_first_head(home, monkeypatch):
+    append, lines = Segment.append, iter(range(2))
+
+    def second_one_is_torn(segment: Segment, content: bytes) -> None:
+        if next(lines):
+            half(segment, content)
+            raise KeyboardInterrupt
+        append(segment, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "append", second_one_is_torn)
+        with pytest.raises(KeyboardInterrupt):
+            open_lane(home, vault=False)
+    for _ in range(3):
+        crashes(home, monkeypatch, Keeper, "write_checkpoint")
+
+    goes_on(home, set())
+    assert kinds(home) == ["genesis", "lane_open", "recovery", "close"]
+
+
+def test_a_lane_without_a_head_may_be_adopted_by_starts_that_crash(home, monkeypatch):
+    for lane in ("main", "main", "w0", "w1", "w0"):
+        crashes(home, monkeypatch, Keeper, "write_checkpoint", lane)
+
+    goes_on(home, set(), "w0")
+    goes_on(home, set())
+
+
+def test_a_lane_that_goes_on_with_open_flows_may_crash_before_its_first_head(home, tmp_path, monkeypatch):
+    lane = open_lane(home, vault=False)
+    for flow in ("first", "second", "third"):
+        lane.write_now("decision", decision(flow))
+    copy = crashed_copy(home, tmp_path / "copy")
+    lane.close("the original goes on")
+    with segment(copy).open("ab") as file:
+        file.write(b"damage\n" * 2)
+    with monkeypatch.context() as patched:
+        dies(patched, Keeper, "write_checkpoint")
+        with pytest.raises(KeyboardInterrupt):
+            accept(copy.paths.folder, "main", "the disk failed", "ann")
+    for _ in range(3):
+        crashes(copy, monkeypatch, Keeper, "write_checkpoint", "main-1")
+    open_lane(Home.open(copy.paths.folder), "main-1", vault=False).close("done")
+
+    assert kinds(copy, "main-1") == ["lane_open", "outcome", "outcome", "outcome", "close"]
