@@ -476,6 +476,24 @@ def test_what_a_key_in_other_hands_has_signed_is_listed_and_does_not_let_go(home
     assert second_opinion(home) == 0
 
 
+def test_what_a_thief_writes_under_a_key_that_the_stolen_one_certified_is_listed_too(home, tmp_path):
+    written(home, halt("coder-1"))
+    stolen = crashed_copy(home, tmp_path / "thief")
+    distrusted(home, 2)
+    lane = open_lane(stolen, vault=False)
+    lane.rotate("operator")
+    number = lane.write_now("decision", decision("forged"))
+    lane.close("done")
+    shutil.rmtree(home.paths.lane("main"))
+    shutil.copytree(stolen.paths.lane("main"), home.paths.lane("main"))
+    told = report(home).as_json()
+
+    kids = {key["kid"] for key in told["keys"] if key["from"].startswith("main/") and key["to"] != "main/0"}
+    assert len(kids) == 2
+    assert {each["kid"] for each in told["unattested"]} == kids
+    assert told["unattested"][-1]["to"] == f"main/{number + 1}"
+
+
 @pytest.mark.parametrize("change", [{"entries": 3}, {"head": "ab" * 32}, {"kid": "00000000"}, {"of": "cli"},
                                     {"statement": "AAAA"}, {"statement": 1}])
 def test_a_statement_that_the_root_did_not_make_is_tampering(home, change):
