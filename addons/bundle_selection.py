@@ -1,7 +1,8 @@
 """What of a log goes into a bundle: whole segments that overlap a period, and all that is needed to verify them.
 
 A segment overlaps by the times of its first and last entry; a lane's segments are taken from the first to the last that
-does, without a gap. All sizes are taken at one moment: a writer may be at work.
+does, without a gap, and on a side on which the period is open from its first or to its last one. All sizes are taken at
+one moment: a writer may be at work.
 """
 
 from __future__ import annotations
@@ -172,8 +173,10 @@ def _lane(log: AuditLog, name: str, segments: Sequence[Segment], checkpoint_byte
     chosen = [number for number, segment in enumerate(segments) if segment.overlaps(period)]
     if not chosen:
         return Lane(name, (), Part(), ())
-    taken = segments[chosen[0] : chosen[-1] + 1]
-    following = segments[chosen[-1] + 1 :]
+    # The clock may have been set: where the period is open, the lane goes on to that side, whatever its times say.
+    begin = 0 if period.start is None else chosen[0]
+    end = len(segments) if period.end is None else chosen[-1] + 1
+    taken, following = segments[begin:end], segments[end:]
     part = Part(taken[0].number, _seq(following[0].first) if following else None)
     folder, where = log.audit / "lanes" / name, f"audit/lanes/{name}"
     members = [Member(f"{where}/{segment.path.name}", segment.size, segment.path) for segment in taken]
@@ -181,7 +184,7 @@ def _lane(log: AuditLog, name: str, segments: Sequence[Segment], checkpoint_byte
         members.append(_checkpoints(f"{where}/{CHECKPOINTS}", folder / CHECKPOINTS, checkpoint_bytes,
                                     _seq(taken[0].first) or 0, part.end))
     if part.first:
-        before = [segment.path for segment in segments[: chosen[0]]]
+        before = [segment.path for segment in segments[:begin]]
         loads = b"".join(line for path in before for line in marked_lines(path, sorted(LOADS)))
         members.append(Member.of(f"{where}/{audit_log.LOADS}", loads))
     return Lane(name, taken, part, [*members, keys(log, name)])
