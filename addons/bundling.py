@@ -155,7 +155,12 @@ def _placed(output: Path) -> Iterator[BinaryIO]:
         raise AuditLogError(f"{output} is there already: evidence is not written over, name another file")
     path = output.with_name(f"{output.name}.partial")
     try:
-        with open(path, "wb", opener=partial(os.open, mode=durable.PRIVATE_FILE)) as file:
+        file = open(path, "xb", opener=partial(os.open, mode=durable.PRIVATE_FILE))  # noqa: SIM115
+    except FileExistsError:
+        text = f"{path} is there: a bundle is being made, or one was cut off; remove it where none is"
+        raise AuditLogError(text) from None
+    try:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
