@@ -45,13 +45,13 @@ class Period:
 class Elsewhere:
     """What is known of a log beside its files: who keeps heads of it, and what a copy holds of each lane.
 
-    Where the log was fetched, `alarms` are what somebody did to it there, and `sent` is how many entries of a lane were
-    there: a head beyond them says nothing against it.
+    Where the log was fetched, `alarms` are what somebody did to it there, and `unsealed` is, of lanes that are anchored
+    further than they were sent, how many entries were there and are anchored: a head beyond them is told and no fault.
     """
 
     keepers: Sequence[Keeper] = ()
     alarms: tuple[str, ...] = ()
-    sent: Mapping[str, int] = field(default_factory=dict)
+    unsealed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
@@ -82,7 +82,8 @@ def verify_log(
         root, pinned = root_of(log, trusted)
         sources = [_source(log, lane, root, period, jobs, meter) for lane in log.lanes()]
         damage += bundle_damage(log, root)
-        kept = kept_heads.kept(elsewhere.keepers, root.name, elsewhere.sent) if root else Kept()
+        sent = {lane: here for lane, (here, _) in elsewhere.unsealed.items()}
+        kept = kept_heads.kept(elsewhere.keepers, root.name, sent) if root else Kept()
         damage += (*elsewhere.alarms, *kept.alarms)
         anchors = verify.Anchors(root if pinned else None, stated, minimum, damage, kept.held,
                                  tuple(kept.silent), elsewhere.witnessed,
