@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,17 @@ type Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of a bundle: `size` bytes of the file at `path` from `start` on, or these bytes."""
+    """A file of a bundle: `size` bytes of the file at `path` from `start` on, or these bytes.
+
+    One that is `passing` may be gone by the time it is read, and is left out then.
+    """
 
     name: str
     size: int
     path: Path | None = None
     start: int = 0
     content: bytes = b""
+    passing: bool = False
 
     @classmethod
     def of(cls, name: str, content: bytes) -> Member:
@@ -230,7 +235,7 @@ def keys(log: AuditLog, lane: str) -> Member:
 
 
 def _named(log: AuditLog, lanes: Sequence[Lane]) -> list[Member]:
-    """The policies and states that entries name by their digest, of those that were kept."""
+    """The policies and states that entries name by their digest, of those that were kept: a writer keeps few states."""
     policies, states = set[bytes](), set[bytes]()
     for segment in (segment for lane in lanes for segment in lane.segments):
         with open_regular(segment.path) as file:
@@ -239,7 +244,11 @@ def _named(log: AuditLog, lanes: Sequence[Lane]) -> list[Member]:
                 states.update(_STATE.findall(line))
     kept = [*(log.policies / f"{digest.decode()}.yaml" for digest in sorted(policies)),
             *(log.states / f"{digest.decode()}.json" for digest in sorted(states))]
-    return [Member.whole(f"audit/{path.parent.name}/{path.name}", path) for path in kept if path.is_file()]
+    members = []
+    for path in filter(Path.is_file, kept):
+        with suppress(FileNotFoundError):
+            members.append(replace(Member.whole(f"audit/{path.parent.name}/{path.name}", path), passing=True))
+    return members
 
 
 def _receipts(folder: Path) -> list[Member]:

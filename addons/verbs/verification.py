@@ -72,7 +72,7 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
     copy that was exported, to a SIEM for example: every entry that the copy names must be there with the same hash.
 
     Reservations that --strict counts: no anchor or entries that none knows yet, a last line that is not whole, a lane
-    without its end that nobody writes, a beginning that is not there, a bucket that has less of a lane than is anchored.
+    without its end that nobody writes, a beginning that is not there, a bucket with less of a lane than is anchored.
 
     Exit status: 0 verified, 1 tampered, 3 nothing pins the root key, 4 incomplete, 5 rolled back, 2 no log there.
     """

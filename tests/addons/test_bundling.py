@@ -17,7 +17,7 @@ import pytest
 from blake3 import blake3
 from click.testing import CliRunner
 
-from addons import audit_pyz, build_info, bundle_tar, codec
+from addons import audit_pyz, build_info, bundle_tar, bundling, codec
 from addons import lane as lane_module
 from addons.home import Home
 from addons.lane import Lane as RealLane
@@ -400,6 +400,23 @@ def test_a_log_that_is_being_written_is_bundled_at_any_moment(home, tmp_path):
             assert governor("verify", tmp_path / f"{number}.tar").return_value == 0
     finally:
         lane.close("done")
+
+
+def test_a_state_that_a_writer_puts_away_meanwhile_is_left_out(judged, tmp_path, monkeypatch):
+    tools, folder = bundling._tools, judged[0]
+
+    def meanwhile(readme):
+        for state in (folder / "audit" / "state").iterdir():
+            state.unlink()
+        return tools(readme)
+
+    bundled(folder, tmp_path / "whole.tar")
+    monkeypatch.setattr(bundling, "_tools", meanwhile)
+    bundled(folder, tmp_path / "b.tar")
+
+    assert any("audit/state/" in name for name in names(tmp_path / "whole.tar"))
+    assert not any("audit/state/" in name for name in names(tmp_path / "b.tar"))
+    assert json.loads(governor("verify", tmp_path / "b.tar", "--json").stdout)["first_failure"] is None
 
 
 def test_a_damaged_home_is_bundled_unsigned_and_the_damage_is_found_in_it(home, tmp_path):
