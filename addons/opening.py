@@ -50,7 +50,7 @@ def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[
     """
     following = successor(home.paths, lane, home.root)
     if following is not None:
-        text = f"lane {lane} of {home.paths.folder} was given up, and lane {following} goes on in its place; start again"
+        text = f"lane {lane} of {home.paths.folder} was given up, and lane {following} goes on; start again"
         raise StartRefused(StartCode.LANE_BUSY, text)
     siblings = _adopt_siblings(home, lane)
     reopened = reopen(home, lane, published)
