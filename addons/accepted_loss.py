@@ -23,7 +23,7 @@ from addons.errors import GovernorError, StartCode, StartRefused
 from addons.home import FIRST_SEGMENT, Home, Paths
 from addons.lane_entries import LaneEntries
 from addons.lineage import is_retired, newest, next_name
-from addons.opening import open_successor
+from addons.opening import open_successor, take
 from addons.operator_acts import check_words, said_by
 from addons.rebuilding import before, kept_state
 from addons.recovery import examine
@@ -101,8 +101,17 @@ def distrust(folder: Path, lane: str, kid: str, entries: int, reason: str, claim
         raise NothingLost(f"lane {lost} of {home.paths.folder} has no whole entry {entries - 1} to trust it up to")
     if ranges[-1][0].kid != kid or ranges[-1][1] > entries:
         raise NothingLost(f"{kid} is not the key that signs lane {lost} at entry {entries} and from there on")
+    # Nobody is to write on in the lane between the state that is read of it and the lane that goes on from there.
+    lock = take(home, lost)
+    try:
+        return _distrusted(home, part, lost, kid, reason, said_by(user_name(os.getuid()), claimed, WAY))
+    finally:
+        os.close(lock)
+
+
+def _distrusted(home: Home, part: Part, lost: str, kid: str, reason: str, who: tuple[str, str]) -> Succession:
+    (operator, by), entries = who, part.entries
     signer, successor = home.root_key(), next_name(home.paths, lost, home.root)
-    operator, by = said_by(user_name(os.getuid()), claimed, WAY)
     loss = Loss(lost, entries, part.head, KEY_COMPROMISED, reason, operator, by, f"key {kid} is in other hands",
                 _carry(home, lost, part, successor))
     statement = base64.b64encode(signer.sign(entry.compromise_bytes(home.log_id, lost, kid, entries, part.head)))

@@ -49,7 +49,7 @@ class Anchored:
 
         An anchor that does not answer is told, and refuses no start.
         """
-        asked = ask(self._anchors, self._home.root.name)
+        asked = ask(self._anchors, self._home)
         for problem in asked.silent:
             self._say(f"{problem}; this start is not compared with what it holds")
         self.silent = len(asked.silent)

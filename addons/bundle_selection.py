@@ -1,7 +1,8 @@
 """What of a log goes into a bundle: whole segments that overlap a period, and all that is needed to verify them.
 
 A segment overlaps by the times of its first and last entry; a lane's segments are taken from the first to the last that
-does, without a gap. All sizes are taken at one moment: a writer may be at work.
+does, without a gap, and on a side on which the period is open from its first or to its last one. All sizes are taken at
+one moment: a writer may be at work.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +38,17 @@ type Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file of a bundle: `size` bytes of the file at `path` from `start` on, or these bytes."""
+    """A file of a bundle: `size` bytes of the file at `path` from `start` on, or these bytes.
+
+    One that is `passing` may be gone by the time it is read, and is left out then.
+    """
 
     name: str
     size: int
     path: Path | None = None
     start: int = 0
     content: bytes = b""
+    passing: bool = False
 
     @classmethod
     def of(cls, name: str, content: bytes) -> Member:
@@ -172,8 +178,10 @@ def _lane(log: AuditLog, name: str, segments: Sequence[Segment], checkpoint_byte
     chosen = [number for number, segment in enumerate(segments) if segment.overlaps(period)]
     if not chosen:
         return Lane(name, (), Part(), ())
-    taken = segments[chosen[0] : chosen[-1] + 1]
-    following = segments[chosen[-1] + 1 :]
+    # The clock may have been set: where the period is open, the lane goes on to that side, whatever its times say.
+    begin = 0 if period.start is None else chosen[0]
+    end = len(segments) if period.end is None else chosen[-1] + 1
+    taken, following = segments[begin:end], segments[end:]
     part = Part(taken[0].number, _seq(following[0].first) if following else None)
     folder, where = log.audit / "lanes" / name, f"audit/lanes/{name}"
     members = [Member(f"{where}/{segment.path.name}", segment.size, segment.path) for segment in taken]
@@ -181,7 +189,7 @@ def _lane(log: AuditLog, name: str, segments: Sequence[Segment], checkpoint_byte
         members.append(_checkpoints(f"{where}/{CHECKPOINTS}", folder / CHECKPOINTS, checkpoint_bytes,
                                     _seq(taken[0].first) or 0, part.end))
     if part.first:
-        before = [segment.path for segment in segments[: chosen[0]]]
+        before = [segment.path for segment in segments[:begin]]
         loads = b"".join(line for path in before for line in marked_lines(path, sorted(LOADS)))
         members.append(Member.of(f"{where}/{audit_log.LOADS}", loads))
     return Lane(name, taken, part, [*members, keys(log, name)])
@@ -227,7 +235,7 @@ def keys(log: AuditLog, lane: str) -> Member:
 
 
 def _named(log: AuditLog, lanes: Sequence[Lane]) -> list[Member]:
-    """The policies and states that entries name by their digest, of those that were kept."""
+    """The policies and states that entries name by their digest, of those that were kept: a writer keeps few states."""
     policies, states = set[bytes](), set[bytes]()
     for segment in (segment for lane in lanes for segment in lane.segments):
         with open_regular(segment.path) as file:
@@ -236,7 +244,11 @@ def _named(log: AuditLog, lanes: Sequence[Lane]) -> list[Member]:
                 states.update(_STATE.findall(line))
     kept = [*(log.policies / f"{digest.decode()}.yaml" for digest in sorted(policies)),
             *(log.states / f"{digest.decode()}.json" for digest in sorted(states))]
-    return [Member.whole(f"audit/{path.parent.name}/{path.name}", path) for path in kept if path.is_file()]
+    members = []
+    for path in filter(Path.is_file, kept):
+        with suppress(FileNotFoundError):
+            members.append(replace(Member.whole(f"audit/{path.parent.name}/{path.name}", path), passing=True))
+    return members
 
 
 def _receipts(folder: Path) -> list[Member]:

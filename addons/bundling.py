@@ -155,7 +155,12 @@ def _placed(output: Path) -> Iterator[BinaryIO]:
         raise AuditLogError(f"{output} is there already: evidence is not written over, name another file")
     path = output.with_name(f"{output.name}.partial")
     try:
-        with open(path, "wb", opener=partial(os.open, mode=durable.PRIVATE_FILE)) as file:
+        file = open(path, "xb", opener=partial(os.open, mode=durable.PRIVATE_FILE))  # noqa: SIM115
+    except FileExistsError:
+        text = f"{path} is there: a bundle is being made, or one was cut off; remove it where none is"
+        raise AuditLogError(text) from None
+    try:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -193,7 +198,14 @@ def _write(file: BinaryIO, members: Iterable[Member], progress: Callable[[int], 
     sums = []
     for member in members:
         digest = sha256()
-        bundle_tar.write(file, member.name, member.size, _seen(member, digest.update, progress))
+        content = _seen(member, digest.update, progress)
+        try:
+            first = next(content, b"")
+        except FileNotFoundError:
+            if member.passing:
+                continue
+            raise
+        bundle_tar.write(file, member.name, member.size, chain((first,), content))
         sums.append(f"{digest.hexdigest()}  {member.name}\n")
     return "".join(sums).encode()
 

@@ -75,7 +75,8 @@ class AppendedFile:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise AuditLogError(f"{path}: another export writes this file") from None
-            _cut_unfinished(descriptor)
+            if not _cut_unfinished(descriptor):
+                raise AuditLogError(f"{path}: it ends in something else than an export does; name another file")
             durable.sync_folder(path.parent)
             yield cls(descriptor)
         finally:
@@ -93,7 +94,8 @@ def _unread_bytes(descriptor: int) -> int:
     return int(struct.unpack("i", answer)[0])
 
 
-def _cut_unfinished(descriptor: int) -> None:
+def _cut_unfinished(descriptor: int) -> bool:
+    """Cut off the line that a crash left unfinished; nothing, and False, where it is none of an export."""
     end = size = os.fstat(descriptor).st_size
     while end > 0:
         start = max(0, end - _PIECE_BYTES)
@@ -103,4 +105,7 @@ def _cut_unfinished(descriptor: int) -> None:
             break
         end = start
     if end < size:
+        if os.pread(descriptor, 1, end) != b"{":
+            return False
         os.ftruncate(descriptor, end)
+    return True

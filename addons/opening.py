@@ -10,7 +10,7 @@ from addons import ahead_keys, durable
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
 from addons.keeper import Keeper
-from addons.lineage import is_retired
+from addons.lineage import is_retired, successor
 from addons.rebuilding import parsed
 from addons.recovery import drafts, lost, reopen, rolled_back, tampered
 from addons.segment import segment_names
@@ -47,8 +47,12 @@ def take(home: Home, lane: str) -> int:
 def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[str] = ()) -> tuple[Journal, States]:
     """The lane's journal with its first entries, and what the time before left, durably in it.
 
-    With it the states that all its entries make.
+    With it the states that all its entries make. `StartRefused` where another lane goes on in the place of this one.
     """
+    following = successor(home.paths, lane, home.root)
+    if following is not None:
+        text = f"lane {lane} of {home.paths.folder} was given up, and lane {following} goes on; start again"
+        raise StartRefused(StartCode.LANE_BUSY, text)
     siblings = _adopt_siblings(home, lane)
     reopened = reopen(home, lane, published)
     journal = reopened.journal

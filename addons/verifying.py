@@ -21,6 +21,7 @@ from addons.receipts_check import verify_receipts
 from addons.segment import segment_name, segment_names
 from kernel import chain, verify
 from kernel.errors import KernelError
+from kernel.key_chain import certified
 from kernel.note import VerifierKey
 from kernel.report import Report
 from kernel.walk import Found, Source, Walk
@@ -44,13 +45,13 @@ class Period:
 class Elsewhere:
     """What is known of a log beside its files: who keeps heads of it, and what a copy holds of each lane.
 
-    Where the log was fetched, `alarms` are what somebody did to it there, and `sent` is how many entries of a lane were
-    there: a head beyond them says nothing against it.
+    Where the log was fetched, `alarms` are what somebody did to it there, and `unsealed` is, of lanes that are anchored
+    further than they were sent, how many entries were there and are anchored: a head beyond them is told and no fault.
     """
 
     keepers: Sequence[Keeper] = ()
     alarms: tuple[str, ...] = ()
-    sent: Mapping[str, int] = field(default_factory=dict)
+    unsealed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     witnessed: Mapping[str, Witnessed] = field(default_factory=dict)
 
 
@@ -78,10 +79,11 @@ def verify_log(
         stated, minimum, damage = log.known()
         jobs = min(jobs, log.size_bytes() // _BYTES_A_JOB + 1)
         meter = _Meter(progress)
-        sources = [_source(log, lane, period, jobs, meter) for lane in log.lanes()]
         root, pinned = root_of(log, trusted)
+        sources = [_source(log, lane, root, period, jobs, meter) for lane in log.lanes()]
         damage += bundle_damage(log, root)
-        kept = kept_heads.kept(elsewhere.keepers, root.name, elsewhere.sent) if root else Kept()
+        sent = {lane: here for lane, (here, _) in elsewhere.unsealed.items()}
+        kept = kept_heads.kept(elsewhere.keepers, root.name, sent) if root else Kept()
         damage += (*elsewhere.alarms, *kept.alarms)
         anchors = verify.Anchors(root if pinned else None, stated, minimum, damage, kept.held,
                                  tuple(kept.silent), elsewhere.witnessed,
@@ -111,15 +113,26 @@ def _run(jobs: int, meter: _Meter, walks: Sequence[Walk]) -> list[Found]:
 
 
 class _Begin(NamedTuple):
-    """How a segment begins: how many entries come before it, and the time of its own first one."""
+    """How a segment begins: its first line, how many entries come before it, and the time of its own first one."""
 
     name: str
     size_bytes: int
+    line: bytes
     entries: int
     ts: str
 
+    def signed(self, lane: str, key_lines: Sequence[bytes], root: VerifierKey | None) -> bool:
+        """Whether the key in force here signed the line, and with it the time."""
+        try:
+            keys = certified(key_lines, lane, root, verify_signature, codec.parse, before=self.entries)
+            raw, kid, signature = chain.split(self.line)
+        except KernelError:
+            return False
+        key, message = keys.current, chain.signed_bytes(chain.entry_hash(raw))
+        return key is not None and kid == key.kid and verify_signature(key.public, signature, message)
 
-def _source(log: AuditLog, lane: str, period: Period, jobs: int, meter: Progress) -> Source:
+
+def _source(log: AuditLog, lane: str, root: VerifierKey | None, period: Period, jobs: int, meter: Progress) -> Source:
     """The lane as it is to be verified: of its segments those of the period, in parts where there are several.
 
     What of it a bundle has is verified in one piece.
@@ -132,6 +145,9 @@ def _source(log: AuditLog, lane: str, period: Period, jobs: int, meter: Progress
         return whole
     lines = tuple(key_lines([folder / begin.name for begin in begins]))
     first, end = _within(begins, period)
+    if end is not None and not begins[end].signed(lane, lines, root):
+        # Nobody is to take the end of a period away by what the segment behind it says.
+        end = None
 
     def piece(first: int, end: int | None) -> Source:
         wanted = partial(_between, begins[first].name, None if end is None else begins[end].name)
@@ -185,7 +201,7 @@ def _begins(folder: Path) -> list[_Begin]:
             return []
         match entry:
             case {"seq": int(seq), "ts": str(ts)} if name == segment_name(number):
-                begins.append(_Begin(name, size, seq, ts))
+                begins.append(_Begin(name, size, line, seq, ts))
             case _:
                 return []
     return begins

@@ -116,8 +116,17 @@ def _said(said: Value, log_id: str, digest: str, size: int) -> Manifest:
             manifest = Manifest(log_id, digest, size, _period(since, until), _period(start, end), agent,
                                 {lane: _part(lane, part) for lane, part in lanes.items()})
             if encode(said) == manifest.body().split("\n")[1].encode():
+                _check_asked(manifest)
                 return manifest
     raise NoteError("not a manifest: expected agent, covered, lanes and requested")
+
+
+def _check_asked(manifest: Manifest) -> None:
+    """Nothing where of each lane that is there only that is left out which was not asked for; else `NoteError`."""
+    asked = manifest.requested
+    for lane, part in manifest.lanes.items():
+        if (part.first and asked.start is None) or (part.end is not None and asked.end is None):
+            raise NoteError(f"not a manifest: of lane {lane} a part is left out that was asked for")
 
 
 def _period(start: Value, end: Value) -> Period:

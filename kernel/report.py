@@ -87,7 +87,7 @@ class KeyRange:
 
 @dataclass(frozen=True, slots=True)
 class Unattested:
-    """Entries, first and last as LANE/SEQ, that a key signed while it was in other hands: they may be anybody's."""
+    """Entries, first and last as LANE/SEQ, that a key signed while it, or one before it, was in other hands."""
 
     lane: str
     kid: str

@@ -132,14 +132,15 @@ def _unasked(_public: bytes, _signature: bytes, _message: bytes) -> bool:
 
 
 def _unattested(found: Sequence[Found], said: Iterable[Compromise | None]) -> Iterator[Unattested]:
-    """The entries that a key has signed from the one on at which it was in other hands."""
-    ranges = {(lane.lane.lane, key.kid): key for lane in found for key in lane.keys}
-    for each in said:
-        key = ranges.get((each.lane, each.kid)) if each is not None else None
-        if each is not None and key is not None:
-            last = int(key.last.rpartition("/")[2])
+    """The entries from the one on at which a key was in other hands, by the keys that signed them.
+
+    Also those of later keys: whoever had that one could certify the next.
+    """
+    for each in filter(None, said):
+        for key in (key for lane in found if lane.lane.lane == each.lane for key in lane.keys):
+            first, last = (int(name.rpartition("/")[2]) for name in (key.first, key.last))
             if last >= each.entries:
-                yield Unattested(each.lane, each.kid, f"{each.lane}/{each.entries}", key.last)
+                yield Unattested(each.lane, key.kid, f"{each.lane}/{max(first, each.entries)}", key.last)
 
 
 def _first_entries(source: Source, parse: Parse) -> Iterator[Value]:

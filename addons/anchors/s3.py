@@ -92,8 +92,8 @@ class S3Anchor:
     def notes(self) -> Iterator[str]:
         """Every head of this log, lane by lane, the newest first: of each key the first version.
 
-        After the last one `AnchorError` where a key has further versions or a delete marker: somebody tried to lay
-        something over a head. What was locked first was given out by then.
+        After the last one `AnchorError` where a key has further versions or a delete marker, or holds what is too long
+        for a head: somebody tried to lay something over one, or in front. What was locked first was given out by then.
         """
         found = self.holdings()
         with ThreadPoolExecutor(_READERS, thread_name_prefix="s3-notes") as readers:
@@ -121,7 +121,10 @@ class S3Anchor:
             first, alarm = first_version(key, list(versions))
             if alarm:
                 alarms.append(alarm)
-            if first is not None:
+            if first is not None and first.size_bytes > MOST_NOTE_BYTES:
+                # Read, it would end the answer before the heads behind it.
+                alarms.append(f"{key} is longer than any head")
+            elif first is not None:
                 heads.setdefault(named[1], []).append(Held(int(named[2]), bytes.fromhex(named[3]), key, first.version))
         newest_first = {lane: tuple(reversed(found)) for lane, found in heads.items()}
         return Holdings(newest_first, tuple(alarms))

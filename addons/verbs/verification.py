@@ -72,7 +72,7 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
     copy that was exported, to a SIEM for example: every entry that the copy names must be there with the same hash.
 
     Reservations that --strict counts: no anchor or entries that none knows yet, a last line that is not whole, a lane
-    without its end that nobody writes, a beginning that is not there.
+    without its end that nobody writes, a beginning that is not there, a bucket with less of a lane than is anchored.
 
     Exit status: 0 verified, 1 tampered, 3 nothing pins the root key, 4 incomplete, 5 rolled back, 2 no log there.
     """
@@ -91,6 +91,9 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
         signature = bundle_signature(log, trusted) if log.bundle else None
     if as_json:
         held_to: dict[str, Value] = {"against": {"file": str(against), "entries": compared}} if against else {}
+        if fetched.unsealed:
+            held_to["unsealed"] = {lane: {"entries": here, "anchored": anchored}
+                                   for lane, (here, anchored) in fetched.unsealed.items()}
         if since or until:
             held_to["asked"] = {"since": period.since, "until": period.until}
         print_json(report_text.as_json(report, log.bundle, signature) | held_to)
@@ -98,7 +101,9 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
         _tell(report, report_text.details(report, log.bundle, signature), time.perf_counter() - started)
         if against:
             console().print(f"  held to the {compared:,} entries of {escaped(str(against))}")
-    qualified = strict and report.result is Result.VERIFIED and report.reservations
+        for lane, (here, anchored) in fetched.unsealed.items():
+            console().print(f"  lane {escaped(lane)}: {here:,} entries were sent there, and {anchored:,} are anchored")
+    qualified = strict and report.result is Result.VERIFIED and (report.reservations or fetched.unsealed)
     return QUALIFIED if qualified else report.result.exit_code
 
 
@@ -117,8 +122,7 @@ def _opened(where: str | None, home: str | None) -> Iterator[tuple[AuditLog, Els
             fetched = fetching.fetch(where, Path(folder))
         except AnchorError as problem:
             raise AuditLogError(str(problem)) from None
-        sent = {lane: here for lane, (here, _) in fetched.unsealed.items()}
-        yield AuditLog.at(fetched.folder), Elsewhere(alarms=fetched.alarms, sent=sent)
+        yield AuditLog.at(fetched.folder), Elsewhere(alarms=fetched.alarms, unsealed=fetched.unsealed)
 
 
 def _tell(report: Report, details: list[str], seconds: float) -> None:

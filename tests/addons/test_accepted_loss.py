@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from addons import acts_alone, codec
+from addons import accepted_loss, acts_alone, codec
 from addons.accepted_loss import NothingLost, accept, distrust
 from addons.audit_log import AuditLog
 from addons.book import Book
+from addons.bundling import bundle
 from addons.errors import StartCode, StartRefused
 from addons.halts_on_disk import state_on_disk
 from addons.home import Home
@@ -33,6 +34,7 @@ from addons.takeover import acts
 from addons.verbs.audit import audit
 from kernel import chain, entry
 from kernel.loss import Loss
+from kernel.manifest import Period
 from kernel.report import Result
 from kernel.state import LOST, TOGETHER
 from kernel.transition import CLI
@@ -477,6 +479,49 @@ def test_what_a_key_in_other_hands_has_signed_is_listed_and_does_not_let_go(home
     assert (told["result"], told["unattested"]) == (
         "verified", [{"lane": "main", "kid": kid, "from": "main/4", "to": "main/6"}])
     assert second_opinion(home) == 0
+
+
+def test_what_a_thief_writes_under_a_key_that_the_stolen_one_certified_is_listed_too(home, tmp_path):
+    written(home, halt("coder-1"))
+    stolen = crashed_copy(home, tmp_path / "thief")
+    distrusted(home, 2)
+    lane = open_lane(stolen, vault=False)
+    lane.rotate("operator")
+    number = lane.write_now("decision", decision("forged"))
+    lane.close("done")
+    shutil.rmtree(home.paths.lane("main"))
+    shutil.copytree(stolen.paths.lane("main"), home.paths.lane("main"))
+    told = report(home).as_json()
+
+    kids = {key["kid"] for key in told["keys"] if key["from"].startswith("main/") and key["to"] != "main/0"}
+    assert len(kids) == 2
+    assert {each["kid"] for each in told["unattested"]} == kids
+    assert told["unattested"][-1]["to"] == f"main/{number + 1}"
+
+
+@pytest.mark.parametrize("lane", ["main", "cli"])
+def test_a_lane_that_was_given_up_is_written_by_nobody(home, lane, tmp_path):
+    written(written(home, halt("coder-1")), halt("coder-1"), lane="cli")
+    kid = SigningKey.load(home.paths.lane_key(lane), f"governor/{home.log_id}/{lane}").kid
+    distrust(home.paths.folder, lane, kid, 1 if lane == "cli" else 2, "a copy was found", "ann")
+    before = untouched(home.paths.lane(lane))
+
+    with pytest.raises(StartRefused, match=f"lane {lane}-1 goes on"):
+        open_lane(Home.open(home.paths.folder), lane, vault=False)
+    bundle(AuditLog.at(home.paths.folder), Period(), tmp_path / "b.tar")
+    assert untouched(home.paths.lane(lane)) == before
+
+
+def test_a_key_in_other_hands_waits_for_the_lane_that_it_writes(home, monkeypatch):
+    written(home, halt("coder-1"))
+    kid = kid_of(home)
+    monkeypatch.setattr(accepted_loss, "_check_unwritten", lambda _: None)
+    writing = open_lane(home, vault=False)
+
+    with pytest.raises(StartRefused, match="another process writes lane main"):
+        distrust(home.paths.folder, "main", kid, 2, "a copy was found", "ann")
+    writing.close("done")
+    assert home.lanes() == ("main",)
 
 
 @pytest.mark.parametrize("change", [{"entries": 3}, {"head": "ab" * 32}, {"kid": "00000000"}, {"of": "cli"},

@@ -93,7 +93,7 @@ def test_another_story_than_an_anchor_holds_is_tampering(home):
 ])
 def test_an_anchor_that_is_silent_is_told_and_refuses_nothing(home, monkeypatch, anchor):
     monkeypatch.setattr(asking, "SECONDS", 0.2)
-    monkeypatch.setattr("addons.anchored.ask", lambda anchors, origin: ask(anchors, origin, 0.2))
+    monkeypatch.setattr("addons.anchored.ask", lambda anchors, home: ask(anchors, home, 0.2))
     old, _ = older_copy(home)
     before = time.monotonic()
 
@@ -113,6 +113,16 @@ def test_what_is_no_head_of_the_lane_is_passed_over(home):
     broken = note[:-8] + "AAAA" + note[-4:]
 
     started(old, Kept(["", "nothing\n", note.replace("governor/", "gOvernor/"), broken]))
+
+
+def test_a_forged_head_hides_no_real_one(home):
+    old, note = older_copy(home)
+    origin, size, *rest = note.split("\n")
+    forged = "\n".join((origin, str(int(size) + 5), *rest))
+
+    with pytest.raises(StartRefused) as caught:
+        started(old, Kept([note, forged]))
+    assert caught.value.code is StartCode.ROLLED_BACK
 
 
 def test_a_lane_of_which_an_anchor_holds_a_head_and_that_is_gone_refuses(home):

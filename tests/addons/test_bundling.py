@@ -17,17 +17,17 @@ import pytest
 from blake3 import blake3
 from click.testing import CliRunner
 
-from addons import audit_pyz, build_info, bundle_tar, codec
+from addons import audit_pyz, build_info, bundle_tar, bundling, codec
 from addons import lane as lane_module
 from addons.home import Home
 from addons.lane import Lane as RealLane
 from addons.verbs.audit import audit
 from kernel import entry
-from kernel.manifest import MANIFEST, listing, split_manifest
+from kernel.manifest import MANIFEST, Part, listing, split_manifest
 from tests.addons import replay_homes
 from tests.addons.logs import KERNEL, entries, open_lane
 from tests.conftest import scaled
-from tests.logs import POLICY, ROOT, START, Lane, Log
+from tests.logs import POLICY, ROOT, START, Lane, Log, decision
 from tests.replay_logs import KERNEL as KERNEL_DIGEST
 from tests.replay_logs import Recorder
 
@@ -402,6 +402,23 @@ def test_a_log_that_is_being_written_is_bundled_at_any_moment(home, tmp_path):
         lane.close("done")
 
 
+def test_a_state_that_a_writer_puts_away_meanwhile_is_left_out(judged, tmp_path, monkeypatch):
+    tools, folder = bundling._tools, judged[0]
+
+    def meanwhile(readme):
+        for state in (folder / "audit" / "state").iterdir():
+            state.unlink()
+        return tools(readme)
+
+    bundled(folder, tmp_path / "whole.tar")
+    monkeypatch.setattr(bundling, "_tools", meanwhile)
+    bundled(folder, tmp_path / "b.tar")
+
+    assert any("audit/state/" in name for name in names(tmp_path / "whole.tar"))
+    assert not any("audit/state/" in name for name in names(tmp_path / "b.tar"))
+    assert json.loads(governor("verify", tmp_path / "b.tar", "--json").stdout)["first_failure"] is None
+
+
 def test_a_damaged_home_is_bundled_unsigned_and_the_damage_is_found_in_it(home, tmp_path):
     segment = home.paths.lane("main") / "000000.jsonl"
     segment.write_bytes(segment.read_bytes().replace(b"Error2", b"Error9"))
@@ -474,18 +491,47 @@ def test_a_receipt_under_the_name_of_another_is_found(log, tmp_path):
     assert "not what its name says" in verified(tmp_path / "bad.tar")[1]["first_failure"]["reason"]
 
 
-def _write_again(to, files):
+def _write_again(to, files, lanes=None):
     """A bundle whose list and manifest say what its files are, as somebody makes it who has no key."""
     sums = "".join(f"{sha256(files[each]).hexdigest()}  {each}\n" for each in sorted(files)
                    if each not in (MANIFEST, "SHA256SUMS")).encode()
     said, _ = split_manifest(files[MANIFEST].decode())
     digest, size = listing(sums)
-    again = replace(said, listing_sha256=digest, listing_bytes=size).unsigned()
+    again = replace(said, listing_sha256=digest, listing_bytes=size, lanes=lanes or said.lanes).unsigned()
     with to.open("wb") as file:
         for name, data in (files | {"SHA256SUMS": sums, MANIFEST: again.encode()}).items():
             bundle_tar.write(file, name, len(data), [data])
         bundle_tar.finish(file)
     return to
+
+
+@pytest.mark.parametrize(("options", "part", "gone"), [
+    pytest.param((), Part(0, 46), slice(4, None), id="the end of a log that was asked for to its end"),
+    pytest.param(("--since", stamp(0)), Part(0, 46), slice(4, None), id="the end of a period without one"),
+    pytest.param((), Part(2, None), slice(2), id="the beginning of a log that was asked for from it on"),
+    pytest.param(("--until", stamp(90)), Part(2, None), slice(2), id="the beginning of a period without one"),
+])
+def test_what_was_asked_for_cannot_be_left_out_by_saying_so(log, tmp_path, options, part, gone):
+    bundled(log[0], tmp_path / "b.tar", *options)
+    files = {name: content(tmp_path / "b.tar", name) for name in names(tmp_path / "b.tar")}
+    for number in range(6)[gone]:
+        del files[f"audit/lanes/main/{number:06d}.jsonl"]
+    said, _ = split_manifest(files[MANIFEST].decode())
+
+    code, told = verified(_write_again(tmp_path / "bad.tar", files, {**said.lanes, "main": part}))
+    assert verified(tmp_path / "b.tar")[0] == 0
+    assert code == 1
+    assert MANIFEST in told["first_failure"]["reason"]
+
+
+def test_a_period_without_an_end_goes_to_the_end_though_the_clock_was_set_back(tmp_path):
+    main = Lane("main").open(first=True).traffic(3).renew().traffic(1)
+    main.add(decision("late") | {"ts": "2020-01-01T00:00:00.000000Z"})
+    folder = Log([main.checkpoint()]).raise_minimum().write(tmp_path / "log")
+    bundled(folder, tmp_path / "b.tar", "--since", stamp(0))
+
+    assert verified(tmp_path / "b.tar")[0] == 0
+    assert "audit/lanes/main/000001.jsonl" in names(tmp_path / "b.tar")
 
 
 def test_entries_that_no_checkpoint_covers_are_left_out_and_counted(log, tmp_path):
@@ -563,6 +609,20 @@ def test_evidence_is_not_written_over_and_a_failure_leaves_nothing(log, tmp_path
     assert (tmp_path / "b.tar").read_bytes() == before
     assert isinstance(failed.exception, ZeroDivisionError)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("c.tar")]
+
+
+def test_nothing_that_lies_where_it_is_made_is_followed_or_shared(log, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "b.tar.partial").symlink_to(victim)
+    (tmp_path / "c.tar.partial").write_bytes(b"another bundle that is being made")
+
+    for name in ("b.tar", "c.tar"):
+        result = governor("bundle", log[0], "--output", tmp_path / name)
+        assert status(result) == 2
+        assert "partial is there" in str(result.exception)
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "c.tar.partial").read_bytes() == b"another bundle that is being made"
 
 
 def test_it_is_readable_by_its_owner_alone(log, tmp_path):

@@ -72,6 +72,15 @@ def test_an_output_file_is_added_to_from_where_the_cursor_stands(folder, tmp_pat
     assert out.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("content", [b"no line at all", b'{"entry":1}\nand words of somebody else'])
+def test_a_file_that_is_no_export_is_not_cut(folder, tmp_path, content):
+    out = tmp_path / "notes.txt"
+    out.write_bytes(content)
+
+    assert status(governor("export", folder, "--output", out)) == 2
+    assert out.read_bytes() == content
+
+
 def test_a_closed_pipe_ends_the_export_quietly_and_without_a_loss(folder, tmp_path):
     cursor, home = tmp_path / "cursor", Home.open(tmp_path / "large")
     lane = open_lane(home, vault=False)

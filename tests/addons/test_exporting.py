@@ -279,8 +279,8 @@ def test_two_exports_do_not_write_one_file(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "kept"), [
-    (b"", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"ab", b""), (b"a\n" + b"x" * 200_000, b"a\n"),
-    (b"x" * 70_000 + b"\n" + b"y" * 70_000, b"x" * 70_000 + b"\n"),
+    (b"", b""), (b"a\n", b"a\n"), (b"a\n{b", b"a\n"), (b"{b", b""), (b"a\n{" + b"x" * 200_000, b"a\n"),
+    (b"x" * 70_000 + b"\n{" + b"y" * 70_000, b"x" * 70_000 + b"\n"),
 ])
 def test_a_file_is_added_to_behind_its_last_whole_line(tmp_path, content, kept):
     path = tmp_path / "out"

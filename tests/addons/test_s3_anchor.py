@@ -172,13 +172,18 @@ def test_only_a_checkpoint_of_the_lane_is_written(place: Place, note: str):
     assert place.store.kept == {}
 
 
-def test_a_head_longer_than_any_is_refused_and_not_read_into_memory(place: Place):
-    key = str(place.anchor.publish("main", heads(1)[0]).proof["key"])
+def test_a_head_longer_than_any_is_told_and_neither_read_nor_hides_the_others(place: Place):
+    older, newer = heads(2)
+    place.anchor.publish("main", older)
+    key = str(place.anchor.publish("main", newer).proof["key"])
     place.store.kept[key][0].body = b"x" * (2**16 + 1)
     place.store.kept[key][0].sha256 = None
 
-    with pytest.raises(AnchorError, match="longer than anything"):
-        list(place.anchor.notes())
+    given = place.anchor.notes()
+
+    assert next(given) == older
+    with pytest.raises(AnchorError, match="longer than any head"):
+        next(given)
 
 
 def test_the_preflight_refuses_a_bucket_without_a_lock_that_holds(place: Place):

@@ -143,6 +143,10 @@ def test_a_bucket_that_is_behind_its_own_anchors_has_a_log_that_goes_on_elsewher
     code, found = asked(URL, "--trust", written.root, "--anchor", URL)
 
     assert (code, found["segments"]) == (0, 2)
+    here, whole = found["entries"], len(entries(written))
+    assert found["unsealed"] == {"main": {"entries": here, "anchored": whole}}
+    assert f"lane main: {here} entries were sent there, and {whole} are anchored" in told(URL, "--trust", written.root)
+    assert asked(URL, "--trust", written.root, "--anchor", URL, "--strict")[0] == 3
 
 
 def test_what_somebody_laid_over_the_bucket_is_told(written, bucket):

@@ -121,6 +121,22 @@ def test_damage_outside_of_a_period_is_not_its_matter_and_inside_it_is(written):
         assert verified(written.paths.folder, written.root, 2, period=period).result is result
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("change", ["ts", "seq"])
+def test_nobody_shortens_a_period_by_what_a_segment_says_of_itself(written, jobs, change):
+    begins = [json.loads(path.read_text().split("\n")[0])["e"] for path in segments(written)]
+    path, begin = segments(written)[3], begins[3]
+    said = {"ts": (f'"ts":"{begin["ts"]}"', '"ts":"2999-01-01T00:00:00.000000Z"'),
+            "seq": (f'"seq":{begin["seq"]},', f'"seq":{begin["seq"]},"x":1,')}[change]
+    path.write_bytes(path.read_bytes().replace(*(each.encode() for each in said), 1))
+    until = "2998-01-01T00:00:00.000000Z" if change == "ts" else begin["ts"]
+
+    report = verified(written.paths.folder, written.root, jobs, period=Period(begins[1]["ts"], until))
+    assert report.result is Result.TAMPERED
+    assert report.first_failure is not None
+    assert report.first_failure.segment == path.name
+
+
 def test_a_period_that_begins_with_another_key_needs_the_keys_before(written):
     path = segments(written)[1]
     lines = path.read_bytes().splitlines(keepends=True)

@@ -15,10 +15,13 @@ STAMPS = st.none() | st.just("2026-01-02T03:04:05.000006Z") | st.text(max_size=3
 PERIODS = st.builds(Period, STAMPS, STAMPS)
 LANES = st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9-]{0,9}", fullmatch=True),
                         st.builds(Part, st.integers(0, 999_999), st.none() | st.integers(1, 2**53 - 1)), max_size=4)
-MANIFESTS = st.builds(Manifest, st.just(LOG_ID), st.just("ab" * 32), st.integers(0, 10**12), PERIODS, PERIODS,
+ALL = st.builds(Manifest, st.just(LOG_ID), st.just("ab" * 32), st.integers(0, 10**12), PERIODS, PERIODS,
                       st.none() | st.text(max_size=20), LANES)
+MANIFESTS = ALL.filter(lambda each: all((part.first == 0 or each.requested.start is not None) and
+                                        (part.end is None or each.requested.end is not None)
+                                        for part in each.lanes.values()))
 KEY = Key(note.lane_name(LOG_ID, "cli"))
-ONE = Manifest(LOG_ID, "ab" * 32, 123, Period("2026-01-02T03:04:05.000006Z"), Period("a", "b"), "coder",
+ONE = Manifest(LOG_ID, "ab" * 32, 123, Period("2026-01-02T03:04:05.000006Z", "c"), Period("a", "b"), "coder",
                {"main": Part(3, 20), "w0": Part()})
 
 
@@ -49,7 +52,8 @@ def test_any_other_text_is_refused(text):
 
 @pytest.mark.parametrize("change", [
     ('"first":3', '"first":-1'), ('"first":3', '"first":1000000'), ('"first":3', '"first":true'),
-    ('"end":20', '"end":0'),
+    ('"end":20', '"end":0'), ('"until":"c"', '"until":null'),
+    ('"since":"2026-01-02T03:04:05.000006Z"', '"since":null'),
     ('"end":20', '"end":"x"'), ('"w0"', '"../w0"'), ('"agent":"coder"', '"agent":7'), ('"since":', '"Since":'),
     ('"to":"b"', '"to":7'), ('{"agent"', '{"aa":1,"agent"'), ('{"agent"', '{ "agent"'), ("SHA256SUMS", "SUMS"),
     (LOG_ID, "../../etc/passwd"), ("/bundle", "/main"),
