@@ -99,6 +99,10 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
         print_json(report_text.as_json(report, log.bundle, signature) | held_to)
     else:
         _tell(report, report_text.details(report, log.bundle, signature), time.perf_counter() - started)
+        if since or until:
+            console().print(f"  asked for {period.since or 'the beginning'} to {period.until or 'the end'}")
+        if strict and report.reservations:
+            console().print(f"  not strictly: {escaped('; '.join(report.reservations))}")
         if against:
             console().print(f"  held to the {compared:,} entries of {escaped(str(against))}")
         for lane, (here, anchored) in fetched.unsealed.items():
