@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from addons import durable
-from addons.recovery import CHECKPOINTS
+from kernel.marks import CHECKPOINTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,15 +15,17 @@ from blake3 import blake3
 
 from addons import ahead_keys, codec, durable, keys, lane_keys
 from addons.errors import StartCode, StartRefused
+from addons.heads_to_reach import Heads, heads_to_reach
 from addons.home import FIRST_SEGMENT
 from addons.journal import Draft, Journal, Past
 from addons.key_lines import key_lines
 from addons.keys import SigningKey
 from addons.lane_keys import LaneKeys
+from addons.lane_refusals import lost, rolled_back, tampered
 from addons.rebuilding import Beginning, beginning, parsed, signed_by
 from addons.segment import Segment, segment_name, segment_names
 from kernel import chain, entry, note
-from kernel.errors import CanonicalError, ChainError, KernelError, NoteError, UnknownSigner
+from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.folding import States
 from kernel.key_chain import KeyChain, certified
 from kernel.merkle import Tree, leaf_hash
@@ -31,19 +33,14 @@ from kernel.opening import resumed_tree
 from kernel.transition import micros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from addons.home import Home
 
-CHECKPOINTS = "checkpoints.note"
-# Room for several notes, cosigned ones too: of the old ones only the last is needed at a start.
-_TAIL_BYTES = 64 * 1024
 _LINES_AT_ONCE = 1024
 _OPENING_LINES = 2
 _OPENING = frozenset({"genesis", "lane_open", "key_compromised"})
-
-type _Authentic = Callable[[str], tuple[note.Checkpoint, bool]]
 
 
 @dataclass(slots=True)
@@ -129,7 +126,7 @@ def examine(home: Home, lane: str, published: Sequence[str] = ()) -> None:
 def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, published: Sequence[str],
           *, changes: bool = True) -> Reading:
     """What the lane says, which nothing contradicts."""
-    heads = _heads(home, lane, certified, published, changes=changes)
+    heads = heads_to_reach(home, lane, certified, published, changes=changes)
     start = beginning(home, lane, segments, certified, max(heads.signed, default=0))
     reading = _Reader(home, lane, certified, heads.signed, start).read(segments)
     _not_rolled_back(segments[-1], reading, heads)
@@ -144,17 +141,6 @@ def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, publ
 def drafts(bodies: tuple[entry.Body, ...] | list[entry.Body], first: int) -> list[Draft]:
     """The bodies as drafts with the numbers from `first` on."""
     return [Draft(first + at, str(body["type"]), body, None, None) for at, body in enumerate(bodies)]
-
-
-def tampered(path: Path, problem: str) -> StartRefused:
-    """Damage: nothing may be added to this log."""
-    return StartRefused(StartCode.TAMPERED, f"{path}: {problem}; governor audit verify says more, a backup helps")
-
-
-def rolled_back(path: Path, entries: int, least: int) -> StartRefused:
-    """An older or shorter log than the one that was written."""
-    text = f"{path} holds {entries} entries, and {least} were signed as written; restore the newest log"
-    return StartRefused(StartCode.ROLLED_BACK, text)
 
 
 def _segments(folder: Path) -> list[Path]:
@@ -199,11 +185,6 @@ def _not_lost(home: Home, lane: str) -> None:
         raise lost(home, f"has a log of lane {lane} and has lost its key")
 
 
-def lost(home: Home, problem: str) -> StartRefused:
-    """Something that a log cannot be without is not there."""
-    return StartRefused(StartCode.HOME_INCOMPLETE, f"{home.paths.folder} {problem}; restore it from a backup")
-
-
 def _certified(home: Home, lane: str, segments: list[Path]) -> KeyChain:
     """The keys of the lane, by the lines that brought them."""
     lines = list(key_lines(segments))
@@ -224,106 +205,6 @@ def _began_us(segment: Segment) -> int | None:
         return None
     body = codec.read(chain.split(line + b"\n")[0])
     return micros(str(body.get("ts"))) if isinstance(body, dict) else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Heads:
-    """Size to root, of the newest heads: those that a key of the lane signed, and those of keys it does not tell of."""
-
-    signed: dict[int, bytes]
-    foreign: tuple[note.Checkpoint, ...]
-
-
-def _heads(home: Home, lane: str, keys_of_lane: KeyChain, published: Sequence[str], *, changes: bool) -> _Heads:
-    """The last local checkpoint, minimum.json and what anchors hold."""
-    authentic = partial(_checkpoint, note.lane_name(home.log_id, lane), keys_of_lane)
-    path = home.paths.lane(lane) / CHECKPOINTS
-    local = newest_checkpoint(path, note.lane_name(home.log_id, lane), authentic, cut=changes)
-    kept = home.minimum().get(lane)
-    if kept is None and local is not None:
-        text = f"{home.paths.minimum} does not name lane {lane}, which has checkpoints; restore it from a backup"
-        raise StartRefused(StartCode.HOME_INCOMPLETE, text)
-    heads = [] if local is None else [local]
-    if kept is not None:
-        try:
-            heads.append(authentic(kept))
-        except NoteError as fault:
-            raise tampered(home.paths.minimum, f"lane {lane}: {fault}") from fault
-    for text in published:
-        # What is no head of this lane proves nothing: whoever can write to an anchor could have put it there.
-        with suppress(NoteError):
-            heads.append(authentic(text))
-    roots: dict[int, bytes] = {}
-    for head, known in heads:
-        if known and roots.setdefault(head.size, head.root) != head.root:
-            raise tampered(path, f"two signed heads of size {head.size} differ")
-    return _Heads(roots, tuple(head for head, known in heads if not known))
-
-
-def newest_checkpoint(
-    path: Path, origin: str, authentic: _Authentic, *, cut: bool = True
-) -> tuple[note.Checkpoint, bool] | None:
-    """The last whole checkpoint in the file, as `authentic` reads it; an unfinished one behind it is cut off."""
-    try:
-        with path.open("r+b" if cut else "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            start = file.seek(max(0, end - _TAIL_BYTES))
-            # The line feed put in front makes the first note of the file begin like any other.
-            tail = (b"\n" if start == 0 else b"") + file.read()
-            last, at = _last_note(path, tail, origin, authentic)
-            if cut and at < len(tail):
-                file.truncate(end - (len(tail) - at))
-                os.fsync(file.fileno())
-            return last
-    except FileNotFoundError:
-        return None
-
-
-def _last_note(
-    path: Path, tail: bytes, origin: str, authentic: _Authentic
-) -> tuple[tuple[note.Checkpoint, bool] | None, int]:
-    """The last whole note in `tail`, and where it ends. One unfinished note may follow it, not two."""
-    mark = b"\n" + origin.encode() + b"\n"
-    begin = len(tail)
-    for _ in range(2):
-        begin = tail.rfind(mark, 0, begin + 1)
-        if begin < 0:
-            break
-        end = _note_end(tail, begin + 1)
-        try:
-            return authentic(tail[begin + 1 : end].decode()), end
-        except (NoteError, UnicodeDecodeError):
-            continue
-    if tail.count(mark) > 1:
-        raise tampered(path, "the last checkpoints do not verify")
-    return None, min(1, len(tail))
-
-
-def _note_end(tail: bytes, begin: int) -> int:
-    """Where the note that begins there ends: three lines, an empty one, and its signature lines."""
-    lines = tail[begin:].splitlines(keepends=True)
-    end = begin + sum(map(len, lines[:4]))
-    for line in lines[4:]:
-        if not line.startswith("— ".encode()) or not line.endswith(b"\n"):
-            break
-        end += len(line)
-    return end
-
-
-def _checkpoint(origin: str, keys_of_lane: KeyChain, text: str) -> tuple[note.Checkpoint, bool]:
-    """A checkpoint of the lane, and whether the key that its size calls for signed it; NoteError where it is none.
-
-    A lane that was cut back does not tell of the keys that signed its later heads.
-    """
-    checkpoint = note.stated_checkpoint(text)
-    if checkpoint.origin != origin:
-        raise NoteError(f"a checkpoint of {checkpoint.origin} stands in for {origin}")
-    key = keys_of_lane.signer_of(checkpoint.size - 1)
-    try:
-        note.open_note(text, [] if key is None else [key], keys.verifies)
-    except UnknownSigner:
-        return checkpoint, False
-    return checkpoint, True
 
 
 class _Reader:
@@ -488,7 +369,7 @@ class _Reader:
             raise ChainError("segment_open tells another tree than the entries before it make")
 
 
-def _not_rolled_back(path: Path, reading: Reading, heads: _Heads) -> None:
+def _not_rolled_back(path: Path, reading: Reading, heads: Heads) -> None:
     least = max((*heads.signed, *(head.size for head in heads.foreign)), default=0)
     if reading.tree.size >= least:
         if heads.foreign:

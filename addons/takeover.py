@@ -10,8 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from addons.lane_entries import LaneEntries
+from addons.lane_refusals import tampered
 from addons.lineage import lineage
-from addons.recovery import tampered
 from kernel import entry
 from kernel.errors import ChainError
 from kernel.transition import CLI, act_number

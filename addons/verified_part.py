@@ -14,11 +14,11 @@ from addons.errors import StartRefused
 from addons.keys import SigningKey
 from addons.lane_entries import LaneEntries
 from addons.rebuilding import parsed
-from addons.recovery import CHECKPOINTS
 from addons.segment import segment_names
 from kernel import chain, note
 from kernel.canonical import MAX_INTEGER
 from kernel.errors import CanonicalError, ChainError, NoteError
+from kernel.marks import CHECKPOINTS
 from kernel.merkle import Tree, leaf_hash
 
 if TYPE_CHECKING:
