@@ -32,6 +32,8 @@ _CHUNK = 2**20
 # Found by their bytes, which no text inside a string can have: there every quote has a backslash before it.
 _POLICY = re.compile(rb'"policy":"([0-9a-f]{64})"')
 _STATE = re.compile(rb'"digest":"([0-9a-f]{64})"[^{}]*"type":"state_snapshot"')
+_CARRIED = re.compile(rb'"result":"[a-z_]+","state":"([0-9a-f]{64})"\}')
+"""The end of what a lane_open says of a lost lane."""
 
 type Entry = dict[str, Any]
 
@@ -241,7 +243,7 @@ def _named(log: AuditLog, lanes: Sequence[Lane]) -> list[Member]:
         with open_regular(segment.path) as file:
             for line in _limited(file, segment.size):
                 policies.update(_POLICY.findall(line))
-                states.update(_STATE.findall(line))
+                states.update(_STATE.findall(line), _CARRIED.findall(line))
     kept = [*(log.policies / f"{digest.decode()}.yaml" for digest in sorted(policies)),
             *(log.states / f"{digest.decode()}.json" for digest in sorted(states))]
     members = []

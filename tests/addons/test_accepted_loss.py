@@ -9,6 +9,7 @@ import shutil
 import string
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -578,3 +579,13 @@ def test_only_the_newest_key_and_an_entry_of_its_own_can_be_distrusted(home, kid
     with pytest.raises(NothingLost):
         distrust(home.paths.folder, "main", kid or kid_of(home), first, "why", "ann")
     assert home.lanes() == ("main",)
+
+
+def test_a_bundle_holds_the_state_with_which_a_successor_began(home, tmp_path):
+    cut_back(written(home, halt("coder-1"), decision("f")))
+    lost = given_up(home)
+    next_start(home)
+    bundle(AuditLog.at(home.paths.folder), Period(None, None), tmp_path / "all.tar", None)
+
+    with tarfile.open(tmp_path / "all.tar") as archive:
+        assert f"audit/state/{lost.state}.json" in archive.getnames()
