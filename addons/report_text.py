@@ -72,7 +72,8 @@ def _anchored_words(report: Report) -> list[str]:
         said.append(f"anchored up to {escaped(each.lane)}/{each.entries - 1:,} of {each.ts} by {by}")
     tail = report.unanchored
     if tail.entries:
-        said.append(f"on this host's word alone: {tail.entries:,} entries over {tail.seconds:,} s")
+        entries = "entry" if tail.entries == 1 else "entries"
+        said.append(f"on this host's word alone: {tail.entries:,} {entries} over {tail.seconds:,} s")
     return said
 
 

@@ -134,7 +134,7 @@ class Report:
         if self.torn_bytes:
             said.append(f"the last line is unfinished ({self.torn_bytes} bytes)")
         if self.unanchored.entries:
-            said.append(f"{self.unanchored.entries} entries are not anchored")
+            said.append(f"not anchored: {self.unanchored.entries}")
         return tuple(said)
 
     def as_json(self) -> dict[str, Value]:

@@ -73,7 +73,7 @@ def test_strict_counts_what_the_answer_leaves_open(written):
     code, found = asked(written.paths.folder, "--strict")
 
     assert (code, found["result"]) == (3, "verified")
-    assert found["reservations"] == [f"{len(entries(written))} entries are not anchored"]
+    assert found["reservations"] == [f"not anchored: {len(entries(written))}"]
     assert "on this host's word alone" in told(written.paths.folder)
 
 

@@ -74,7 +74,7 @@ def test_a_whole_log_is_verified_and_described() -> None:
         "anchored": [],
         "covered": {"from": "2026-01-02T03:04:05.000006Z", "to": "2026-01-02T03:04:05.518006Z"},
         "checkpoints": 3,
-        "reservations": ["lane w0 ended without close", "22 entries are not anchored"],
+        "reservations": ["lane w0 ended without close", "not anchored: 22"],
         "losses": [],
         "unattested": [],
     }
