@@ -14,8 +14,9 @@ from addons.control import NotRunning, request, user_name
 from addons.errors import GovernorError
 from addons.home import Home
 from addons.lane import Lane
+from addons.lineage import newest
 from addons.operator_acts import check_words, said_by
-from kernel import entry
+from kernel import entry, trust
 from kernel.transition import CLI
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ class RotationControl:
 
 
 def rotate(folder: Path, lane: str, claimed: str | None) -> Message:
-    """Have the lane's segment ended and say what follows it; `GovernorError` where that cannot be.
+    """Have the segment of a lane, or of what goes on in its place, ended; what follows it. `GovernorError` where not.
 
     The new segment's first entry is durable on return, and the key before destroyed.
     """
     known = Home.open(known_home(folder).folder)
+    lane = newest(known.paths, lane, known.root) if trust.is_lane(lane) else lane
     if lane not in known.lanes():
         raise RotationRefused(f"{folder} has no lane {lane} (its lanes: {', '.join(known.lanes()) or 'none yet'})")
     if lane != CLI and is_live(known.paths.lane(lane)):

@@ -30,6 +30,7 @@ from addons.lane import Lane
 from addons.lineage import lineage, newest
 from addons.operator_acts import Deed
 from addons.replay_parts import parts_of
+from addons.rotation import rotate
 from addons.snapshots import Snapshots
 from addons.takeover import acts
 from addons.verbs.audit import audit
@@ -589,3 +590,11 @@ def test_a_bundle_holds_the_state_with_which_a_successor_began(home, tmp_path):
 
     with tarfile.open(tmp_path / "all.tar") as archive:
         assert f"audit/state/{lost.state}.json" in archive.getnames()
+
+
+def test_a_rotation_is_of_the_lane_that_goes_on(home):
+    cut_back(written(home, decision("f")))
+    given_up(home)
+    next_start(home)
+
+    assert rotate(home.paths.folder, "main", None)["lane"] == "main-1"

@@ -19,6 +19,7 @@ from tests.logs import Lane, Log
 from tests.mutated_logs import BASES, mutated
 from tests.verifiers import Folder, one_file, product, product_in_parts, remember_signatures, report_of
 
+FEW = 30
 FULL = SCALE >= 10
 
 
@@ -96,9 +97,6 @@ def test_a_line_feed_that_is_gone_from_the_end_is_what_a_crash_leaves(folder: Fo
         assert report is not None
         assert (report.result, report.lanes) == (whole.result, whole.lanes)
         assert report.torn_bytes == len(lane.lines[-1]) - 1
-
-
-FEW = 30
 
 
 @pytest.mark.parametrize("base", BASES)
