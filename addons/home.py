@@ -18,7 +18,7 @@ from addons.errors import StartCode, StartRefused
 from addons.key_source import KeySourceError
 from addons.keys import SigningKey
 from kernel import note, trust
-from kernel.errors import TrustError
+from kernel.errors import NoteError, TrustError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -247,9 +247,12 @@ class Home:
         return dict(minimum.notes)
 
     def raise_minimum(self, lane: str, checkpoint: str) -> None:
-        """Make `checkpoint` what the next start of `lane` must reach."""
+        """Make `checkpoint` what the next start of `lane` must reach, where it must not reach a larger one already."""
         with durable.locked(self.paths.lock):
-            minimum = trust.Minimum(self.log_id, self.minimum() | {lane: checkpoint})
+            known = self.minimum()
+            if _size(known.get(lane, "")) > _size(checkpoint):
+                return
+            minimum = trust.Minimum(self.log_id, known | {lane: checkpoint})
             durable.replace(self.paths.minimum, trust.minimum_file(minimum))
 
     def _with(self, root: Ed25519PrivateKey, keep: bool) -> Self:
@@ -279,6 +282,13 @@ class Home:
             raise _incomplete(self.paths.folder, f"has lost the log of lane {', '.join(sorted(lost))}")
         if not present and giving_up is None and not os.path.lexists(self.paths.fresh):
             raise _incomplete(self.paths.folder, "has keys and no log")
+
+
+def _size(checkpoint: str) -> int:
+    try:
+        return note.stated_checkpoint(checkpoint).size
+    except NoteError:
+        return 0
 
 
 def _damaged(path: Path, problem: str) -> StartRefused:

@@ -20,7 +20,7 @@ from addons.errors import StartCode, StartRefused
 from addons.home import Home
 from addons.keys import SigningKey
 from kernel import entry
-from tests.addons.logs import crashed_copy, decision, entries, kinds, open_lane, outcome, report, segment
+from tests.addons.logs import crashed_copy, decision, entries, kinds, minimum, open_lane, outcome, report, segment
 from tests.conftest import scaled
 
 ROOT = Path(__file__).parents[2]
@@ -430,3 +430,15 @@ async def test_two_first_lanes_at_once_make_one_genesis(tmp_path):
     assert sum(kinds(home, f"w{number}").count("genesis") for number in range(4)) == 1
     assert report(home).result == "verified"
     assert len(pins.of_home(home.paths.folder)) == 1
+
+
+def test_a_head_that_is_kept_late_lowers_nothing(home):
+    lane = open_lane(home, vault=False)
+    early = minimum(home).notes["main"]
+    lane.write_now("decision", decision("f"))
+    lane.close("done")
+    newest = minimum(home).notes["main"]
+    home.raise_minimum("main", early)
+
+    assert early != newest
+    assert minimum(home).notes["main"] == newest
