@@ -78,13 +78,23 @@ class Flooded:
         outcomes."""
         # What was answered is there, but the last outcomes.
         time.sleep(0.2)
-        with self.governor.segment.open("rb") as segment:
-            segment.seek(self._read)
-            lines = segment.read().split(b"\n")
-        self._read += sum(len(line) + 1 for line in lines[:-1])
+        lines = self._new_lines()
         decisions = sum(b'"agent":{"by":"proxy-auth","id":"neighbour"}' in line for line in lines)
         outcomes = sum(b'"type":"outcome"' in line for line in lines)
         return decisions, len(lines) - 1 - decisions - outcomes
+
+    def _new_lines(self) -> list[bytes]:
+        """Whole lines since the last time, and what comes behind the last LF."""
+        before, found = self._read, b""
+        for path in self.governor.segments:
+            size = path.stat().st_size
+            with path.open("rb") as segment:
+                segment.seek(min(before, size))
+                found += segment.read()
+            before = max(0, before - size)
+        lines = found.split(b"\n")
+        self._read += sum(len(line) + 1 for line in lines[:-1])
+        return lines
 
     def throughput(self) -> float:
         """Requests a second of the neighbour in one slice."""

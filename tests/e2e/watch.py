@@ -27,7 +27,9 @@ class Held:
         found = []
         for descriptor in (self._folder / "fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
-                found.append(re.sub(r":\[\d+\]", "", os.readlink(descriptor)))
+                opened = re.sub(r":\[\d+\]", "", os.readlink(descriptor))
+                # A log goes on in its next segment.
+                found.append(re.sub(r"/[0-9]{6}\.jsonl$", "/NNNNNN.jsonl", opened))
         return sorted(found)
 
     def forget_peak(self) -> int:
