@@ -98,6 +98,16 @@ def test_parts_say_of_a_damaged_log_what_one_piece_says(written, tmp_path, seed)
     assert verified(folder, written.root, 2) == verified(folder, written.root, 1)
 
 
+@pytest.mark.parametrize("number", range(1, 5))
+def test_what_stands_behind_the_last_line_of_a_segment_in_the_middle_is_found_in_parts_too(written, number):
+    with segments(written)[number].open("ab") as file:
+        file.write(b'{"e":')
+    in_parts = verified(written.paths.folder, written.root, 2)
+
+    assert in_parts.result is Result.TAMPERED
+    assert in_parts == verified(written.paths.folder, written.root, 1)
+
+
 def test_a_period_takes_the_segments_that_hold_it_and_says_what_they_cover(written):
     begins = [json.loads(path.read_text().split("\n")[0])["e"] for path in segments(written)]
     since = timestamp(datetime.fromisoformat(begins[2]["ts"]) + timedelta(microseconds=1))

@@ -122,6 +122,20 @@ def test_a_reload_is_in_the_log_with_the_policy_before_anything_it_judges(reload
     assert digest in reloaded.governor.verb("status", "--json").stdout
 
 
+def test_another_policy_begins_a_segment_with_a_key_of_its_own_and_the_same_one_does_not(reloaded: Reloaded) -> None:
+    before = len(reloaded.governor.entries("key_rotate"))
+    reloaded.reload("--wait")
+    same = len(reloaded.governor.entries("key_rotate"))
+    reloaded.file.write_text(policy("/first") if reloaded.file.read_text() == policy("/second") else policy("/second"))
+    reloaded.reload("--wait")
+
+    assert same == before
+    assert [each["reason"] for each in reloaded.governor.entries("key_rotate")[before:]] == ["policy"]
+    number = reloaded.governor.entries("key_rotate")[-1]["seq"]
+    after = [each["type"] for each in reloaded.governor.entries() if each["seq"] > number]
+    assert after[:2] == ["segment_open", "policy_load"]
+
+
 @pytest.mark.parametrize("spoil", [
     pytest.param(lambda file: file.write_text(BAD), id="invalid"),
     pytest.param(lambda file: file.write_text(""), id="empty"),

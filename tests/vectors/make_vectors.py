@@ -267,6 +267,22 @@ def rotation_without_proof(log: Log) -> None:
     lane.rotate()
 
 
+def rotation_not_signed(log: Log) -> None:
+    """The thief of the second key writes the end of the first segment anew, with signatures that nobody made."""
+    lane = log.lanes[0]
+    stolen, former = lane.keys[1], lane.keys[0]
+    cut_back(lane, lane.starts[1] - 2)
+    forger = Key(former.verifier.name, "a thief's ")
+    forger.verifier = former.verifier
+    lane.key = forger
+    lane.traffic(2)
+    lane.add(lane.rotation(stolen))
+    lane.key = stolen
+    lane.rotate()
+    lane.traffic(2).checkpoint()
+    log.minimum = None
+
+
 def rotation_to_a_former_key(log: Log) -> None:
     lane = log.lanes[0]
     lane.add(lane.rotation(lane.keys[0]))
@@ -419,6 +435,7 @@ OF_KEYS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     rewritten_with_current_key: (1, "not certified for this entry"),
     rotation_rewritten: (1, None),
     rotation_without_proof: (1, "did not sign"),
+    rotation_not_signed: (1, "signature"),
     rotation_to_a_former_key: (1, "had before"),
     former_key_goes_on: (1, "not certified for this entry"),
     entry_after_rotation: (1, "key_rotate is"),
