@@ -11,7 +11,7 @@ from addons import keys
 from addons.audit_log import lines, open_regular
 from addons.rebuilding import parsed
 from addons.segment import segment_name, segment_names
-from kernel import chain
+from kernel import chain, entry
 from kernel.errors import CanonicalError, ChainError
 from kernel.key_chain import KeyChain
 
@@ -41,14 +41,17 @@ class LaneEntries:
     def __iter__(self) -> Iterator[Proved]:
         """Each entry in turn, up to an unfinished last line; `ChainError` or `CanonicalError` at the first bad one."""
         seq, prev = 0, chain.GENESIS_PREV
-        for number, name in enumerate(segment_names(self._folder)):
+        names = segment_names(self._folder)
+        for number, name in enumerate(names):
             if name != segment_name(number):
                 raise ChainError(f"{segment_name(number)} is missing")
             with open_regular(self._folder / name) as file:
                 for line in lines(file):
                     if not line.endswith(b"\n"):
-                        # Somebody writes it, or died: the next writer puts the end of the lane in order.
-                        return
+                        if name == names[-1] and len(line) <= chain.MAX_LINE_BYTES:
+                            # Somebody writes it, or died: the next writer puts the end of the lane in order.
+                            return
+                        raise ChainError(f"entry {seq}: a line without its line feed")
                     body, prev = self._proved(line, seq, prev)
                     yield Proved(seq, body, prev, line)
                     seq += 1
@@ -57,7 +60,8 @@ class LaneEntries:
         try:
             raw, kid, signature = chain.split(line)
             body, hashed = parsed(raw), chain.entry_hash(raw)
-            if (body.get("v"), body.get("seq"), body.get("prev"), body.get("lane")) != (1, seq, prev, self._lane):
+            place = (entry.VERSION, seq, prev, self._lane)
+            if (body.get("v"), body.get("seq"), body.get("prev"), body.get("lane")) != place:
                 raise ChainError("it does not follow from the entry before it")
             key = self._signer(body, seq)
             if key is None or kid != key.kid or not keys.verifies(key.public, signature, chain.signed_bytes(hashed)):
