@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from addons.audit_log import open_regular
+from addons.audit_log import lines, open_regular
 
 _ROTATES = b'"type":"key_rotate"'
 _OPENS = b'"type":"lane_open"'
@@ -23,7 +23,7 @@ def key_lines(segments: Sequence[Path]) -> Iterator[bytes]:
     """
     for path in segments[:1]:
         with open_regular(path) as file:
-            for line in islice(file, len(_BEGINNINGS)):
+            for line in islice(lines(file), len(_BEGINNINGS)):
                 if line.endswith(b"\n") and any(kind in line for kind in _BEGINNINGS):
                     yield line
     for path in segments:
