@@ -34,7 +34,7 @@ def each[P, R](parts: Sequence[P], work: Callable[[P, Progress], R], jobs: int, 
     """
     if min(jobs, len(parts)) > 1 and threading.active_count() == 1:
         done = dict(_in_processes(parts, work, jobs, progress))
-        return [result for _, result in sorted(done.items(), key=lambda item: item[0])]
+        return [done[number] for number in range(len(parts))]
     return [work(part, progress) for part in parts]
 
 
@@ -52,13 +52,13 @@ def _in_processes[P, R](
             process.start()
             theirs.close()
             running[ours] = number, process
-        for connection in wait(list(running)):
-            assert isinstance(connection, Connection)
-            told = _received(connection, running[connection][0])
+        heard = wait(list(running))
+        for ours, (number, process) in [each for each in running.items() if each[0] in heard]:
+            told = _received(ours, number)
             if isinstance(told, int):
                 progress(told)
             else:
-                number, process = running.pop(connection)
+                del running[ours]
                 process.join()
                 yield number, told
 
