@@ -170,8 +170,7 @@ class Journal:
     def checkpoint(self) -> str:
         """The signed note of the log's head."""
         key = self.keys.current
-        body = note.checkpoint_body(key.name, self.tree.size, self.tree.root())
-        return note.sign(body, key.name, key.public, key.sign)
+        return key.sign_note(note.checkpoint_body(key.name, self.tree.size, self.tree.root()))
 
     def now(self) -> Moment:
         """The present moment."""

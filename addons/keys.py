@@ -46,6 +46,10 @@ class SigningKey:
         """The public half."""
         return note.VerifierKey(self.name, self.public)
 
+    def sign_note(self, body: str) -> str:
+        """The signed note of `body`."""
+        return note.sign(body, self.name, self.public, self.sign)
+
     @classmethod
     def create(cls, path: Path, name: str) -> Self:
         """Make a key and put it at `path`, durable before it signs anything."""

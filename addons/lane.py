@@ -21,7 +21,7 @@ from addons.keeper import Keeper
 from addons.opening import open_journal, take
 from addons.recovery import drafts
 from addons.vault import Vault
-from kernel import entry, note
+from kernel import entry
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ class Lane:
 
     def sign(self, body: str) -> str:
         """The note of `body`, signed with the key that signs now."""
-        key = self._journal.keys.current
-        return note.sign(body, key.name, key.public, key.sign)
+        return self._journal.keys.current.sign_note(body)
 
     @property
     def next_seq(self) -> int:

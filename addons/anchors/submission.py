@@ -27,6 +27,5 @@ def submission_key(home: Home, lane: str) -> SigningKey:
 
 def submitted(key: SigningKey, checkpoint: str) -> str:
     """The checkpoint note with the submission key's signature behind its own."""
-    body = note.opened(checkpoint)[0]
-    signed = note.sign(body, key.name, key.public, key.sign)
+    signed = key.sign_note(note.opened(checkpoint)[0])
     return checkpoint + signed.rpartition("\n\n")[2]
