@@ -13,27 +13,25 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
-from addons import build_info, durable
+from addons import build_info, durable, kept_states
 from addons.anchors.asking import heads_of
 from addons.audit_log import is_live
 from addons.control import user_name
 from addons.errors import GovernorError, StartCode, StartRefused
 from addons.home import FIRST_SEGMENT, Home, Paths
 from addons.lane_entries import LaneEntries
-from addons.lineage import is_retired, newest, next_name
+from addons.lineage import is_retired, newest, next_name, states_before
 from addons.opening import open_successor, take
 from addons.operator_acts import check_words, said_by
-from addons.rebuilding import before, kept_state
 from addons.recovery import examine
 from addons.verified_part import Part, newest_note, signed_beyond, verified_part
-from kernel import entry, snapshot, trust
+from kernel import entry, trust
 from kernel.canonical import MAX_INTEGER
 from kernel.carrying import bind, bind_all, carried
 from kernel.errors import TrustError
 from kernel.folding import States
 from kernel.loss import KEY_COMPROMISED, Loss, Succession
+from kernel.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,18 +160,15 @@ def _carry(home: Home, lost: str, part: Part, successor: str) -> str:
     states = _folded(home, lost, part)
     for body in signed_beyond(home, lost, part):
         _bind(home, states, lost, body)
-    raw = snapshot.encode(snapshot.Snapshot(successor, 0, carried(states, time.time_ns() // 1000)))
-    digest = blake3(raw).hexdigest()
     durable.make_folder(home.paths.states)
-    durable.replace(home.paths.state(digest), raw)
-    return digest
+    return kept_states.keep(home.paths.states, Snapshot(successor, 0, carried(states, time.time_ns() // 1000)))[0]
 
 
 def _folded(home: Home, lane: str, part: Part) -> States:
     """The states that the verified part makes."""
     if not part.entries:
         return States()
-    states = before(home, lane)
+    states = states_before(home.paths, lane, home.root)
     for each in islice(LaneEntries(home.paths.lane(lane), lane, home.root), part.entries):
         try:
             states.fold(each.body, f"{lane}/{each.seq}")
@@ -187,7 +182,7 @@ def _bind(home: Home, states: States, lane: str, body: dict[str, Any]) -> None:
     """Count what binds of an entry. One that cannot be read, or is a later version's, binds nobody."""
     with suppress(LookupError, TypeError, ValueError, AttributeError):
         if body["type"] == "state_snapshot":
-            found = kept_state(home.paths, body)
+            found = kept_states.kept(home.paths.states, body["digest"])
             if found is not None and found.lane == lane:
                 bind_all(states.real, found.states.real)
         elif states.changed_by(body) is states.real:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from addons.audit_log import AuditLogError, lines, open_regular
 from addons.errors import StartRefused
-from addons.lineage import carried_state, is_retired, lineage, loss_of
+from addons.lineage import is_retired, lineage, states_before
 from addons.rebuilding import parsed
 from addons.segment import segment_names
 from kernel import chain
@@ -54,12 +54,8 @@ def state_on_disk(paths: Paths) -> State:
 
 def _begin_with(state: State, paths: Paths, lane: str, root: VerifierKey) -> None:
     """Go on from what a lane has of the one that it succeeds."""
-    loss = loss_of(paths, lane, root)
-    carried = carried_state(paths, lane, loss) if loss is not None else None
-    if carried is not None:
-        of = carried.real
-        state.take(Change(of.agents, clock_ok=None if of.clock_ok else False, broken=of.broken,
-                          taken_over=of.taken_over))
+    of = states_before(paths, lane, root).real
+    state.take(Change(of.agents, clock_ok=None if of.clock_ok else False, broken=of.broken, taken_over=of.taken_over))
 
 
 def _telling(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:

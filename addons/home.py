@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from addons import ballast, durable, keys, lineage, pins
+from addons import ballast, durable, kept_states, keys, lineage, pins
 from addons.errors import StartCode, StartRefused
 from addons.key_source import KeySourceError
 from addons.keys import SigningKey
@@ -149,7 +149,7 @@ class Paths:
         return self.lanes / name
 
     def state(self, digest: str) -> Path:
-        return self.states / f"{digest}.json"
+        return kept_states.file_of(self.states, digest)
 
     def lane_key(self, name: str) -> Path:
         """The key that signs the lane's newest segment."""
@@ -351,7 +351,7 @@ def _make_root(paths: Paths, root: Ed25519PrivateKey | None, keep: bool) -> None
     else:
         paths.root_key.unlink(missing_ok=True)
         key = SigningKey(name, root)
-    durable.replace(paths.trust, trust.trust_file(note.VerifierKey(key.name, key.public)))
+    durable.replace(paths.trust, trust.trust_file(key.verifier))
 
 
 def _check_folders(paths: Paths) -> None:

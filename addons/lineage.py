@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
-from addons import codec, keys
+from addons import codec, kept_states, keys
 from addons.errors import StartCode, StartRefused
 from addons.segment import segment_name
-from kernel import chain, snapshot
-from kernel.errors import KernelError, SnapshotError
+from kernel import chain
+from kernel.errors import KernelError
+from kernel.folding import States
 from kernel.key_chain import certified
 from kernel.loss import Loss, loss_in
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addons.home import Paths
-    from kernel.folding import States
     from kernel.note import VerifierKey
 
 _TELLS = b'"loss":{'
@@ -83,18 +81,15 @@ def loss_of(paths: Paths, lane: str, root: VerifierKey) -> Loss | None:
         raise StartRefused(StartCode.TAMPERED, text) from fault
 
 
-def carried_state(paths: Paths, lane: str, loss: Loss) -> States | None:
-    """The states with which a lane began after a loss, None where there was none; `StartRefused` where they are gone.
+def states_before(paths: Paths, lane: str, root: VerifierKey) -> States:
+    """The states with which a lane began: those of the one that it succeeds. `StartRefused` where they are gone.
 
     Without them nobody knows who is halted and what is spent.
     """
-    if loss.state is None:
-        return None
-    try:
-        raw = paths.state(loss.state).read_bytes()
-        found = snapshot.decode(raw) if blake3(raw).hexdigest() == loss.state else None
-    except (OSError, SnapshotError):
-        found = None
+    loss = loss_of(paths, lane, root)
+    if loss is None or loss.state is None:
+        return States()
+    found = kept_states.kept(paths.states, loss.state)
     if found is None or (found.lane, found.at) != (lane, 0):
         text = f"{paths.state(loss.state)} is not the state with which lane {lane} began; restore it from a backup"
         raise StartRefused(StartCode.HOME_INCOMPLETE, text)

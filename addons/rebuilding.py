@@ -7,18 +7,15 @@ then more is read, up to the whole lane.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
-from addons import codec, keys
-from addons.lineage import carried_state, loss_of
+from addons import codec, kept_states, keys
+from addons.lineage import states_before
 from kernel import chain, entry, snapshot
-from kernel.errors import CanonicalError, ChainError, SnapshotError
+from kernel.errors import CanonicalError, ChainError
 from kernel.folding import States
 from kernel.merkle import Tree
 from kernel.opening import resumed_tree
@@ -27,11 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addons.home import Home, Paths
-    from kernel.canonical import Value
     from kernel.key_chain import KeyChain
 
 _SNAPSHOT = b'"type":"state_snapshot"'
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +46,13 @@ class Beginning:
 def beginning(home: Home, lane: str, segments: Sequence[Path], certified: KeyChain, signed: int) -> Beginning:
     """Where to begin, so that the reading comes by the tree of the first `signed` entries, whose head was signed."""
     kept = _newest_snapshot(home.paths, lane, segments, certified)
-    states, at = (kept.states, kept.at) if kept is not None else (before(home, lane), 0)
+    states, at = (kept.states, kept.at) if kept is not None else (states_before(home.paths, lane, home.root), 0)
     for path in reversed(segments[1:]):
         resumed = _resumed(path, lane, certified)
         if resumed is not None and resumed[0].size <= min(signed, at):
             tree, prev = resumed
             return Beginning(int(path.stem), tree, prev, states, at)
     return Beginning(0, Tree(), chain.GENESIS_PREV, states, at)
-
-
-def before(home: Home, lane: str) -> States:
-    """The states with which a lane began: those of the one that it succeeds, where it succeeds one."""
-    loss = loss_of(home.paths, lane, home.root)
-    carried = carried_state(home.paths, lane, loss) if loss is not None else None
-    return carried or States()
 
 
 def parsed(raw: bytes) -> dict[str, Any]:
@@ -116,22 +104,10 @@ def _newest_snapshot(
     for path in reversed(segments):
         for line in _lines_with(path, _SNAPSHOT):
             body = _entry(certified, lane, "state_snapshot", line)
-            found = kept_state(home, body) if body is not None else None
+            found = None if body is None else kept_states.kept(home.states, body.get("digest"))
             if found is not None and body is not None and (found.lane, found.at) == (lane, body.get("at")):
                 return found
     return None
-
-
-def kept_state(home: Paths, body: dict[str, Value]) -> snapshot.Snapshot | None:
-    """The state that a state_snapshot names, where its file is there as it was written."""
-    digest = body.get("digest")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        return None
-    try:
-        raw = home.state(digest).read_bytes()
-        return snapshot.decode(raw) if blake3(raw).hexdigest() == digest else None
-    except (OSError, SnapshotError):
-        return None
 
 
 def _lines_with(path: Path, mark: bytes) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -11,19 +10,16 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from blake3 import blake3
-
-from addons import audit_log, codec
+from addons import audit_log, codec, kept_states
 from addons.audit_log import AuditLog, open_regular
 from addons.segment import segment_name, segment_names
-from kernel import chain, snapshot
-from kernel.errors import CanonicalError, ChainError, SnapshotError
+from kernel import chain
+from kernel.errors import CanonicalError, ChainError
 from kernel.folding import States
 from kernel.loss import Loss, loss_in
 from kernel.replay import LOADS
 
 _SNAPSHOT = "state_snapshot"
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _KINDS = (*sorted(LOADS), _SNAPSHOT, "segment_open")
 
 type Entry = dict[str, Any]
@@ -120,14 +116,7 @@ def _segment(begins: Mapping[str, int], at: int, first: str) -> str:
 def _kept(folder: Path, lane: str, told: Sequence[Told]) -> States | None:
     """A state of which an entry tells, where its file is there as it was written."""
     for each in told:
-        if not isinstance(each.digest, str) or not _DIGEST.fullmatch(each.digest):
-            continue
-        try:
-            with open_regular(folder / f"{each.digest}.json") as file:
-                raw = file.read()
-            found = snapshot.decode(raw) if blake3(raw).hexdigest() == each.digest else None
-        except (OSError, SnapshotError):
-            continue
+        found = kept_states.kept(folder, each.digest)
         if found is not None and (found.lane, found.at) == (lane, each.at):
             return found.states
     return None

@@ -6,9 +6,7 @@ from contextlib import suppress
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
-from addons import durable
+from addons import durable, kept_states
 from addons.errors import AuditUnavailable
 from kernel import entry, snapshot
 from kernel.errors import SnapshotError
@@ -59,12 +57,10 @@ class Snapshots:
                 self._lane.record("fault", entry.fault("state", type(fault).__name__, Code.FAULT, None))
 
     def _write(self, kept: snapshot.Snapshot) -> None:
-        raw = snapshot.encode(kept)
-        digest = blake3(raw).hexdigest()
-        durable.replace(self._home.state(digest), raw)
+        digest, size_bytes = kept_states.keep(self._home.states, kept)
         both = (kept.states.real, kept.states.shadow)
         agents, accounts = sum(len(state.agents) for state in both), sum(len(state.accounts) for state in both)
-        self._lane.write_now("state_snapshot", entry.state_snapshot(kept.at, digest, len(raw), agents, accounts))
+        self._lane.write_now("state_snapshot", entry.state_snapshot(kept.at, digest, size_bytes, agents, accounts))
         self._forget()
 
     def _forget(self) -> None:
