@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -49,17 +50,18 @@ class Writers:
     """Starts writers that meet a fault, one after the other."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.addons.crash_forks"], cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.addons.crash_forks"], cwd=ROOT, stdin=theirs, stdout=theirs)
+        with ours:
+            self._talk = ours.makefile("rw")
 
     def run(self, home: Home, fault: str, at: int, lane: str = "main") -> Told:
         """A process that meets the fault at an operation of its, which are counted from 1."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         print(os.environ["XDG_CONFIG_HOME"], home.paths.folder, lane, fault, at,
-              sep="\t", file=self._process.stdin, flush=True)
-        said = json.loads(self._process.stdout.readline())
+              sep="\t", file=self._talk, flush=True)
+        said = json.loads(self._talk.readline())
         # Shown by a test that fails.
         print(fault, at, said)
         return Told(set(said["acknowledged"]), said["end"], said["operations"])
@@ -72,8 +74,7 @@ class Writers:
         return told.operations
 
     def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._talk.close()
         self._process.wait(20)
 
 

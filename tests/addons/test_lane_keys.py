@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -96,11 +96,13 @@ def test_a_lane_in_which_there_was_nothing_to_write_keeps_its_key(home, monkeypa
     rotated(home)
     monkeypatch.setattr(lane_module, "SEGMENT_SECONDS", 0)
     lane = open_lane(Home.open(home.paths.folder), vault=False)
+    heads = SimpleQueue[str]()
+    lane.on_checkpoint(lambda head, _: heads.put(head))
     lane.rotate("operator")
     lane.write_now("heartbeat", entry.heartbeat())
     count = len(segments(home))
     while kinds(home).count("heartbeat") < 4:
-        time.sleep(0.01)
+        heads.get(timeout=20)
     lane.close("done")
 
     assert len(segments(home)) <= count + 1
