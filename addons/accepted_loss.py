@@ -58,11 +58,8 @@ def accept(folder: Path, lane: str, reason: str, claimed: str | None, root: Root
     `NothingLost` where a start would take that one; `StartRefused` where a lane of the home is written, or where
     another lane is no help. `root` is the root key where it does not lie in the home.
     """
-    check_words(reason, claimed)
-    if not trust.is_lane(lane):
-        raise NothingLost(f"{lane} is not the name of a lane")
     paths = Paths(folder)
-    _check_unwritten(paths)
+    _check_asked(paths, lane, reason, claimed)
     refused = _without_damaged_minimum(paths)
     home = Home.open(folder, giving_up=lane)
     lost = newest(home.paths, lane, home.root)
@@ -89,13 +86,12 @@ def distrust(folder: Path, lane: str, kid: str, entries: int, reason: str, claim
     What a thief may have written from there on counts no further than it binds. Of earlier keys it cannot be said:
     they were destroyed. `GovernorError` where there is no such lane, key or entry.
     """
-    check_words(reason, claimed)
-    _check_unwritten(Paths(folder))
+    _check_asked(Paths(folder), lane, reason, claimed)
     home = Home.open(folder, root, keep_root=False)
-    lost = newest(home.paths, lane, home.root) if trust.is_lane(lane) else lane
-    part = verified_part(home, lost, entries) if trust.is_lane(lane) else None
-    ranges = [] if part is None else list(verified_part(home, lost).keys.ranges(MAX_INTEGER))
-    if part is None or not ranges or part.entries != entries or not entries:
+    lost = newest(home.paths, lane, home.root)
+    part = verified_part(home, lost, entries)
+    ranges = list(verified_part(home, lost).keys.ranges(MAX_INTEGER))
+    if not ranges or part.entries != entries or not entries:
         raise NothingLost(f"lane {lost} of {home.paths.folder} has no whole entry {entries - 1} to trust it up to")
     if ranges[-1][0].kid != kid or ranges[-1][1] > entries:
         raise NothingLost(f"{kid} is not the key that signs lane {lost} at entry {entries} and from there on")
@@ -118,10 +114,13 @@ def _distrusted(home: Home, part: Part, lost: str, kid: str, reason: str, who: t
     return Succession(successor, loss)
 
 
-def _check_unwritten(paths: Paths) -> None:
-    for lane in sorted(paths.lanes.iterdir()) if paths.lanes.is_dir() else ():
-        if is_live(lane):
-            text = f"lane {lane.name} of {paths.folder} is being written; stop that Governor first"
+def _check_asked(paths: Paths, lane: str, reason: str, claimed: str | None) -> None:
+    check_words(reason, claimed)
+    if not trust.is_lane(lane):
+        raise NothingLost(f"{lane} is not the name of a lane")
+    for each in sorted(paths.lanes.iterdir()) if paths.lanes.is_dir() else ():
+        if is_live(each):
+            text = f"lane {each.name} of {paths.folder} is being written; stop that Governor first"
             raise StartRefused(StartCode.LANE_BUSY, text)
 
 

@@ -517,7 +517,7 @@ def test_a_lane_that_was_given_up_is_written_by_nobody(home, lane, tmp_path):
 def test_a_key_in_other_hands_waits_for_the_lane_that_it_writes(home, monkeypatch):
     written(home, halt("coder-1"))
     kid = kid_of(home)
-    monkeypatch.setattr(accepted_loss, "_check_unwritten", lambda _: None)
+    monkeypatch.setattr(accepted_loss, "is_live", lambda _: False)
     writing = open_lane(home, vault=False)
 
     with pytest.raises(StartRefused, match="another process writes lane main"):
