@@ -209,10 +209,10 @@ class _Running:
         self.lane.on_rotate(self._snapshots.begin)
         self._outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self._outcomes.end_agent, self.metrics.halt
-        judge = self._judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
+        judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
-                      RequestNames.of_home(self.paths.request_names))
+                      RequestNames.of_home(self.paths.request_names), unanchored=lambda: self._anchored.stops)
         hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
@@ -297,7 +297,6 @@ class _Running:
         self._end_trial()
         self._look_at_clock()
         self._anchored.look()
-        self._judge.unanchored = self._anchored.stops
         self._hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS

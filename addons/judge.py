@@ -56,20 +56,19 @@ class Judge:
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
                  bodies: RequestBodies, in_flight: InFlight, mirror: Mirror, book: Book, names: RequestNames,
-                 clock: Callable[[], float] = time) -> None:
+                 clock: Callable[[], float] = time, unanchored: Callable[[], bool] = lambda: False) -> None:
+        """Nothing passes while it is `unanchored`: no anchor holds the log as far as the operator requires."""
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
         self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
-        self._book, self._names = book, names
+        self._book, self._names, self._unanchored = book, names, unanchored
         self._log = DecisionLog(lane, book, metrics, rate)
-        self.unanchored = False
-        """True while nothing may pass because no anchor holds the log as far as the operator requires."""
 
     def _shut(self, connection: ClientConnection) -> Verdict | None:
         """Why everything is refused: the log cannot be written, or it is not anchored; else None."""
         if self._lane.stopped:
             return _UNWRITTEN
-        if self.unanchored:
+        if self._unanchored():
             self._rate.count(connection.peer, Code.AUDIT_UNAVAILABLE)
             return _UNANCHORED
         return None
