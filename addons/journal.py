@@ -60,6 +60,11 @@ class Draft:
         self.refused: CanonicalError | None = None
 
 
+def drafts(bodies: Sequence[entry.Body], first: int) -> list[Draft]:
+    """The bodies as drafts with the numbers from `first` on."""
+    return [Draft(first + at, str(body["type"]), body, None, None) for at, body in enumerate(bodies)]
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A moment on the monotonic clock, and the microseconds since 1970 that an entry of it says."""

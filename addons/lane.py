@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 from addons import ballast
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.intake import SEGMENT_OPEN, Intake
-from addons.journal import KEY_ROTATE, Draft, Secrets
+from addons.journal import KEY_ROTATE, Draft, Secrets, drafts
 from addons.keeper import Keeper
 from addons.opening import open_journal, take
-from addons.recovery import drafts
 from addons.vault import Vault
 from kernel import entry
 from kernel.verdict import Code

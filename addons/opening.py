@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from addons import ahead_keys, durable
 from addons.errors import StartCode, StartRefused
 from addons.home import FIRST_SEGMENT
+from addons.journal import drafts
 from addons.keeper import Keeper
 from addons.lane_refusals import lost, rolled_back, tampered
 from addons.lineage import is_retired, successor
 from addons.rebuilding import parsed
-from addons.recovery import drafts, reopen
+from addons.recovery import reopen
 from addons.segment import segment_names
 from kernel import chain, entry, note, trust
 from kernel.errors import KernelError, NoteError

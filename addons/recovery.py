@@ -17,7 +17,7 @@ from addons import ahead_keys, codec, durable, keys, lane_keys
 from addons.errors import StartCode, StartRefused
 from addons.heads_to_reach import Heads, heads_to_reach
 from addons.home import FIRST_SEGMENT
-from addons.journal import Draft, Journal, Past
+from addons.journal import Journal, Past, drafts
 from addons.key_lines import key_lines
 from addons.keys import SigningKey
 from addons.lane_keys import LaneKeys
@@ -136,11 +136,6 @@ def _read(home: Home, lane: str, segments: list[Path], certified: KeyChain, publ
         raise lost(home, f"has lost every signed head of lane {lane}")
     _all_folded(lane, reading)
     return reading
-
-
-def drafts(bodies: tuple[entry.Body, ...] | list[entry.Body], first: int) -> list[Draft]:
-    """The bodies as drafts with the numbers from `first` on."""
-    return [Draft(first + at, str(body["type"]), body, None, None) for at, body in enumerate(bodies)]
 
 
 def _segments(folder: Path) -> list[Path]:

@@ -19,11 +19,10 @@ import pytest
 from addons import lane as lane_module
 from addons.errors import AuditUnavailable, StartCode, StartRefused
 from addons.home import Home
-from addons.journal import Journal
+from addons.journal import Journal, drafts
 from addons.keeper import Keeper
 from addons.lane import Lane
 from addons.opening import open_journal
-from addons.recovery import drafts
 from addons.segment import Segment
 from addons.snapshots import Snapshots
 from kernel import entry
