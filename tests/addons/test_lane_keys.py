@@ -14,15 +14,16 @@ from addons import durable, keys
 from addons import lane as lane_module
 from addons.errors import StartCode, StartRefused
 from addons.home import Home
-from addons.journal import Journal
+from addons.journal import Journal, drafts
 from addons.keys import SigningKey
 from addons.lane_keys import LaneKeys
+from addons.opening import open_journal
 from addons.segment import Segment
 from addons.takeover import acts
 from kernel import chain, entry
 from kernel.note import parse_verifier_key
 from kernel.transition import micros
-from tests.addons.logs import decision, entries, kinds, open_lane, report, segment, segments
+from tests.addons.logs import KERNEL, decision, entries, kinds, open_lane, report, segment, segments
 
 STEPS = [(LaneKeys, "certify"), (Journal, "append"), (Segment, "create"), (LaneKeys, "turn"), (LaneKeys, "settle")]
 
@@ -229,3 +230,15 @@ def test_the_policy_that_was_in_force_is_known_at_the_next_start(home):
     again.close("done")
 
     assert again.last_policy == "11" * 32
+
+
+def test_a_rotation_in_the_midst_of_a_segment_refuses_to_start(home):
+    open_lane(home, vault=False).close("done")
+    journal, _ = open_journal(Home.open(home.paths.folder), "main", KERNEL)
+    told = journal.certify("operator")
+    journal.append(drafts([told, decision("f")], journal.size))
+    journal.segment.close()
+
+    with pytest.raises(StartRefused) as caught:
+        open_lane(Home.open(home.paths.folder), vault=False)
+    assert caught.value.code is StartCode.TAMPERED

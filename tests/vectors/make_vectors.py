@@ -283,6 +283,15 @@ def rotation_not_signed(log: Log) -> None:
     log.minimum = None
 
 
+def rotation_to_another_name(log: Log) -> None:
+    """A key that has the name of another lane's."""
+    lane = log.lanes[0]
+    following = Key(lane.key.verifier.name.replace("main", "w0"), "the fourth")
+    lane.add(lane.rotation(following))
+    lane.key = following
+    lane.rotate()
+
+
 def rotation_to_a_former_key(log: Log) -> None:
     lane = log.lanes[0]
     lane.add(lane.rotation(lane.keys[0]))
@@ -436,6 +445,7 @@ OF_KEYS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     rotation_rewritten: (1, None),
     rotation_without_proof: (1, "did not sign"),
     rotation_not_signed: (1, "signature"),
+    rotation_to_another_name: (1, "name"),
     rotation_to_a_former_key: (1, "had before"),
     former_key_goes_on: (1, "not certified for this entry"),
     entry_after_rotation: (1, "key_rotate is"),
