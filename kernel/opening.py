@@ -77,7 +77,11 @@ def claims(entry: Value, by: str) -> dict[str, Claim]:
 def _claim(sibling: Value, by: str) -> tuple[str, Claim]:
     match sibling:
         case {"lane": str(lane), "entries": int(entries), "head": str(head)} if (
-            is_lane(lane) and _HEAD.fullmatch(head) and entries >= 0 and (entries > 0 or head == GENESIS_PREV)
+            is_lane(lane)
+            and _HEAD.fullmatch(head)
+            and type(entries) is int
+            and entries >= 0
+            and (entries > 0 or head == GENESIS_PREV)
         ):
             return lane, Claim(entries, head, f"lane {by}")
     raise ChainError("siblings holds something other than lane, entries and head")

@@ -21,7 +21,7 @@ from kernel.note import sign
 from kernel.receipt import write_receipt
 from tests import attack_matrix, logs, proofs
 from tests.attack_matrix import ROWS, Scene, scene
-from tests.forgery import THIEF, certified, cut_back
+from tests.forgery import THIEF, certified, cut_back, rewrite
 from tests.logs import KERNEL, ROOT, Key, Lane, Log, two_lanes
 
 FOLDER = Path(__file__).parent / "logs"
@@ -244,7 +244,7 @@ def rotated_without_segment(log: Log) -> None:
 def rewritten_with_current_key(log: Log) -> None:
     """The thief of the newest key writes an entry of the first segment anew, and the chain from there on."""
     lane = log.lanes[0]
-    _rewrite(lane, EDITED, lane.key)
+    rewrite(lane, EDITED, lane.key)
 
 
 def rotation_rewritten(log: Log) -> None:
@@ -329,18 +329,6 @@ def cut_back_before_rotation(log: Log) -> None:
     lane.notes = lane.notes[:1]
 
 
-def _rewrite(lane: Lane, seq: int, key: Key) -> None:
-    """An allowed request becomes a refused one, and everything behind it is signed with `key`."""
-    later, starts = lane.lines[seq:], lane.starts
-    cut_back(lane, seq)
-    for line in later:
-        body = canonical.parse(chain.split(line)[0])
-        assert isinstance(body, dict)
-        told = body | {"prev": lane.head}
-        lane.add_raw(canonical.encode(told | {"reason": "rewritten"} if "reason" in told else told), key)
-    lane.starts = starts
-
-
 def second_signature(log: Log) -> None:
     """A good signature, and behind it one of the same key that does not hold."""
     key = log.lanes[0].key.verifier
@@ -363,9 +351,17 @@ def sibling_twice(log: Log) -> None:
     """A lane that recorded two heads of another one, of which one is right."""
     main = log.lanes[0]
     right, wrong = entry.sibling("main", 1, _head(main, 0)), entry.sibling("main", 1, "ab" * 32)
+    _recorded(log, [wrong, right])
+
+
+def sibling_without_number(log: Log) -> None:
+    """`true` where the number of entries belongs, and the head that would be right for 1."""
+    _recorded(log, [entry.sibling("main", True, _head(log.lanes[0], 0))])
+
+
+def _recorded(log: Log, siblings: list[dict[str, canonical.Value]]) -> None:
     lane = Lane("w0")
-    opening = entry.lane_open(str(lane.key.verifier), certified(lane, lane.key), KERNEL, [wrong, right])
-    lane.add(opening)
+    lane.add(entry.lane_open(str(lane.key.verifier), certified(lane, lane.key), KERNEL, siblings))
     log.lanes[1] = lane.checkpoint()
     log.minimum = None
 
@@ -423,6 +419,7 @@ VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     second_paragraph: (1, "checkpoint"),
     unfinished_signature: (0, None),
     sibling_twice: (1, "twice"),
+    sibling_without_number: (1, "siblings holds"),
     certificate_respelled: (1, "base64"),
     hour_24: (1, "timestamp"),
 }
