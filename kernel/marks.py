@@ -52,14 +52,6 @@ class Sighted:
         return ((size, root, self.by) for size, root in SIGHTING.iter_unpack(self.records))
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """The part of a lane that a walk comes by: from after `first` entries to after `last` (None: to the end)."""
-
-    first: int = 0
-    last: int | None = None
-
-
 class Marks:
     """The marks of one lane, in order of size. `next_size` is the size at which `confirm` wants to be called."""
 
@@ -74,23 +66,21 @@ class Marks:
                                    for each in held if isinstance(each, Held)), key=lambda marked: marked.head.size))
         self._notes = self._in_order(split_notes(lines))
         self._note = next(self._notes, None)
-        self._last: int | None = None
         self.checkpoints = 0
         """How many checkpoints of the lane itself were confirmed."""
         self.anchored = 0
         """The largest size that an anchor has confirmed."""
         self.anchored_by: tuple[str, ...] = ()
 
-    def limit(self, extent: Extent) -> None:
-        """Leave out the marks that a walk over a part of the lane does not come by."""
-        self._last = extent.last
-        while self._claims and self._claims[0].entries < extent.first:
+    def begin(self, size: int) -> None:
+        """Leave out the marks below `size`, which a walk that begins there does not come by."""
+        while self._claims and self._claims[0].entries < size:
             self._claims.popleft()
-        while self._held and self._held[0].head.size < extent.first:
+        while self._held and self._held[0].head.size < size:
             self._held.popleft()
-        while self._note is not None and self._note.head.size < extent.first:
+        while self._note is not None and self._note.head.size < size:
             self._note = next(self._notes, None)
-        while self._sight is not None and self._sight[0] < extent.first:
+        while self._sight is not None and self._sight[0] < size:
             self._sight = next(self._sighted, None)
 
     @property
@@ -131,8 +121,6 @@ class Marks:
 
     def leftover(self, size: int, keys: KeyChain, verify: Verify) -> None:
         """Nothing where no mark is beyond `size`, the end of the lane; else Broken."""
-        if self._last is not None:
-            return
         missing = ""
         while self._note is not None:
             self._authentic(self._note, keys, verify, beyond=True)

@@ -17,7 +17,7 @@ from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
 from kernel.loss import Loss, compromise_in, loss_in
-from kernel.marks import Broken, Extent, Held, Marks, Sighted
+from kernel.marks import Broken, Held, Marks, Sighted
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
 from kernel.note import VerifierKey, Verify
 from kernel.opening import Claim, claims, genesis_root, resumed_tree
@@ -124,7 +124,6 @@ class Walk:
         self._tree = Tree()
         self._stamps = Stamps()
         self._prev = GENESIS_PREV.encode()
-        self._head = GENESIS_PREV
         self._keys = KeyChain(source.lane, rules.root, rules.verify)
         self._kid = b""
         self._genesis: VerifierKey | None = None
@@ -147,7 +146,6 @@ class Walk:
         broken = None
         try:
             self._marks = Marks(self._source.lane, self._source.checkpoints(), self._held, self._claims)
-            self._marks.limit(Extent(0, self._source.end))
             self._next_mark = self._marks.next_size
             for name, lines in self._source.segments():
                 stream = iter(lines)
@@ -165,6 +163,10 @@ class Walk:
             broken = Broken(blamed.result, blamed.failure)
         return self._found(broken)
 
+    @property
+    def _head(self) -> str:
+        return self._prev.decode()
+
     def _begin(self, name: str) -> None:
         if self._torn is not None:
             raise Broken(Result.TAMPERED, self._torn)
@@ -181,7 +183,7 @@ class Walk:
     def _adopt(self, lines: Sequence[bytes]) -> None:
         """Stand where the segment_open with which this walk begins says that the lane stood."""
         try:
-            _, raw, prev = self._first_line(lines)
+            raw, prev = self._first_line(lines)
             entry = self._rules.parse(raw)
             self._tree = resumed_tree(entry, self._segment)
             self._keys = certified(self._source.key_lines(), self._source.lane, self._rules.root, self._rules.verify,
@@ -191,20 +193,20 @@ class Walk:
         if self._keys.current is None:
             raise self._fails("nothing proves the key of this segment")
         self._kid = self._keys.current.kid.encode()
-        self._prev, self._head = prev, prev.decode()
+        self._prev = prev
         self._begin_at = self._standing()
-        self._marks.limit(Extent(self._tree.size, self._source.end))
+        self._marks.begin(self._tree.size)
         self._next_mark = self._marks.next_size
         if self._tree.size == self._next_mark:
             self._confirm()
             # It counts where the entries before it are.
             self._marks.checkpoints = 0
 
-    def _first_line(self, lines: Sequence[bytes]) -> tuple[bytes, bytes, bytes]:
+    def _first_line(self, lines: Sequence[bytes]) -> tuple[bytes, bytes]:
         if not lines:
             raise ChainError("the segment holds no entries")
         raw, _, prev, *_ = self._reader.read(lines[0])
-        return lines[0], raw, prev
+        return raw, prev
 
     def _take_batch(self, batch: tuple[bytes, ...]) -> None:
         while batch:
@@ -279,8 +281,7 @@ class Walk:
             self._waiting += len(unsigned.hashes)
         if self._witnessed is not None:
             self._compare(self._witnessed, unsigned)
-        self._head = unsigned.hashes[-1].hex()
-        self._prev = self._head.encode()
+        self._prev = unsigned.hashes[-1].hex().encode()
         if self._tree.size == self._next_mark:
             self._confirm()
         if self._waiting >= _PENDING:
@@ -349,7 +350,7 @@ class Walk:
         if kind != SEGMENT_OPEN or not self._resumes:
             raise self._fails("segment_open stands at the beginning of every segment but the first, and nowhere else")
         try:
-            tree = resumed_tree(self._rules.parse(raw), str(self._segment))
+            tree = resumed_tree(self._rules.parse(raw), self._segment)
         except KernelError as error:
             raise self._fails(str(error)) from None
         if tree.complete != self._tree.complete:
@@ -374,17 +375,19 @@ class Walk:
     def _end(self) -> None:
         self._check_pending()
         end = self._source.end
-        if end is not None and (self._tree.size != end or self._torn is not None or not self._line):
+        if end is None:
+            # Marks beyond the end of a part are for the part that comes next.
+            self._marks.leftover(self._tree.size, self._keys, self._rules.verify)
+            self._check_length()
+        elif self._tree.size != end or self._torn is not None or not self._line:
             raise self._fails(f"the segment ends elsewhere than the next one says: at {end} entries")
-        self._marks.leftover(self._tree.size, self._keys, self._rules.verify)
-        self._check_length()
         if self._tree.size == 0:
             reason = "the lane holds no entries"
             raise Broken(Result.INCOMPLETE, Failure(self._source.lane, None, None, None, None, reason))
 
     def _check_length(self) -> None:
         size, witnessed = self._tree.size, self._witnessed
-        if witnessed is not None and self._source.end is None and witnessed.entries > size:
+        if witnessed is not None and witnessed.entries > size:
             reason = f"the lane ends after {size} entries, but {witnessed.by} holds entry {witnessed.entries - 1}"
             failure = Failure(self._source.lane, None, None, None, size - 1 if size else None, reason)
             raise Broken(Result.ROLLED_BACK, failure)
