@@ -48,7 +48,7 @@ class KeyChain:
         fields = fields_of(entry)
         key = _key(fields)
         if self._root is not None:
-            log_id = self._named(key)
+            log_id = self._named(key, self._root)
             if not self._verify(self._root.public, _signature(fields, "certificate"),
                                 certificate_bytes(log_id, self._lane, str(key))):
                 raise ChainError("the lane's key is not certified by the root key")
@@ -62,7 +62,7 @@ class KeyChain:
             raise ChainError("key_rotate stands before lane_open")
         key, seq = _key(fields), _seq(fields)
         if self._root is not None:
-            self._named(key)
+            self._named(key, self._root)
         log_id = key.name.split("/")[1]
         if not self._verify(key.public, _signature(fields, "proof"),
                             possession_bytes(log_id, self._lane, str(key), str(fields.get("prev")), seq)):
@@ -87,9 +87,8 @@ class KeyChain:
         self._keys.append((first, key))
         self._had.add(key.public)
 
-    def _named(self, key: VerifierKey) -> str:
-        assert self._root is not None
-        log_id = log_id_of(self._root)
+    def _named(self, key: VerifierKey, root: VerifierKey) -> str:
+        log_id = log_id_of(root)
         expected = lane_name(log_id, self._lane)
         if key.name != expected:
             raise ChainError(f"the lane's key is named {key.name}, expected {expected}")
