@@ -265,7 +265,7 @@ class Lane:
         self.name, self.folder, self.root, self.every = folder.name, folder, root, every
         self.tree, self.head, self.key, self.genesis = Tree(), ZEROS, None, False
         # `signer` made the last entry; `key` makes the next one, and differs from it behind a key_rotate.
-        self.signer, self.former = None, {}
+        self.signer, self.former = None, set()
         self.unsigned, self.place = [], ""
         self.segment, self.loss = "000000.jsonl", None
 
@@ -346,7 +346,7 @@ class Lane:
                 self.check_signatures()
             # Its own signature covers everything before it, by the chain.
             self.unsigned.clear()
-            self.former[self.key.text] = self.key
+            self.former.add(self.key.text)
             self.key = next_key(entry, self.name, self.key, self.former)
 
     def check_signatures(self):

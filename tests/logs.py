@@ -32,6 +32,10 @@ class Key:
         self.verifier = note.VerifierKey(name, self._private.public_key().public_bytes_raw())
         self.sign = self._private.sign
 
+    def line(self, raw: bytes) -> bytes:
+        """The line of the log that holds this entry, signed."""
+        return chain.line(raw, self.verifier.kid, self.sign(chain.signed_bytes(chain.entry_hash(raw))))
+
 
 ROOT = Key(note.root_name(LOG_ID))
 
@@ -72,12 +76,10 @@ class Lane:
         return self.add_raw(canonical.encode(value), key)
 
     def add_raw(self, raw: bytes, key: Key | None = None) -> str:
-        signer = key or self.key
-        hashed = chain.entry_hash(raw)
-        line = chain.line(raw, signer.verifier.kid, signer.sign(chain.signed_bytes(hashed)))
+        line = (key or self.key).line(raw)
         self.lines.append(line)
         self.tree.append(merkle.leaf_hash(line[:-1]))
-        self.head = hashed.hex()
+        self.head = chain.entry_hash(raw).hex()
         return f"{self.name}/{self.tree.size - 1}"
 
     def open(self, *, first: bool = False, siblings: Iterable[Lane] = ()) -> Lane:

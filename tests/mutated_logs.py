@@ -66,7 +66,7 @@ def damage(rng: Random, lane: Lane, first: int) -> None:
             lane.lines[at] = line[:flipped] + bytes([line[flipped] ^ 1]) + line[flipped + 1 :]
         case 3:
             raw, key = _changed(rng, lane.lines[at]), rng.choice((*lane.keys, lane.root, THIEF))
-            lane.lines[at] = chain.line(raw, key.verifier.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw))))
+            lane.lines[at] = key.line(raw)
         case 4:
             lane.lines[at:] = [line[: rng.choice((-1, 40))] for line in lane.lines[at : at + 1]]
         case 5:
@@ -97,8 +97,7 @@ def _sign_entry(rng: Random, log: Log) -> None:
         return
     at = rng.randrange(len(lane.lines))
     raw = _changed(rng, lane.lines[at])
-    key = _key(rng, log, lane)
-    lane.lines[at] = chain.line(raw, key.verifier.kid, key.sign(chain.signed_bytes(chain.entry_hash(raw))))
+    lane.lines[at] = _key(rng, log, lane).line(raw)
 
 
 def _rewrite(rng: Random, log: Log) -> None:
