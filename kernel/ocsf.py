@@ -7,39 +7,28 @@ Nothing is added to what the entry says and nothing of it is lost: what the sche
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 from kernel.canonical import Value
 from kernel.normal import OWN_PORTS
+from kernel.ocsf_event import (
+    BASE,
+    ENTITY,
+    FINDING,
+    HTTP,
+    LIFECYCLE,
+    NETWORK,
+    OTHER,
+    Activity,
+    Event,
+    Object,
+    Source,
+    known,
+    milliseconds,
+)
 from kernel.taking import Taking
 from kernel.verdict import Action, Code
-from kernel.version import VERSION
 
-type Object = dict[str, Value]
-type Activity = tuple[int, str]
-
-SCHEMA = "1.8.0"
-"""The version of the schema (2026-03-16) whose numbers these are."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Class:
-    uid: int
-    name: str
-    category_uid: int
-    category_name: str
-
-
-_BASE = _Class(0, "Base Event", 0, "Uncategorized")
-_FINDING = _Class(2004, "Detection Finding", 2, "Findings")
-_ENTITY = _Class(3004, "Entity Management", 3, "Identity & Access Management")
-_NETWORK = _Class(4001, "Network Activity", 4, "Network Activity")
-_HTTP = _Class(4002, "HTTP Activity", 4, "Network Activity")
-_LIFECYCLE = _Class(6002, "Application Lifecycle", 6, "Application Activity")
-
-_OTHER = 99
 _UNKNOWN = (0, "Unknown")
 _METHODS = {
     "CONNECT": (1, "Connect"),
@@ -69,21 +58,6 @@ _FAIL = (4, "Fail")
 _CREATE = (1, "Create")
 _START, _STOP = (3, "Start"), (4, "Stop")
 
-_SEVERITIES = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical"}
-_STATUSES = {0: "Unknown", 1: "Success", 2: "Failure"}
-_ACTIONS = {1: "Allowed", 2: "Denied", 3: "Observed"}
-_DISPOSITIONS = {
-    0: "Unknown",
-    1: "Allowed",
-    2: "Blocked",
-    6: "Dropped",
-    16: "No Action",
-    17: "Logged",
-    19: "Alert",
-    26: "Unauthorized",
-    27: "Error",
-}
-
 _PASSING = (Code.ALLOW, Code.TUNNEL)
 _PASSING_VERDICTS = (Action.ALLOW, Action.THROTTLE)
 _ERRORS = (
@@ -105,108 +79,27 @@ _RESULTS = {
     "not_sent": (1, 16, 1),
 }
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_PORT = 65535
 
 
 def event(entry: Mapping[str, Value], hashed: str) -> Object:
     """The event that an entry with this hash (hex) is. Total: whatever an entry holds, it is a valid one."""
-    source = _Source(entry, hashed)
+    source = Source(entry, hashed)
     mapping = _MAPPINGS.get(source.kind)
     mapped = mapping(source) if mapping else None
     if mapped is None:
-        source = _Source(entry, hashed)
+        source = Source(entry, hashed)
         mapped = _base(source)
     return mapped.whole(source)
 
 
-class _Source:
-    """An entry that is being mapped: what each entry says of itself, and the fields of its own."""
-
-    def __init__(self, entry: Mapping[str, Value], hashed: str) -> None:
-        self.fields, self.hash = Taking(entry), hashed
-        self.kind = self.fields.text("type") or "unknown"
-        self.lane, self.seq = self.fields.text("lane"), self.fields.number("seq")
-        self.version = self.fields.number("v")
-        self.time = _milliseconds(self.fields.text("ts")) or 0
-
-    @property
-    def name(self) -> str | None:
-        return None if self.lane is None or self.seq is None else f"{self.lane}/{self.seq}"
-
-
-@dataclass(slots=True)
-class _Mapped:
-    """An event before what all events have. `says` are the attributes of its own."""
-
-    kind: _Class
-    activity: Activity
-    severity: int
-    says: Object = field(default_factory=dict)
-    flow: str | None = None
-
-    def controlled(self, action: int, disposition: int, *, alert: bool = False) -> None:
-        """What Governor did about it: the profile security_control."""
-        self.says |= {
-            "action_id": action,
-            "action": _ACTIONS[action],
-            "disposition_id": disposition,
-            "disposition": _DISPOSITIONS[disposition],
-            "is_alert": alert,
-        }
-
-    def ended(self, status: int, code: str | None, detail: str | None) -> None:
-        """How it came out."""
-        ended: Object = {"status_id": status, "status": _STATUSES[status], "status_code": code, "status_detail": detail}
-        self.says |= _known(ended)
-
-    def whole(self, source: _Source) -> Object:
-        (activity, activity_name), kind = self.activity, self.kind
-        of_type = "Other" if activity == _OTHER else activity_name
-        return _known({
-            "class_uid": kind.uid,
-            "class_name": kind.name,
-            "category_uid": kind.category_uid,
-            "category_name": kind.category_name,
-            "activity_id": activity,
-            "activity_name": activity_name,
-            "type_uid": kind.uid * 100 + activity,
-            "type_name": f"{kind.name}: {of_type}",
-            "severity_id": self.severity,
-            "severity": _SEVERITIES[self.severity],
-            "time": source.time,
-            "metadata": self._metadata(source),
-            **self.says,
-            "unmapped": source.fields.left() or None,
-        })
-
-    def _metadata(self, source: _Source) -> Object:
-        # The one class that has an actor of its own needs no profile for it.
-        profiles: list[Value] = ["host"] if "actor" in self.says and self.kind is not _ENTITY else []
-        if "action_id" in self.says:
-            profiles.append("security_control")
-        product: Object = {"name": "Governor", "vendor_name": "Governor", "version": VERSION}
-        return _known({
-            "version": SCHEMA,
-            "product": product,
-            "profiles": profiles or None,
-            "uid": source.hash,
-            "original_event_uid": source.name,
-            "correlation_uid": self.flow,
-            "log_name": source.lane,
-            "log_version": None if source.version is None else str(source.version),
-            "sequence": source.seq,
-            "event_code": source.kind,
-        })
-
-
-def _decision(source: _Source) -> _Mapped | None:
+def _decision(source: Source) -> Event | None:
     fields, facts = source.fields, source.fields.part("in")
     activity = _activity(fields.peek("stage"), facts.peek("method"))
     verdict, code, flow = fields.peek("verdict"), fields.text("code"), fields.text("flow")
-    mapped = _Mapped(_HTTP, activity, _VERDICTS.get(verdict or "", 3), flow=flow)
+    mapped = Event(HTTP, activity, _VERDICTS.get(verdict or "", 3), flow=flow)
     destination = _destination(facts)
-    mapped.says = _known({
+    mapped.says = known({
         "http_request": _request(facts, flow, destination),
         "dst_endpoint": destination,
         "actor": _agent(fields.part("agent").text("id")),
@@ -224,7 +117,7 @@ def _decision(source: _Source) -> _Mapped | None:
 def _activity(stage: str | None, method: str | None) -> Activity:
     if stage == "connect":
         return _METHODS["CONNECT"]
-    return _UNKNOWN if method is None else _METHODS.get(method, (_OTHER, method))
+    return _UNKNOWN if method is None else _METHODS.get(method, (OTHER, method))
 
 
 def _control(code: str | None, *, passed: bool, on_trial: bool) -> tuple[int, int]:
@@ -240,7 +133,7 @@ def _control(code: str | None, *, passed: bool, on_trial: bool) -> tuple[int, in
 
 def _request(facts: Taking, flow: str | None, destination: Object | None) -> Object | None:
     method = facts.text("method") if facts.peek("method") in _METHODS else None
-    asked = _known({
+    asked = known({
         "uid": flow,
         "http_method": method,
         "body_length": facts.number("body_bytes"),
@@ -257,7 +150,7 @@ def _url(facts: Taking, destination: Object) -> Object | None:
         return None
     facts.text("scheme")
     at_port = "" if port in (None, OWN_PORTS.get(scheme)) else f":{port}"
-    return _known({"url_string": f"{scheme}://{host}{at_port}", "scheme": scheme, "hostname": host, "port": port})
+    return known({"url_string": f"{scheme}://{host}{at_port}", "scheme": scheme, "hostname": host, "port": port})
 
 
 def _destination(facts: Taking) -> Object | None:
@@ -270,16 +163,16 @@ def _destination(facts: Taking) -> Object | None:
         facts.text("address")
     else:
         address = None
-    return _known({of_host: facts.text("host"), "ip": address, "port": facts.number("port", _LAST_PORT)})
+    return known({of_host: facts.text("host"), "ip": address, "port": facts.number("port", _LAST_PORT)})
 
 
-def _outcome(source: _Source) -> _Mapped | None:
+def _outcome(source: Source) -> Event | None:
     fields = source.fields
     flow, status, result = fields.text("flow"), fields.number("status"), fields.text("result")
     severity, disposition, ended = _RESULTS.get(result or "", (2, 0, 0))
-    mapped = _Mapped(_HTTP, (_OTHER, "Outcome"), severity, flow=flow)
-    mapped.says = _known({
-        "http_request": _known({"uid": flow}) or None,
+    mapped = Event(HTTP, (OTHER, "Outcome"), severity, flow=flow)
+    mapped.says = known({
+        "http_request": known({"uid": flow}) or None,
         "http_response": None if status is None else {"code": status},
         "traffic": _traffic(fields),
     })
@@ -292,15 +185,15 @@ def _traffic(fields: Taking) -> Object | None:
     sent, received = fields.number("bytes_up"), fields.number("bytes_down")
     if sent is None and received is None:
         return None
-    return _known({"bytes": (sent or 0) + (received or 0), "bytes_out": sent, "bytes_in": received})
+    return known({"bytes": (sent or 0) + (received or 0), "bytes_out": sent, "bytes_in": received})
 
 
-def _connection(source: _Source) -> _Mapped | None:
+def _connection(source: Source) -> Event | None:
     client = source.fields.text("client")
     if client is None:
         return None
     result, code = source.fields.text("result"), source.fields.text("code")
-    mapped = _Mapped(_NETWORK, _ENDINGS.get(result or "", _FAIL), 1 if code is None else 2)
+    mapped = Event(NETWORK, _ENDINGS.get(result or "", _FAIL), 1 if code is None else 2)
     mapped.says = {"src_endpoint": {"ip" if _is_address(client) else "name": client}}
     if code is not None:
         mapped.controlled(2, 2)
@@ -308,26 +201,26 @@ def _connection(source: _Source) -> _Mapped | None:
     return mapped
 
 
-def _refusals(source: _Source) -> _Mapped:
+def _refusals(source: Source) -> Event:
     """Many refusals of many codes are no activity of the schema: a base event that counts."""
     fields = source.fields
-    mapped = _Mapped(_BASE, (_OTHER, "Refusals"), 2)
-    mapped.says = _known({
+    mapped = Event(BASE, (OTHER, "Refusals"), 2)
+    mapped.says = known({
         "actor": _agent(fields.text("agent")),
         "count": fields.counts("counts"),
-        "start_time": _milliseconds(fields.peek("from")),
-        "end_time": _milliseconds(fields.peek("to")),
+        "start_time": milliseconds(fields.peek("from")),
+        "end_time": milliseconds(fields.peek("to")),
     })
     mapped.controlled(2, 2)
     return mapped
 
 
-def _halt(source: _Source) -> _Mapped:
+def _halt(source: Source) -> Event:
     fields = source.fields
     reason = fields.text("reason")
     mapped = _finding(source, "An agent was halted", 4, reason)
     evidences: list[Value] = [{"src_endpoint": {"ip": address}} for address in _addresses(fields.texts("sources"))]
-    mapped.says |= _known({
+    mapped.says |= known({
         "actor": _agent(fields.text("agent")),
         "firewall_rule": _uid(fields.text("rule")),
         "evidences": evidences or None,
@@ -336,7 +229,7 @@ def _halt(source: _Source) -> _Mapped:
     return mapped
 
 
-def _fault(source: _Source) -> _Mapped:
+def _fault(source: Source) -> Event:
     code = source.fields.text("code")
     mapped = _finding(source, "A fault of Governor was answered with a refusal", 3, code)
     mapped.flow = source.fields.text("flow")
@@ -344,72 +237,72 @@ def _fault(source: _Source) -> _Mapped:
     return mapped
 
 
-def _recovery(source: _Source) -> _Mapped:
+def _recovery(source: Source) -> Event:
     return _finding(source, "An unfinished write was put aside and cut off the log", 3, None)
 
 
-def _key_compromised(source: _Source) -> _Mapped:
+def _key_compromised(source: Source) -> Event:
     mapped = _finding(source, "A signing key of the log was compromised", 5, source.fields.text("reason"))
     mapped.controlled(3, 19, alert=True)
     return mapped
 
 
-def _finding(source: _Source, title: str, severity: int, code: str | None) -> _Mapped:
-    mapped = _Mapped(_FINDING, _CREATE, severity)
+def _finding(source: Source, title: str, severity: int, code: str | None) -> Event:
+    mapped = Event(FINDING, _CREATE, severity)
     info: Object = {"uid": source.hash, "title": title, "created_time": source.time, "types": [source.kind]}
-    mapped.says = _known({"finding_info": info, "message": title, "status_id": 1, "status": "New", "status_code": code})
+    mapped.says = known({"finding_info": info, "message": title, "status_id": 1, "status": "New", "status_code": code})
     return mapped
 
 
-def _operator(source: _Source) -> _Mapped:
+def _operator(source: Source) -> Event:
     fields = source.fields
     act, agent = fields.text("act") or "unknown", fields.text("agent")
     operator, by = fields.text("operator"), fields.text("by")
-    mapped = _Mapped(_ENTITY, _ACTS.get(act, (_OTHER, act)), 2)
+    mapped = Event(ENTITY, _ACTS.get(act, (OTHER, act)), 2)
     user: Object | None = None if operator is None else {"name": operator, "type_id": 2, "type": "Admin"}
-    actor = _known({"user": user, "invoked_by": by})
+    actor = known({"user": user, "invoked_by": by})
     entity = _entity("AI agent", name=agent) if agent else _entity("Governor", name=act.partition(" ")[0])
-    mapped.says = _known({"entity": entity, "actor": actor or None, "comment": fields.text("reason")})
+    mapped.says = known({"entity": entity, "actor": actor or None, "comment": fields.text("reason")})
     mapped.ended(1, act, None)
     return mapped
 
 
-def _policy_load(source: _Source) -> _Mapped:
+def _policy_load(source: Source) -> Event:
     digest, files = source.fields.text("policy"), source.fields.texts("files")
-    policy = _known({"uid": digest, "name": ", ".join(files) or None, "is_applied": True})
-    mapped = _Mapped(_ENTITY, _ACTIVATE, 2)
+    policy = known({"uid": digest, "name": ", ".join(files) or None, "is_applied": True})
+    mapped = Event(ENTITY, _ACTIVATE, 2)
     entity: Object = {"type_id": 5, "type": "Policy", "policy": policy if len(policy) > 1 else {"name": "unknown"}}
     mapped.says = {"entity": entity}
     return mapped
 
 
-def _config(_source: _Source) -> _Mapped:
-    return _Mapped(_ENTITY, _UPDATE, 1, {"entity": _entity("Configuration", name="settings")})
+def _config(_source: Source) -> Event:
+    return Event(ENTITY, _UPDATE, 1, {"entity": _entity("Configuration", name="settings")})
 
 
-def _key_rotate(source: _Source) -> _Mapped:
+def _key_rotate(source: Source) -> Event:
     key = source.fields.text("key") or "unknown"
-    return _Mapped(_ENTITY, _UPDATE, 1, {"entity": _entity("Signing key", uid=key)})
+    return Event(ENTITY, _UPDATE, 1, {"entity": _entity("Signing key", uid=key)})
 
 
 def _entity(kind: str, **names: Value) -> Object:
-    return {"type_id": _OTHER, "type": kind, **names}
+    return {"type_id": OTHER, "type": kind, **names}
 
 
-def _lane_open(source: _Source) -> _Mapped:
+def _lane_open(source: Source) -> Event:
     version = source.fields.part("kernel").text("version")
-    app = _known({"name": "Governor", "vendor_name": "Governor", "version": version})
-    return _Mapped(_LIFECYCLE, _START, 1, {"app": app})
+    app = known({"name": "Governor", "vendor_name": "Governor", "version": version})
+    return Event(LIFECYCLE, _START, 1, {"app": app})
 
 
-def _close(source: _Source) -> _Mapped:
-    mapped = _Mapped(_LIFECYCLE, _STOP, 1, {"app": {"name": "Governor", "vendor_name": "Governor"}})
+def _close(source: Source) -> Event:
+    mapped = Event(LIFECYCLE, _STOP, 1, {"app": {"name": "Governor", "vendor_name": "Governor"}})
     mapped.ended(1, None, source.fields.text("reason"))
     return mapped
 
 
-def _base(source: _Source) -> _Mapped:
-    return _Mapped(_BASE, (_OTHER, source.kind), 3 if source.kind == "clock" else 1)
+def _base(source: Source) -> Event:
+    return Event(BASE, (OTHER, source.kind), 3 if source.kind == "clock" else 1)
 
 
 _MAPPINGS = {
@@ -438,10 +331,6 @@ def _uid(text: str | None) -> Object | None:
     return None if text is None else {"uid": text}
 
 
-def _known(fields: Mapping[str, Value]) -> Object:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _addresses(texts: list[str]) -> list[str]:
     return [text for text in texts if _is_address(text)]
 
@@ -453,12 +342,3 @@ def _is_address(text: str | None) -> bool:
         return False
     # A zone may be of any length and means nothing on another machine.
     return address.version == 4 or address.scope_id is None
-
-
-def _milliseconds(stamp: str | None) -> int | None:
-    """A timestamp of the log in milliseconds since 1970."""
-    try:
-        moment = datetime.fromisoformat(stamp or "")
-    except ValueError:
-        return None
-    return (moment - _EPOCH) // timedelta(milliseconds=1) if moment.tzinfo is not None else None

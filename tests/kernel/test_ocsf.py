@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel import canonical, entry, ocsf
+from kernel import canonical, entry, ocsf, ocsf_event
 from kernel.merkle import Tree
 from kernel.verdict import Action, Code
+from kernel.version import VERSION
 from tests.kernel.ocsf_rules import SCHEMA, faults
 
 HASH = "ab" * 32
@@ -113,7 +114,7 @@ def test_a_decision_is_told_whole():
         "activity_id": 3, "activity_name": "Get", "type_uid": 400203, "type_name": "HTTP Activity: Get",
         "severity_id": 1, "severity": "Informational", "time": 1767323045678,
         "metadata": {
-            "version": "1.8.0", "product": {"name": "Governor", "vendor_name": "Governor", "version": ocsf.VERSION},
+            "version": "1.8.0", "product": {"name": "Governor", "vendor_name": "Governor", "version": VERSION},
             "profiles": ["host", "security_control"], "uid": HASH, "original_event_uid": "main/7",
             "correlation_uid": FLOW, "log_name": "main", "log_version": "1", "sequence": 7, "event_code": "decision",
         },
@@ -253,4 +254,4 @@ def test_the_checker_sees_what_is_wrong_with_an_event():
 
 
 def test_the_reviewed_schema_is_the_version_that_events_name():
-    assert SCHEMA["version"] == ocsf.SCHEMA
+    assert SCHEMA["version"] == ocsf_event.SCHEMA
