@@ -74,6 +74,17 @@ def test_no_bit_of_a_cosignature_can_be_changed(at, bit):
             cosignatures(text, [WITNESS], verifies)
 
 
+@pytest.mark.parametrize(("seconds", "taken"), [(2**63 - 1, True), (2**63, False)])
+def test_a_time_is_one_that_the_specification_has(seconds, taken):
+    text = SIGNED + cosign(BODY, WITNESS, seconds, PRIVATE.sign)
+
+    if taken:
+        assert cosignatures(text, [WITNESS], verifies)[0].seconds == seconds
+    else:
+        with pytest.raises(NoteError, match="does not verify"):
+            cosignatures(text, [WITNESS], verifies)
+
+
 def test_a_cosignature_of_another_checkpoint_is_refused():
     other = note.checkpoint_body(ORIGIN, 8, bytes(32))
 

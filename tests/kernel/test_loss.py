@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
 from addons import codec
 from kernel import entry
+from kernel.canonical import Value
 from kernel.errors import ChainError
 from kernel.loss import Loss, loss_in, succeeds
 from kernel.report import Report, Result
-from kernel.trust import parse_trust_file
 from kernel.verify import Anchors, verify
-from kernel.walk import Source
-from tests.logs import KERNEL, ROOT, Lane, Log, verify_signature
+from tests.forgery import certified
+from tests.logs import KERNEL, ROOT, Lane, Log, source, stated, verify_signature
+from tests.verifiers import one_file
 
 LOSS = Loss("main", 3, "ab" * 32, "tampered", "why", "ann", "cli", "a line was edited", "cd" * 32)
 
@@ -53,22 +53,15 @@ def test_a_field_is_missing_from_no_loss():
 
 def successor_of(lane: Lane, **change) -> Lane:
     made = Lane(f"{lane.name}-1")
-    key = str(made.key.verifier)
-    certificate = base64.b64encode(ROOT.sign(entry.certificate_bytes(made.log_id, made.name, key))).decode()
     loss = replace(LOSS, entries=lane.tree.size, head=lane.head)
-    made.add(entry.lane_open(key, certificate, KERNEL, [], replace(loss, **change).fields()))
+    said = replace(loss, **change).fields()
+    made.add(entry.lane_open(str(made.key.verifier), certified(made, made.key), KERNEL, [], said))
     return made.checkpoint()
 
 
 def check(log: Log) -> Report:
-    assert log.trust is not None
-    anchors = Anchors(ROOT.verifier, parse_trust_file(log.trust))
-    sources = [Source(lane.name, lane.segments, partial(_notes, lane)) for lane in log.lanes]
-    return verify(sources, anchors, verify_signature, codec.parse)
-
-
-def _notes(lane: Lane) -> list[bytes]:
-    return "".join(lane.notes).encode().splitlines(keepends=True)
+    anchors = Anchors(ROOT.verifier, stated(log.trust))
+    return verify([source(lane) for lane in log.lanes], anchors, verify_signature, codec.parse)
 
 
 def test_a_report_tells_of_each_loss():
@@ -106,3 +99,27 @@ def test_a_loss_does_not_make_the_lost_lane_whole():
 
 def _prev(lane: Lane, seq: int) -> bytes:
     return lane.lines[seq].partition(b'"prev":"')[2][:64]
+
+
+@pytest.mark.parametrize(("before", "result"), [
+    pytest.param([], Result.VERIFIED, id="where it belongs"),
+    pytest.param(["heartbeat"], Result.TAMPERED, id="later"),
+    pytest.param(["key_compromised"], Result.TAMPERED, id="twice"),
+])
+def test_a_compromised_key_is_told_of_by_the_second_entry_and_no_other(before, result, tmp_path):
+    main = Lane("main").open(first=True).traffic(2).checkpoint()
+    successor = successor_of(main, result="key_compromised")
+    for kind in [*before, "key_compromised"]:
+        successor.add(entry.heartbeat() if kind == "heartbeat" else compromised(main))
+    log = Log([main, successor])
+
+    assert check(log).result is result
+    assert one_file(log.write(tmp_path / "home")) == result.exit_code
+
+
+def compromised(lane: Lane) -> dict[str, Value]:
+    """What the root says of the key of a lane of which all is trusted."""
+    kid, size = lane.key.verifier.kid, lane.tree.size
+    statement = ROOT.sign(entry.compromise_bytes(lane.log_id, lane.name, kid, size, lane.head))
+    signed = base64.b64encode(statement).decode()
+    return entry.key_compromised(lane.name, kid, size, lane.head, "stolen", "ann", "cli", signed)

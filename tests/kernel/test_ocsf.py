@@ -217,6 +217,17 @@ def test_an_act_says_who_did_what_to_whom(act, activity):
     assert faults(made) == []
 
 
+@pytest.mark.parametrize(("client", "name"), [
+    ("192.0.2.9", "ip"), ("2001:db8::9", "ip"), ("fe80::1%eth0", "name"), ("192.0.2.9:80", "name"),
+    ("a socket", "name"),
+])
+def test_a_client_is_told_as_an_address_where_it_is_one_that_means_the_same_elsewhere(client, name):
+    made = event(entry.connection(client, "malformed", "MALFORMED"))
+
+    assert made["src_endpoint"] == {name: client}
+    assert faults(made) == []
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc_$", max_size=3), inner, max_size=3),

@@ -85,6 +85,16 @@ def test_a_receipt_needs_a_signature_of_the_lanes_own_key() -> None:
         checked(receipt(lane, 4, alone))
 
 
+def test_a_head_of_another_log_is_none_of_this_one_though_the_lanes_own_key_signed_it() -> None:
+    lane = two_lanes().lanes[0]
+    head = head_of(lane.notes[-1])
+    body = note.checkpoint_body(note.lane_name("ffeeddccbbaa0099", "main"), head.size, head.root)
+    foreign = note.sign(body, lane.key.verifier.name, lane.key.verifier.public, lane.key.sign)
+
+    with pytest.raises(ProofError, match="a checkpoint of governor/ffeeddccbbaa0099/main"):
+        checked(receipt(lane, 4, foreign))
+
+
 def test_without_a_root_key_the_rest_is_still_checked() -> None:
     lane = renewed().lanes[0]
     made = receipt(lane, 9, lane.notes[-1])

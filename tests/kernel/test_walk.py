@@ -98,6 +98,15 @@ def test_what_a_log_can_make_a_reader_learn_is_bounded(monkeypatch: pytest.Monke
     assert 0 < sum(compiled) < 2**19
 
 
+def test_a_reader_does_not_remember_every_kind_of_line_that_it_saw_once() -> None:
+    reader = LineReader(codec.parse, b"main")
+    for number in range(5000):
+        body = entry.common("heartbeat", 1, "0" * 64, entry.timestamp(logs.START), 1, "main") | {"z": f"{number:040d}"}
+        reader.read_usual([chain.line(canonical.encode(body), "00000000", bytes(64))])
+
+    assert len(reader._seen) <= 4096
+
+
 def _told(found: Found) -> tuple[Result | None, object]:
     return (None, found.end) if found.broken is None else (found.broken.result, found.broken.failure.seq)
 
