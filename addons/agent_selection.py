@@ -31,15 +31,13 @@ _QUIET = " quiet"
 
 @dataclass(slots=True)
 class Told:
-    """What was put in: how many entries, from when to when; and how many no signed head covers yet."""
+    """From when to when the entries are that were put in, and how many no signed head covers yet."""
 
-    entries: int = 0
     uncovered: int = 0
     first: str | None = None
     last: str | None = None
 
     def take(self, proved: Proved) -> None:
-        self.entries += 1
         self.first = proved.ts if self.first is None else min(self.first, proved.ts)
         self.last = proved.ts if self.last is None else max(self.last, proved.ts)
 

@@ -69,7 +69,7 @@ class SealedStore:
         A lane that ended and goes on later sends its last segment again, longer. `AnchorError` where an object is not
         there as sent, or the log is not one that can be sent; OSError where a file cannot be read.
         """
-        folder = log.audit / "lanes" / lane
+        folder = log.lane(lane)
         names, ends = _segments(folder)
         known = self._known(self._key("segments", lane, ""))
         for name in names if ended else names[:-1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from addons.anchors.protocol import AnchorError
 from addons.audit_log import is_live
@@ -14,20 +14,12 @@ from kernel import entry
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
+    from addons.anchors.protocol import Log
     from addons.anchors.sealed import SealedStore
     from addons.audit_log import AuditLog
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 CLOSE_SECONDS = 5.0
-
-
-class Log(Protocol):
-    """The lane whose segments are sent, in which a failure is written down."""
-
-    @property
-    def name(self) -> str: ...
-
-    def record(self, kind: str, fields: entry.Body) -> int: ...
 
 
 class Sealing:
