@@ -16,13 +16,13 @@ from addons.audit_log import TRUST, AuditLog
 from addons.audit_view import Filter, agent_of
 from addons.bundle_selection import Member
 from addons.proving import Prover
+from addons.receipts_check import receipt_name
 from kernel import canonical
 from kernel.chain import split_text
 from kernel.errors import KernelError
 from kernel.manifest import Period
 from kernel.receipt import Proved, write_receipt
 
-FOLDER = "receipts"
 # One pass over the lane for so many receipts, which wait in memory meanwhile.
 _AT_ONCE = 10_000
 _OUTCOME = b'"type":"outcome"'
@@ -40,11 +40,6 @@ class Told:
     def take(self, proved: Proved) -> None:
         self.first = proved.ts if self.first is None else min(self.first, proved.ts)
         self.last = proved.ts if self.last is None else max(self.last, proved.ts)
-
-
-def receipt_name(lane: str, seq: int) -> str:
-    """The file of an entry's receipt. Padded, so that the order of names is that of entries."""
-    return f"{FOLDER}/{lane}/{seq:016d}.tlog-proof"
 
 
 def beside(log: AuditLog) -> list[Member]:
