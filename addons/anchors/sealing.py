@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from addons.anchors.protocol import AnchorError
@@ -66,20 +67,25 @@ class Sealing:
                     pass
             for _ in self._store.send_surroundings(self._log):
                 pass
-        except (AnchorError, OSError) as problem:
-            self._tell(problem)
+        except Exception as fault:  # noqa: BLE001
+            # Whatever it is: a thread that ended silently would never send a segment again.
+            self._failed(fault)
             return False
         if self._failing:
-            self._say(f"segments: {self._store.bucket.location.url} takes them again")
+            self._tell(f"segments: {self._store.bucket.location.url} takes them again")
         self._failing = False
         return True
 
-    def _tell(self, problem: Exception) -> None:
+    def _failed(self, fault: Exception) -> None:
         if self._failing:
             return
         self._failing = True
-        self._say(f"segments: {escaped(str(problem))}; they stay here and are tried again")
-        try:
-            self._own.record("fault", entry.fault("segments", type(problem).__name__, Code.FAULT, None))
-        except AuditUnavailable:
-            return
+        said = str(fault) if isinstance(fault, AnchorError | OSError) else f"{type(fault).__name__}: {fault}"
+        self._tell(f"segments: {escaped(said)}; they stay here and are tried again")
+        with suppress(AuditUnavailable):
+            self._own.record("fault", entry.fault("segments", type(fault).__name__, Code.FAULT, None))
+
+    def _tell(self, text: str) -> None:
+        # The operator's terminal may be gone, and the thread goes on.
+        with suppress(OSError, ValueError):
+            self._say(text)
