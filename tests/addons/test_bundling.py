@@ -491,6 +491,19 @@ def test_a_receipt_under_the_name_of_another_is_found(log, tmp_path):
     assert "not what its name says" in verified(tmp_path / "bad.tar")[1]["first_failure"]["reason"]
 
 
+def test_a_receipt_that_lies_elsewhere_counts_for_nothing(log, tmp_path):
+    bundled(log[0], tmp_path / "b.tar", "--agent", "coder-1")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}
+    name = receipts(tmp_path / "b.tar")[0]
+    beside = name.replace("receipts/", "receipts/again/", 1)
+
+    _write_again(tmp_path / "bad.tar", files | {beside: files[name]})
+    code, said = verified(tmp_path / "bad.tar")
+
+    assert (code, said["first_failure"]["segment"]) == (1, beside)
+
+
 def _write_again(to, files, lanes=None):
     """A bundle whose list and manifest say what its files are, as somebody makes it who has no key."""
     sums = "".join(f"{sha256(files[each]).hexdigest()}  {each}\n" for each in sorted(files)
