@@ -16,13 +16,13 @@ from addons.audit_log import TRUST, AuditLog
 from addons.audit_view import Filter, agent_of
 from addons.bundle_selection import Member
 from addons.proving import Prover
+from addons.receipts_check import receipt_name
 from kernel import canonical
 from kernel.chain import split_text
 from kernel.errors import KernelError
 from kernel.manifest import Period
 from kernel.receipt import Proved, write_receipt
 
-FOLDER = "receipts"
 # One pass over the lane for so many receipts, which wait in memory meanwhile.
 _AT_ONCE = 10_000
 _OUTCOME = b'"type":"outcome"'
@@ -31,22 +31,15 @@ _QUIET = " quiet"
 
 @dataclass(slots=True)
 class Told:
-    """What was put in: how many entries, from when to when; and how many no signed head covers yet."""
+    """From when to when the entries are that were put in, and how many no signed head covers yet."""
 
-    entries: int = 0
     uncovered: int = 0
     first: str | None = None
     last: str | None = None
 
     def take(self, proved: Proved) -> None:
-        self.entries += 1
         self.first = proved.ts if self.first is None else min(self.first, proved.ts)
         self.last = proved.ts if self.last is None else max(self.last, proved.ts)
-
-
-def receipt_name(lane: str, seq: int) -> str:
-    """The file of an entry's receipt. Padded, so that the order of names is that of entries."""
-    return f"{FOLDER}/{lane}/{seq:016d}.tlog-proof"
 
 
 def beside(log: AuditLog) -> list[Member]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from addons import replay_text, replaying, report_text
 from addons.audit_log import trusted_key
-from addons.audit_text import escaped
+from addons.audit_text import escaped, json_text
 from addons.audit_view import Filter
 from addons.bundle_check import bundle_signature
 from addons.bundle_reading import opened
@@ -77,9 +76,9 @@ def _verify(asked: argparse.Namespace) -> int:
     trusted = trusted_key(asked.trust) if asked.trust else None
     with opened(asked.where) as log:
         report = verify_log(log, trusted, every_signature=asked.every_signature, jobs=max(1, asked.jobs))
-        signature = bundle_signature(log, trusted) if log.bundle else None
+        signature = bundle_signature(log, trusted)
     if asked.json:
-        _print_json(report_text.as_json(report, log.bundle, signature))
+        print(json_text(report_text.as_json(report, log.bundle, signature)))
     else:
         _print_lines(report_text.headline(report), report_text.details(report, log.bundle, signature))
     return report.result.exit_code
@@ -90,15 +89,11 @@ def _replay(asked: argparse.Namespace) -> int:
     with opened(asked.where) as log:
         reading = replaying.replayed(log, Filter(), max(1, asked.jobs))
     if asked.json:
-        _print_json(replay_text.replay_json(reading))
+        print(json_text(replay_text.replay_json(reading)))
     else:
         lines = (*replay_text.problems(reading), *replay_text.reservations(reading), *replay_text.basis(reading))
         _print_lines(replay_text.headline(reading, time.perf_counter() - started), lines)
     return replay_text.exit_code(reading)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _print_lines(headline: str, details: Sequence[str]) -> None:

@@ -51,6 +51,17 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
+def json_text(value: object) -> str:
+    """One JSON document for `--json`, readable and always text."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # The name of a file that is no text holds lone surrogates, which only JSON has a spelling for.
+        return json.dumps(value, indent=2)
+    return text
+
+
 def as_text(entry: Entry, vault: Vault, *, coloured: bool) -> str:
     """One entry in one line: time, name, type, and what it says."""
     kind = str(entry.get("type"))

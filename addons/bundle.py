@@ -42,11 +42,6 @@ class Bundle:
         return self.manifest.lanes if self.manifest else {}
 
     @property
-    def agent(self) -> str | None:
-        """Whom alone it is about; None where it has segments."""
-        return self.manifest.agent if self.manifest else None
-
-    @property
     def of_a_part(self) -> bool:
         """Whether something else than the whole log was asked for, so that lanes and the beginning may be absent."""
         return self.manifest is not None and self.manifest.requested != Period()

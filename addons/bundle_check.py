@@ -24,9 +24,10 @@ def bundle_damage(log: AuditLog, root: VerifierKey | None) -> tuple[str, ...]:
     return damage
 
 
-def bundle_signature(log: AuditLog, trusted: VerifierKey | None) -> Signature:
-    """Whose signature the manifest of a bundle has, by the key under which its log is verified."""
-    assert log.bundle is not None
+def bundle_signature(log: AuditLog, trusted: VerifierKey | None) -> Signature | None:
+    """Whose signature the manifest of a bundle has, by the key under which its log is verified; None of no bundle."""
+    if log.bundle is None:
+        return None
     return log.bundle.signature(root_of(log, trusted)[0], verify_signature)
 
 

@@ -134,14 +134,14 @@ def _lanes(log: AuditLog, period: Period) -> list[Lane]:
     # What a lane_open says of another lane was there before it was written: of the lanes that have begun by now the
     # sizes are taken only now. Checkpoints come before both, as they are written after what they cover.
     names = log.lanes()
-    checkpoints = {name: _size(log.audit / "lanes" / name / CHECKPOINTS) for name in names}
+    checkpoints = {name: _size(log.lane(name) / CHECKPOINTS) for name in names}
     begun = [name for name in names if any(_size(path) for path in _paths(log, name))]
     segments = {name: [_segment(path) for path in _paths(log, name)] for name in begun}
     return [_lane(log, name, segments[name], checkpoints[name], period) for name in begun]
 
 
 def _paths(log: AuditLog, lane: str) -> list[Path]:
-    folder = log.audit / "lanes" / lane
+    folder = log.lane(lane)
     return [folder / name for name in segment_names(folder)]
 
 
@@ -185,7 +185,7 @@ def _lane(log: AuditLog, name: str, segments: Sequence[Segment], checkpoint_byte
     end = len(segments) if period.end is None else chosen[-1] + 1
     taken, following = segments[begin:end], segments[end:]
     part = Part(taken[0].number, _seq(following[0].first) if following else None)
-    folder, where = log.audit / "lanes" / name, f"audit/lanes/{name}"
+    folder, where = log.lane(name), f"audit/lanes/{name}"
     members = [Member(f"{where}/{segment.path.name}", segment.size, segment.path) for segment in taken]
     if checkpoint_bytes:
         members.append(_checkpoints(f"{where}/{CHECKPOINTS}", folder / CHECKPOINTS, checkpoint_bytes,
@@ -231,9 +231,7 @@ def _limited(file: Any, size: int) -> Iterator[bytes]:
 
 def keys(log: AuditLog, lane: str) -> Member:
     """The lines that brought the keys of a lane."""
-    folder = log.audit / "lanes" / lane
-    paths = [folder / name for name in segment_names(folder)]
-    return Member.of(f"audit/lanes/{lane}/{KEYS}", b"".join(key_lines(paths)))
+    return Member.of(f"audit/lanes/{lane}/{KEYS}", b"".join(key_lines(_paths(log, lane))))
 
 
 def _named(log: AuditLog, lanes: Sequence[Lane]) -> list[Member]:

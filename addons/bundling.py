@@ -210,8 +210,7 @@ def _write(file: BinaryIO, members: Iterable[Member], progress: Callable[[int], 
     return "".join(sums).encode()
 
 
-def _seen(member: Member, *seen: Callable[..., object]) -> Iterator[bytes]:
-    update, progress = seen
+def _seen(member: Member, update: Callable[[bytes], object], progress: Callable[[int], object]) -> Iterator[bytes]:
     for chunk in member.chunks():
         update(chunk)
         progress(len(chunk))

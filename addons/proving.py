@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Self
 
 from addons import audit_log, codec
-from addons.audit_log import AuditLog, AuditLogError, pin_of, pinned_key, verify_signature
+from addons.audit_log import AuditLog, AuditLogError, pin_of, verify_signature
+from addons.bundle_check import root_of
 from addons.errors import GovernorError
 from addons.forked import Progress
 from kernel import consistency, receipt
@@ -28,7 +29,6 @@ from kernel.receipt import Proved, Receipt
 from kernel.report import Result
 from kernel.sampling import LaneHead, drawn
 from kernel.trust import log_id_of
-from kernel.verify import named_root
 from kernel.walk import Source
 
 _BATCH = 512
@@ -87,11 +87,8 @@ class Prover:
     @classmethod
     def at(cls, log: AuditLog, trusted: VerifierKey | None, progress: Progress = lambda _: None) -> Self:
         """The prover of a log, under the trusted key, else under this user's pin, else under what the log names."""
-        stated, _, _ = log.known()
-        sources = log.sources(progress)
-        named = named_root(stated, log.sources(), codec.parse)
-        outside = trusted or (pinned_key(named) if named else None)
-        return cls({source.lane: source for source in sources}, outside or named, outside is not None)
+        root, pinned = root_of(log, trusted)
+        return cls({source.lane: source for source in log.sources(progress)}, root, pinned)
 
     @property
     def result(self) -> Result:

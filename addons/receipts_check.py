@@ -12,24 +12,31 @@ from addons.audit_log import AuditLog, open_regular, verify_signature
 from addons.bundle_check import bundle_damage, root_of
 from kernel.errors import ProofError
 from kernel.evidence import MAX_TEXT_BYTES
-from kernel.note import VerifierKey
+from kernel.note import VerifierKey, lane_name
 from kernel.receipt import Proved, check_receipt, parse_receipt
 from kernel.report import Failure, Report, Result, Unanchored
 
 FOLDER = "receipts"
 
 
-def verify_receipts(log: AuditLog, trusted: VerifierKey | None) -> Report:
-    """What can be said of a bundle about one agent; `trusted` as in `verifying.verify_log`."""
-    assert log.bundle is not None
-    assert log.bundle.manifest is not None
+def receipt_name(lane: str, seq: int) -> str:
+    """The file of an entry's receipt. Padded, so that the order of names is that of entries."""
+    return f"{FOLDER}/{lane}/{seq:016d}.tlog-proof"
+
+
+def verify_receipts(log: AuditLog, log_id: str, trusted: VerifierKey | None) -> Report:
+    """What can be said of a bundle about one agent of the log `log_id`; `trusted` as in `verifying.verify_log`."""
     root, pinned = root_of(log, trusted)
     checked = _Checked([_failure(None, each) for each in bundle_damage(log, root)])
     for path in sorted(_files(log.audit.parent / FOLDER)):
+        name = path.relative_to(log.audit.parent).as_posix()
         try:
-            checked.take(_proved(path, root, log.bundle.manifest.log_id))
+            proved = _proved(path, root, log_id)
+            if name != receipt_name(proved.lane, proved.seq):
+                raise ProofError(f"it proves {proved.lane}/{proved.seq}, which is not what its name says")
+            checked.take(proved)
         except ProofError as error:
-            checked.failures.append(_failure(path.relative_to(log.audit.parent).as_posix(), str(error)))
+            checked.failures.append(_failure(name, str(error)))
     return checked.report(pinned=pinned)
 
 
@@ -72,8 +79,6 @@ def _proved(path: Path, root: VerifierKey | None, log_id: str) -> Proved:
     except OSError as error:
         raise ProofError(error.strerror or str(error)) from None
     proved = check_receipt(parse_receipt(data), root, verify_signature, codec.parse)
-    if proved.head.origin != f"governor/{log_id}/{proved.lane}":
+    if proved.head.origin != lane_name(log_id, proved.lane):
         raise ProofError("it is a receipt of another log")
-    if path.parts[-2:] != (proved.lane, f"{proved.seq:016d}.tlog-proof"):
-        raise ProofError(f"it proves {proved.lane}/{proved.seq}, which is not what its name says")
     return proved

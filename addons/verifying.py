@@ -73,8 +73,9 @@ def verify_log(
     Of a `period` the segments are verified that hold entries of it. What is known elsewhere is older than the call, so
     that what a writer adds meanwhile is no contradiction.
     """
-    if log.bundle is not None and log.bundle.agent is not None:
-        return verify_receipts(log, trusted)
+    manifest = log.bundle.manifest if log.bundle else None
+    if manifest is not None and manifest.agent is not None:
+        return verify_receipts(log, manifest.log_id, trusted)
     try:
         stated, minimum, damage = log.known()
         jobs = min(jobs, log.size_bytes() // _BYTES_A_JOB + 1)

@@ -18,7 +18,7 @@ from addons.lineage import is_retired
 from addons.segment import segment_names
 from kernel.errors import KernelError, NoteError, UnknownSigner
 from kernel.key_chain import certified
-from kernel.note import open_note, opened, parse_checkpoint
+from kernel.note import open_note, stated_checkpoint
 from kernel.trust import is_lane
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class _Answer(Thread):
 
     def _take(self, note: str) -> None:
         log, _, lane = note.partition("\n")[0].rpartition("/")
-        size = parse_checkpoint(opened(note)[0]).size
+        size = stated_checkpoint(note).size
         if log == self._origin and is_lane(lane):
             self._check_unforged(lane, size, note)
             with self._lock:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
@@ -18,6 +18,8 @@ from addons.audit_text import escaped
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 COMPLIANCE = "COMPLIANCE"
+# How far the clocks of this host and of the storage may differ.
+SKEW = timedelta(minutes=5)
 _CHUNK_BYTES = 2**18
 _WORDS = 300
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -114,6 +116,12 @@ class Stored:
     sha256: str | None
     size_bytes: int
     modified: datetime
+
+    def compliance_lock(self, where: str) -> Lock:
+        """The lock that Governor asks for; `AnchorError` where it is another, or none."""
+        if self.lock is None or self.lock.mode != COMPLIANCE:
+            raise AnchorError(f"{where} has {self.lock.mode if self.lock else 'no'} lock; COMPLIANCE was asked")
+        return self.lock
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,7 +19,6 @@ from addons.anchors.protocol import AnchorError
 from addons.anchors.s3 import S3Anchor, at_one_log, first_version
 from addons.anchors.sealed import MOST_BYTES
 from addons.audit_log import TRUST
-from addons.forked import Progress
 from addons.segment import segment_name
 from kernel.marks import CHECKPOINTS, MINIMUM
 from kernel.trust import Minimum, minimum_file
@@ -67,32 +66,31 @@ class _Listing:
     policies: dict[str, _Copy] = field(default_factory=dict)
 
 
-def fetch(url: str, into: Path, *, region: str | None = None, endpoint: str | None = None,
-          progress: Progress = lambda _: None) -> Fetched:
+def fetch(url: str, into: Path) -> Fetched:
     """Download the log at `url`, `s3://BUCKET/PREFIX` or one origin below it, into the folder `into`, absent or empty.
 
-    Nothing is believed: `verify_log` judges what was fetched. `AnchorError` where the bucket does not answer, holds no
-    log, or the folder cannot be written.
+    Region and endpoint are those of the AWS configuration. Nothing is believed: `verify_log` judges what was fetched.
+    `AnchorError` where the bucket does not answer, holds no log, or the folder cannot be written.
     """
     try:
-        location = Location.parse(url, region, endpoint)
+        location = Location.parse(url)
     except ValueError as error:
         raise AnchorError(str(error)) from None
-    return fetch_from(Bucket(location), into, progress)
+    return fetch_from(Bucket(location), into)
 
 
-def fetch_from(bucket: Bucket, into: Path, progress: Progress = lambda _: None) -> Fetched:
+def fetch_from(bucket: Bucket, into: Path) -> Fetched:
     """As `fetch`, from a bucket that is open."""
     bucket, origin = at_one_log(bucket)
     try:
-        return _Fetching(bucket, origin, into, progress).run()
+        return _Fetching(bucket, origin, into).run()
     except OSError as error:
         raise AnchorError(f"{error.filename or into}: {error.strerror or error}") from None
 
 
 class _Fetching:
-    def __init__(self, bucket: Bucket, origin: str, into: Path, progress: Progress) -> None:
-        self._bucket, self._origin, self._into, self._progress = bucket, origin, into, progress
+    def __init__(self, bucket: Bucket, origin: str, into: Path) -> None:
+        self._bucket, self._origin, self._into = bucket, origin, into
         self._audit = into / "audit"
         self._alarms: list[str] = []
         self._anchor = S3Anchor(bucket, origin, timedelta())
@@ -181,7 +179,7 @@ class _Fetching:
             beginnings: list[str] = []
             ahead = list(marks)
             with _new_file(path) as file, suppress(S3Damaged):
-                for chunk in self._read(version):
+                for chunk in self._bucket.read(version.key, version.version, MOST_BYTES):
                     while ahead and ahead[0] <= at + len(chunk):
                         beginning = digest.copy()
                         beginning.update(chunk[: ahead.pop(0) - at])
@@ -194,11 +192,6 @@ class _Fetching:
             path.unlink()
         self._alarms.append(f"{copy.key} holds other bytes than its name says")
         return 0, [""] * len(marks)
-
-    def _read(self, version: Version) -> Iterator[bytes]:
-        for chunk in self._bucket.read(version.key, version.version, MOST_BYTES):
-            self._progress(len(chunk))
-            yield chunk
 
     def _surroundings(self, listing: _Listing) -> None:
         for name, copy in sorted(listing.policies.items()):

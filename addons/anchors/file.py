@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from addons.anchors.note_file import NoteFile
 from addons.anchors.protocol import AnchorError, Receipt
 from kernel.entry import timestamp
-from kernel.note import opened, parse_checkpoint
+from kernel.note import stated_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ class FileAnchor:
         self._file = NoteFile(path)
 
     def publish(self, lane: str, note: str) -> Receipt:
-        head = parse_checkpoint(opened(note)[0])
+        head = stated_checkpoint(note)
         offset = self._file.append(note)
         return Receipt(self.kind, self.target, lane, head.size, head.root.hex(), timestamp(datetime.now(UTC)),
                        {"offset": offset})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from addons.errors import GovernorError
+from kernel.entry import Body
 
 
 class AnchorError(GovernorError):
@@ -24,6 +25,15 @@ class Receipt:
     root: str
     at: str
     proof: Mapping[str, str | int]
+
+
+class Log(Protocol):
+    """The lane of a running Governor, in which it is written down what became of its heads and segments."""
+
+    @property
+    def name(self) -> str: ...
+
+    def record(self, kind: str, fields: Body) -> int: ...
 
 
 class Anchor(Protocol):

@@ -13,19 +13,19 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from addons.anchors.protocol import AnchorError
 from addons.audit_text import escaped
 from addons.errors import AuditUnavailable
 from kernel import entry
-from kernel.note import opened, parse_checkpoint
+from kernel.note import stated_checkpoint
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from addons.anchors.protocol import Anchor, Receipt
+    from addons.anchors.protocol import Anchor, Log, Receipt
     from addons.anchors.receipts import Newest, Receipts
     from addons.anchors.settings import AnchorSettings
 
@@ -37,15 +37,6 @@ LEAST_SECONDS = 1.0
 FAULT_SECONDS = 600.0
 # Beyond this many anchor entries above what an anchor holds, the oldest count like any other entry.
 _MOST_OWN = 10_000
-
-
-class Log(Protocol):
-    """The lane in which it is written down what anchors answered."""
-
-    @property
-    def name(self) -> str: ...
-
-    def record(self, kind: str, fields: entry.Body) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +91,7 @@ class Publisher:
 
     def take(self, note: str, *, at_once: bool = False) -> None:
         """The newest signed head of a lane, whose entries are durable; `at_once` where it is not to wait its turn."""
-        head = parse_checkpoint(opened(note)[0])
+        head = stated_checkpoint(note)
         lane = head.origin.rpartition("/")[2]
         with self._changed:
             now = self._clock()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import batched, groupby
 
 from addons.anchors import lock_contract
-from addons.anchors.bucket import COMPLIANCE, Bucket, Digests, Lock, Version
+from addons.anchors.bucket import COMPLIANCE, SKEW, Bucket, Digests, Lock, Version
 from addons.anchors.lock_contract import Outcome, whole_seconds
 from addons.anchors.protocol import AnchorError, Receipt
 from kernel.entry import timestamp
@@ -18,8 +18,6 @@ from kernel.errors import NoteError
 from kernel.note import Checkpoint, stated_checkpoint
 
 MOST_NOTE_BYTES = 2**16
-# How far the clocks of this host and of the storage may differ.
-_SKEW = timedelta(minutes=5)
 _READERS = 8
 _AT_ONCE = 64
 _KEY = re.compile(r"([a-z0-9][a-z0-9-]{0,63})/([0-9]{20})-([0-9a-f]{16})\.note")
@@ -158,16 +156,15 @@ class S3Anchor:
         `asked` is None for one that was there before: it must be locked for as long, counted from its own writing.
         """
         stored, where = self.bucket.head(key, version), f"{self.target}: {key}"
-        if stored.lock is None or stored.lock.mode != COMPLIANCE:
-            raise AnchorError(f"{where} has {stored.lock.mode if stored.lock else 'no'} lock; COMPLIANCE was asked")
-        if asked is not None and stored.lock.until != asked.until:
-            raise AnchorError(f"{where} is locked until {stored.lock.until}; asked was {asked.until}")
-        if asked is None and stored.lock.until < stored.modified + self.retain - _SKEW:
+        until = stored.compliance_lock(where).until
+        if asked is not None and until != asked.until:
+            raise AnchorError(f"{where} is locked until {until}; asked was {asked.until}")
+        if asked is None and until < stored.modified + self.retain - SKEW:
             raise AnchorError(f"{where} was there before, and locked for less than {self.retain}")
         # Read back, since a server may keep the SHA-256 that it was told and other bytes.
         if b"".join(self.bucket.read(key, version, MOST_NOTE_BYTES)) != body:
             raise AnchorError(f"{where} holds other bytes than the head that was to be anchored")
-        return stored.lock.until
+        return until
 
 
 def first_version(key: str, versions: list[Version]) -> tuple[Version | None, str]:

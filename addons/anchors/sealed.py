@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from addons import codec
-from addons.anchors.bucket import COMPLIANCE, Bucket, Digests, Lock, Stored
+from addons.anchors.bucket import COMPLIANCE, SKEW, Bucket, Digests, Lock, Stored
 from addons.anchors.lock_contract import whole_seconds
 from addons.anchors.protocol import AnchorError
 from addons.audit_log import TRUST, AuditLog, lines, open_regular
@@ -31,8 +31,6 @@ from kernel.note import split_notes, stated_checkpoint
 # A segment ends at 64 MiB and holds its last group of entries whole.
 MOST_BYTES = 2**27
 _CHUNK_BYTES = 2**18
-# How far the clocks of this host and of the storage may differ.
-_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class SealedStore:
         A lane that ended and goes on later sends its last segment again, longer. `AnchorError` where an object is not
         there as sent, or the log is not one that can be sent; OSError where a file cannot be read.
         """
-        folder = log.audit / "lanes" / lane
+        folder = log.lane(lane)
         names, ends = _segments(folder)
         known = self._known(self._key("segments", lane, ""))
         for name in names if ended else names[:-1]:
@@ -125,19 +123,18 @@ class SealedStore:
 
     def _found(self, key: str, version: str, digests: Digests) -> Sealed:
         stored = self.bucket.head(key, version)
-        until = self._check(key, stored, stored.modified + self.retain - _SKEW)
+        until = self._check(key, stored, stored.modified + self.retain - SKEW)
         if stored.sha256 != digests.sha256:
             # A server that keeps no SHA-256 tells by the bytes alone.
             self._check_bytes(key, version, digests)
         return Sealed(key, version, until, sent=False)
 
     def _check(self, key: str, stored: Stored, least: datetime) -> datetime:
-        lock, where = stored.lock, f"{self.bucket.location.url}: {key}"
-        if lock is None or lock.mode != COMPLIANCE:
-            raise AnchorError(f"{where} has {lock.mode if lock else 'no'} lock; COMPLIANCE was asked")
-        if lock.until < least:
-            raise AnchorError(f"{where} is locked until {lock.until} only, for less than {self.retain}")
-        return lock.until
+        where = f"{self.bucket.location.url}: {key}"
+        until = stored.compliance_lock(where).until
+        if until < least:
+            raise AnchorError(f"{where} is locked until {until} only, for less than {self.retain}")
+        return until
 
     def _check_bytes(self, key: str, version: str, digests: Digests) -> None:
         if Digests.of(self.bucket.read(key, version, MOST_BYTES)) != digests:

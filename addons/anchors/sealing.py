@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from addons.anchors.protocol import AnchorError
 from addons.audit_log import is_live
@@ -14,20 +15,12 @@ from kernel import entry
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
+    from addons.anchors.protocol import Log
     from addons.anchors.sealed import SealedStore
     from addons.audit_log import AuditLog
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 600.0
 CLOSE_SECONDS = 5.0
-
-
-class Log(Protocol):
-    """The lane whose segments are sent, in which a failure is written down."""
-
-    @property
-    def name(self) -> str: ...
-
-    def record(self, kind: str, fields: entry.Body) -> int: ...
 
 
 class Sealing:
@@ -74,20 +67,25 @@ class Sealing:
                     pass
             for _ in self._store.send_surroundings(self._log):
                 pass
-        except (AnchorError, OSError) as problem:
-            self._tell(problem)
+        except Exception as fault:  # noqa: BLE001
+            # Whatever it is: a thread that ended silently would never send a segment again.
+            self._failed(fault)
             return False
         if self._failing:
-            self._say(f"segments: {self._store.bucket.location.url} takes them again")
+            self._tell(f"segments: {self._store.bucket.location.url} takes them again")
         self._failing = False
         return True
 
-    def _tell(self, problem: Exception) -> None:
+    def _failed(self, fault: Exception) -> None:
         if self._failing:
             return
         self._failing = True
-        self._say(f"segments: {escaped(str(problem))}; they stay here and are tried again")
-        try:
-            self._own.record("fault", entry.fault("segments", type(problem).__name__, Code.FAULT, None))
-        except AuditUnavailable:
-            return
+        said = str(fault) if isinstance(fault, AnchorError | OSError) else f"{type(fault).__name__}: {fault}"
+        self._tell(f"segments: {escaped(said)}; they stay here and are tried again")
+        with suppress(AuditUnavailable):
+            self._own.record("fault", entry.fault("segments", type(fault).__name__, Code.FAULT, None))
+
+    def _tell(self, text: str) -> None:
+        # The operator's terminal may be gone, and the thread goes on.
+        with suppress(OSError, ValueError):
+            self._say(text)

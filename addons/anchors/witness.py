@@ -19,7 +19,7 @@ from addons.keys import verifies
 from kernel.cosignature import Cosignature, WitnessKey, cosignatures
 from kernel.entry import timestamp
 from kernel.errors import NoteError
-from kernel.note import Checkpoint, opened, parse_checkpoint
+from kernel.note import Checkpoint, stated_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ class WitnessAnchor:
 
     def publish(self, lane: str, note: str) -> Receipt:
         """Have the head cosigned. `AnchorConflict` where the witness holds what this lane did not grow from."""
-        head = parse_checkpoint(opened(note)[0])
+        head = stated_checkpoint(note)
         try:
             text = submitted(submission_key(self._home, lane), note)
         except (StartRefused, OSError) as fault:
@@ -65,7 +65,7 @@ class WitnessAnchor:
         for _ in range(_MOST_TURNS):
             answer = self._post(lane, old, head, text)
             if answer.status != http.client.CONFLICT:
-                return self._kept(lane, head, note, self._cosignature(head, text, answer))
+                return self._kept(lane, head, note, self._cosignature(lane, head, text, answer))
             old = self._conflicting(lane, old, head, answer)
         raise self._failed("it names another size each time it is asked; ask its operator")
 
@@ -84,7 +84,7 @@ class WitnessAnchor:
             for text in self._file(lane).last():
                 try:
                     if cosignatures(text, [self._key], verifies):
-                        self._cosigned[lane] = parse_checkpoint(opened(text)[0]).size
+                        self._cosigned[lane] = stated_checkpoint(text).size
                 except NoteError:
                     # A damaged receipt says nothing: the witness itself names the size that it holds.
                     continue
@@ -110,9 +110,9 @@ class WitnessAnchor:
             raise self._forked(lane, head, answer)
         return held
 
-    def _cosignature(self, head: Checkpoint, text: str, answer: Answer) -> Cosignature:
+    def _cosignature(self, lane: str, head: Checkpoint, text: str, answer: Answer) -> Cosignature:
         if answer.status == http.client.UNPROCESSABLE_ENTITY:
-            raise self._forked(text.partition("\n")[0].rpartition("/")[2], head, answer)
+            raise self._forked(lane, head, answer)
         if answer.location and 300 <= answer.status < 400:
             raise self._failed(f"it points to {_quoted(answer.location.encode())}, and no redirect is followed; "
                                "name the address that answers")

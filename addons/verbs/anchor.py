@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from addons.audit_log import AuditLog, AuditLogError
+from addons.audit_log import AuditLog
 from addons.audit_text import escaped
 from addons.home import Home, home_folder
 from addons.verbs.acting import home_option, json_option
 from addons.verbs.anchor_s3 import add_s3_verbs
+from addons.verbs.asking import usage_errors
 from addons.verbs.output import console, print_json, progress
 
 if TYPE_CHECKING:
@@ -149,11 +149,9 @@ def keys(more: tuple[str, ...], home: str | None, as_json: bool) -> int:
 def _opened(home: str | None) -> Home:
     """The home, which must be there: asking for anchors makes none."""
     folder = home_folder(home)
-    try:
+    with usage_errors():
         AuditLog.at(folder)
-    except AuditLogError as problem:
-        raise click.UsageError(escaped(str(problem))) from None
-    return Home.open(Path(folder))
+    return Home.open(folder)
 
 
 def _anchors(home: Home) -> tuple[AnchorSettings, list[Anchor]]:
@@ -168,12 +166,12 @@ def _entries(home: Home) -> dict[str, int]:
     """How many entries the newest signed head of each lane has; 0 where it has none."""
     from addons.anchors.protocol import AnchorError
     from addons.anchors.signed_heads import newest_head
-    from kernel.note import opened, parse_checkpoint
+    from kernel.note import stated_checkpoint
 
     found = {}
     for lane in home.lanes():
         try:
-            found[lane] = parse_checkpoint(opened(newest_head(home.paths.lane(lane)))[0]).size
+            found[lane] = stated_checkpoint(newest_head(home.paths.lane(lane))).size
         except AnchorError:
             found[lane] = 0
     return found

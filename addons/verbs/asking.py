@@ -18,6 +18,8 @@ from addons.audit_text import escaped
 from addons.verbs.output import console
 
 DRAW_SECONDS = 0.1
+FOLLOW_SECONDS = 0.25
+"""How long a verb that follows the log waits before it looks again."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 where_argument = click.argument("where", metavar="[HOME]", required=False, type=click.Path(path_type=Path))

@@ -17,6 +17,7 @@ from addons.bundle_reading import opened
 from addons.home import home_folder
 from addons.verb_group import VerbGroup
 from addons.verbs.asking import (
+    FOLLOW_SECONDS,
     Moment,
     filter_options,
     home_option,
@@ -30,7 +31,6 @@ from addons.verbs.output import console, print_json
 from kernel.entry import timestamp
 from kernel.errors import PolicyError
 
-FOLLOW_SECONDS = 0.25
 VERBS = {
     "verify": ("verification", "Say whether the log is whole and as it was written, and what that rests on."),
     "show": ("audit", "Print the entries of all lanes, oldest first."),

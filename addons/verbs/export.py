@@ -18,10 +18,16 @@ from addons.export_cursor import Cursor
 from addons.export_output import AppendedFile, Output, Stream
 from addons.exporting import FORMATS, Export
 from addons.home import home_folder
-from addons.verbs.asking import filter_options, home_option, reading_bar, usage_errors, where_argument
+from addons.verbs.asking import (
+    FOLLOW_SECONDS,
+    filter_options,
+    home_option,
+    reading_bar,
+    usage_errors,
+    where_argument,
+)
 from kernel.entry import timestamp
 
-FOLLOW_SECONDS = 0.25
 _STANDARD_OUTPUT = 1
 
 
@@ -68,10 +74,10 @@ def export(where: Path | None, home: str | None, form: str, follow: bool, cursor
             held = opened.enter_context(Cursor.held(cursor, form)) if cursor else None
             to: Output = opened.enter_context(AppendedFile.opened(output)) if output else Stream(_STANDARD_OUTPUT)
         unseen = follow or (output is None and os.isatty(_STANDARD_OUTPUT))
-        bar = nullcontext() if unseen else reading_bar(log, "exporting")
+        bar = nullcontext(_unseen) if unseen else reading_bar(log, "exporting")
         try:
             with bar as progress:
-                running = Export(log, form, wanted, to, held, progress or _unseen)
+                running = Export(log, form, wanted, to, held, progress)
                 running.run()
                 while follow:
                     time.sleep(FOLLOW_SECONDS)

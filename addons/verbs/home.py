@@ -111,7 +111,6 @@ def _successor(home: Home) -> str:
     return next(name for number in count(1) if (name := f"{MAIN}-{number}") not in begun)
 
 
-
 def _write_policy(paths: Paths) -> bool:
     """Whether a starting policy was written; one that is there is the operator's and stays."""
     if paths.policy.exists() or paths.policy.is_symlink():

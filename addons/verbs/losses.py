@@ -1,4 +1,4 @@
-"""`governor audit accept-loss`: what an operator does about a log that does not hold."""
+"""`governor audit accept-loss` and `key-compromised`: what an operator does about a log that does not hold."""
 
 from __future__ import annotations
 

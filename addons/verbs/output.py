@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from addons.audit_text import json_text
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -18,13 +19,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: object) -> None:
     """Write one JSON document to standard output, for `--json`."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # The name of a file that is no text holds lone surrogates, which only JSON has a spelling for.
-        text = json.dumps(value, indent=2)
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(json_text(value) + "\n")
 
 
 @contextmanager

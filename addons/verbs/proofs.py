@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -207,12 +207,7 @@ def _qualified(result: Result) -> int:
 
 
 def _check_receipt(file: Path, trust: str | None, *, as_json: bool) -> int:
-    with usage_errors():
-        data, trusted = _read(file), _trusted(trust)
-        try:
-            proved, result = proving.check_receipt(data, trusted)
-        except ProofError as error:
-            return _refused(error, as_json=as_json)
+    proved, result = _checked(proving.check_receipt, file, trust, as_json=as_json)
     if as_json:
         print_json(_proved_json(result, proved) | {"reason": None, "line": proved.raw.decode()})
         return result.exit_code
@@ -225,12 +220,7 @@ def _check_receipt(file: Path, trust: str | None, *, as_json: bool) -> int:
 
 
 def _check_growth(file: Path, trust: str | None, *, as_json: bool) -> int:
-    with usage_errors():
-        data, trusted = _read(file), _trusted(trust)
-        try:
-            grown, result = proving.check_consistency(data, trusted)
-        except ProofError as error:
-            return _refused(error, as_json=as_json)
+    grown, result = _checked(proving.check_consistency, file, trust, as_json=as_json)
     if as_json:
         print_json(_grown_json(result, grown) | {"reason": None})
         return result.exit_code
@@ -242,18 +232,21 @@ def _check_growth(file: Path, trust: str | None, *, as_json: bool) -> int:
     return _qualified(result)
 
 
-def _read(file: Path) -> bytes:
-    with audit_log.open_regular(file) as opened:
-        return opened.read(MAX_TEXT_BYTES + 1)
-
-
-def _refused(error: ProofError, *, as_json: bool) -> int:
-    result = Result.TAMPERED
-    if as_json:
-        print_json({"result": result.value, "reason": str(error)})
-    else:
-        console().print(f"{result}: {escaped(str(error))}", style=_STYLES[result])
-    return result.exit_code
+def _checked[Known](check: Callable[[bytes, VerifierKey | None], tuple[Known, Result]], file: Path, trust: str | None,
+                    *, as_json: bool) -> tuple[Known, Result]:
+    """What the file proves. Where it proves nothing, that is told, and ends the verb."""
+    with usage_errors():
+        with audit_log.open_regular(file) as opened:
+            data = opened.read(MAX_TEXT_BYTES + 1)
+        try:
+            return check(data, _trusted(trust))
+        except ProofError as error:
+            result = Result.TAMPERED
+            if as_json:
+                print_json({"result": result.value, "reason": str(error)})
+            else:
+                console().print(f"{result}: {escaped(str(error))}", style=_STYLES[result])
+            raise click.exceptions.Exit(result.exit_code) from None
 
 
 def _head_text(head: Checkpoint) -> str:

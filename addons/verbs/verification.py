@@ -88,7 +88,7 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
             report = verify_log(log, trusted, every_signature=every_signature, elsewhere=elsewhere, period=period,
                                 jobs=jobs or os.cpu_count() or 1, progress=progress)
         compared = sum(lane.count for lane in copy.values())
-        signature = bundle_signature(log, trusted) if log.bundle else None
+        signature = bundle_signature(log, trusted)
     if as_json:
         held_to: dict[str, Value] = {"against": {"file": str(against), "entries": compared}} if against else {}
         if fetched.unsealed:

@@ -11,7 +11,6 @@ import pytest
 
 from addons.accepted_loss import accept
 from addons.anchored import Anchored
-from addons.anchors import asking
 from addons.anchors.asking import ask
 from addons.anchors.protocol import AnchorError, Receipt
 from addons.errors import StartCode, StartRefused
@@ -92,7 +91,6 @@ def test_another_story_than_an_anchor_holds_is_tampering(home):
     pytest.param(Kept([], seconds=5), id="does not answer in time"),
 ])
 def test_an_anchor_that_is_silent_is_told_and_refuses_nothing(home, monkeypatch, anchor):
-    monkeypatch.setattr(asking, "SECONDS", 0.2)
     monkeypatch.setattr("addons.anchored.ask", lambda anchors, home: ask(anchors, home, 0.2))
     old, _ = older_copy(home)
     before = time.monotonic()

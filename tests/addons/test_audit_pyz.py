@@ -99,6 +99,16 @@ def test_it_says_in_json_what_the_product_says(alone):
     assert (theirs.returncode, json.loads(theirs.stdout)) == (0, json.loads(ours.stdout))
 
 
+def test_a_name_that_is_no_text_is_told_in_json(capsys, tmp_path):
+    lanes = Log([Lane("main").open(first=True)]).write(tmp_path / "home") / "audit" / "lanes"
+    (lanes / os.fsdecode(b"w\xff")).mkdir()
+
+    assert audit_alone.main(["verify", str(tmp_path / "home"), "--json"]) == 1
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert [each["lane"] for each in json.loads(out)["lanes"]] == ["main", "w\udcff"]
+
+
 def test_it_replays_with_the_policy_the_tables_and_the_zones_that_the_product_has(alone, tmp_path, monkeypatch):
     monkeypatch.setattr(replay_logs, "IDENTITY", build_info.kernel_identity())
     monkeypatch.setattr(logs, "KERNEL", build_info.kernel_identity())

@@ -491,13 +491,37 @@ def test_a_receipt_under_the_name_of_another_is_found(log, tmp_path):
     assert "not what its name says" in verified(tmp_path / "bad.tar")[1]["first_failure"]["reason"]
 
 
-def _write_again(to, files, lanes=None):
+def test_a_receipt_of_another_log_than_the_bundle_says_is_found(log, tmp_path):
+    bundled(log[0], tmp_path / "b.tar", "--agent", "coder-1")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}
+
+    _write_again(tmp_path / "bad.tar", files, log_id="f" * 16)
+    code, said = verified(tmp_path / "bad.tar")
+
+    assert (code, said["first_failure"]["reason"]) == (1, "it is a receipt of another log")
+
+
+def test_a_receipt_that_lies_elsewhere_counts_for_nothing(log, tmp_path):
+    bundled(log[0], tmp_path / "b.tar", "--agent", "coder-1")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}
+    name = receipts(tmp_path / "b.tar")[0]
+    beside = name.replace("receipts/", "receipts/again/", 1)
+
+    _write_again(tmp_path / "bad.tar", files | {beside: files[name]})
+    code, said = verified(tmp_path / "bad.tar")
+
+    assert (code, said["first_failure"]["segment"]) == (1, beside)
+
+
+def _write_again(to, files, **said_else):
     """A bundle whose list and manifest say what its files are, as somebody makes it who has no key."""
     sums = "".join(f"{sha256(files[each]).hexdigest()}  {each}\n" for each in sorted(files)
                    if each not in (MANIFEST, "SHA256SUMS")).encode()
     said, _ = split_manifest(files[MANIFEST].decode())
     digest, size = listing(sums)
-    again = replace(said, listing_sha256=digest, listing_bytes=size, lanes=lanes or said.lanes).unsigned()
+    again = replace(said, listing_sha256=digest, listing_bytes=size, **said_else).unsigned()
     with to.open("wb") as file:
         for name, data in (files | {"SHA256SUMS": sums, MANIFEST: again.encode()}).items():
             bundle_tar.write(file, name, len(data), [data])
@@ -518,7 +542,7 @@ def test_what_was_asked_for_cannot_be_left_out_by_saying_so(log, tmp_path, optio
         del files[f"audit/lanes/main/{number:06d}.jsonl"]
     said, _ = split_manifest(files[MANIFEST].decode())
 
-    code, told = verified(_write_again(tmp_path / "bad.tar", files, {**said.lanes, "main": part}))
+    code, told = verified(_write_again(tmp_path / "bad.tar", files, lanes={**said.lanes, "main": part}))
     assert verified(tmp_path / "b.tar")[0] == 0
     assert code == 1
     assert MANIFEST in told["first_failure"]["reason"]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from addons.export_output import _unread_bytes
 from addons.home import Home
 from addons.verbs.audit import audit
 from tests.addons.audit_command import governor, status
@@ -22,6 +23,7 @@ from tests.addons.logs import decision, open_lane
 from tests.logs import ROOT, Lane, Log, two_lanes
 
 CHECKOUT = Path(__file__).parents[2]
+PIPE_IS_FULL = 2**16 - 2**12
 LAUNCH = "import sys; from addons.cli import main; main(sys.argv[1:])"
 
 
@@ -148,12 +150,13 @@ def test_who_does_not_read_delays_no_writer_and_loses_nothing(tmp_path):
     lane.write_now("decision", decision("last"))
 
     with following(home.paths.folder, stdout=subprocess.PIPE) as stuck:
-        time.sleep(1.0)
+        assert stuck.stdout is not None
+        pipe = stuck.stdout.fileno()
+        until(lambda: _unread_bytes(pipe) >= PIPE_IS_FULL)
         started = time.monotonic()
         lane.write_now("decision", decision("more"))
         took = time.monotonic() - started
         lane.close("done")
-        assert stuck.stdout is not None
         seen = b""
         while b'"reason":"done"' not in seen:
             seen += stuck.stdout.read1(65536)

@@ -365,18 +365,20 @@ def test_a_real_lane_that_goes_from_segment_to_segment_verifies_from_the_bucket(
     assert report.result is Result.VERIFIED
 
 
-def test_a_log_can_be_asked_for_by_its_origin(place: Place):
+def test_a_log_can_be_asked_for_by_its_origin(place: Place, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", str(place.bucket.location.endpoint))
     place.send(ended=True)
 
-    fetched = fetching.fetch(f"{URL}/{ORIGIN}", place.into(), endpoint=place.bucket.location.endpoint)
+    fetched = fetching.fetch(f"{URL}/{ORIGIN}", place.into())
 
     assert verified(fetched).result is Result.VERIFIED
 
 
 @pytest.mark.parametrize("url", ["s3://example-bucket/nothing-here", "https://example.org/", "s3://no-such-bucket/x"])
-def test_where_there_is_no_log_it_says_so(place: Place, url: str):
+def test_where_there_is_no_log_it_says_so(place: Place, url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", str(place.bucket.location.endpoint))
     with pytest.raises(AnchorError, match=r"no log|expected s3|NoSuchBucket"):
-        fetching.fetch(url, place.into(), endpoint=place.bucket.location.endpoint)
+        fetching.fetch(url, place.into())
 
 
 def test_a_folder_that_holds_something_is_not_written_into(place: Place):

@@ -46,10 +46,10 @@ def sent(home: Home, bucket: Bucket, lane: str = "main") -> int:
     return len({version.key for version in bucket.versions(prefix) if version.key.endswith(".jsonl")})
 
 
-def until(count: int, home: Home, bucket: Bucket) -> None:
+def until(count: int, home: Home, bucket: Bucket, lane: str = "main") -> None:
     deadline = time.monotonic() + 20
-    while sent(home, bucket) < count:
-        assert time.monotonic() < deadline, f"{sent(home, bucket)} of {count} segments came"
+    while sent(home, bucket, lane) < count:
+        assert time.monotonic() < deadline, f"{sent(home, bucket, lane)} of {count} segments came"
         time.sleep(0.02)
 
 
@@ -70,7 +70,11 @@ def test_each_segment_goes_out_once_the_next_begins_and_the_last_at_the_end(home
     assert verify_log(AuditLog.at(fetched.folder), home.root).result is Result.VERIFIED
 
 
-def test_a_bucket_that_takes_nothing_is_told_once_and_tried_until_it_does(home, bucket, monkeypatch):
+@pytest.mark.parametrize("fault", [
+    pytest.param(AnchorError("s3://example-bucket/audit: no answer"), id="the bucket's"),
+    pytest.param(ZeroDivisionError("by zero"), id="our own"),
+])
+def test_a_bucket_that_takes_nothing_is_told_once_and_tried_until_it_does(home, bucket, monkeypatch, fault):
     monkeypatch.setattr(sealing, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(sealing, "LONGEST_PAUSE_SECONDS", 0.01)
     real, tries, said = SealedStore.send, list[int](), list[str]()
@@ -78,7 +82,7 @@ def test_a_bucket_that_takes_nothing_is_told_once_and_tried_until_it_does(home, 
     def failing(*arguments: object, **more: object) -> object:
         tries.append(1)
         if len(tries) < 5:
-            raise AnchorError("s3://example-bucket/audit: no answer")
+            raise fault
         return real(*arguments, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SealedStore, "send", failing)
@@ -96,14 +100,38 @@ def test_a_bucket_that_takes_nothing_is_told_once_and_tried_until_it_does(home, 
     assert "again" in said[1]
 
 
+def test_a_terminal_that_is_gone_ends_no_thread(home, bucket, monkeypatch):
+    monkeypatch.setattr(sealing, "FIRST_PAUSE_SECONDS", 0.01)
+    real, tries = SealedStore.send, list[int]()
+
+    def failing(*arguments: object, **more: object) -> object:
+        tries.append(1)
+        if len(tries) == 1:
+            raise AnchorError("no answer")
+        return real(*arguments, **more)  # type: ignore[arg-type]
+
+    class Gone(list[str]):
+        def append(self, _: str) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(SealedStore, "send", failing)
+    lane = open_lane(home, vault=False)
+    lane.rotate("operator")
+    lane.write_now("decision", decision("f"))
+    away = sealing_of(home, bucket, lane, Gone())
+    until(1, home, bucket)
+    away.close()
+    lane.close("done")
+
+    assert kinds(home).count("fault") == 1
+
+
 def test_what_another_lane_left_is_sent_by_whoever_runs(home, bucket):
     other = open_lane(home, "cli", vault=False)
     other.close("done")
     lane = open_lane(home, vault=False)
     away = sealing_of(home, bucket, lane, [])
-    deadline = time.monotonic() + 20
-    while not sent(home, bucket, "cli") and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(1, home, bucket, "cli")
     away.close()
     lane.close("done")
 
