@@ -22,6 +22,7 @@ from addons.segment import segment_name, segment_names
 from kernel import chain, verify
 from kernel.errors import KernelError
 from kernel.key_chain import certified
+from kernel.manifest import Period
 from kernel.note import VerifierKey
 from kernel.report import Report
 from kernel.walk import Found, Source, Walk
@@ -31,14 +32,6 @@ from kernel.witnessed import Witnessed
 _PARTS_A_CORE = 4
 # A process more is not worth it for less.
 _BYTES_A_JOB = 2**23
-
-
-@dataclass(frozen=True, slots=True)
-class Period:
-    """Timestamps as the log writes them: from the one on, and before the other; None for no bound."""
-
-    since: str | None = None
-    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +63,8 @@ def verify_log(
 ) -> Report:
     """Verify `log`, against this user's pin where no key is given; `AuditLogError` where a file cannot be read.
 
-    Of a `period` the segments are verified that hold entries of it. What is known elsewhere is older than the call, so
-    that what a writer adds meanwhile is no contradiction.
+    Of a `period`, from the one moment on and before the other, the segments are verified that hold entries of it. What
+    is known elsewhere is older than the call, so that what a writer adds meanwhile is no contradiction.
     """
     manifest = log.bundle.manifest if log.bundle else None
     if manifest is not None and manifest.agent is not None:
@@ -165,8 +158,8 @@ def _source(log: AuditLog, lane: str, root: VerifierKey | None, period: Period, 
 
 def _within(begins: Sequence[_Begin], period: Period) -> tuple[int, int | None]:
     """The first segment with entries of the period, and the first one behind it."""
-    first = max((at for at, begin in enumerate(begins) if period.since and begin.ts <= period.since), default=0)
-    behind = (at for at, begin in enumerate(begins) if period.until and begin.ts >= period.until and at > first)
+    first = max((at for at, begin in enumerate(begins) if period.start and begin.ts <= period.start), default=0)
+    behind = (at for at, begin in enumerate(begins) if period.end and begin.ts >= period.end and at > first)
     return first, next(behind, None)
 
 

@@ -30,10 +30,11 @@ from addons.verbs.asking import (
     usage_errors,
 )
 from addons.verbs.output import console, print_json
-from addons.verifying import Elsewhere, Period, verify_log
+from addons.verifying import Elsewhere, verify_log
 from addons.witness_file import witnessed
 from kernel.canonical import Value
 from kernel.entry import timestamp
+from kernel.manifest import Period
 from kernel.report import Report, Result
 
 QUALIFIED = 3
@@ -95,12 +96,12 @@ def verify(where: str | None, home: str | None, trust: str | None, anchors: tupl
             held_to["unsealed"] = {lane: {"entries": here, "anchored": anchored}
                                    for lane, (here, anchored) in fetched.unsealed.items()}
         if since or until:
-            held_to["asked"] = {"since": period.since, "until": period.until}
+            held_to["asked"] = {"since": period.start, "until": period.end}
         print_json(report_text.as_json(report, log.bundle, signature) | held_to)
     else:
         _tell(report, report_text.details(report, log.bundle, signature), time.perf_counter() - started)
         if since or until:
-            console().print(f"  asked for {period.since or 'the beginning'} to {period.until or 'the end'}")
+            console().print(f"  asked for {period.start or 'the beginning'} to {period.end or 'the end'}")
         if strict and report.reservations:
             console().print(f"  not strictly: {escaped('; '.join(report.reservations))}")
         if against:

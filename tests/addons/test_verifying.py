@@ -18,8 +18,9 @@ from addons.anchors.kept_heads import Keeper, keeper
 from addons.audit_log import AuditLog
 from addons.home import Home
 from addons.snapshots import Snapshots
-from addons.verifying import Elsewhere, Period, verify_log
+from addons.verifying import Elsewhere, verify_log
 from kernel.entry import timestamp
+from kernel.manifest import Period
 from kernel.note import VerifierKey, split_notes
 from kernel.report import Report, Result
 from tests.addons.logs import decision, entries, open_lane, outcome, segments
