@@ -49,8 +49,6 @@ class Account(NamedTuple):
         """The account as it stands in a window: as it is, or nothing of it where another has begun."""
         if self.window == window:
             return self
-        if self.window == window:
-            return self
         return self._replace(window=window) if renewed(self.window, 1, window) else Account(window)
 
 

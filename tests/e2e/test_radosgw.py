@@ -111,7 +111,7 @@ def test_a_log_is_sealed_and_verified_without_the_host(bucket: Bucket, tmp_path:
     list(store.send_surroundings(log))
     S3Anchor(bucket, ORIGIN, timedelta(days=1)).publish("main", lane.notes[-1])
 
-    fetched = fetching.fetch(bucket.location.url, tmp_path / "fetched", endpoint=bucket.location.endpoint)
+    fetched = fetching.fetch_from(bucket, tmp_path / "fetched")
     report = verify_log(AuditLog.at(fetched.folder), ROOT.verifier, every_signature=True)
 
     assert (fetched.alarms, report.result, report.entries) == ((), Result.VERIFIED, len(lane.lines))
