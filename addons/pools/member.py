@@ -13,7 +13,8 @@ from addons.pools.leasing import Leasing
 from addons.pools.line import Line
 from addons.pools.news import halted, halts_of, taken
 from addons.pools.protocol import LedgerError
-from kernel.leases import CUT_OFF_SECONDS, Beat, Kind, News
+from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
+from kernel.posting import held, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -96,7 +97,10 @@ class Member:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])
                 self._untold.popleft()
                 self.on_told()
-            self._hear(await self._line.call(self._beat), began)
+            beat = await self._line.call(self._beat)
+            self._hear(beat, began)
+            if beat.repost:
+                await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
         except LedgerError as problem:
             self._look(problem)
@@ -114,14 +118,14 @@ class Member:
             self._say("the ledger answers again")
         if beat.lost:
             self._leasing.lose()
-        if beat.repost:
-            self._line.call_patiently(
-                self._ledger.repost, self._holder, list(self._leasing.totals()), self._leasing.held())
         for news in beat.news:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
             if waiting := self._waiting.pop(news.number, None):
                 waiting.set_result(written)
+
+    def _posts(self) -> tuple[list[Total], list[Held]]:
+        return list(totals(self._book.state)), held(self._book.state, self._run)
 
     def poke(self) -> None:
         """Something was told elsewhere: hear of it at once."""
