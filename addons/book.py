@@ -17,7 +17,7 @@ from kernel import entry
 from kernel.bounds import Bounded, Bounds
 from kernel.contracts import broken, inconsistent
 from kernel.state import NO_CHANGE, Change, Reads, State
-from kernel.step import Asked, Decided, halt_of, more, step, wanted_more
+from kernel.step import ALL_HALTED, Asked, Decided, halt_of, more, step, wanted_more
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
@@ -66,7 +66,8 @@ class Pool(Protocol):
 
 
 class Book:
-    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force.
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force; of one of all agents with
+    None for the agent.
 
     `on_new_halt(reason)` hears once of each.
     """
@@ -78,7 +79,7 @@ class Book:
         self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
         # What an operator has accepted that the machine's clock is apart from this process'.
         self._accepted_us = 0
-        self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+        self.on_halt: Callable[[str | None, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
         self.pool: Pool | None = None
         """Where what is drawn must be leased first; None where this process alone counts."""
@@ -176,8 +177,12 @@ class Book:
         return number, durable
 
     def _take(self, state: State, made: Change, agent: str, decision: str | None) -> None:
-        before = state.agent(agent).halt
+        before, all_before = state.agent(agent).halt, state.switch.halt
         state.take(made)
+        all_after = state.switch.halt
+        if all_after is not None and all_before is None and state is self.state:
+            self.on_new_halt(all_after.reason)
+            self.on_halt(None, ALL_HALTED)
         halt = state.agent(agent).halt
         if halt is None or halt is before or state is not self.state:
             return

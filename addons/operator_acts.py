@@ -30,9 +30,15 @@ class Deed(StrEnum):
     """`act` of the entry."""
 
     HALT = "agents halt"
+    HALT_ALL = "agents halt all"
     RELEASE = "agents release"
+    RELEASE_ALL = "agents release all"
     QUARANTINE = "agents quarantine"
     CLOCK = "clock accept"
+
+
+OF_ALL = frozenset({Deed.HALT_ALL, Deed.RELEASE_ALL})
+"""Acts on all agents together: they name none."""
 
 
 class ActRefused(GovernorError):
@@ -76,6 +82,10 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
         if state.clock_ok:
             raise ActRefused("the clock has not jumped: there is nothing to accept")
         return True
+    if deed in OF_ALL:
+        if deed is Deed.RELEASE_ALL and state.switch.halt is None:
+            raise ActRefused("all agents are not halted together: there is nothing to release them all from")
+        return deed is Deed.RELEASE_ALL or state.switch.halt is None
     if agent is None or not (agent in registered or agent in state.agents or agent in RESERVED_IDS):
         raise ActRefused(f"no agent {agent} is known here (governor agents list shows who is)")
     stands = condition(state, agent, now_us)
@@ -89,7 +99,8 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
 def hints(state: State) -> list[str]:
     """What only an operator can end, with the verb that does."""
     names = list(halted(state))
-    told = [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
+    everybody = ["all agents are halted: governor agents release --all"] if state.switch.halt is not None else []
+    told = everybody + [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
     if len(names) > MOST_HINTS:
         told.append(f"{len(names) - MOST_HINTS} more agents are halted: governor agents list")
     if not state.clock_ok:

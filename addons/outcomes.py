@@ -208,9 +208,10 @@ class Outcomes:
 
         return Allowance(judged.draws, monotonic(), more)
 
-    def end_agent(self, agent: str, verdict: Verdict) -> None:
-        """End every open flow of an agent, whatever it waits for."""
-        for opened in [each for each in self._open.values() if each.agent == agent and each.over is None]:
+    def end_agent(self, agent: str | None, verdict: Verdict) -> None:
+        """End every open flow of an agent, or with None of all agents, whatever it waits for."""
+        whose = [each for each in self._open.values() if agent is None or each.agent == agent]
+        for opened in [each for each in whose if each.over is None]:
             opened.over = verdict
             if opened.judged.websocket is not None and opened.flow.websocket is not None:
                 websocket_layer.close(opened.flow, verdict.code)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from kernel.state import State
 
 
+EVERYBODY = "*"
+"""Stands for all agents where names of agents do; none has it."""
+
+
 class Condition(StrEnum):
     """How an agent stands; of several that hold, the most severe."""
 
@@ -72,7 +76,8 @@ def own(state: State, bounded: Bounded, agent: str, now_us: int) -> Own:
     """What an agent is told of itself at a moment."""
     standing = state.agent(agent)
     until_us = standing.quarantined_until_us if now_us < standing.quarantined_until_us else None
-    reason = standing.halt.reason if standing.halt is not None else None
+    halt = standing.halt or state.switch.halt
+    reason = halt.reason if halt is not None else None
     return Own(reason, until_us, tuple(budgets(state, bounded, agent, now_us)))
 
 
@@ -124,13 +129,19 @@ class _Sum:
 
 
 def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -> Condition:
-    """How an agent stands at a moment. `revoked`: its tokens were taken back."""
+    """How an agent stands by itself at a moment; all may be halted beside. `revoked`: its tokens were taken back."""
     standing = state.agent(agent)
     if standing.halt is not None:
         return Condition.HALTED
     if revoked:
         return Condition.REVOKED
     return Condition.QUARANTINED if now_us < standing.quarantined_until_us else Condition.RUNNING
+
+
+def all_halted(state: State) -> dict[str, str]:
+    """As `halted`, with "*" first while all agents are halted together."""
+    halt = state.switch.halt
+    return ({} if halt is None else {EVERYBODY: halt.reason}) | halted(state)
 
 
 def halted(state: State) -> dict[str, str]:

@@ -357,6 +357,11 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
             trail = followed(standing.trail, "release")
             epoch, session = entry.get("epoch", standing.epoch + 1), entry.get("session", standing.session)
             return Change({agent: Standing(epoch, session, trail=trail)})
+        case "agents halt all":
+            return Change(switch=state.switch.halted(
+                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
+        case "agents release all":
+            return Change(switch=state.switch.released(entry.get("epoch")))
         case "agents quarantine":
             said = Quarantine(now_us, entry["operator"], name, entry["reason"])
             until_us = micros(entry["until"])

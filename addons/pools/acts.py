@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from kernel.state import State
 
 # In force here at once, whether or not the ledger answers: others hear of it when it does.
-_AT_ONCE = {"agents halt": Kind.HALT, "agents quarantine": Kind.QUARANTINE}
+_AT_ONCE = {"agents halt": Kind.HALT, "agents halt all": Kind.HALT_ALL, "agents quarantine": Kind.QUARANTINE}
 # The ledger counts epochs and sessions, so that they are the same everywhere.
-_COUNTED = {"agents release": Kind.RELEASE, "agents add": Kind.SESSION, "agents rotate": Kind.SESSION}
+_COUNTED = {"agents release": Kind.RELEASE, "agents release all": Kind.RELEASE_ALL, "agents add": Kind.SESSION,
+            "agents rotate": Kind.SESSION}
 
 
 class SharedActs:
@@ -38,13 +39,13 @@ class SharedActs:
 
         `LedgerError` where the ledger must count it and does not answer: then nothing is done.
         """
-        if agent is not None and act in _COUNTED:
+        if act in _COUNTED:
             fields = entry.operator(act, agent, reason, operator, by) | more
-            return await self._member.publish(_COUNTED[act], agent, fields)
+            return await self._member.publish(_COUNTED[act], agent or "", fields)
         name = await self._book.act(act, agent, reason, operator, by, **more)
-        if agent is not None and act in _AT_ONCE:
+        if act in _AT_ONCE:
             fields = entry.operator(act, agent, reason, operator, by) | more
-            if act == "agents halt":
+            if act == "agents halt" and agent is not None:
                 fields["sources"] = list(self._book.sources(agent))
-            self._member.tell(_AT_ONCE[act], agent, fields, name)
+            self._member.tell(_AT_ONCE[act], agent or "", fields, name)
         return name

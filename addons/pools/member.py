@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import halted, halts_of, taken
+from addons.pools.news import epoch_of, halted, halts_of, taken
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
@@ -139,7 +139,7 @@ class Member:
 
     def tell(self, kind: Kind, agent: str, fields: Mapping[str, Any], name: str) -> None:
         """Tell others what the entry `name` of this lane has done already."""
-        epoch = self._book.state.agent(agent).epoch
+        epoch = epoch_of(self._book.state, kind, agent)
         self._tell(News(kind, agent, f"{self._log_id}/{name}", fields, epoch=epoch))
 
     def _tell(self, news: News) -> None:
@@ -152,7 +152,8 @@ class Member:
 
         `LedgerError` where the ledger does not take it: then it is done nowhere.
         """
-        told = News(kind, agent, f"{self._holder}/{token_hex(8)}", fields)
+        epoch = epoch_of(self._book.state, kind, agent)
+        told = News(kind, agent, f"{self._holder}/{token_hex(8)}", fields, epoch=epoch)
         number = (await self._line.call(self._ledger.tell, self._holder, told)).number
         heard = self._waiting[number] = asyncio.get_running_loop().create_future()
         self.on_told()

@@ -19,9 +19,10 @@ type Fields = dict[str, Any]
 type Written = tuple[int, Future[None]]
 """The number of an entry, and what resolves once it is durable."""
 
-COUNTED = frozenset({Kind.RELEASE, Kind.SESSION})
+COUNTED = frozenset({Kind.RELEASE, Kind.RELEASE_ALL, Kind.SESSION})
 """What begins an epoch or a session: the ledger counts them, and nothing is done before it has."""
-_DONE_FIRST = frozenset({Kind.HALT, Kind.QUARANTINE, Kind.PREVENTIVE})
+_DONE_FIRST = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE})
+_OF_ALL = frozenset({Kind.HALT_ALL, Kind.RELEASE_ALL})
 
 
 def taken(book: Writes, news: News, holder: str) -> Written | None:
@@ -29,7 +30,8 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     state = book.state
     if news.number <= state.heard or (news.kind in _DONE_FIRST and news.origin.startswith(f"{holder}/")):
         return None
-    if news.kind in _DONE_FIRST and news.epoch < state.agent(news.agent).epoch:
+    # A halt of all holds whatever epochs say: the ledger has put it behind every release that came before.
+    if news.kind in _DONE_FIRST - {Kind.HALT_ALL} and news.epoch < state.agent(news.agent).epoch:
         return None
     fields: Fields = dict(news.said) | {"heard": news.number}
     if news.kind in COUNTED:
@@ -37,11 +39,20 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     return book.take_news(fields.pop("type"), fields, news.agent)
 
 
+def epoch_of(state: State, kind: Kind, agent: str) -> int:
+    """The epoch that such news are about: the agent's, or that of all."""
+    return state.switch.epoch if kind in _OF_ALL else state.agent(agent).epoch
+
+
 def halts_of(state: State, log_id: str, lane: str) -> Iterator[News]:
     """The halts that entries of this lane have brought about, as news."""
     for agent, standing in sorted(state.agents.items()):
         if standing.halt is not None and standing.halt.entry.startswith(f"{lane}/"):
             yield halted(state, log_id, agent, standing.halt)
+    everybody = state.switch.halt
+    if everybody is not None and everybody.entry.startswith(f"{lane}/"):
+        said = entry.operator("agents halt all", None, everybody.why, everybody.by, f"{log_id}/{everybody.entry}")
+        yield News(Kind.HALT_ALL, "", f"{log_id}/{everybody.entry}", said, epoch=state.switch.epoch)
 
 
 def halted(state: State, log_id: str, agent: str, halt: Halt) -> News:
