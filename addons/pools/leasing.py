@@ -96,9 +96,18 @@ class Leasing:
             elif all(each.lease != settled.lease for settled in self._over):
                 # The lane has settled it, and the ledger did not hear of it.
                 self._over.append(Settled(each.lease, each.amount))
+        self._give_up_turns()
         self._line.call_patiently(self._ledger.settle, self._holder, self._taken())
         self._line.call_patiently(self._ledger.repost, self._holder, list(totals(self._book.state)),
                                    held(self._book.state, self._run))
+
+    def _give_up_turns(self) -> None:
+        """The turns of a former life count as drawn when it ended."""
+        state = self._book.state
+        for key, leased in [(key, leased) for key, leased in state.leased.items() if key[1] == RATE]:
+            free = leased.amount - state.account(key).spent
+            if free:
+                self._record(LOST_LEASE, None, Purse(*key, leased.window), free, leased.elsewhere)
 
     def _never_drawn(self, late: Held) -> None:
         """Write down a lease that came too late for the life that had asked for it."""
@@ -170,6 +179,8 @@ class Leasing:
             self._asking.pop(each.ask.purse, None)
             if grant.why in (None, Why.EXHAUSTED):
                 self._take(each.ask, grant)
+            if grant.why in (None, Why.EXHAUSTED, Why.STALE):
+                # One that is stale is asked again under a new number, where it is still wanted.
                 _answer(each, None)
             else:
                 _answer(each, LedgerError(_WHY[grant.why]))
