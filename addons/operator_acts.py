@@ -83,9 +83,7 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
             raise ActRefused("the clock has not jumped: there is nothing to accept")
         return True
     if deed in OF_ALL:
-        if deed is Deed.RELEASE_ALL and state.switch.halt is None:
-            raise ActRefused("all agents are not halted together: there is nothing to release them all from")
-        return deed is Deed.RELEASE_ALL or state.switch.halt is None
+        return _has_effect_on_all(deed, state)
     if agent is None or not (agent in registered or agent in state.agents or agent in RESERVED_IDS):
         raise ActRefused(f"no agent {agent} is known here (governor agents list shows who is)")
     stands = condition(state, agent, now_us)
@@ -94,6 +92,14 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
     if deed is Deed.QUARANTINE and stands is Condition.HALTED:
         raise ActRefused(f"{agent} is halted, which is more than a quarantine")
     return not (deed is Deed.HALT and stands is Condition.HALTED)
+
+
+def _has_effect_on_all(deed: Deed, state: State) -> bool:
+    halted = state.switch.halt is not None
+    if deed is Deed.RELEASE_ALL and not halted:
+        one = "; governor agents release NAME releases one that is halted itself" if state.agents else ""
+        raise ActRefused(f"all agents are not halted together: there is nothing to release them all from{one}")
+    return halted == (deed is Deed.RELEASE_ALL)
 
 
 def hints(state: State) -> list[str]:

@@ -171,7 +171,7 @@ class _Lines:
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
         heard, pooled = _typed([flags.get("heard", 0), flags.get("pooled", False)], int, bool)
         state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
-                      heard=heard, switch=_switch(flags.get("system", GOING)))
+                      heard=heard, switch=_switch(flags["system"]) if "system" in flags else GOING)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
             if len(row) == _AGENT_FIELDS:
@@ -260,10 +260,7 @@ def _halt(row: Any) -> Halt | None:
 
 
 def _switch(row: Any) -> Switch:
-    if row is GOING:
-        return GOING
-    halt = row[1] if type(row) is list and len(row) > 1 else None
-    epoch, _ = _typed(row, int, type(halt))
+    epoch, halt = _typed(row, int, type(row[1]) if type(row) is list and len(row) > 1 else int)
     return Switch(epoch, _halt(halt))
 
 

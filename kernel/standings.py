@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.arithmetic import remaining
 from kernel.bounds import COUNTER
 from kernel.budget import Every, Unit
+from kernel.leases import Purse
 from kernel.state import TOGETHER, UNKNOWN
 from kernel.step import account_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from kernel.bounds import Bound, Bounded
+    from kernel import leases
+    from kernel.bounds import Bound, Bounded, Bounds
     from kernel.state import State
 
 
@@ -111,6 +113,23 @@ def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]
                 total.spent += account.spent
                 total.held += account.held
     return [*shared.values(), *(each.balance() for key, each in own.items() if key not in shared)]
+
+
+def of_system(
+    state: State, bounds: Bounds, now_us: int, shared: Iterable[leases.Balance] | None = None
+) -> list[Balance]:
+    """What is left of the budgets of all agents together: here, or of what a ledger has over all processes."""
+    if shared is None:
+        return [balance(state, bound, TOGETHER, now_us) for bound in bounds.of_system()]
+    gone = {each.purse: each for each in shared}
+    return [_shared(bound, gone, now_us) for bound in bounds.of_system()]
+
+
+def _shared(bound: Bound, gone: Mapping[Purse, leases.Balance], now_us: int) -> Balance:
+    purse = Purse(*bound.key(TOGETHER), bound.window(UNKNOWN, now_us))
+    known = gone.get(purse)
+    spent, held = (0, 0) if known is None else (known.spent, known.held)
+    return Balance(bound.budget, bound.unit, bound.limit, spent, held, purse.window, each=False)
 
 
 @dataclass(slots=True)

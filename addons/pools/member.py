@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from addons.pools.leasing import Writes
     from addons.pools.news import Written
     from addons.pools.protocol import Ledger
+    from kernel.leases import Overview
     from kernel.state import Draw
     from kernel.step import Want
 
@@ -40,6 +41,7 @@ class Member:
         self._leasing = Leasing(ledger, self._line, self._holder, self._run, book)
         self._beat_seconds = beat_seconds
         self._said: Mapping[str, object] = {}
+        self._tells = self._said
         self._heard_at = self._now()
         self._newest = 0
         self._untold: deque[News] = deque()
@@ -48,6 +50,8 @@ class Member:
         self._beating: asyncio.Task[None] | None = None
         self._was_cut_off = False
         self.on_cut_off: Callable[[], object] = lambda: None
+        self.about: Callable[[], Mapping[str, object]] = dict
+        """What this process tells of itself as it is, beside what it told when it joined: asked for each heartbeat."""
         self.on_told: Callable[[], object] = lambda: None
         """Called when this process has told something: others on this host may be poked."""
 
@@ -63,7 +67,8 @@ class Member:
 
     def begin(self, said: Mapping[str, object]) -> None:
         """Join, settle what former lives left, and take the news since. Blocks; `LedgerError` where that fails."""
-        self._said, self._newest = said, self._book.state.heard
+        self._said = self._tells = said
+        self._newest = self._book.state.heard
         began = self._now()
         self._leasing.pool = self._line.call_patiently(self._ledger.overview).server
         self._leasing.begin(said)
@@ -72,10 +77,10 @@ class Member:
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
-        beat = self._ledger.beat(self._holder, self._run, self._newest, time.time_ns() // 1000, self._said)
+        beat = self._ledger.beat(self._holder, self._run, self._newest, time.time_ns() // 1000, self._tells)
         news = list(beat.news)
         while more := self._ledger.beat(
-                self._holder, self._run, news[-1].number, time.time_ns() // 1000, self._said).news if news else ():
+                self._holder, self._run, news[-1].number, time.time_ns() // 1000, self._tells).news if news else ():
             news += more
         return Beat(beat.server, beat.now_us, beat.alive, tuple(news), beat.lost, beat.repost)
 
@@ -98,11 +103,16 @@ class Member:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])
                 self._untold.popleft()
                 self.on_told()
+            # Here, as the line has a thread of its own.
+            self._tells = {**self._said, **self.about()}
             beat = await self._line.call(self._beat)
             self._hear(beat, began)
             if beat.repost:
                 await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
+            if beat.news:
+                # Whoever waits for all to have heard of it hears so at once.
+                self.poke()
         except LedgerError as problem:
             self._look(problem)
 
@@ -171,6 +181,10 @@ class Member:
     def _awaited(self, number: int) -> asyncio.Future[Written | None]:
         """What resolves once the news of this number, told by this process, are written here."""
         return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
+
+    async def overview(self) -> Overview:
+        """All that the ledger knows; `LedgerError` where it does not answer in time."""
+        return await self._line.call(self._ledger.overview)
 
     async def obtain(self, wants: Sequence[Want]) -> int:
         """See `Leasing.obtain`."""
