@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from addons.agent_rows import system_told
 from addons.pools.protocol import LedgerError
 from kernel.leases import Member, Overview
 from kernel.standings import of_system
@@ -126,7 +127,8 @@ class Fleet:
         shared = None if self._ledger is None else self._overview.balances
         budgets = of_system(state, self._here.bounds, now_us, shared)
         return {
-            "system": {**_told(state), "budgets": [each._asdict() | {"remaining": each.remaining} for each in budgets]},
+            "system": system_told(state) | {
+                "budgets": [each._asdict() | {"remaining": each.remaining} for each in budgets]},
             "fleet": [{
                 "holder": holder, "lane": each.said.lane, "alive": not each.silent, "ready": each.ready,
                 "policy": each.said.policy, "seen": written(each.seen_us), "version": each.said.version,
@@ -150,13 +152,6 @@ class Fleet:
         if unlike:
             told.append(f"{'not halted' if halted else 'still halted'}, unlike the rest: {', '.join(unlike)}")
         return told
-
-
-def _told(state: State) -> Fields:
-    halt = state.switch.halt
-    since = None if halt is None else written(halt.since_us)
-    return {"halted": halt is not None, "since": since, "by": halt and halt.by, "reason": halt and halt.why,
-            "entry": halt and halt.entry, "epoch": state.switch.epoch}
 
 
 def _name(holder: str) -> str:

@@ -97,8 +97,7 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
 def _has_effect_on_all(deed: Deed, state: State) -> bool:
     halted = state.switch.halt is not None
     if deed is Deed.RELEASE_ALL and not halted:
-        one = "; governor agents release NAME releases one that is halted itself" if state.agents else ""
-        raise ActRefused(f"all agents are not halted together: there is nothing to release them all from{one}")
+        raise ActRefused("all agents are not halted together; who is halted by itself is released by its name")
     return halted == (deed is Deed.RELEASE_ALL)
 
 

@@ -197,21 +197,7 @@ type Act = Joined | FellSilent | CameBack | PoliciesDiffer | PoliciesAgree | All
 
 def step(system: System, event: Event, now_us: int) -> tuple[System, tuple[Act, ...]]:
     """The system after an event at a moment (microseconds since 1970), and what people are to know of it."""
-    match event:
-        case Beat():
-            after, acts = _heard(system, event, now_us)
-        case Left():
-            left = {holder: each for holder, each in system.processes.items() if holder != event.holder}
-            after, acts = replace(system, processes=left), ()
-        case Tick():
-            after, acts = _passed(system, now_us)
-        case HaltAll():
-            after = replace(system, switch=system.switch.halted(event.halt))
-            acts = (AllHalted(event.halt),) if system.switch.halt is None else ()
-        case ReleaseAll():
-            after, acts = _released(system, event)
-        case AgentSeen():
-            after, acts = _seen(system, {event.agent: now_us}, event.holder), ()
+    after, acts = _stepped(system, event, now_us)
     return after, (*acts, *_compared(system, after))
 
 
@@ -222,6 +208,24 @@ def fold(system: System, events: Iterable[tuple[Event, int]]) -> tuple[System, t
         system, acts = step(system, event, now_us)
         told += acts
     return system, tuple(told)
+
+
+def _stepped(system: System, event: Event, now_us: int) -> tuple[System, tuple[Act, ...]]:
+    match event:
+        case Beat():
+            return _heard(system, event, now_us)
+        case Left():
+            left = {holder: each for holder, each in system.processes.items() if holder != event.holder}
+            return replace(system, processes=left), ()
+        case Tick():
+            return _passed(system, now_us)
+        case HaltAll():
+            acts = (AllHalted(event.halt),) if system.switch.halt is None else ()
+            return replace(system, switch=system.switch.halted(event.halt)), acts
+        case ReleaseAll():
+            return _released(system, event)
+        case AgentSeen():
+            return _seen(system, {event.agent: now_us}, event.holder), ()
 
 
 def _heard(system: System, beat: Beat, now_us: int) -> tuple[System, tuple[Act, ...]]:

@@ -41,7 +41,7 @@ class Member:
         self._leasing = Leasing(ledger, self._line, self._holder, self._run, book)
         self._beat_seconds = beat_seconds
         self._said: Mapping[str, object] = {}
-        self._tells = self._said
+        self._tells: Mapping[str, object] = self._said
         self._heard_at = self._now()
         self._newest = 0
         self._untold: deque[News] = deque()

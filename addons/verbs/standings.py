@@ -42,6 +42,13 @@ def tell_rows(rows: Sequence[Row], now: datetime, *, everyone: bool) -> None:
         console().print(f"more: governor agents show {held_back[0]}")
 
 
+def tell_system(system: Row) -> None:
+    """A line where all agents are halted."""
+    if system["halted"]:
+        said = f"since {moment(system['since'])} by {system['by']}: {system['reason']}"
+        console().print(f"ALL AGENTS ARE HALTED {said}; governor agents release --all ends that", style="bold red")
+
+
 def tell_agent(row: Row, now: datetime) -> None:
     """Everything about one agent."""
     out = console()
@@ -63,7 +70,8 @@ def tell_agent(row: Row, now: datetime) -> None:
             out.print(f"  {title}")
             _tell_balances(balances)
     if row["state"] in ("halted", "quarantined"):
-        out.print(f"  it goes on after: governor agents release {row['id']} --reason TEXT")
+        whom = "--all" if row["with_all"] else row["id"]
+        out.print(f"  it goes on after: governor agents release {whom} --reason TEXT")
 
 
 def state(row: Row) -> Text:
