@@ -110,21 +110,20 @@ def test_an_act_holds_in_all_workers_when_its_verb_returns(running):
     verb = running.governor.verb
     with serving() as origin:
         began = time.monotonic()
-        done = json.loads(verb("agents", "halt", "anonymous", "--reason", "it uploads", "--json").stdout)
-        row = json.loads(verb("agents", "list", "--json").stdout)[0]
-        number = running.numbers()['governor_halted{agent="anonymous",reason="OPERATOR"}']
-        for lane in ("w0", "w1"):
-            assert [entry["agent"] for entry in running.entries(lane, "operator")] == ["anonymous"]
-        status = running.status()
-        released = verb("agents", "release", "anonymous", "--reason", "it was us")
+        done = json.loads(verb("agents", "halt", "local", "--reason", "it uploads", "--json").stdout)
         print(f"halted in all workers {1000 * (time.monotonic() - began):.0f} ms after the verb began")
+        refused = {running.ask(f"{origin.url}/x") for _ in range(8)}
+        row = json.loads(verb("agents", "list", "--json").stdout)[0]
+        number = running.numbers()['governor_halted{agent="local",reason="OPERATOR"}']
+        acts = [[entry["agent"] for entry in running.entries(lane, "operator")] for lane in ("w0", "w1")]
+        halted = running.status()["halted"]
+        released = verb("agents", "release", "local", "--reason", "it was us")
+        passed = {running.ask(f"{origin.url}/x") for _ in range(8)}
 
     assert (done["changed"], done["state"], done["in_force"]) == (True, "halted", True)
-    assert (row["id"], row["state"], row["reason"]) == ("anonymous", "halted", "OPERATOR")
-    assert number == 1
-    assert status["halted"] == ["anonymous"]
-    assert released.returncode == 0
-    assert running.status()["halted"] == []
+    assert (refused, acts, number, halted) == ({403}, [["local"], ["local"]], 1, ["local"])
+    assert (row["id"], row["state"], row["reason"]) == ("local", "halted", "OPERATOR")
+    assert (released.returncode, passed, running.status()["halted"]) == (0, {200}, [])
 
 
 def test_all_lanes_go_on_with_new_keys_or_the_one_that_is_named(running):
