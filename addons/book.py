@@ -66,8 +66,8 @@ class Pool(Protocol):
 
 
 class Book:
-    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force; of one of all agents with
-    None for the agent.
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force; `on_halt_all(verdict)` of
+    that of all agents.
 
     `on_new_halt(reason)` hears once of each.
     """
@@ -79,7 +79,8 @@ class Book:
         self._thorough = os.environ.get("GOVERNANCE_CONTRACTS_ENABLED") == "1"
         # What an operator has accepted that the machine's clock is apart from this process'.
         self._accepted_us = 0
-        self.on_halt: Callable[[str | None, Verdict], object] = lambda agent, verdict: None
+        self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+        self.on_halt_all: Callable[[Verdict], object] = lambda verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
         self.pool: Pool | None = None
         """Where what is drawn must be leased first; None where this process alone counts."""
@@ -182,7 +183,7 @@ class Book:
         all_after = state.switch.halt
         if all_after is not None and all_before is None and state is self.state:
             self.on_new_halt(all_after.reason)
-            self.on_halt(None, ALL_HALTED)
+            self.on_halt_all(ALL_HALTED)
         halt = state.agent(agent).halt
         if halt is None or halt is before or state is not self.state:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from time import monotonic, time
@@ -208,10 +208,16 @@ class Outcomes:
 
         return Allowance(judged.draws, monotonic(), more)
 
-    def end_agent(self, agent: str | None, verdict: Verdict) -> None:
-        """End every open flow of an agent, or with None of all agents, whatever it waits for."""
-        whose = [each for each in self._open.values() if agent is None or each.agent == agent]
-        for opened in [each for each in whose if each.over is None]:
+    def end_agent(self, agent: str, verdict: Verdict) -> None:
+        """End every open flow of an agent, whatever it waits for."""
+        self._end_each([each for each in self._open.values() if each.agent == agent], verdict)
+
+    def end_all(self, verdict: Verdict) -> None:
+        """The same of every flow."""
+        self._end_each(list(self._open.values()), verdict)
+
+    def _end_each(self, flows: Sequence[OpenFlow], verdict: Verdict) -> None:
+        for opened in [each for each in flows if each.over is None]:
             opened.over = verdict
             if opened.judged.websocket is not None and opened.flow.websocket is not None:
                 websocket_layer.close(opened.flow, verdict.code)
