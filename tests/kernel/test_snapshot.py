@@ -16,7 +16,7 @@ from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.measures import Rate
 from kernel.snapshot import Snapshot, decode, encode, head
-from kernel.state import Account, Draw, Halt, Lease, Leased, OpenFlow, Quarantine, Run, Standing, State
+from kernel.state import Account, Draw, Halt, Lease, Leased, OpenFlow, Quarantine, Run, Standing, State, Switch
 from tests.conftest import scaled
 from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 
@@ -42,7 +42,9 @@ leased = st.dictionaries(keys, st.builds(Leased, numbers, numbers, numbers, st.n
 leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_size=3)
 pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2]),
                    states, leased, leases, numbers)
-snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled, states))
+switched = st.builds(lambda state, epoch, halt: replace(state, switch=Switch(epoch, halt)),
+                     states | pooled, numbers, halts | st.none())
+snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | switched, states))
 
 
 @given(snapshots)
@@ -61,7 +63,7 @@ def reordered(values, chance):
 def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapshot, chance):
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
                   each.clock_ok, each.clock_accepted, each.broken, each.taken_over, each.pooled,
-                  reordered(each.leased, chance), reordered(each.leases, chance), each.heard)
+                  reordered(each.leased, chance), reordered(each.leases, chance), each.heard, each.switch)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)
