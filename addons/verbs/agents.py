@@ -168,7 +168,7 @@ def halt(
     if name is not None:
         _act(Deed.HALT, name, reason, operator, home, as_json)
         return
-    if not yes and sys.stdin.isatty():
+    if not yes and _is_terminal():
         click.confirm("this stops every agent, and cuts what all have open; go on?", abort=True, err=True)
     _act_on_all(Deed.HALT_ALL, reason, operator, home, as_json)
 
@@ -192,6 +192,10 @@ def release(
         _act(Deed.RELEASE, name, reason, operator, home, as_json)
     else:
         _act_on_all(Deed.RELEASE_ALL, reason, operator, home, as_json)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _check_whom(name: str | None, *, everybody: bool) -> None:

@@ -50,6 +50,8 @@ class Answers:
             "lanes": [lane for answer in found for lane in answer["lanes"]], "workers": len(found),
             "agents": max((answer["agents"] for answer in found), default=0),
             "halted": list(dict.fromkeys(name for answer in found for name in answer["halted"])),
+            # Each worker knows all of them, where they share a ledger.
+            "system": found[0]["system"] if found else None, "fleet": _fleet(found),
             "hints": [hint for name, answer in answers.items() for hint in _hints(name, answer)],
         }
 
@@ -60,7 +62,8 @@ class Answers:
         match message.get("act"):
             case "list":
                 told = await self._all(self._serving(), "agents", message, peer)
-                return {"agents": merged_rows.merged([answer["agents"] for answer in told])}
+                return {"agents": merged_rows.merged([answer["agents"] for answer in told]),
+                        "system": max((answer["system"] for answer in told), key=lambda each: bool(each["halted"]))}
             case "show":
                 told = await self._all(self._serving(), "agents", message, peer)
                 return {"agent": merged_rows.one([answer["agent"] for answer in told])}
@@ -100,7 +103,8 @@ class Answers:
         for slot, answer in zip(slots, told, strict=True):
             if isinstance(answer, BaseException) and (not answers or not isinstance(answer, Refused)):
                 raise ControlError(f"{answer}" if isinstance(answer, Refused) else f"worker {slot.name}: {answer}")
-        return max(answers, key=lambda answer: bool(answer.get("changed")))
+        told = max(answers, key=lambda answer: bool(answer.get("changed")))
+        return told | _confirmed(answers) if "processes" in told else told
 
     def _serving(self) -> list[Slot]:
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
@@ -122,6 +126,22 @@ async def _status_of(slot: Slot, message: Message, peer: Peer) -> Message | None
         return await slot.ask("status", STATUS_SECONDS, message=message, uid=peer.uid)
     except GovernorError:
         return None
+
+
+def _confirmed(answers: Sequence[Message]) -> Message:
+    """In how many of all processes it is in force."""
+    counts = [answer["processes"] for answer in answers]
+    return {"confirmed": sum(answer["confirmed"] for answer in answers),
+            "processes": None if None in counts else sum(counts)}
+
+
+def _fleet(found: Sequence[Message]) -> list[Message]:
+    """Every process that any worker has heard of, as it was heard of last."""
+    rows: dict[str, Message] = {}
+    for row in (row for answer in found for row in answer["fleet"]):
+        if row["holder"] not in rows or row["seen"] > rows[row["holder"]]["seen"]:
+            rows[row["holder"]] = row
+    return [rows[holder] for holder in sorted(rows)]
 
 
 def _hints(name: str, answer: Message | None) -> list[str]:

@@ -47,8 +47,9 @@ events = st.one_of(
     st.builds(Beat, holders, st.sampled_from(("r1", "r2")), tells), st.builds(Left, holders), st.builds(Tick),
     st.builds(HaltAll, st.just(HALT)), st.builds(ReleaseAll, st.integers(0, 4)), st.builds(AgentSeen, agents, holders))
 histories = st.lists(st.tuples(events, moments), max_size=25)
-values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=4) | st.floats(),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3))
+texts = st.text(max_size=5)
+values = st.recursive(st.none() | st.booleans() | st.integers() | texts | st.floats(),
+                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
 
 
 def heard(holder="l/w0", run="r", at_us=NOW, **tells):
@@ -176,7 +177,7 @@ def test_what_a_process_tells_is_read_as_it_was_told(tells):
     assert said(tells.fields()) == tells
 
 
-@given(st.dictionaries(st.sampled_from(list(Said._fields)) | st.text(max_size=5), values))
+@given(st.dictionaries(st.sampled_from(list(Said._fields)) | texts, values))
 def test_whatever_a_process_tells_is_read(fields):
     found = said(fields)
 
@@ -185,7 +186,8 @@ def test_whatever_a_process_tells_is_read(fields):
     assert all(type(name) is str and type(at) is int for name, at in found.seen.items())
 
 
-@pytest.mark.parametrize(("name", "value"), [("policy", "x" * 999), ("open", 2**60), ("epoch", -4), ("lane", "y" * 201)])
+@pytest.mark.parametrize(("name", "value"), [
+    ("policy", "x" * 999), ("open", 2**60), ("epoch", -4), ("lane", "y" * 201)])
 def test_what_a_process_tells_stays_within_bounds(name, value):
     found = getattr(said({name: value}), name)
 
