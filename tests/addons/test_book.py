@@ -219,6 +219,15 @@ async def test_all_go_on_once_all_are_released(home: Home) -> None:
         assert place.asked == ["localhost"]
 
 
+@pytest.mark.parametrize("halting", [halt, halt_all])
+async def test_who_is_halted_may_still_ask_governor_about_it(home: Home, halting: Any) -> None:
+    async with bounded(home) as place:
+        await halting(place)
+        got = await place.get("http://governor.internal/me")
+
+    assert got.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_the_halt_of_all_closes_an_idle_websocket_in_words(home: Home) -> None:
     granted = policy("schemes: [ws, wss]", "websocket: {}").replace("    schemes: [http, https]\n", "", 1)
     async with bounded(home, granted=granted) as place, open_websocket(place, place.outcomes.watch) as opened:
