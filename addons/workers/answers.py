@@ -103,8 +103,8 @@ class Answers:
         for slot, answer in zip(slots, told, strict=True):
             if isinstance(answer, BaseException) and (not answers or not isinstance(answer, Refused)):
                 raise ControlError(f"{answer}" if isinstance(answer, Refused) else f"worker {slot.name}: {answer}")
-        told = max(answers, key=lambda answer: bool(answer.get("changed")))
-        return told | _confirmed(answers) if "processes" in told else told
+        done = max(answers, key=lambda answer: bool(answer.get("changed")))
+        return done | _confirmed(answers) if "processes" in done else done
 
     def _serving(self) -> list[Slot]:
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
