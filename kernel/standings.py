@@ -43,6 +43,13 @@ class Balance(NamedTuple):
     def remaining(self) -> int:
         return remaining(self.limit, self.spent, self.held)
 
+    def with_other(self, other: Balance) -> Balance:
+        """Both processes' draws on one amount. Nothing is drawn any more in an older window."""
+        if self.window != other.window:
+            return max(self, other, key=lambda each: each.window)
+        return self._replace(
+            limit=max(self.limit, other.limit), spent=self.spent + other.spent, held=self.held + other.held)
+
 
 def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
     """What a moment finds of an amount: a window that has begun since it was last drawn on is whole."""
