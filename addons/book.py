@@ -241,6 +241,12 @@ class Book:
         if self.state.clock_ok and abs(apart - self._accepted_us) > JUMP_US:
             self._say_jumped(wall_us, self._lane.now().micros)
 
+    def begin(self, config: entry.Body) -> None:
+        """Write the settings of this start: with a ledger among them, what is drawn must be leased. Blocks."""
+        at = self._lane.now()
+        number = self._lane.write_now("config", config, at)
+        self._apply(self.state, "config", config, "", number, at)
+
     def begin_clock(self) -> None:
         """The same at a start, which is not to be before the newest entry of the log."""
         began, last = self._lane.now().micros, self._lane.last_ts

@@ -95,6 +95,7 @@ class Gauge(StrEnum):
     ANCHOR_OVERDUE = "audit_anchor_overdue"
     DISK_FREE = "audit_disk_free_bytes"
     CA_EXPIRY = "ca_expiry_timestamp_seconds"
+    POOL_UP = "pool_up"
 
 
 _GAUGE_HELP = {
@@ -103,6 +104,7 @@ _GAUGE_HELP = {
     Gauge.UNANCHORED: "Log entries that no anchor covers yet.",
     Gauge.ANCHOR_OVERDUE: "1 while what anchors.yaml requires is not met, else 0.",
     Gauge.DISK_FREE: "Free bytes on the volume that holds the log.",
+    Gauge.POOL_UP: "1 while the ledger of shared budgets answers, else 0.",
     Gauge.CA_EXPIRY: "When the certificate of the CA ends, as a Unix time.",
 }
 

@@ -27,9 +27,14 @@ class Pool(NamedTuple):
     kind: Kind
     place: str = ""
 
+    @property
+    def url(self) -> str:
+        """As `opening.open_ledger` reads it, with what nobody else is to."""
+        return self.place if self.kind is Kind.REDIS else f"{self.kind}:{self.place}"
+
     def __str__(self) -> str:
         """As the option names it, without what nobody is to read."""
-        return without_secrets(self.place if self.kind is Kind.REDIS else f"{self.kind}:{self.place}")
+        return without_secrets(self.url)
 
 
 def read(option: str) -> Pool | None:
