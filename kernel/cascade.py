@@ -183,8 +183,15 @@ def _within_radius(cascade: Cascade, roll: Roll, acts: Iterable[Act]) -> Iterato
             yield act._replace(do=Prevention.THROTTLE, degraded=True)
 
 
-def act_entry(cascade: Cascade, act: Act, halt: Halt) -> entry.Body:
-    """The entry of an act that follows from a halt."""
+def entries_after(cascade: Cascade | None, roll: Roll, origin: str, halt: Halt, *, on_trial: bool) -> list[entry.Body]:
+    """The entries of all that follows from a halt, in their order. Of a policy on trial nothing takes effect."""
+    if cascade is None:
+        return []
+    said = cascade.only_observed() if on_trial else cascade
+    return [_entry(said, act, halt) for act in follows(said, roll, origin, halt)]
+
+
+def _entry(cascade: Cascade, act: Act, halt: Halt) -> entry.Body:
     until = None if act.do is Prevention.HALT else written(halt.since_us + cascade.seconds * MICROS)
     return entry.preventive(act.agent, act.do, until, act.origin, act.path, act.hop, halt.entry, act.by,
                             degraded=act.degraded)

@@ -95,6 +95,10 @@ class Preventive(NamedTuple):
     since_us: int
     degraded: bool = False
 
+    @property
+    def why(self) -> str:
+        return f"the halt of {self.origin} spread"
+
     def is_in_force(self, now_us: int) -> bool:
         """Until it ends. What halts does it by the halt, not by this."""
         return now_us < self.until_us

@@ -302,7 +302,7 @@ def _prevented(state: State, entry: Mapping[str, Any], name: str, now_us: int) -
         return NO_CHANGE
     if do is not Prevention.HALT:
         return Change({agent: standing._replace(preventive=new)}) if new.is_in_force(now_us) else NO_CHANGE
-    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, f"the halt of {new.origin} spread")
+    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why)
     return Change({agent: standing._replace(preventive=new, halt=halt)})
 
 
