@@ -72,7 +72,7 @@ class Book:
         self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
-        self.on_preventive: Callable[[entry.Body], object] = lambda fields: None
+        self.on_preventive: Callable[[Mapping[str, Any]], object] = lambda fields: None
 
     @property
     def state(self) -> State:

@@ -17,17 +17,26 @@ PREVENTIONS = {
 }
 
 
-def cascade_in_words(cascade: Cascade) -> Iterator[str]:
+def cascade_in_words(cascade: Cascade | None) -> list[str]:
     """What the halt of one agent means for others."""
+    return [sentence for sentence, _ in consequences(cascade)]
+
+
+def consequences(cascade: Cascade | None) -> Iterator[tuple[str, object]]:
+    """Each thing that the halt of one agent means for others, in a sentence, with the agents that it speaks of."""
+    if cascade is None:
+        return
+    members = cascade.members
     for name, needed in cascade.depends.items():
-        yield f"{printable(name)} needs {joined([printable(each) for each in needed], 'and')}."
+        said = f"{printable(name)} needs {joined([printable(each) for each in needed], 'and')}."
+        yield said, (members[name], *(members[each] for each in needed))
     if cascade.on_halt is not None:
-        yield _on_halt(cascade.on_halt)
+        yield _on_halt(cascade.on_halt), None
     if cascade.breaker is not None:
-        yield _breaker(cascade.breaker, cascade.seconds)
+        yield _breaker(cascade.breaker, cascade.seconds), tuple(cascade.groups.items())
     if any(each is not None and each.do.holds_back for each in (cascade.on_halt, cascade.breaker)):
         yield (f"At most {cascade.blast_percent} % of the agents that asked for something within the hour, and one "
-               "always, are held back so at a time; the others are slowed down.")
+               "always, are held back so at a time; the others are slowed down."), None
 
 
 def _on_halt(halt: OnHalt) -> str:

@@ -14,11 +14,12 @@ from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read
 from addons.verbs.policy import policy as policy_verbs
 from kernel.account_review import account_findings
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT, SESSION_COUNTER
-from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
 from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
+from kernel.ahead.dns import DNS
 from kernel.ahead.outlook import review_at_most
 from kernel.ahead.prose import in_words
 from kernel.budget import Counter
+from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.match import Index

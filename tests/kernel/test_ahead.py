@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.ahead.outlook import as_if, at_most
-from kernel.ahead.said import Breaker, Clause, Dns, Git, GraphQl, Llm, Mcp, OnHalt, Prevention
+from kernel.ahead.said import Clause, Dns, Git, GraphQl, Llm, Mcp
 from kernel.budget import Unit
 from kernel.match import Index
 from kernel.policy import Verb
