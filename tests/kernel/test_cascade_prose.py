@@ -28,8 +28,8 @@ def told(said: str) -> list[str]:
       "When an agent is halted for OVERRISK, those that need it are slowed down, for 10 minutes."]),
     (("on-halt: {reasons: [OVERRISK, EXPLORATION_DRIFT], do: quarantine, hops: 2, for: 1h}, blast-radius: 25%, "
       "circuit-breaker: {halts: 3, within: 5m, do: observe}"),
-     [("When an agent is halted for EXPLORATION_DRIFT or OVERRISK, those that need it, up to 2 steps away, are allowed to "
-       "read only, for 1 hour."),
+     [("When an agent is halted for EXPLORATION_DRIFT or OVERRISK, those that need it, up to 2 steps away, are allowed "
+       "to read only, for 1 hour."),
       "After 3 halts within 5 minutes in one group, the others of the group are written down, and go on.",
       ("At most 25 % of the agents that asked for something within the hour, and one always, are held back so at a "
        "time; the others are slowed down.")]),
@@ -51,7 +51,7 @@ OTHER_GROUP = HEAD.replace("rev-1", "rev-2")
     (f"{NEEDS}, {HALT}", f"{HALT}, {NEEDS}", Relation.EQUAL),
     ("", f"{NEEDS}, {HALT}", Relation.STRICTER),
     (f"{NEEDS}, {HALT}", "", Relation.LOOSER),
-    (f"{NEEDS}, {HALT}", f"{NEEDS}, {HALT}, circuit-breaker: {{halts: 2, within: 1m, do: throttle}}", Relation.STRICTER),
+    (HALT, f"{HALT}, circuit-breaker: {{halts: 2, within: 1m, do: throttle}}", Relation.STRICTER),
     (f"{NEEDS}, {HALT}", f"{NEEDS}, {HALT.replace('throttle', 'quarantine')}", Relation.INCOMPARABLE),
 ])
 def test_another_cascade_is_a_difference(old, new, relation):
