@@ -185,7 +185,7 @@ class Book:
         cascade = weighed.cascade
         if cascade is None:
             return
-        roll = roll_at(self.state, weighed.at.micros)
+        roll = roll_at(self._states, weighed.at.micros)
         for fields in entries_after(cascade, roll, origin, halt, on_trial=weighed.on_trial):
             agent = str(fields["agent"])
             self.record("preventive", fields, agent, lasts_us=cascade.seconds * 1_000_000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel import entry
@@ -18,8 +19,9 @@ from kernel.transition import KERNEL, written
 from kernel.verdict import Code
 
 if TYPE_CHECKING:
+    from kernel.folding import States
     from kernel.policy import AgentPattern
-    from kernel.state import Halt, Standing, State
+    from kernel.state import Halt, Standing
 
 MICROS = 1_000_000
 ACTIVE_US = 3600 * MICROS
@@ -60,20 +62,21 @@ class Roll(NamedTuple):
     held: Mapping[str, Prevention] = {}
 
 
-def roll_at(state: State, now_us: int) -> Roll:
-    """How the agents of a state stand at a moment."""
+def roll_at(states: States, now_us: int) -> Roll:
+    """How agents stand at a moment. Who asks for something on trial is active, too."""
     halts: dict[str, Halt] = {}
     held: dict[str, Prevention] = {}
-    for name, standing in state.agents.items():
+    for name, standing in states.real.agents.items():
         if standing.halt is not None:
             halts[name] = standing.halt
             if standing.halt.reason == Code.CASCADE:
                 held[name] = Prevention.HALT
         elif standing.preventive is not None and standing.preventive.is_in_force(now_us):
             held[name] = standing.preventive.action
+    seen = chain(states.real.seen.items(), states.shadow.seen.items())
     return Roll(
-        frozenset(name for name, seen_us in state.seen.items() if now_us - seen_us < ACTIVE_US),
-        frozenset(halts), {name: halt.since_us for name, halt in halts.items() if is_earned(halt)}, held)
+        frozenset(name for name, seen_us in seen if now_us - seen_us < ACTIVE_US), frozenset(halts),
+        {name: halt.since_us for name, halt in halts.items() if is_earned(halt)}, held)
 
 
 def is_earned(halt: Halt) -> bool:

@@ -233,7 +233,7 @@ class Recorder:
         """What follows from a halt for others."""
         halt = self.real.agent(origin).halt
         assert halt is not None
-        for body in entries_after(self.judging.policy.cascade, roll_at(self.real, self.now_us), origin, halt,
+        for body in entries_after(self.judging.policy.cascade, roll_at(States(self.real, self.shadow), self.now_us), origin, halt,
                                   on_trial=on_trial):
             self.write(body)
             if body["do"] == "halt":

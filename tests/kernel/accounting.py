@@ -9,6 +9,7 @@ from kernel.bounds import Bounds
 from kernel.budget import Budget, Counter, Every, RateLimit, Threshold, Unit
 from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.contracts import broken, inconsistent
+from kernel.folding import States
 from kernel.hours import UTC_ZONE
 from kernel.policy import Policy, Position
 from kernel.state import NO_CHANGE, State, digest
@@ -76,7 +77,7 @@ class Kernel:
         halt, cascade = self.state.agent(origin).halt, self.said.cascade
         if halt is None or cascade is None:
             return
-        for body in entries_after(cascade, roll_at(self.state, self.now), origin, halt, on_trial=False):
+        for body in entries_after(cascade, roll_at(States(self.state), self.now), origin, halt, on_trial=False):
             self.log(body, body["agent"], lasts_us=cascade.seconds * MICROS)
 
     def log(self, body, agent, *, passes=False, lasts_us=None) -> str:

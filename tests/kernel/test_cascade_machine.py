@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kernel.budget import Counter, Effect
 from kernel.cascade import is_earned, radius, roll_at
 from kernel.contagion import Prevention
+from kernel.folding import States
 from kernel.standings import Condition, condition
 from kernel.verdict import Code
 from tests.conftest import scaled
@@ -41,7 +42,7 @@ class Spreading(RuleBasedStateMachine):
     def ask(self, agent, risk, method):
         kernel, before = self.kernel, self.kernel.state.agent(agent)
         held, stood = before.preventive, condition(self.kernel.state, agent, self.kernel.now)
-        number, roll = len(kernel.entries), roll_at(kernel.state, kernel.now)
+        number, roll = len(kernel.entries), roll_at(States(kernel.state), kernel.now)
         decided = kernel.ask(agent, DENIED if risk else ALLOWED, request=None, risk=risk, method=method)
         acts = [body for body, _ in kernel.entries[number + 1:]]
         halt = kernel.state.agent(agent).halt
@@ -73,7 +74,7 @@ class Spreading(RuleBasedStateMachine):
             if act["by"] == "on-halt":
                 assert act["hop"] == away[act["agent"]] <= self.said.on_halt.hops
         most = max(radius(self.said, len(before.active | {origin})), self.held(before))
-        assert self.held(roll_at(self.kernel.state, self.kernel.now)) <= most
+        assert self.held(roll_at(States(self.kernel.state), self.kernel.now)) <= most
 
     @staticmethod
     def held(roll):

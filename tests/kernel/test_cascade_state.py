@@ -10,6 +10,7 @@ from kernel import entry
 from kernel.budget import Counter, Effect
 from kernel.cascade import ACTIVE_US, cause_of, roll_at
 from kernel.contracts import broken
+from kernel.folding import States
 from kernel.standings import Condition, condition, held_back, own
 from kernel.state import Change, Preventive
 from kernel.step import asked_method
@@ -154,9 +155,9 @@ def test_active_is_who_asked_for_something_within_the_hour():
     made = kernel()
     made.wait(ACTIVE_US // MICROS - 1)
     made.ask("coder", request=None)
-    assert roll_at(made.state, made.now).active == {"dep", "coder"}
+    assert roll_at(States(made.state), made.now).active == {"dep", "coder"}
     made.wait(1)
-    assert roll_at(made.state, made.now).active == {"coder"}
+    assert roll_at(States(made.state), made.now).active == {"coder"}
     made.ask("coder", DENIED, risk=10)
 
     assert condition(made.state, "dep", made.now) is Condition.RUNNING
