@@ -130,7 +130,12 @@ class Replay:
             self._modes[entry["policy"]] = entry["mode"]
 
     def compare_state(self, name: str, at: int, recorded: object) -> None:
-        """Compare the digest of the state that the entries below `at` make with the one that an entry tells of it."""
+        """Compare the digest of the state that the entries below `at` make with the one that an entry tells of it.
+
+        Another kernel keeps another state.
+        """
+        if self._kernel != self._own:
+            return
         computed = blake3(encode(Snapshot(self._lane, at, self.states))).hexdigest()
         if computed != recorded:
             self.found.differs(Divergence(name, "digest", recorded, computed))

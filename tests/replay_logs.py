@@ -233,8 +233,8 @@ class Recorder:
         """What follows from a halt for others."""
         halt = self.real.agent(origin).halt
         assert halt is not None
-        for body in entries_after(self.judging.policy.cascade, roll_at(States(self.real, self.shadow), self.now_us), origin, halt,
-                                  on_trial=on_trial):
+        roll = roll_at(States(self.real, self.shadow), self.now_us)
+        for body in entries_after(self.judging.policy.cascade, roll, origin, halt, on_trial=on_trial):
             self.write(body)
             if body["do"] == "halt":
                 agent = str(body["agent"])
