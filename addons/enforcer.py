@@ -203,6 +203,7 @@ class _Running:
         self.lane.on_rotate(self._snapshots.begin)
         self.outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
+        self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
         judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
@@ -301,6 +302,7 @@ class _Running:
         self.metrics.read_standings(
             lambda: standings.halted(self.book.state),
             lambda: standings.overall(self.book.state, self.book.bounds.amounts(), _now_us()))
+        self.metrics.read_held_back(lambda: standings.held_back(self.book.state, _now_us()).values())
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, let operators in, say where everything is."""
@@ -418,7 +420,7 @@ class _Running:
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self.registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
-                      *self._anchored.hints(), *hints(self.book.state), *self.hooks.rejections.hints()],
+                      *self._anchored.hints(), *hints(self.book.state, _now_us()), *self.hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import Counter as TallyOf
 from collections import defaultdict
 from enum import StrEnum
 from itertools import accumulate
@@ -24,6 +25,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from kernel.contagion import Prevention
 from kernel.verdict import Action, Code
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from kernel.standings import Balance
+    from kernel.state import Preventive
 
 type Counts = dict[str, Any]
 """What a process has counted, by the names of the families."""
@@ -39,6 +42,7 @@ type Readings = dict[str, Any]
 """What stands in a process at the moment of a scrape."""
 
 OTHER = "other"
+_YES, _NO = "yes", "no"
 # No agent can be registered under this name.
 UNIDENTIFIED = "-"
 PREFIX = "governor_"
@@ -55,6 +59,7 @@ UPSTREAM_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 _DECISION_HELP = "Time to a verdict with the lookup of the name, without the log."
 _ANCHOR_AGE_HELP = "For how long entries have waited that an anchor of this kind does not hold; 0 where none do."
+_HELD_BACK_HELP = "Agents that are slowed down, or only read, because another one was halted."
 _UPSTREAM_HELP = "Time an origin took to the head of its response."
 
 _FIRST_DECISIONS = (
@@ -215,6 +220,7 @@ class Metrics(Collector):
         self._steps = Counter("steps", "Steps of the kernel.")
         self._rate_limited = Counter("rate_limited", "Requests answered 429.")
         self._halts = Counter("halts", "Agents that were halted, by why.", "reason")
+        self._preventive = Counter("preventive_acts", "What halts did to other agents.", "do", "degraded")
         self._reload_failures = Counter("policy_reload_failures", "New policies that were refused.")
         self._decision_seconds = Histogram("decision_seconds", _DECISION_HELP, DECISION_BOUNDS)
         self._commit_seconds = Histogram("audit_commit_seconds", "Time of one group commit of the log.", COMMIT_BOUNDS)
@@ -223,6 +229,7 @@ class Metrics(Collector):
         self._policy: tuple[str, str, float] | None = None
         self._readings: dict[Gauge, Callable[[], float]] = {}
         self._halted: Callable[[], Mapping[str, str]] = dict
+        self._held_back: Callable[[], Iterable[Preventive]] = tuple
         self._budgets: Callable[[], Sequence[Balance]] = list
         self._anchor_ages: Callable[[], Mapping[str, float]] = dict
         self._others: Callable[[], Iterable[Counts]] = list
@@ -234,6 +241,7 @@ class Metrics(Collector):
         self._decisions.counts.update(dict.fromkeys(_FIRST_DECISIONS, 0))
         self._faults.counts[OTHER,] = 0
         self._halts.counts.update({(reason,): 0 for reason in HALT_REASONS})
+        self._preventive.counts[Prevention.THROTTLE, _YES] = 0
         self._tls_failures.counts.update({(side,): 0 for side in Side})
 
     def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
@@ -284,6 +292,11 @@ class Metrics(Collector):
         with self._lock:
             self._halts.counts[reason,] += 1
 
+    def preventive(self, do: str, *, degraded: bool) -> None:
+        """Count one act that followed from another agent's halt; `degraded`: the blast radius did not allow more."""
+        with self._lock:
+            self._preventive.counts[do, _YES if degraded else _NO] += 1
+
     def tls_failure(self, side: Side) -> None:
         """Count one failed handshake."""
         with self._lock:
@@ -307,6 +320,10 @@ class Metrics(Collector):
     ) -> None:
         """Have halts (agent to reason, the first first) and budgets read at every scrape, in the server's thread."""
         self._halted, self._budgets = halted, budgets
+
+    def read_held_back(self, held_back: Callable[[], Iterable[Preventive]]) -> None:
+        """Have what holds agents back because of others' halts read at every scrape, in the server's thread."""
+        self._held_back = held_back
 
     def read_anchors(self, ages: Callable[[], Mapping[str, float]]) -> None:
         """Have the ages of anchors (kind to seconds) read at every scrape, in the server's thread."""
@@ -381,7 +398,18 @@ class Metrics(Collector):
                     family.add_metric([each.budget, each.unit], getattr(each, name))
         except Exception:  # noqa: BLE001
             self.fault("metrics")
-        return [halted, *budgets.values()]
+        return [halted, self._prevented(), *budgets.values()]
+
+    def _prevented(self) -> Metric:
+        family = GaugeMetricFamily(PREFIX + "held_back", _HELD_BACK_HELP, labels=["do"])
+        try:
+            counts = TallyOf(each.action for each in self._held_back())
+        except Exception:  # noqa: BLE001
+            self.fault("metrics")
+            return family
+        for do in (Prevention.THROTTLE, Prevention.QUARANTINE):
+            family.add_metric([do], counts[do])
+        return family
 
     def _anchors(self) -> Metric:
         family = GaugeMetricFamily(PREFIX + "audit_anchor_age_seconds", _ANCHOR_AGE_HELP, labels=["kind"])
