@@ -302,8 +302,8 @@ def _beside(rng: Random, log: Log) -> None:
             del log.lanes[rng.randrange(len(log.lanes))]
 
 
-OF_LOGS = (_sign_entry, _rewrite, _rewrite, _append, _append, _other_opening, _other_opening, _leases, _lines, _segments,
-           _notes, _notes, _beside)
+OF_LOGS = (_sign_entry, _rewrite, _rewrite, _append, _append, _other_opening, _other_opening, _leases, _lines,
+           _segments, _notes, _notes, _beside)
 
 _SPELLINGS = (
     (b":443,", b":0443,"), (b":443,", b":443.0,"), (b":443,", b":1e2,"), (b":443,", b":-0,"), (b'":', b'": '),
