@@ -101,6 +101,10 @@ class Book:
         """What bounds an agent under the policy in force."""
         return self.bounds.of(agent)
 
+    def sources(self, agent: str) -> tuple[str, ...]:
+        """The client addresses from which an agent comes."""
+        return self._sources(agent)
+
     def halted(self, agent: str, source: str | None) -> Verdict | None:
         """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
         asked = Asked(agent, _ANY, source=source)

@@ -104,7 +104,8 @@ def _lease(state: State, entry: Mapping[str, Any]) -> Change:
     known = state.leased.get(key)
     here = known if known is not None and known.window == window else None
     if entry["act"] in (SETTLED, LOST_LEASE):
-        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=(number,))
+        settled = () if number is None else (number,)
+        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=settled)
     begun = (here or Leased(window, _gone(state, key, window)))._replace(elsewhere=entry["elsewhere"])
     if entry["act"] == REFUSED:
         return Change(leased={key: begun})

@@ -7,7 +7,6 @@ decision that draws on it, and a decision takes effect only when all before it i
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic, time_ns
@@ -20,12 +19,13 @@ from addons.pools.protocol import LedgerError
 from kernel import entry
 from kernel.arithmetic import clamped
 from kernel.budget import SPENT, Unit
-from kernel.leases import Ask, Grant, Held, Purse, Settled, Total, Why
+from kernel.leases import Ask, Grant, Held, Purse, Settled, Why
+from kernel.posting import held, totals
 from kernel.state import RATE
 from kernel.transition import GRANTED, LOST_LEASE, REFUSED, SETTLED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from addons.pools.line import Line
@@ -84,26 +84,36 @@ class Leasing:
 
     def begin(self, said: Mapping[str, object]) -> None:
         """Join, and settle what former lives of the lane have leased, as their entries say. Blocks."""
-        held = self._line.call_patiently(self._ledger.join, self._holder, self._run, said)
+        known_there = self._line.call_patiently(self._ledger.join, self._holder, self._run, said)
         newest = max((leased.lease or 0 for leased in self._book.state.leased.values()), default=0)
-        known = {each.lease for each in held}
+        known = {each.lease for each in known_there}
         for settled in [each for key in {lease.key for lease in self._book.state.leases.values()}
                         for each in self._give_back(key, idle=True)]:
             self._over += [settled] if settled.lease in known else []
-        for each in held:
+        for each in known_there:
             if each.lease > newest:
                 self._never_drawn(each)
             elif all(each.lease != settled.lease for settled in self._over):
                 # The lane has settled it, and the ledger did not hear of it.
                 self._over.append(Settled(each.lease, each.amount))
+        self._give_up_turns()
         self._line.call_patiently(self._ledger.settle, self._holder, self._taken())
-        self._line.call_patiently(self._ledger.repost, self._holder, list(self.totals()), [])
+        self._line.call_patiently(self._ledger.repost, self._holder, list(totals(self._book.state)),
+                                   held(self._book.state, self._run))
 
-    def _never_drawn(self, held: Held) -> None:
+    def _give_up_turns(self) -> None:
+        """The turns of a former life count as drawn when it ended."""
+        state = self._book.state
+        for key, leased in [(key, leased) for key, leased in state.leased.items() if key[1] == RATE]:
+            free = leased.amount - state.account(key).spent
+            if free:
+                self._record(LOST_LEASE, None, Purse(*key, leased.window), free, leased.elsewhere)
+
+    def _never_drawn(self, late: Held) -> None:
         """Write down a lease that came too late for the life that had asked for it."""
-        self._record(GRANTED, held.lease, held.purse, held.amount, 0)
-        self._record(SETTLED, held.lease, held.purse, held.amount, 0)
-        self._over.append(Settled(held.lease, 0))
+        self._record(GRANTED, late.lease, late.purse, late.amount, 0)
+        self._record(SETTLED, late.lease, late.purse, late.amount, 0)
+        self._over.append(Settled(late.lease, 0))
 
     async def obtain(self, wants: Sequence[Want]) -> int:
         """Have leased what is wanted, as far as it is to be had; after how many microseconds a rate has a turn again.
@@ -169,6 +179,8 @@ class Leasing:
             self._asking.pop(each.ask.purse, None)
             if grant.why in (None, Why.EXHAUSTED):
                 self._take(each.ask, grant)
+            if grant.why in (None, Why.EXHAUSTED, Why.STALE):
+                # One that is stale is asked again under a new number, where it is still wanted.
                 _answer(each, None)
             else:
                 _answer(each, LedgerError(_WHY[grant.why]))
@@ -201,7 +213,9 @@ class Leasing:
                 continue
             busy.at = monotonic()
             leased, account = state.lease(draw.key, draw.window), state.account(draw.key)
-            if (leased.amount - account.spent - account.held) * _LOW < busy.granted and busy.granted >= _LOW:
+            # Turns of a rate that are in hand when more are asked for are given up.
+            if (not busy.ask.each_us and busy.granted >= _LOW
+                    and (leased.amount - account.spent - account.held) * _LOW < busy.granted):
                 self._ask_ahead(busy.ask)
 
     def _ask_ahead(self, ask: Ask) -> None:
@@ -256,25 +270,6 @@ class Leasing:
         """The ledger counts all that is leased as spent, as it did not hear of this process. It may still be drawn."""
         for number, lease in sorted(self._book.state.leases.items()):
             self._record(LOST_LEASE, number, Purse(*lease.key, lease.window), 0, 0)
-
-    def totals(self) -> Iterator[Total]:
-        """What the settled leases of this lane have used of each purse, and what it drew before it had any."""
-        state = self._book.state
-        live: dict[Purse, int] = defaultdict(int)
-        for lease in state.leases.values():
-            live[Purse(*lease.key, lease.window)] += lease.amount
-        for key, leased in state.leased.items():
-            if key[1] != RATE:
-                purse = Purse(*key, leased.window)
-                yield Total(purse, leased.amount, leased.amount - live[purse])
-        for key, account in state.accounts.items():
-            if key not in state.leased and account.spent + account.held:
-                yield Total(Purse(*key, account.window), account.spent, account.spent + account.held)
-
-    def held(self) -> list[Held]:
-        """The leases that are not settled."""
-        return [Held(number, Purse(*lease.key, lease.window), lease.amount, self._run, 0)
-                for number, lease in sorted(self._book.state.leases.items())]
 
     def end(self) -> None:
         """Give everything back. Blocks; a ledger that does not answer counts it as spent in time."""

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import halted, halts_of, taken
+from addons.pools.news import COUNTED, halted, halts_of, taken
 from addons.pools.protocol import LedgerError
-from kernel.leases import CUT_OFF_SECONDS, Beat, Kind, News
+from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
+from kernel.posting import held, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,19 +85,23 @@ class Member:
 
     async def _beat_on(self) -> None:
         while True:
-            await self._turn()
+            await self.turn()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._poked.wait(), self._beat_seconds)
             self._poked.clear()
 
-    async def _turn(self) -> None:
+    async def turn(self) -> None:
+        """One heartbeat: tell what is to be told, hear what is new, settle what is over."""
         began = self._now()
         try:
             while self._untold:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])
                 self._untold.popleft()
                 self.on_told()
-            self._hear(await self._line.call(self._beat), began)
+            beat = await self._line.call(self._beat)
+            self._hear(beat, began)
+            if beat.repost:
+                await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
         except LedgerError as problem:
             self._look(problem)
@@ -114,14 +119,14 @@ class Member:
             self._say("the ledger answers again")
         if beat.lost:
             self._leasing.lose()
-        if beat.repost:
-            self._line.call_patiently(
-                self._ledger.repost, self._holder, list(self._leasing.totals()), self._leasing.held())
         for news in beat.news:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
-            if waiting := self._waiting.pop(news.number, None):
-                waiting.set_result(written)
+            if news.origin.startswith(f"{self._holder}/") and news.kind in COUNTED:
+                self._awaited(news.number).set_result(written)
+
+    def _posts(self) -> tuple[list[Total], list[Held]]:
+        return list(totals(self._book.state)), held(self._book.state, self._run)
 
     def poke(self) -> None:
         """Something was told elsewhere: hear of it at once."""
@@ -150,13 +155,21 @@ class Member:
         """
         told = News(kind, agent, f"{self._holder}/{token_hex(8)}", fields)
         number = (await self._line.call(self._ledger.tell, self._holder, told)).number
-        heard = self._waiting[number] = asyncio.get_running_loop().create_future()
         self.on_told()
         self.poke()
-        written = await asyncio.wait_for(heard, TELL_SECONDS)
+        try:
+            written = await asyncio.wait_for(self._awaited(number), TELL_SECONDS)
+        except TimeoutError:
+            raise LedgerError("the ledger has taken it, and it is not in force here yet") from None
+        finally:
+            self._waiting.pop(number, None)
         assert written is not None
         await written[1]
         return f"{self._lane}/{written[0]}"
+
+    def _awaited(self, number: int) -> asyncio.Future[Written | None]:
+        """What resolves once the news of this number, told by this process, are written here."""
+        return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
 
     async def obtain(self, wants: Sequence[Want]) -> int:
         """See `Leasing.obtain`."""
