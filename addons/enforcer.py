@@ -232,7 +232,6 @@ class _Running:
             self._member.on_told = self.siblings.poke
             self.siblings.on_poke(self._member.poke)
             self._acts = SharedActs(self.book, self._member)
-            self.metrics.read(Gauge.POOL_UP, lambda: not self._cut_off())
 
     def _cut_off(self) -> bool:
         return self._member is not None and self._member.cut_off
@@ -299,10 +298,11 @@ class _Running:
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self.checks().values()))
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self.outcomes))
+        self.metrics.read(Gauge.POOL_UP, lambda: not self._cut_off())
         self.metrics.read_standings(
             lambda: standings.halted(self.book.state),
             lambda: standings.overall(self.book.state, self.book.bounds.amounts(), _now_us()))
-        self.metrics.read_held_back(lambda: standings.held_back(self.book.state, _now_us()).values())
+        self.metrics.read_held_back(lambda: standings.numbers_held_back(self.book.state, _now_us()))
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, let operators in, say where everything is."""

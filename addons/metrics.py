@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import Counter as TallyOf
 from collections import defaultdict
 from enum import StrEnum
 from itertools import accumulate
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from kernel.standings import Balance
-    from kernel.state import Preventive
 
 type Counts = dict[str, Any]
 """What a process has counted, by the names of the families."""
@@ -229,7 +227,7 @@ class Metrics(Collector):
         self._policy: tuple[str, str, float] | None = None
         self._readings: dict[Gauge, Callable[[], float]] = {}
         self._halted: Callable[[], Mapping[str, str]] = dict
-        self._held_back: Callable[[], Iterable[Preventive]] = tuple
+        self._held_back: Callable[[], Mapping[str, int]] = dict
         self._budgets: Callable[[], Sequence[Balance]] = list
         self._anchor_ages: Callable[[], Mapping[str, float]] = dict
         self._others: Callable[[], Iterable[Counts]] = list
@@ -321,8 +319,8 @@ class Metrics(Collector):
         """Have halts (agent to reason, the first first) and budgets read at every scrape, in the server's thread."""
         self._halted, self._budgets = halted, budgets
 
-    def read_held_back(self, held_back: Callable[[], Iterable[Preventive]]) -> None:
-        """Have what holds agents back because of others' halts read at every scrape, in the server's thread."""
+    def read_held_back(self, held_back: Callable[[], Mapping[str, int]]) -> None:
+        """Have it read at every scrape how many agents others' halts hold back, by how, in the server's thread."""
         self._held_back = held_back
 
     def read_anchors(self, ages: Callable[[], Mapping[str, float]]) -> None:
@@ -349,7 +347,7 @@ class Metrics(Collector):
         return {
             "gauges": {gauge: value for gauge in Gauge if (value := self._value(gauge)) is not None},
             "halted": dict(self._halted()), "budgets": [list(each) for each in self._budgets()],
-            "anchor_ages": dict(self._anchor_ages()), "policy": self._policy,
+            "held_back": dict(self._held_back()), "anchor_ages": dict(self._anchor_ages()), "policy": self._policy,
         }
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
@@ -403,12 +401,12 @@ class Metrics(Collector):
     def _prevented(self) -> Metric:
         family = GaugeMetricFamily(PREFIX + "held_back", _HELD_BACK_HELP, labels=["do"])
         try:
-            counts = TallyOf(each.action for each in self._held_back())
+            counts = self._held_back()
         except Exception:  # noqa: BLE001
             self.fault("metrics")
             return family
         for do in (Prevention.THROTTLE, Prevention.QUARANTINE):
-            family.add_metric([do], counts[do])
+            family.add_metric([do], counts.get(do, 0))
         return family
 
     def _anchors(self) -> Metric:
