@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 JUMP_US = 60_000_000
 """How far the clock of the machine may be from where it was when this process began."""
 CLOCK_ACCEPT = "clock accept"
-_TRIES = 3
+# How often what was leased may be drawn by others first.
+_TRIES = 100
 _NOBODY = Bounded()
 _ANY = Verdict(Action.ALLOW, Code.ALLOW)
 
@@ -63,7 +64,7 @@ class Weighed:
 class Pool(Protocol):
     """Where several processes draw on the same budgets (addons/pools/member.py)."""
 
-    async def obtain(self, wants: Sequence[Want]) -> int: ...
+    async def obtain(self, wants: Sequence[Want]) -> int | None: ...
 
     def obtain_now(self, wants: Sequence[Want]) -> None: ...
 
@@ -128,18 +129,19 @@ class Book:
         """
         if self.pool is None:
             return self._weighed(governed, asked, mode)
-        wait_us = 0
-        for _ in range(_TRIES):
+        wait_us, tries = None, 0
+        while wait_us is None and tries < _TRIES:
             weighed = self._weighed(governed, asked._replace(final=False), mode)
             if not weighed.decided.wants:
                 return weighed
+            tries += 1
             try:
                 wait_us = await self.pool.obtain(weighed.decided.wants)
             except LedgerError as problem:
                 verdict = Verdict(Action.DENY, Code.POOL_UNREACHABLE, None, str(problem))
                 return self._weighed(governed, asked._replace(verdict=verdict, risk=0), mode)
         weighed = self._weighed(governed, asked, mode)
-        return replace(weighed, decided=weighed.decided._replace(wait_us=wait_us))
+        return replace(weighed, decided=weighed.decided._replace(wait_us=wait_us or 0))
 
     def _weighed(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
         bounded, at = governed.bounds.of(asked.agent), self._lane.now()

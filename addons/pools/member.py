@@ -193,7 +193,7 @@ class Member:
         """What resolves once the news of this number, told by this process, are written here."""
         return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
 
-    async def obtain(self, wants: Sequence[Want]) -> int:
+    async def obtain(self, wants: Sequence[Want]) -> int | None:
         """See `Leasing.obtain`."""
         return await self._leasing.obtain(wants)
 

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from addons.errors import StartCode, StartRefused
 
 _HIDDEN = "(secret)"
-_FORMS = "write memory:, sqlite:PATH or redis://HOST"
+_FORMS = "write memory:, sqlite:PATH, redis://HOST, rediss://HOST or unix://SOCKET"
 
 
 class Kind(StrEnum):
@@ -64,12 +64,14 @@ def _read(option: str) -> Pool | None:
             return Pool(Kind.SQLITE, str(Path(place).expanduser().absolute()))
         case "redis" | "rediss" if _split(option).hostname:
             return Pool(Kind.REDIS, option)
+        case "unix" if _split(option).path:
+            return Pool(Kind.REDIS, option)
     return None
 
 
 def without_secrets(option: str) -> str:
     """The option as it may be written down: a password, and what stands behind a `?`, are not told."""
-    if not option.startswith(("redis:", "rediss:")):
+    if not option.startswith(("redis:", "rediss:", "unix:")):
         return option if option.startswith(("memory:", "sqlite:")) else option.partition(":")[0]
     parts = _split(option)
     user, at, place = parts.netloc.rpartition("@")
