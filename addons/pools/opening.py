@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from addons.pools.protocol import LedgerError
 
@@ -26,7 +25,7 @@ def open_ledger(url: str) -> Ledger:
         case "sqlite" if rest:
             from addons.pools.in_file import FileLedger
 
-            return FileLedger(Path(unquote(rest)))
+            return FileLedger(Path(rest))
         case "redis" | "rediss" | "unix" if rest.startswith("//"):
             from addons.pools.in_redis import RedisLedger
 

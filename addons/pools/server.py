@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from addons.pools.protocol import LedgerError, NotJoined
 
@@ -120,19 +120,21 @@ def _info(connection: AbstractConnection, section: str) -> dict[str, str]:
 
 def _read(url: str) -> tuple[str, dict[str, Any]]:
     """The URL without user, password and settings, and what it says of the connection."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    place = f"{parts.scheme}://{host}{parts.path}"
-    unknown = sorted(parse_qs(parts.query, keep_blank_values=True).keys() - _SETTINGS)
+    scheme, _, rest = url.partition("://")
+    # A password with characters that end a host would else be taken for one, and shown.
+    shown, _, query = rest.rpartition("@")[2].partition("?")
+    place = f"{scheme}://{shown}"
+    unknown = sorted(parse_qs(query, keep_blank_values=True).keys() - _SETTINGS)
     if unknown:
         raise LedgerError(f"{place}: unknown setting {unknown[0]!r} (known: {', '.join(sorted(_SETTINGS))})")
     try:
         said = parse_url(url)
-    except ValueError as problem:
-        raise LedgerError(f"{place}: no address of a server: {problem}") from None
-    if parts.scheme == "rediss":
+    except ValueError:
+        problem = "no address of a server; in a password write / ? # @ : as %2F %3F %23 %40 %3A"
+        raise LedgerError(f"{place}: {problem}") from None
+    if scheme == "rediss":
         said |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     said |= {"protocol": 2, "retry": Retry(NoBackoff(), 0), "socket_timeout": SECONDS}
-    if parts.scheme != "unix":
+    if scheme != "unix":
         said["socket_connect_timeout"] = SECONDS
     return place, said
