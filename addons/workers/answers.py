@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POOL_BRINGS_ACTS = False
 """Whether an act in one worker reaches the others through the pool."""
 ANSWER_SECONDS = 100.0
-STATUS_SECONDS = 5.0
+STATUS_SECONDS = 2.0
 
 
 def takers(serving: Sequence[Slot]) -> Sequence[Slot]:
