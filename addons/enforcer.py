@@ -65,7 +65,7 @@ from kernel import entry, standings
 from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
-from kernel.verdict import Code
+from kernel.verdict import Action, Code, Verdict
 from kernel.version import VERSION
 
 TESTED_MITMPROXY = "12.2.3"
@@ -74,6 +74,7 @@ STOPPED = 3
 _HEARTBEAT_SECONDS = 1.0
 _LATE_SECONDS = 5.0
 _FLUSH_SECONDS = 60.0
+_UNANCHORED = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log is not anchored in time")
 
 
 class Enforcer:
@@ -201,7 +202,7 @@ class _Running:
         judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
-                      RequestNames.of_home(self.paths.request_names), unanchored=lambda: self._anchored.stops)
+                      RequestNames.of_home(self.paths.request_names), closed=self._closed)
         hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
@@ -224,6 +225,10 @@ class _Running:
 
     def proxies(self) -> list[tuple[str, str, int]]:
         return self._listeners.proxies()
+
+    def _closed(self) -> Verdict | None:
+        """Why nothing passes at this moment, for all that is well with the log."""
+        return _UNANCHORED if self._anchored.stops else None
 
     def _sources_of(self, agent: str) -> tuple[str, ...]:
         """The client addresses from which an agent comes, or came lately."""

@@ -226,6 +226,19 @@ def more(
     return tuple(draw._replace(amount=granted) for draw in draws)
 
 
+def wanted_more(
+    state: State, bounded: Bounded, agent: str, unit: Unit, wanted: int, now_us: int
+) -> tuple[Want, ...]:
+    """What must be leased for a flow that goes on."""
+    standing, wants = state.agent(agent), []
+    for bound in bounded.bounds:
+        if bound.unit is unit:
+            window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
+            if not drawn(_most(bound, _leased(state, bound, agent, window)), spent, held, 1, wanted):
+                wants.append(Want(bound.key(agent), window, bound.most()[0], 1, wanted))
+    return tuple(wants)
+
+
 class _Taken(NamedTuple):
     """What a request takes of an account, how it is slowed for it, and what its agent is told to be left."""
 

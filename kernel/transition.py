@@ -77,7 +77,8 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name))
+            halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name)
+            return _heard(_halted(state, entry["agent"], halt), entry)
         case "operator":
             return _acted(state, entry, name, now_us)
         case "clock":
@@ -103,7 +104,8 @@ def _lease(state: State, entry: Mapping[str, Any]) -> Change:
     known = state.leased.get(key)
     here = known if known is not None and known.window == window else None
     if entry["act"] in (SETTLED, LOST_LEASE):
-        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=(number,))
+        settled = () if number is None else (number,)
+        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=settled)
     begun = (here or Leased(window, _gone(state, key, window)))._replace(elsewhere=entry["elsewhere"])
     if entry["act"] == REFUSED:
         return Change(leased={key: begun})
@@ -328,7 +330,12 @@ def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
     """What an operator did: here, or in lane `cli` while this lane was not written."""
     made = _done(state, entry, name, now_us)
     number = act_number(entry.get("by", ""))
-    return made if number is None else replace(made, taken_over=number)
+    return _heard(made if number is None else replace(made, taken_over=number), entry)
+
+
+def _heard(made: Change, entry: Mapping[str, Any]) -> Change:
+    """The change of an entry that may be of news: with their number they are taken."""
+    return replace(made, heard=entry["heard"]) if "heard" in entry else made
 
 
 def act_number(by: str) -> int | None:
@@ -349,12 +356,13 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
-            return Change({agent: Standing(standing.epoch + 1, standing.session, trail=trail)})
+            epoch, session = entry.get("epoch", standing.epoch + 1), entry.get("session", standing.session)
+            return Change({agent: Standing(epoch, session, trail=trail)})
         case "agents quarantine":
             said = Quarantine(now_us, entry["operator"], name, entry["reason"])
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
-            return Change({agent: standing._replace(session=standing.session + 1)})
+            return Change({agent: standing._replace(session=entry.get("session", standing.session + 1))})
     return NO_CHANGE
