@@ -56,13 +56,12 @@ def pool_for(asked: Pool | None, home: Path, workers: int) -> Pool:
 
 
 def _read(option: str) -> Pool | None:
-    scheme, _, place = option.partition(":")
-    match scheme:
-        case "memory" if not place:
+    match option.partition(":"):
+        case "memory", ":", "":
             return Pool(Kind.MEMORY)
-        case "sqlite" if place and not place.startswith("//"):
+        case "sqlite", ":", place if place and not place.startswith("//"):
             return Pool(Kind.SQLITE, str(Path(place).expanduser().absolute()))
-        case "redis" | "rediss" if _split(option).hostname:
+        case "redis" | "rediss", ":", _ if _split(option).hostname:
             return Pool(Kind.REDIS, option)
         case "unix" if _split(option).path:
             return Pool(Kind.REDIS, option)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from addons.workers.common_policy import CommonPolicy
 
 ANSWER_SECONDS = 100.0
-STATUS_SECONDS = 5.0
+STATUS_SECONDS = 2.0
 
 
 class Answers:
