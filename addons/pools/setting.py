@@ -63,7 +63,7 @@ def _read(option: str) -> Pool | None:
             return Pool(Kind.SQLITE, str(Path(place).expanduser().absolute()))
         case "redis" | "rediss", ":", _ if _split(option).hostname:
             return Pool(Kind.REDIS, option)
-        case "unix" if _split(option).path:
+        case "unix", ":", _ if _split(option).path:
             return Pool(Kind.REDIS, option)
     return None
 
