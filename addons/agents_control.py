@@ -139,14 +139,9 @@ class AgentsControl:
         await self._away(self._registry.change, update, record)
         return {"first": self._registry.tokens.known and not known, "agent": await self._shown(name)}
 
-    async def registered(self, act: str | None, agent: str, by: str) -> None:
-        """Another process has changed a registration: it is in force here, too, when this returns.
-
-        The `act` begins a session here, where nobody else brings word of it.
-        """
+    async def registered(self) -> None:
+        """Another process has changed a registration: it is in force here, too, when this returns."""
         await self._away(self._registry.refresh)
-        if act is not None:
-            await self._book.act(f"agents {act}", agent, "", by, WAY)
 
     async def _take_over(self) -> list[str]:
         """Do what verbs did that found nobody running, while this Governor was about to start."""

@@ -27,8 +27,7 @@ _ENDED = Verdict(Action.DENY, Code.BUSY, reason="Governor is being stopped")
 
 async def drain(hooks: Hooks, outcomes: Outcomes, seconds: float) -> None:
     """Take nobody in any more and wait for what is open, so many seconds at most."""
-    for server in ctx.master.addons.get("proxyserver").servers:
-        await server.stop()
+    await ctx.master.addons.get("proxyserver").servers.update([])
     if not await _emptied(hooks, seconds):
         outcomes.end_all(_ENDED)
         await _emptied(hooks, _WORDS_SECONDS)

@@ -31,7 +31,7 @@ from addons import (
     takeover,
 )
 from addons.admission import Admission, raise_file_limit
-from addons.agents_control import AgentsControl
+from addons.agents_control import Acts, AgentsControl
 from addons.agents_file import AgentsError
 from addons.anchored import Anchored
 from addons.book import Book
@@ -53,6 +53,9 @@ from addons.mirror import Mirror
 from addons.operator_acts import hints
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
+from addons.pools.acts import SharedActs
+from addons.pools.joining import joined
+from addons.pools.member import CUT_OFF, Member
 from addons.pools.setting import pool_for
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
@@ -176,6 +179,8 @@ class _Running:
         self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         self.frozen: settings.Frozen
+        self.fleet: Fleet
+        self._member: Member | None
         self._open(options, host(options, self._settings))
 
     def _open(self, options: Any, host: Host) -> None:
@@ -208,7 +213,7 @@ class _Running:
         self.outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
         self.book.on_halt_all = self.outcomes.end_all
-        self.fleet = Fleet(f"{home.log_id}/{self.lane.name}", self.book, self._told_of_itself)
+        self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
         judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
@@ -221,12 +226,32 @@ class _Running:
         self.frozen = settings.Frozen(options)
         self._write_start(options)
         self.book.begin_clock()
-        self.book.take_over(takeover.acts(home, self.book.state.taken_over))
-        self.operator = AgentsControl(self.registry, self.book, home, self.fleet)
+        self._join()
+        acts = takeover.acts(home, self.book.state.taken_over)
+        self.book.take_over(acts if self._member is None else self._member.take_over(acts))
+        self.operator = AgentsControl(self.registry, self._acts, home, self.fleet)
         self._read_gauges()
+
+    def _join(self) -> None:
+        """Become one of those that share a ledger, where there is one."""
+        said = {"policy": self._governed.policy.digest, "version": VERSION}
+        self._member = joined(self.pool, self._host.home, self.lane.name, self.book, _say, said)
+        self._acts: Acts = self.book
+        if self._member is not None:
+            self._member.on_cut_off = lambda: self.outcomes.end_all(CUT_OFF)
+            self._member.on_told = self.siblings.poke
+            self.siblings.on_poke(self._member.poke)
+            self._member.about = lambda: self._told_of_itself().fields()
+            self._acts = SharedActs(self.book, self._member)
+        self.fleet = Fleet(f"{self._host.home.log_id}/{self.lane.name}", self.book, self._told_of_itself, self._member)
+
+    def _cut_off(self) -> bool:
+        return self._member is not None and self._member.cut_off
 
     def _closed(self) -> Verdict | None:
         """Why nothing passes at this moment, for all that is well with the log."""
+        if self._cut_off():
+            return CUT_OFF
         return _UNANCHORED if self._anchored.stops else None
 
     @property
@@ -261,7 +286,7 @@ class _Running:
         said = settings.recorded(options) | self._anchored.recorded()
         if self._host.processes > 1:
             said |= {"governor_pool": str(self.pool), "workers": self._host.processes}
-        self.lane.write_now("config", entry.config(said, versions))
+        self.book.begin(entry.config(said, versions))
         policy_store.keep(self._governed, self.paths)
         self._recorded = self.lane.last_policy
         self.put_in_force(self._governed)
@@ -291,9 +316,11 @@ class _Running:
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self.checks().values()))
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self.outcomes))
+        self.metrics.read(Gauge.POOL_UP, lambda: not self._cut_off())
         self.metrics.read_standings(
             lambda: standings.all_halted(self.book.state),
             lambda: standings.overall(self.book.state, self.book.bounds.amounts(), _now_us()))
+        self.metrics.read_held_back(lambda: standings.numbers_held_back(self.book.state, _now_us()))
 
     async def serve(self) -> None:
         """The ports are open: seal the resolver, let operators in, say where everything is."""
@@ -303,6 +330,8 @@ class _Running:
         self._heartbeat()
         self._watchdog = Watchdog(self._loop, self.lane)
         self._watchdog.start()
+        if self._member is not None:
+            self._member.start()
         self._ready = True
         await self._host.open(self)
 
@@ -347,7 +376,7 @@ class _Running:
     def checks(self) -> dict[str, bool]:
         """The conditions of readiness by name."""
         return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None,
-                "anchors": not self._anchored.stops}
+                "anchors": not self._anchored.stops, "pool": not self._cut_off()}
 
     def reload_soon(self, by: str) -> None:
         """Begin to read the policy again, from a place that cannot wait for it."""
@@ -422,7 +451,7 @@ class _Running:
             "workers": 1, "agents": len(self.registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             **self.fleet.fields(),
             "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._anchored.hints(),
-                      *hints(self.book.state), *self.fleet.hints(), *self.hooks.rejections.hints()],
+                      *hints(self.book.state, _now_us()), *self.fleet.hints(), *self.hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
@@ -449,6 +478,8 @@ class _Running:
         self.hooks.connections.close()
         self._write_refusals()
         self._snapshots.finish()
+        if self._member is not None:
+            self._member.end()
         self.lane.close(reason)
         self._anchored.close()
         self._host.close()

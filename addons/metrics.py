@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from kernel.contagion import Prevention
 from kernel.verdict import Action, Code
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ type Readings = dict[str, Any]
 """What stands in a process at the moment of a scrape."""
 
 OTHER = "other"
+_YES, _NO = "yes", "no"
 # No agent can be registered under this name.
 UNIDENTIFIED = "-"
 PREFIX = "governor_"
@@ -55,6 +57,7 @@ UPSTREAM_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 
 _DECISION_HELP = "Time to a verdict with the lookup of the name, without the log."
 _ANCHOR_AGE_HELP = "For how long entries have waited that an anchor of this kind does not hold; 0 where none do."
+_HELD_BACK_HELP = "Agents that are slowed down, or only read, because another one was halted."
 _UPSTREAM_HELP = "Time an origin took to the head of its response."
 
 _FIRST_DECISIONS = (
@@ -95,6 +98,7 @@ class Gauge(StrEnum):
     ANCHOR_OVERDUE = "audit_anchor_overdue"
     DISK_FREE = "audit_disk_free_bytes"
     CA_EXPIRY = "ca_expiry_timestamp_seconds"
+    POOL_UP = "pool_up"
 
 
 _GAUGE_HELP = {
@@ -103,6 +107,7 @@ _GAUGE_HELP = {
     Gauge.UNANCHORED: "Log entries that no anchor covers yet.",
     Gauge.ANCHOR_OVERDUE: "1 while what anchors.yaml requires is not met, else 0.",
     Gauge.DISK_FREE: "Free bytes on the volume that holds the log.",
+    Gauge.POOL_UP: "1 while the ledger of shared budgets answers, else 0.",
     Gauge.CA_EXPIRY: "When the certificate of the CA ends, as a Unix time.",
 }
 
@@ -213,6 +218,7 @@ class Metrics(Collector):
         self._steps = Counter("steps", "Steps of the kernel.")
         self._rate_limited = Counter("rate_limited", "Requests answered 429.")
         self._halts = Counter("halts", "Agents that were halted, by why.", "reason")
+        self._preventive = Counter("preventive_acts", "What halts did to other agents.", "do", "degraded")
         self._reload_failures = Counter("policy_reload_failures", "New policies that were refused.")
         self._decision_seconds = Histogram("decision_seconds", _DECISION_HELP, DECISION_BOUNDS)
         self._commit_seconds = Histogram("audit_commit_seconds", "Time of one group commit of the log.", COMMIT_BOUNDS)
@@ -221,6 +227,7 @@ class Metrics(Collector):
         self._policy: tuple[str, str, float] | None = None
         self._readings: dict[Gauge, Callable[[], float]] = {}
         self._halted: Callable[[], Mapping[str, str]] = dict
+        self._held_back: Callable[[], Mapping[str, int]] = dict
         self._budgets: Callable[[], Sequence[Balance]] = list
         self._anchor_ages: Callable[[], Mapping[str, float]] = dict
         self._others: Callable[[], Iterable[Counts]] = list
@@ -232,6 +239,7 @@ class Metrics(Collector):
         self._decisions.counts.update(dict.fromkeys(_FIRST_DECISIONS, 0))
         self._faults.counts[OTHER,] = 0
         self._halts.counts.update({(reason,): 0 for reason in HALT_REASONS})
+        self._preventive.counts[Prevention.THROTTLE, _YES] = 0
         self._tls_failures.counts.update({(side,): 0 for side in Side})
 
     def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
@@ -282,6 +290,11 @@ class Metrics(Collector):
         with self._lock:
             self._halts.counts[reason,] += 1
 
+    def preventive(self, do: str, *, degraded: bool) -> None:
+        """Count one act that followed from another agent's halt; `degraded`: the blast radius did not allow more."""
+        with self._lock:
+            self._preventive.counts[do, _YES if degraded else _NO] += 1
+
     def tls_failure(self, side: Side) -> None:
         """Count one failed handshake."""
         with self._lock:
@@ -305,6 +318,10 @@ class Metrics(Collector):
     ) -> None:
         """Have halts (agent to reason, the first first) and budgets read at every scrape, in the server's thread."""
         self._halted, self._budgets = halted, budgets
+
+    def read_held_back(self, held_back: Callable[[], Mapping[str, int]]) -> None:
+        """Have it read at every scrape how many agents others' halts hold back, by how, in the server's thread."""
+        self._held_back = held_back
 
     def read_anchors(self, ages: Callable[[], Mapping[str, float]]) -> None:
         """Have the ages of anchors (kind to seconds) read at every scrape, in the server's thread."""
@@ -330,7 +347,7 @@ class Metrics(Collector):
         return {
             "gauges": {gauge: value for gauge in Gauge if (value := self._value(gauge)) is not None},
             "halted": dict(self._halted()), "budgets": [list(each) for each in self._budgets()],
-            "anchor_ages": dict(self._anchor_ages()), "policy": self._policy,
+            "held_back": dict(self._held_back()), "anchor_ages": dict(self._anchor_ages()), "policy": self._policy,
         }
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
@@ -379,7 +396,18 @@ class Metrics(Collector):
                     family.add_metric([each.budget, each.unit], getattr(each, name))
         except Exception:  # noqa: BLE001
             self.fault("metrics")
-        return [halted, *budgets.values()]
+        return [halted, self._prevented(), *budgets.values()]
+
+    def _prevented(self) -> Metric:
+        family = GaugeMetricFamily(PREFIX + "held_back", _HELD_BACK_HELP, labels=["do"])
+        try:
+            counts = self._held_back()
+        except Exception:  # noqa: BLE001
+            self.fault("metrics")
+            return family
+        for do in (Prevention.THROTTLE, Prevention.QUARANTINE):
+            family.add_metric([do], counts.get(do, 0))
+        return family
 
     def _anchors(self) -> Metric:
         family = GaugeMetricFamily(PREFIX + "audit_anchor_age_seconds", _ANCHOR_AGE_HELP, labels=["kind"])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed, smaller
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Every, Unit
+from kernel.contagion import Prevention
 from kernel.facts import UPGRADES
 from kernel.state import LOST, RATE, UNTOUCHED, Account, AccountKey, Draw, Leased, Run, Standing, State, turns_key
 from kernel.verdict import Action, Code, Verdict
@@ -45,6 +46,8 @@ _COUNTED = frozenset({
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
 ALL_HALTED = Verdict(Action.HALT, Code.AGENT_HALTED, None, "all agents are halted")
+# Of no item of the policy by its name: as a counter's rate it refuses under no rule.
+_SPREAD = slowed(f"cascade{COUNTER}", None, each=True)
 _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
 
 
@@ -144,7 +147,7 @@ def _refused(
         return Decided(verdict, draws)
     known = standing.refused.get(asked.request)
     run = current(known, repeats, now_us) if known else _taken_over(standing.refused, repeats, now_us)
-    if run.times >= repeats.limit and repeats.then is not Effect.TELL:
+    if run.times >= _share(state, repeats) and repeats.then is not Effect.TELL:
         return Decided(_repeated(repeats, run), draws)
     strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1 if known else run.times + 1)
     return Decided(verdict, (*draws, strike))
@@ -166,7 +169,8 @@ def _taken_over(refused: Mapping[str, Run], repeats: Repeats, now_us: int) -> Ru
 
 def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
     """The refusal of what the rules let through, before anything is counted."""
-    if now_us < standing.quarantined_until_us and asked.method not in READS:
+    quarantined = now_us < standing.quarantined_until_us or standing.prevented(Prevention.QUARANTINE, now_us)
+    if quarantined and asked.method not in READS:
         reason = "the agent is quarantined: it may only read for now"
         return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
     if (not state.clock_ok and (bounded.bounds or bounded.paces or asked.throttles)) or now_us > LATEST_US:
@@ -177,7 +181,7 @@ def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
         if repeats is None or repeats.then not in (Effect.DENY, Effect.HALT):
             continue
         run = current(runs.get(asked.request), repeats, now_us)
-        if run.times >= repeats.limit:
+        if run.times >= _share(state, repeats):
             return Decided(_repeated(repeats, run))
     return None
 
@@ -187,7 +191,7 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     draws: list[Draw] = []
     left: dict[str, int] = {}
     wants: list[Want] = []
-    paces = [*bounded.paces, *asked.throttles, *_slowed(bounded, standing, asked, now_us)]
+    paces = [*bounded.paces, *asked.throttles, *_slowed(state, bounded, standing, asked, now_us)]
     for bound in bounded.bounds:
         taken = _take(state, bound, standing, asked, now_us)
         if isinstance(taken, Verdict):
@@ -429,15 +433,20 @@ def _risk(
     return tuple(draws), verdict, ()
 
 
-def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
-    """The rates of whoever repeats itself, where that slows it down."""
-    found = []
+def _slowed(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
+    """The rates of whoever is slowed down: because another was halted, or because it repeats itself."""
+    found = [_SPREAD] if standing.prevented(Prevention.THROTTLE, now_us) else []
     for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
         if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
             continue
-        if current(runs.get(asked.request), repeats, now_us).times >= repeats.limit:
+        if current(runs.get(asked.request), repeats, now_us).times >= _share(state, repeats):
             found.append(slowed(repeats.name + COUNTER, None, each=True))
     return found
+
+
+def _share(state: State, repeats: Repeats) -> int:
+    """How often a request may be repeated in this process: together the workers of a home let no more than that."""
+    return max(1, repeats.limit // state.workers)
 
 
 def current(run: Run | None, repeats: Repeats, now_us: int) -> Run:

@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from addons.errors import StartCode, StartRefused
 
 _HIDDEN = "(secret)"
-_FORMS = "write memory:, sqlite:PATH or redis://HOST"
+_FORMS = "write memory:, sqlite:PATH, redis://HOST, rediss://HOST or unix://SOCKET"
 
 
 class Kind(StrEnum):
@@ -27,9 +27,14 @@ class Pool(NamedTuple):
     kind: Kind
     place: str = ""
 
+    @property
+    def url(self) -> str:
+        """As `opening.open_ledger` reads it, with what nobody else is to."""
+        return self.place if self.kind is Kind.REDIS else f"{self.kind}:{self.place}"
+
     def __str__(self) -> str:
         """As the option names it, without what nobody is to read."""
-        return without_secrets(self.place if self.kind is Kind.REDIS else f"{self.kind}:{self.place}")
+        return without_secrets(self.url)
 
 
 def read(option: str) -> Pool | None:
@@ -51,20 +56,21 @@ def pool_for(asked: Pool | None, home: Path, workers: int) -> Pool:
 
 
 def _read(option: str) -> Pool | None:
-    scheme, _, place = option.partition(":")
-    match scheme:
-        case "memory" if not place:
+    match option.partition(":"):
+        case "memory", ":", "":
             return Pool(Kind.MEMORY)
-        case "sqlite" if place and not place.startswith("//"):
+        case "sqlite", ":", place if place and not place.startswith("//"):
             return Pool(Kind.SQLITE, str(Path(place).expanduser().absolute()))
-        case "redis" | "rediss" if _split(option).hostname:
+        case "redis" | "rediss", ":", _ if _split(option).hostname:
+            return Pool(Kind.REDIS, option)
+        case "unix", ":", _ if _split(option).path:
             return Pool(Kind.REDIS, option)
     return None
 
 
 def without_secrets(option: str) -> str:
     """The option as it may be written down: a password, and what stands behind a `?`, are not told."""
-    if not option.startswith(("redis:", "rediss:")):
+    if not option.startswith(("redis:", "rediss:", "unix:")):
         return option if option.startswith(("memory:", "sqlite:")) else option.partition(":")[0]
     parts = _split(option)
     user, at, place = parts.netloc.rpartition("@")

@@ -18,15 +18,8 @@ if TYPE_CHECKING:
     from addons.control import Handler, Message, Peer
     from addons.workers.common_policy import CommonPolicy
 
-POOL_BRINGS_ACTS = False
-"""Whether an act in one worker reaches the others through the pool."""
 ANSWER_SECONDS = 100.0
-STATUS_SECONDS = 5.0
-
-
-def takers(serving: Sequence[Slot]) -> Sequence[Slot]:
-    """The workers that are told of an operator's act: one, where the pool brings it to the others."""
-    return serving[:1] if POOL_BRINGS_ACTS else serving
+STATUS_SECONDS = 2.0
 
 
 class Answers:
@@ -72,10 +65,11 @@ class Answers:
             case "takeover":
                 told = await self._all(self._serving(), "agents", message, peer)
                 return {"entries": [entry for answer in told for entry in answer["entries"]]}
-        return await self._done("agents", message, peer)
+        # The ledger brings it to the others.
+        return await self._done(self._serving()[:1], "agents", message, peer)
 
     async def clock(self, message: Message, peer: Peer) -> Message:
-        return await self._done("clock", message, peer)
+        return await self._done(self._serving(), "clock", message, peer)
 
     async def rotate(self, message: Message, peer: Peer) -> Message:
         """End the segment of one lane, or of each that is written."""
@@ -90,14 +84,11 @@ class Answers:
         """Change the file in one worker, and have the others take it from there."""
         first, *others = self._serving()
         (told,) = await self._all([first], "agents", message, peer)
-        begins = None if POOL_BRINGS_ACTS else str(act)
-        await asyncio.gather(*(slot.ask("registered", ANSWER_SECONDS, act=begins, agent=message["agent"], by=peer.name)
-                               for slot in others))
+        await asyncio.gather(*(slot.ask("registered", ANSWER_SECONDS) for slot in others))
         return told
 
-    async def _done(self, verb: str, message: Message, peer: Peer) -> Message:
+    async def _done(self, slots: Sequence[Slot], verb: str, message: Message, peer: Peer) -> Message:
         """An operator's act. Where it has no effect in some workers, what it had in the others is told."""
-        slots = takers(self._serving())
         told = await asyncio.gather(*(_answer(slot, verb, message, peer) for slot in slots), return_exceptions=True)
         answers = [answer for answer in told if isinstance(answer, dict)]
         for slot, answer in zip(slots, told, strict=True):

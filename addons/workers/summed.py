@@ -39,6 +39,8 @@ class SummedMetrics(Metrics):
         self.read(Gauge.UNANCHORED, lambda: sum(self._each(Gauge.UNANCHORED)))
         self.read(Gauge.ANCHOR_OVERDUE, lambda: max(self._each(Gauge.ANCHOR_OVERDUE), default=0))
         self.read_standings(lambda: halted(self._now()), lambda: balances(self._now()))
+        self.read(Gauge.POOL_UP, lambda: min(self._each(Gauge.POOL_UP), default=0))
+        self.read_held_back(lambda: held_back(self._now()))
         self.read_anchors(lambda: oldest(self._now()))
 
     async def look(self) -> None:
@@ -104,6 +106,15 @@ def halted(readings: Sequence[Readings]) -> dict[str, str]:
     for each in readings:
         for agent, reason in each["halted"].items():
             found.setdefault(agent, reason)
+    return found
+
+
+def held_back(readings: Sequence[Readings]) -> dict[str, int]:
+    """How many agents others' halts hold back, by how: each worker holds back the same, some a little later."""
+    found: dict[str, int] = {}
+    for each in readings:
+        for do, number in each["held_back"].items():
+            found[do] = max(number, found.get(do, 0))
     return found
 
 

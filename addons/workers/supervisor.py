@@ -153,7 +153,7 @@ class Supervisor:
     def _ends_all(self, slot: Slot, status: int) -> bool:
         """Whether the end of this worker is that of all."""
         if status in (START_REFUSED, FAULT):
-            _say(f"worker {slot.name} has {'refused to start' if status == START_REFUSED else 'stopped on a fault'}")
+            # It has said why itself.
             self._finish(status)
         elif not self._all_serving.is_set():
             _say(f"worker {slot.name} {ending(status)} while it started")

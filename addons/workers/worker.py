@@ -89,7 +89,7 @@ class Worker:
     async def open(self, enforcing: Enforcing) -> None:
         for verb, handler in enforcing.handlers().items():
             self._channel.on(verb, _answering(handler))
-        self._channel.on("registered", lambda message: enforcing.operator.registered(**message))
+        self._channel.on("registered", lambda _: enforcing.operator.registered())
         self._channel.on("prepare", lambda message: self._prepare(enforcing, **message))
         self._channel.on("enforce", lambda message: self._enforce(enforcing, message["digest"]))
         self._channel.on("drain", lambda message: self._drain(enforcing, message["seconds"]))

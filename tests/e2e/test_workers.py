@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import os
 import signal
@@ -9,24 +11,72 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import SCALE
+from tests.e2e import wire
 from tests.e2e.crew import Crew, Load, crew, entries, until
-from tests.e2e.origins import serving
+from tests.e2e.origins import Seen, serving
 from tests.e2e.process import POLICY, command_line, governor, scratch_environment, started
 
 pytestmark = pytest.mark.e2e
+
+thorough = pytest.mark.skipif(SCALE < 10, reason="every start of workers takes seconds: scripts/test --all has them")
 
 ALLOWED = 'governor_decisions_total{code="ALLOW",verdict="allow"}'
 BAD = "version: 1\nrules:\n  - alow: everything\n"
 
 
+POKING = """\
+import os, pathlib, time
+from mitmproxy import ctx
+
+FOLDER = pathlib.Path({folder!r})
+
+def note(what):
+    (FOLDER / f"{{what}}-{{os.getpid()}}").write_text(str(time.monotonic()))
+
+def running():
+    ctx.master.enforcer._running.siblings.on_poke(lambda: note("woken"))
+
+def request(flow):
+    if flow.request.path == "/poke":
+        note("poked")
+        ctx.master.enforcer._running.siblings.poke()
+"""
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    with crew(tmp_path_factory.mktemp("crew")) as both:
+    folder = tmp_path_factory.mktemp("crew")
+    script = folder / "poking.py"
+    script.write_text(POKING.format(folder=str(folder)))
+    with crew(folder, options=["-s", str(script)]) as both:
         yield both
+
+
+class Events(BaseHTTPRequestHandler):
+    """An event every 50 ms until the client goes."""
+
+    protocol_version = "HTTP/1.1"
+    seen: Seen
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"data: more\n\n")
+                time.sleep(0.05)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nobody reads it."""
 
 
 def decided(home: Path, lane: str) -> int:
@@ -59,6 +109,17 @@ def test_both_workers_serve_and_the_numbers_are_those_of_both(running):
     assert sum(name.startswith("governor_build_info") for name in after) == 1
     assert after["governor_audit_unanchored_entries"] == sum(
         len(running.entries(lane)) for lane in ("w0", "w1"))
+
+
+def test_a_worker_wakes_the_others_at_once(running):
+    folder = running.governor.home.parent
+    with serving() as origin:
+        running.ask(f"{origin.url}/poke")
+    until(lambda: list(folder.glob("woken-*")) and list(folder.glob("poked-*")))
+    (poked,), (woken,) = folder.glob("poked-*"), folder.glob("woken-*")
+
+    print(f"woken after {1000 * (float(woken.read_text()) - float(poked.read_text())):.1f} ms")
+    assert {int(path.name.partition("-")[2]) for path in (poked, woken)} == set(running.pids().values())
 
 
 def test_one_status_tells_of_all(running):
@@ -203,14 +264,64 @@ def test_another_governor_on_the_home_or_the_port_is_refused(running, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-def test_asked_to_stop_it_closes_every_lane_and_the_log_holds(running):
-    assert running.governor.stop() == 0
-    verified = running.governor.verify()
+def test_asked_to_stop_it_lets_what_is_open_finish_and_closes_every_lane(running):
+    port, process = running.governor.port, running.governor.process
+    token = json.loads(running.governor.verb("agents", "rotate", "coder-1", "--json").stdout)["token"]
+    known = "Proxy-Authorization: Basic " + base64.b64encode(f"coder-1:{token}".encode()).decode()
+    with serving() as origin:
+        uploading, idle = wire.dial(port), wire.dial(port)
+        uploading.sendall(f"POST {origin.url}/up HTTP/1.1\r\nHost: localhost:{origin.port}\r\n{known}\r\n"
+                          "Content-Length: 10\r\n\r\n01234".encode())
+        idle.sendall(f"GET {origin.url}/x HTTP/1.1\r\nHost: localhost:{origin.port}\r\n{known}\r\n\r\n".encode())
+        assert wire.read(idle) is not None
+        until(lambda: running.numbers()["governor_ready"] == 1)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: _refuses(port))
+        assert idle.recv(1) == b""
+        uploading.sendall(b"56789")
+        answer = wire.read(uploading, "POST")
 
+        assert answer is not None
+        assert (answer.status, origin.seen.lines[-1]) == (200, "POST /up")
+        assert process.wait(20) == 0
+    verified = running.governor.verify()
     assert verified["result"] == "verified"
     assert [lane["lane"] for lane in verified["lanes"]] == ["w0", "w1"]
     assert [running.entries(lane)[-1]["type"] for lane in ("w0", "w1")] == ["close", "close"]
     assert not (running.governor.home / "control.sock").exists()
+
+
+def _refuses(port: int) -> bool:
+    try:
+        wire.dial(port).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("again", [
+    pytest.param(False, marks=thorough, id="in 10 seconds"), pytest.param(True, id="at once"),
+])
+def test_a_stream_that_is_still_open_ends_in_words(tmp_path, again):
+    with crew(tmp_path) as both, serving(Events) as origin:
+        stream = wire.dial(both.governor.port, 30)
+        stream.sendall(wire.plain("GET", f"{origin.url}/events"))
+        got = stream.recv(4096)
+        began = time.monotonic()
+        both.governor.process.send_signal(signal.SIGTERM)
+        until(lambda: _refuses(both.governor.port))
+        if again:
+            both.governor.process.send_signal(signal.SIGTERM)
+        while part := stream.recv(65536):
+            got += part
+        took = time.monotonic() - began
+
+        assert both.governor.process.wait(20) == 0
+    outcomes = [entry for lane in ("w0", "w1") for entry in both.entries(lane, "outcome")]
+    assert [outcome["result"] for outcome in outcomes] == ["cut"]
+    assert both.governor.verify()["result"] == "verified"
+    assert again or (took > 9 and b"event: error" in got and b"Governor is being stopped" in got)
+    assert not again or took < 9
 
 
 def test_workers_without_their_supervisor_end_in_order(tmp_path):
@@ -220,21 +331,11 @@ def test_workers_without_their_supervisor_end_in_order(tmp_path):
         until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
         assert [both.entries(lane)[-1]["type"] for lane in ("w0", "w1")] == ["close", "close"]
-    with crew(tmp_path, workers=3) as grown:
-        grown.governor.stop()
-    with started(tmp_path, serve=True) as alone:
-        alone.stop()
-    with crew(tmp_path) as shrunk:
-        assert [lane["lane"] for lane in shrunk.status()["lanes"]] == ["w0", "w1"]
-        shrunk.governor.stop()
-
-    verified = shrunk.governor.verify()
-    assert verified["result"] == "verified"
-    assert [lane["lane"] for lane in verified["lanes"]] == ["main", "w0", "w1", "w2"]
+        assert both.governor.verify()["result"] == "verified"
 
 
-def test_a_lane_whose_worker_is_no_more_is_put_in_order_by_a_smaller_crew(tmp_path):
-    with crew(tmp_path, workers=2) as both:
+def test_a_smaller_crew_puts_in_order_what_a_larger_one_left(tmp_path):
+    with crew(tmp_path) as both:
         for pid in (both.governor.process.pid, *both.pids().values()):
             os.kill(pid, signal.SIGKILL)
         both.governor.process.wait()
@@ -243,6 +344,44 @@ def test_a_lane_whose_worker_is_no_more_is_put_in_order_by_a_smaller_crew(tmp_pa
 
     assert [entries(alone.home, lane)[-1].get("reason") for lane in ("w0", "w1")] == ["adopted", "adopted"]
     assert alone.verify()["result"] == "verified"
+
+
+@thorough
+def test_crews_of_all_sizes_go_on_in_the_same_lanes(tmp_path):
+    for workers in (2, 4, 1, 3):
+        with crew(tmp_path, workers) as some:
+            some.until_ready()
+            assert some.governor.stop() == 0
+    verified = some.governor.verify()
+
+    assert verified["result"] == "verified"
+    assert [lane["lane"] for lane in verified["lanes"]] == ["main", "w0", "w1", "w2", "w3"]
+    assert [entry["type"] for entry in entries(some.governor.home, "w3")].count("lane_open") == 1
+
+
+@thorough
+def test_four_workers_under_load_lose_nothing_but_what_was_killed(tmp_path):
+    with crew(tmp_path, workers=4) as four, serving() as origin, Load.of(four, f"{origin.url}/load", clients=8) as load:
+        counted = 0.0
+        for number in range(8):
+            load.more(50)
+            four.kill(f"w{number % 4}")
+            now = four.numbers()[ALLOWED]
+            assert now >= counted
+            counted = now
+            four.until_ready()
+        load.ended.set()
+        until(lambda: four.numbers()["governor_open_streams"] == 0)
+        told, status = four.numbers()[ALLOWED], four.status()
+        four.governor.stop()
+
+    assert status["ready"] is True
+    assert load.statuses.count(200) + load.statuses.count(None) == len(load.statuses)
+    assert load.statuses.count(None) <= 8 * 16
+    written = sum(decided(four.governor.home, f"w{number}") for number in range(4))
+    # What was judged since the last look at a worker that was killed is in its log alone.
+    assert counted <= told <= written
+    assert four.governor.verify()["result"] == "verified"
 
 
 def test_without_the_root_key_only_lanes_begin_that_were_certified(tmp_path):
@@ -276,6 +415,7 @@ def test_a_refused_start_makes_nothing(tmp_path, options, code, said):
     assert not list((tmp_path / "home" / "audit" / "lanes").glob("*/*.jsonl"))
 
 
+@thorough
 def test_a_port_that_it_may_choose_is_told_and_shared(tmp_path):
     with crew(tmp_path, options=["--listen-port", "0"]) as both, serving() as origin:
         assert {both.ask(f"{origin.url}/{number}") for number in range(20)} == {200}

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from addons.pools import in_redis
 from addons.pools.protocol import LedgerError
 from kernel.leases import Ask, Held, Kind, News, Purse, Settled, Total
-from tests.addons.pools.ledgers import Clock, Model, clocked_script, subjects
+from tests.addons.pools.ledgers import Clock, clocked_script, subjects
 from tests.addons.pools.redis_servers import forgetful, needs_redis  # noqa: F401
 from tests.conftest import scaled
 
