@@ -94,8 +94,7 @@ class Answers:
         for slot, answer in zip(slots, told, strict=True):
             if isinstance(answer, BaseException) and (not answers or not isinstance(answer, Refused)):
                 raise ControlError(f"{answer}" if isinstance(answer, Refused) else f"worker {slot.name}: {answer}")
-        done = max(answers, key=lambda answer: bool(answer.get("changed")))
-        return done | _confirmed(answers) if "processes" in done else done
+        return max(answers, key=lambda answer: bool(answer.get("changed")))
 
     def _serving(self) -> list[Slot]:
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
@@ -117,13 +116,6 @@ async def _status_of(slot: Slot, message: Message, peer: Peer) -> Message | None
         return await slot.ask("status", STATUS_SECONDS, message=message, uid=peer.uid)
     except GovernorError:
         return None
-
-
-def _confirmed(answers: Sequence[Message]) -> Message:
-    """In how many of all processes it is in force."""
-    counts = [answer["processes"] for answer in answers]
-    return {"confirmed": sum(answer["confirmed"] for answer in answers),
-            "processes": None if None in counts else sum(counts)}
 
 
 def _fleet(found: Sequence[Message]) -> list[Message]:
