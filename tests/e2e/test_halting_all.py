@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.crew import crew, until
 from tests.e2e.origins import _Handler, serving
 from tests.e2e.process import POLICY, Governor, started
 from tests.e2e.test_accounts import asked, replayed
+from tests.e2e.test_pool import Stream, streaming, whole
 
 pytestmark = pytest.mark.e2e
 BUDGET = POLICY + "budgets:\n  - {budget: all, together: {requests: 100}, every: week}\n"
@@ -108,3 +110,26 @@ def test_a_trial_of_a_policy_does_not_let_anything_pass_meanwhile(tmp_path: Path
         assert asked(governor, origin, "/denied/x") == (403, "AGENT_HALTED")
         assert governor.entries("decision")[-1]["mode"] == "enforce"
         assert replayed(governor)["result"] == "equal"
+
+
+def test_it_is_in_force_in_every_worker_and_one_that_dies_comes_back_halted(tmp_path: Path) -> None:
+    with streaming() as origin, crew(tmp_path, policy=BUDGET) as both:
+        streams = [Stream(both, f"{origin.url}/stream") for _ in range(6)]
+        until(lambda: all(stream.events for stream in streams))
+        said = json.loads(both.governor.verb("agents", "halt", "--all", *WHY, "--json").stdout)
+        until(lambda: all(stream.ended for stream in streams), 5.0)
+        told, number = both.status(), both.numbers()['governor_halted{agent="*",reason="OPERATOR"}']
+        both.kill("w1")
+        both.until_ready()
+        refused = {both.ask(f"{origin.url}/x") for _ in range(12)}
+        released = both.governor.verb("agents", "release", "--all", *WHY)
+        passed = {both.ask(f"{origin.url}/x") for _ in range(12)}
+        both.governor.stop()
+        whole(both.governor)
+
+    assert (said["halted"], said["confirmed"], said["processes"]) == (True, 2, 2)
+    assert [(each["lane"], each["alive"], each["ready"]) for each in told["fleet"]] == [
+        ("w0", True, True), ("w1", True, True)]
+    assert (told["system"]["reason"], number) == ("our keys are out", 1)
+    assert (refused, passed) == ({403}, {200})
+    assert "in force in 2 of 2 processes" in released.stdout
