@@ -237,6 +237,20 @@ async def test_who_falls_silent_is_not_ready_and_is_named(home: Home) -> None:
         each.leave()
 
 
+async def test_who_is_gone_for_long_is_waited_for_no_more(home: Home) -> None:
+    now = [time.time_ns() // 1000]
+    ledger = Shared(clock=lambda: now[0])
+    first, second = Process(home, ledger), Process(home, ledger, "w1")
+    await until(lambda: second.member._tells.get("policy"))
+    second.die()
+    now[0] += 20_000_000
+    await first.member.turn()
+    await first.act("halt")
+
+    assert await first.fleet.in_force() == InForce(1, 1)
+    first.leave()
+
+
 async def test_a_process_alone_is_its_own_fleet(home: Home) -> None:
     process = Process(home, Shared())
     alone = Fleet("l/w0", process.book, process.tells)
