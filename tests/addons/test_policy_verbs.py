@@ -54,7 +54,7 @@ def test_check_says_yes_to_a_policy_without_errors(governor):
     status, out, _ = governor("check", "p.yaml", "--json")
 
     assert status == 0
-    assert json.loads(out) == {"files": ["p.yaml"], "ok": True, "findings": [], "undecided": []}
+    assert json.loads(out) == {"files": ["p.yaml"], "ok": True, "findings": [], "undecided": [], "cascade": None}
 
 
 def test_check_gives_each_finding_with_its_place_and_witness(governor):
