@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from addons.errors import ContractBroken
+from addons.pools.protocol import LedgerError
 from kernel import entry
 from kernel.bounds import Bounded, Bounds
 from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.contagion import Prevention
 from kernel.contracts import broken, inconsistent
+from kernel.leases import Kind
 from kernel.state import NO_CHANGE, Change, Reads, State
-from kernel.step import Asked, Decided, halt_of, more, step
+from kernel.step import Asked, Decided, halt_of, more, step, wanted_more
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
@@ -33,11 +35,14 @@ if TYPE_CHECKING:
     from kernel.budget import Unit
     from kernel.contagion import Cascade
     from kernel.folding import States
-    from kernel.state import Halt
+    from kernel.state import Draw, Halt
+    from kernel.step import Want
 
 JUMP_US = 60_000_000
 """How far the clock of the machine may be from where it was when this process began."""
 CLOCK_ACCEPT = "clock accept"
+# How often what was leased may be drawn by others first.
+_TRIES = 100
 _NOBODY = Bounded()
 _ANY = Verdict(Action.ALLOW, Code.ALLOW)
 
@@ -56,6 +61,20 @@ class Weighed:
     """What follows for others where it halts its agent, and whether that is only written down."""
 
 
+class Pool(Protocol):
+    """Where several processes draw on the same budgets (addons/pools/member.py)."""
+
+    async def obtain(self, wants: Sequence[Want]) -> int | None: ...
+
+    def obtain_now(self, wants: Sequence[Want]) -> None: ...
+
+    def drawn(self, draws: Iterable[Draw]) -> None: ...
+
+    def tell_halt(self, agent: str) -> None: ...
+
+    def tell(self, kind: Kind, agent: str, fields: Mapping[str, Any], name: str) -> None: ...
+
+
 class Book:
     """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force.
 
@@ -72,6 +91,8 @@ class Book:
         self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
+        self.pool: Pool | None = None
+        """Where what is drawn must be leased first; None where this process alone counts."""
         self.on_preventive: Callable[[Mapping[str, Any]], object] = lambda fields: None
 
     @property
@@ -92,13 +113,37 @@ class Book:
         """What bounds an agent under the policy in force."""
         return self.bounds.of(agent)
 
+    def sources(self, agent: str) -> tuple[str, ...]:
+        """The client addresses from which an agent comes."""
+        return self._sources(agent)
+
     def halted(self, agent: str, source: str | None) -> Verdict | None:
         """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
         asked = Asked(agent, _ANY, source=source)
         return halt_of(self.state, self.state.agent(agent), asked)
 
-    def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
-        """What the kernel decides on a request. Nothing changes yet."""
+    async def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
+        """What the kernel decides on a request, once what it wants was asked for. Nothing else changes yet.
+
+        Nothing may be waited for between this and `commit`.
+        """
+        if self.pool is None:
+            return self._weighed(governed, asked, mode)
+        wait_us, tries = None, 0
+        while wait_us is None and tries < _TRIES:
+            weighed = self._weighed(governed, asked._replace(final=False), mode)
+            if not weighed.decided.wants:
+                return weighed
+            tries += 1
+            try:
+                wait_us = await self.pool.obtain(weighed.decided.wants)
+            except LedgerError as problem:
+                verdict = Verdict(Action.DENY, Code.POOL_UNREACHABLE, None, str(problem))
+                return self._weighed(governed, asked._replace(verdict=verdict, risk=0), mode)
+        weighed = self._weighed(governed, asked, mode)
+        return replace(weighed, decided=weighed.decided._replace(wait_us=wait_us or 0))
+
+    def _weighed(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
         bounded, at = governed.bounds.of(asked.agent), self._lane.now()
         cascade, on_trial = governed.policy.cascade, mode is Mode.OBSERVE
         if mode is Mode.OBSERVE:
@@ -148,6 +193,8 @@ class Book:
         number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
         name = f"{self._lane.name}/{number}"
         self._take(state, named(made, name), agent, name, weighed)
+        if self.pool is not None:
+            self.pool.drawn(weighed.decided.draws)
         return number, durable
 
     def _tell_cause(self, fields: entry.Body, agent: str, at: Moment) -> None:
@@ -181,6 +228,8 @@ class Book:
         fields = entry.halt(agent, halt.reason, halt.rule, decision, self._sources(agent))
         self._tell_cause(fields, agent, at)
         self.record("halt", fields, agent)
+        if self.pool is not None:
+            self.pool.tell_halt(agent)
 
     def _spread(self, origin: str, halt: Halt, weighed: Weighed) -> None:
         """Do to others what follows from a halt that an agent earned here: written down, and in force at once."""
@@ -190,7 +239,9 @@ class Book:
         roll = roll_at(self._states, weighed.at.micros)
         for fields in entries_after(cascade, roll, origin, halt, on_trial=weighed.on_trial):
             agent = str(fields["agent"])
-            self.record("preventive", fields, agent, lasts_us=cascade.seconds * 1_000_000)
+            number = self.record("preventive", fields, agent, lasts_us=cascade.seconds * 1_000_000)
+            if self.pool is not None:
+                self.pool.tell(Kind.PREVENTIVE, agent, fields, f"{self._lane.name}/{number}")
             self.on_preventive(fields)
             if fields["do"] == Prevention.HALT:
                 self._say_halted(agent, None)
@@ -202,6 +253,13 @@ class Book:
         number = self._lane.record(kind, fields, at)
         self._apply(state, kind, fields, agent, number, at, lasts_us)
         return number
+
+    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, Future[None]]:
+        """Write what another process did, and be bound by it; what resolves once that is durable."""
+        at = self._lane.now()
+        number, durable = self._lane.commit(kind, fields, None, at)
+        self._apply(self.state, kind, fields, agent, number, at)
+        return number, durable
 
     def _apply(self, state: State, kind: str, fields: Mapping[str, Any], agent: str, number: int, at: Moment,
                lasts_us: int | None = None) -> None:
@@ -236,6 +294,12 @@ class Book:
         if self.state.clock_ok and abs(apart - self._accepted_us) > JUMP_US:
             self._say_jumped(wall_us, self._lane.now().micros)
 
+    def begin(self, config: entry.Body) -> None:
+        """Write the settings of this start: with a ledger among them, what is drawn must be leased. Blocks."""
+        at = self._lane.now()
+        number = self._lane.write_now("config", config, at)
+        self._apply(self.state, "config", config, "", number, at)
+
     def begin_clock(self) -> None:
         """The same at a start, which is not to be before the newest entry of the log."""
         began, last = self._lane.now().micros, self._lane.last_ts
@@ -260,6 +324,8 @@ class Book:
         """Draw for a flow that goes on. `part` counts its entries; with `at_once` they are durable on return."""
         state, at = self._states.of(mode), self._lane.now()
         draws = more(state, self.bounded(agent), agent, unit, wanted, at.micros)
+        if self.pool is not None and isinstance(draws, Verdict) and state.pooled:
+            draws = self._more_leased(self.pool, state, agent, unit, wanted, at, draws)
         flow = state.open.get(decision)
         if isinstance(draws, Verdict) or flow is None or not draws:
             return draws if isinstance(draws, Verdict) else (wanted, None)
@@ -271,3 +337,13 @@ class Book:
             number, durable = self._lane.commit("outcome", fields, None, at)
         self._apply(state, "outcome", fields, agent, number, at)
         return draws[0].amount, durable
+
+    def _more_leased(self, pool: Pool, state: State, agent: str, unit: Unit, wanted: int, at: Moment,
+                     refused: Verdict) -> tuple[Draw, ...] | Verdict:
+        """The same once more was leased, as far as there is more."""
+        bounded = self.bounded(agent)
+        try:
+            pool.obtain_now(wanted_more(state, bounded, agent, unit, wanted, at.micros))
+        except LedgerError:
+            return refused
+        return more(state, bounded, agent, unit, wanted, at.micros)

@@ -215,6 +215,15 @@ def _refusals(source: Source) -> Event:
     return mapped
 
 
+def _lease(source: Source) -> Event:
+    """What a ledger says of a budget is no activity of the schema, either."""
+    act = source.fields.text("act") or "unknown"
+    mapped = Event(BASE, (OTHER, f"Lease {act}"), 2 if act == "lost" else 1)
+    mapped.says = known({"actor": _agent(source.fields.text("for"))})
+    mapped.ended(1 if act in ("granted", "settled") else 2, None, act)
+    return mapped
+
+
 def _halt(source: Source) -> Event:
     fields = source.fields
     reason = fields.text("reason")
@@ -318,6 +327,7 @@ _MAPPINGS = {
     "outcome": _outcome,
     "connection": _connection,
     "refusals": _refusals,
+    "lease": _lease,
     "halt": _halt,
     "preventive": _preventive,
     "fault": _fault,

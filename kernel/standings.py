@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,6 +45,13 @@ class Balance(NamedTuple):
     @property
     def remaining(self) -> int:
         return remaining(self.limit, self.spent, self.held)
+
+    def with_other(self, other: Balance) -> Balance:
+        """Both processes' draws on one amount. Nothing is drawn any more in an older window."""
+        if self.window != other.window:
+            return max(self, other, key=lambda each: each.window)
+        return self._replace(
+            limit=max(self.limit, other.limit), spent=self.spent + other.spent, held=self.held + other.held)
 
 
 def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
@@ -159,6 +167,11 @@ def held_back(state: State, now_us: int) -> dict[str, Preventive]:
     held = ((name, each.preventive) for name, each in sorted(state.agents.copy().items()) if each.halt is None)
     return {name: each for name, each in held if each is not None and each.is_in_force(now_us)
             and each.action is not Prevention.OBSERVE}
+
+
+def numbers_held_back(state: State, now_us: int) -> dict[str, int]:
+    """How many agents others' halts hold back at a moment, by how."""
+    return dict(Counter(str(each.action) for each in held_back(state, now_us).values()))
 
 
 def halted(state: State) -> dict[str, str]:
