@@ -9,8 +9,8 @@ A line is a JSON value without white space, objects with sorted keys:
     [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
-Where a ledger is asked, the first of these lines has "heard", "pooled":true and "workers", too, and what is leased follows
-the open flows:
+Where a ledger is asked, the first of these lines has "heard", "pooled":true and "workers", too, and what is leased
+follows the open flows:
 
     [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
     [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
@@ -179,8 +179,8 @@ class _Lines:
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
         heard, pooled, workers = _typed(
             [flags.get("heard", 0), flags.get("pooled", False), flags.get("workers", 1)], int, bool, int)
-        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled, workers=workers,
-                      heard=heard)
+        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
+                      workers=workers, heard=heard)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
             if len(row) == _AGENT_FIELDS:
