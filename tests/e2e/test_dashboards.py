@@ -18,9 +18,7 @@ import yaml
 
 from addons.metrics import Gauge, Metrics, Side
 from addons.metrics_server import MetricsServer
-from kernel.contagion import Prevention
 from kernel.standings import Balance
-from kernel.state import Preventive
 from tests.e2e.prometheus import scraping
 
 FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
@@ -39,7 +37,6 @@ AT_TIMES = re.compile(r"governor_(?:budget_\w+|halted|audit_anchor_age_seconds)"
 # They speak of the machine that runs the test, not of Governor.
 OF_THE_MACHINE = {"GovernorDiskAlmostFull", "GovernorDiskFullSoon"}
 
-HELD = Preventive(Prevention.THROTTLE, 1, "coder-9", ("coder-9", "coder-1"), 1, "main/3", 0, degraded=True)
 BALANCE = Balance("daily", "requests", 100, 40, 2, 0, each=True)
 
 pytestmark = [
@@ -80,7 +77,7 @@ def fed_server():
 
     metrics.read_standings(lambda: {"coder-9": "OVERRISK"}, lambda: [BALANCE])
     metrics.read_anchors(lambda: {"file": 3.0})
-    metrics.read_held_back(lambda: [HELD])
+    metrics.read_held_back(lambda: {"throttle": 1})
     metrics.tls_failure(Side.CLIENT)
 
     def traffic():
@@ -88,7 +85,7 @@ def fed_server():
         metrics.decision("allow", "ALLOW", "coder-1", "read", 0.00004)
         metrics.decision("deny", "RULE_DENY", "coder-1", "no-gists", 0.00004)
         metrics.entry("decision")
-        metrics.preventive("throttle", degraded=True)
+        metrics.preventive("throttle", degraded=False)
         metrics.commit(0.001)
         metrics.outcome(0.02)
 
