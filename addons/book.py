@@ -220,9 +220,11 @@ class Book:
             self.on_new_halt(halt.reason)
             if decision is not None:
                 self._say_halted(agent, decision)
-            if weighed is not None:
-                self._spread(agent, halt, weighed)
-            self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
+            try:
+                self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
+            finally:
+                if weighed is not None:
+                    self._spread(agent, halt, weighed)
 
     def _say_halted(self, agent: str, decision: str | None) -> None:
         """An entry of its own for a halt that a decision or another's halt brought about: whom it shuts out, too."""

@@ -1,8 +1,8 @@
 """The state that a successor lane begins with: what the verified part of the lost one makes, and more where that binds.
 
-What the lost part did cannot be known, so everything is taken as it could be worst. Whoever was halted or quarantined
-stays so, whatever comes after the verified part. What was open has ended as nobody knows how. And each budget counts
-as used up in the window that was open at the loss: nobody can say what was drawn of it.
+What the lost part did cannot be known, so everything is taken as it could be worst. Whoever was halted, quarantined or
+held back stays so, whatever comes after the verified part. What was open has ended as nobody knows how. And each budget
+counts as used up in the window that was open at the loss: nobody can say what was drawn of it.
 """
 
 from __future__ import annotations
@@ -66,8 +66,6 @@ def _bound(old: Standing, new: Standing) -> Standing:
         old = old._replace(halt=new.halt)
     if new.quarantined_until_us > old.quarantined_until_us:
         old = old._replace(quarantined_until_us=new.quarantined_until_us, quarantine=new.quarantine)
-    held, known = new.preventive, old.preventive
-    if held is not None and (known is None or held.action.severity > known.action.severity
-                             or held.until_us > known.until_us):
-        old = old._replace(preventive=held)
+    if new.preventive is not None and not new.preventive.is_weaker(old.preventive):
+        old = old._replace(preventive=new.preventive)
     return old

@@ -146,7 +146,9 @@ def _next(
     """Who needs one of these agents and was not reached yet, each with the path to it."""
     there: dict[str, tuple[str, ...]] = {}
     for dependent, needs in cascade.depends.items():
-        needed = [path for agent, path in here.items() if any(agent in members.of(need) for need in needs)]
+        # Few are here, and many may be active: only who depends is looked for among all of these.
+        patterns = tuple(pattern for need in needs for pattern in cascade.members[need])
+        needed = [path for agent, path in here.items() if is_one_of(patterns, agent)]
         for agent in members.of(dependent) - reached if needed else ():
             path = (*min(needed), agent)
             there[agent] = min(path, there.get(agent, path))

@@ -14,7 +14,7 @@ NONE_FOLLOWS = "none follows from a halt here"
 
 
 class Spreading:
-    """One lane, or a part of it. Acts whose cause lies before the part, or in another lane, are taken as given.
+    """One lane, or a part of it. Acts whose cause lies before the part, or in another process, are taken as given.
 
     Acts are written in one go with the halt. Where a process ended in the midst of that, the next start says so, and
     what was not written did not happen.
@@ -46,7 +46,7 @@ class Spreading:
         if kept:
             self._due = kept
             return None
-        if self._is_given(entry["cause"]):
+        if "heard" in entry or self._is_given(entry["cause"]):
             return None
         way = next((way for way in self._due if way), None)
         self._due = []

@@ -48,6 +48,17 @@ def test_every_metric_of_the_contract_is_there_from_the_first_scrape_and_no_othe
     assert families == {f"governor_{name}" for name in FAMILIES}
 
 
+def test_what_halts_do_to_others_is_counted_and_how_many_they_hold_back_now(metrics):
+    for do, degraded in (("quarantine", False), ("throttle", True), ("throttle", True)):
+        metrics.preventive(do, degraded=degraded)
+    metrics.read_held_back(lambda: {"throttle": 2})
+    seen = samples(metrics)
+
+    assert seen["preventive_acts_total", "no", "quarantine"] == 1
+    assert seen["preventive_acts_total", "throttle", "yes"] == 2
+    assert (seen["held_back", "throttle"], seen["held_back", "quarantine"]) == (2, 0)
+
+
 def test_a_decision_is_counted_by_code_by_agent_and_by_rule(metrics):
     metrics.decision(Action.DENY, Code.RULE_DENY, "coder-1", "no-gists", 0.00003)
     metrics.decision("deny", "RULE_DENY", "coder-1", "no-gists", 0.3)

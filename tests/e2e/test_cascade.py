@@ -94,6 +94,8 @@ def test_who_needs_a_halted_agent_only_reads_and_the_one_beyond_the_radius_is_sl
         assert any("beyond its blast radius" in hint for hint in status["hints"])
         assert metric(governor, 'governor_preventive_acts_total{degraded="yes",do="throttle"} 1.0')
         assert metric(governor, 'governor_held_back{do="quarantine"} 1.0')
+        assert "is slowed down until" in governor.verb("agents", "list").stdout
+        assert "coder-1 > dep-1 (main/" in governor.verb("agents", "show", "dep-1").stdout
         assert audited(governor) == ("verified", "equal", None)
 
 

@@ -77,6 +77,7 @@ def fed_server():
 
     metrics.read_standings(lambda: {"coder-9": "OVERRISK"}, lambda: [BALANCE])
     metrics.read_anchors(lambda: {"file": 3.0})
+    metrics.read_held_back(lambda: {"throttle": 1})
     metrics.tls_failure(Side.CLIENT)
 
     def traffic():
@@ -84,6 +85,7 @@ def fed_server():
         metrics.decision("allow", "ALLOW", "coder-1", "read", 0.00004)
         metrics.decision("deny", "RULE_DENY", "coder-1", "no-gists", 0.00004)
         metrics.entry("decision")
+        metrics.preventive("throttle", degraded=False)
         metrics.commit(0.001)
         metrics.outcome(0.02)
 

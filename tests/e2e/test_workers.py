@@ -334,6 +334,7 @@ def test_workers_without_their_supervisor_end_in_order(tmp_path):
         assert both.governor.verify()["result"] == "verified"
 
 
+@thorough
 def test_a_smaller_crew_puts_in_order_what_a_larger_one_left(tmp_path):
     with crew(tmp_path) as both:
         for pid in (both.governor.process.pid, *both.pids().values()):
@@ -384,6 +385,7 @@ def test_four_workers_under_load_lose_nothing_but_what_was_killed(tmp_path):
     assert four.governor.verify()["result"] == "verified"
 
 
+@thorough
 def test_without_the_root_key_only_lanes_begin_that_were_certified(tmp_path):
     environment = scratch_environment(tmp_path)
     governor("init", "--home", str(tmp_path / "home"), "--lanes", "2", environment=environment)
@@ -424,6 +426,7 @@ def test_a_port_that_it_may_choose_is_told_and_shared(tmp_path):
             other.bind(("127.0.0.1", both.governor.port))
 
 
+@thorough
 def test_a_worker_whose_lane_is_damaged_ends_all_with_its_reason(tmp_path):
     with crew(tmp_path) as both:
         segment = both.governor.home / "audit" / "lanes" / "w1" / "000000.jsonl"

@@ -88,17 +88,18 @@ def test_no_more_are_held_back_than_the_radius_and_the_others_are_slowed_down(sa
 
 @pytest.mark.parametrize(("earned", "because", "expected"), [
     pytest.param({"a": 0, "b": 10}, halt(), "", id="two"),
-    pytest.param({"a": 0, "b": 10, "c": 59}, halt(), "d", id="three"),
+    pytest.param({"a": 0, "b": 10, "c": 59}, halt(), "de", id="three"),
     pytest.param({"a": 0, "b": 10, "c": 60}, halt(), "", id="one of them too long ago"),
     pytest.param({"a": 0, "b": 10, "x": 20}, halt(), "", id="one of them of another group"),
-    pytest.param({"a": 0, "b": 10, "c": 59}, halt("EXHAUSTION"), "d", id="for whatever reason"),
+    pytest.param({"a": 0, "b": 10, "c": 59}, halt("EXHAUSTION"), "de", id="for whatever reason"),
     pytest.param({"b": 10, "c": 59, "d": 1}, halt("OVERRISK", "ann"), "", id="at an operator's word"),
+    pytest.param({"b": 10, "c": 59, "d": 1}, halt("CASCADE"), "", id="that spread itself"),
 ])
 def test_several_halts_of_a_group_in_a_short_time_are_too_many_for_the_others(earned, because, expected):
-    said = cascade({}, breaker=(3, 60, "quarantine"), g=["a", "b", "c", "d"], h=["x", "y"])
+    said = cascade({}, breaker=(3, 60, "quarantine"), g=["a", "b", "c", "d", "e"], h=["x", "y"])
     since = {agent: NOW - seconds * MICROS for agent, seconds in earned.items()}
 
-    assert names(said, "a b c d x y", because=because, halted=" ".join(earned), earned=since) == expected
+    assert names(said, "a b c d e x y", because=because, halted=" ".join(earned), earned=since) == expected
 
 
 def test_of_two_reasons_to_act_upon_an_agent_the_more_severe_is_done_once():
