@@ -110,13 +110,16 @@ def test_a_number_in_no_lane_leaves_the_log_incomplete(numbers: list[int]) -> No
                                       f"lease {lost} of the shared budgets stands in no lane")
 
 
-def test_each_ledger_counts_for_itself() -> None:
-    main = Lane("main").open(first=True).lease(1).lease(1, pool="another")
-    assert check(Log([main])).result is Result.VERIFIED
+def test_a_ledger_that_began_anew_may_give_a_number_again_and_goes_on_or_not() -> None:
+    main = Lane("main").open(first=True).lease(1, 2).lease(2, 3, pool="another")
+    other = Lane("w0").open(siblings=[main]).lease(1, pool="a third")
+    assert check(Log([main, other])).result is Result.VERIFIED
 
-    main.lease(3, pool="another")
+    main.lease(5, pool="another")
+    assert check(Log([main, other])).result is Result.INCOMPLETE
 
-    assert check(Log([main])).result is Result.INCOMPLETE
+    other.lease(4, 2, pool="another")
+    assert check(Log([main, other])).result is Result.TAMPERED
 
 
 def test_a_deleted_lane_that_had_leases_is_missed() -> None:
