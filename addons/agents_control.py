@@ -123,6 +123,10 @@ class AgentsControl:
         await self._away(self._registry.change, update, record)
         return {"first": self._registry.tokens.known and not known, "agent": await self._shown(name)}
 
+    async def registered(self) -> None:
+        """Another process has changed a registration: it is in force here, too, when this returns."""
+        await self._away(self._registry.refresh)
+
     async def _take_over(self) -> list[str]:
         """Do what verbs did that found nobody running, while this Governor was about to start."""
         # One at a time: of two the second must find what the first took.

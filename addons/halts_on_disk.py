@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from kernel.note import VerifierKey
 
 # A part of a line can look like this only where it is what it says: within a string the quotes would be escaped.
-_TELLING = (b'"type":"operator"', b'"type":"halt"', b'"type":"clock"', b'"verdict":"halt"')
+_TELLING = (
+    b'"type":"operator"', b'"type":"halt"', b'"type":"preventive"', b'"type":"clock"', b'"verdict":"halt"',
+)
 
 
 def state_on_disk(paths: Paths) -> State:

@@ -60,4 +60,8 @@ def _bound(old: Standing, new: Standing) -> Standing:
         old = old._replace(halt=new.halt)
     if new.quarantined_until_us > old.quarantined_until_us:
         old = old._replace(quarantined_until_us=new.quarantined_until_us, quarantine=new.quarantine)
+    held, known = new.preventive, old.preventive
+    if held is not None and (known is None or held.action.severity > known.action.severity
+                             or held.until_us > known.until_us):
+        old = old._replace(preventive=held)
     return old

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kernel.arithmetic import renewed
+from kernel.contagion import Prevention
 from kernel.state import TOGETHER, UNTOUCHED, AccountKey, Standing
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
 
 def broken(
-    state: State, change: Change, agent: str, bounds: Iterable[Bound] = (), *, passes: bool = False
+    state: State, change: Change, agent: str, bounds: Iterable[Bound] = (), *, passes: bool = False,
+    lasts_us: int | None = None,
 ) -> str | None:
     """The first contract that a change breaks, in words; None where all hold.
 
     `agent` is whose step it is, `bounds` are what its policy allows it, `passes` says that it lets something through.
+    `lasts_us` is for how long the policy holds back whom another's halt concerns.
     """
     if passes and state.agent(agent).halt is not None:
         return "an agent that is halted is refused"
@@ -41,7 +44,7 @@ def broken(
         account = state.account(key)
         if account.window == leased.window and leased.amount < account.spent + account.held:
             return "what is drawn of a lease does not go back"
-    standings = (_standing(state.agent(name), new, name, agent) for name, new in change.agents.items())
+    standings = (_standing(state.agent(name), new, name, agent, lasts_us) for name, new in change.agents.items())
     return next((found for found in standings if found is not None), None)
 
 
@@ -76,14 +79,27 @@ def _freed(state: State, change: Change, key: AccountKey, old: Account, new: Acc
     return None if old.held - new.held <= drawn else "a settlement frees no more than its flow has drawn"
 
 
-def _standing(old: Standing, new: Standing, name: str, agent: str) -> str | None:
+def _standing(old: Standing, new: Standing, name: str, agent: str, lasts_us: int | None) -> str | None:
     if name != agent:
         return "a step leaves other agents as they are"
     if new.epoch < old.epoch or new.session < old.session:
         return "epochs and sessions follow one another"
     if old.halt is not None and new.epoch == old.epoch and (new.halt is None or new.halt[:4] != old.halt[:4]):
         return "a halt stays within its epoch"
-    return None
+    return None if new.preventive is old.preventive else _preventive(old, new, lasts_us)
+
+
+def _preventive(old: Standing, new: Standing, lasts_us: int | None) -> str | None:
+    came = new.preventive
+    if came is None:
+        return "what another's halt does to an agent ends by time or by a release" if new.epoch == old.epoch else None
+    if came.action is Prevention.HALT:
+        return None if new.halt is not None else "who is halted for another's halt is halted"
+    if not came.is_in_force(came.since_us):
+        return "what another's halt does to an agent has an end to come"
+    if lasts_us is not None and came.until_us - came.since_us > lasts_us:
+        return "what another's halt does to an agent lasts no longer than the policy says"
+    return "what holds an agent back is not weakened before it ends" if came.is_weaker(old.preventive) else None
 
 
 def inconsistent(state: State) -> str | None:

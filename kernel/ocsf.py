@@ -238,6 +238,14 @@ def _halt(source: Source) -> Event:
     return mapped
 
 
+def _preventive(source: Source) -> Event:
+    fields = source.fields
+    mapped = _finding(source, "An agent was held back because another one was halted", 3, fields.text("do"))
+    mapped.says |= known({"actor": _agent(fields.text("agent"))})
+    mapped.controlled(2, 2, alert=True)
+    return mapped
+
+
 def _fault(source: Source) -> Event:
     code = source.fields.text("code")
     mapped = _finding(source, "A fault of Governor was answered with a refusal", 3, code)
@@ -321,6 +329,7 @@ _MAPPINGS = {
     "refusals": _refusals,
     "lease": _lease,
     "halt": _halt,
+    "preventive": _preventive,
     "fault": _fault,
     "recovery": _recovery,
     "key_compromised": _key_compromised,

@@ -17,6 +17,7 @@ from kernel.entry import EMPTY_SET
 
 if TYPE_CHECKING:
     from kernel.bounds import Bound, Pace
+    from kernel.contagion import Prevention
 
 _DOMAIN = b"governor/kernel/accounts/v1\0"
 TOGETHER = ""
@@ -79,6 +80,38 @@ class Quarantine(NamedTuple):
     why: str
 
 
+class Preventive(NamedTuple):
+    """What holds an agent back because another one was halted: `action` is the word of the policy for it.
+
+    `path` goes from the origin, whose halt it was, along the edges to the agent, in `hop` steps; `entry` is what put it
+    into force, at `since_us`. `until_us` is its end, 0 of a halt. `degraded`: it was to be more, and the blast radius
+    did not allow that. Times are in microseconds since 1970.
+    """
+
+    action: Prevention
+    until_us: int
+    origin: str
+    path: tuple[str, ...]
+    hop: int
+    entry: str
+    since_us: int
+    degraded: bool = False
+
+    @property
+    def why(self) -> str:
+        return f"the halt of {self.origin} spread"
+
+    def is_in_force(self, now_us: int) -> bool:
+        """Until it ends. What halts does it by the halt, not by this."""
+        return now_us < self.until_us
+
+    def is_weaker(self, held: Preventive | None) -> bool:
+        """True where what held an agent back when this came is more, and is not over yet."""
+        if held is None or not held.is_in_force(self.since_us):
+            return False
+        return (self.action.severity, self.until_us) < (held.action.severity, held.until_us)
+
+
 class Run(NamedTuple):
     """How often one request was repeated since `since_us`, each time with the same `outcome`."""
 
@@ -101,6 +134,12 @@ class Standing(NamedTuple):
     refused: Mapping[str, Run] = {}
     repeated: Mapping[str, Run] = {}
     trail: str = ""
+    preventive: Preventive | None = None
+
+    def prevented(self, action: Prevention, now_us: int) -> bool:
+        """Whether this is what holds the agent back at a moment, because another one was halted."""
+        held = self.preventive
+        return held is not None and held.action is action and held.is_in_force(now_us)
 
 
 class Draw(NamedTuple):
@@ -165,7 +204,10 @@ _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a step makes anew. `opened` and `closed` are decisions, as LANE/SEQ; `settled` are numbers of leases."""
+    """What a step makes anew. `opened` and `closed` are decisions, as LANE/SEQ, `settled` are numbers of leases.
+
+    `seen` is who asked, and when.
+    """
 
     agents: Mapping[str, Standing] = field(default_factory=dict)
     accounts: Mapping[AccountKey, Account] = field(default_factory=dict)
@@ -180,6 +222,7 @@ class Change:
     leases: Mapping[int, Lease] = field(default_factory=dict)
     settled: tuple[int, ...] = ()
     heard: int | None = None
+    seen: tuple[str, int] | None = None
 
 
 NO_CHANGE = Change()
@@ -193,6 +236,7 @@ class State:
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     `pooled`: a ledger says how much of each account this process may draw. `heard`: as far as its news are taken.
+    `seen` is when each agent last asked for something, in microseconds since 1970.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -203,6 +247,7 @@ class State:
     clock_accepted: bool = False
     broken: bool = False
     taken_over: int = -1
+    seen: dict[str, int] = field(default_factory=dict)
     pooled: bool = False
     leased: dict[AccountKey, Leased] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
@@ -263,12 +308,15 @@ class State:
         self.leases.update(change.leases)
         for number in change.settled:
             self.leases.pop(number, None)
+        if change.seen is not None:
+            name, at = change.seen
+            self.seen[name] = at
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken, self.taken_over, self.pooled, dict(self.leased),
-                     dict(self.leases), self.heard)
+                     self.clock_accepted, self.broken, self.taken_over, dict(self.seen), self.pooled,
+                     dict(self.leased), dict(self.leases), self.heard)
 
 
 class Reads:
@@ -335,9 +383,11 @@ class Reads:
             return EMPTY_SET
         halt = standing.halt
         halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+        held = standing.preventive
+        prevented = "" if held is None else f",{_json([held.action, held.until_us])}"
         raw = (
             f'{{"accounts":[{",".join(accounts)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
-            f'{standing.quarantined_until_us},"{standing.trail}"],"{name}":[{",".join(more)}]}}')
+            f'{standing.quarantined_until_us},"{standing.trail}"{prevented}],"{name}":[{",".join(more)}]}}')
         return blake3(_DOMAIN + raw.encode()).hexdigest()
 
 

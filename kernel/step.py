@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed, smaller
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Every, Unit
+from kernel.contagion import Prevention
 from kernel.facts import UPGRADES
 from kernel.state import LOST, RATE, UNTOUCHED, Account, AccountKey, Draw, Leased, Run, Standing, State, turns_key
 from kernel.verdict import Action, Code, Verdict
@@ -44,6 +45,8 @@ _COUNTED = frozenset({
     Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
+# Of no item of the policy by its name: as a counter's rate it refuses under no rule.
+_SPREAD = slowed(f"cascade{COUNTER}", None, each=True)
 _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
 
 
@@ -163,7 +166,8 @@ def _taken_over(refused: Mapping[str, Run], repeats: Repeats, now_us: int) -> Ru
 
 def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
     """The refusal of what the rules let through, before anything is counted."""
-    if now_us < standing.quarantined_until_us and asked.method not in READS:
+    quarantined = now_us < standing.quarantined_until_us or standing.prevented(Prevention.QUARANTINE, now_us)
+    if quarantined and asked.method not in READS:
         reason = "the agent is quarantined: it may only read for now"
         return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
     if (not state.clock_ok and (bounded.bounds or bounded.paces or asked.throttles)) or now_us > LATEST_US:
@@ -427,8 +431,8 @@ def _risk(
 
 
 def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
-    """The rates of whoever repeats itself, where that slows it down."""
-    found = []
+    """The rates of whoever is slowed down: because another was halted, or because it repeats itself."""
+    found = [_SPREAD] if standing.prevented(Prevention.THROTTLE, now_us) else []
     for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
         if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
             continue

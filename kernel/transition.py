@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kernel.arithmetic import freed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
+from kernel.contagion import Prevention
 from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
@@ -29,6 +30,7 @@ from kernel.state import (
     Lease,
     Leased,
     OpenFlow,
+    Preventive,
     Quarantine,
     Run,
     Standing,
@@ -79,6 +81,8 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             sources = tuple(entry["sources"])
             halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name)
             return _heard(_halted(state, entry["agent"], halt), entry)
+        case "preventive":
+            return _heard(_prevented(state, entry, name, now_us), entry)
         case "operator":
             return _acted(state, entry, name, now_us)
         case "clock":
@@ -165,7 +169,7 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
     agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
     opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
     broken = entry["code"] == Code.CONTRACT_VIOLATION
-    return Change(agents, accounts, paces, opened, broken=broken)
+    return Change(agents, accounts, paces, opened, broken=broken, seen=(agent, now_us))
 
 
 def _drawn(
@@ -325,6 +329,23 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
         sources = tuple(sorted({*standing.halt.sources, *halt.sources}))
         halt = standing.halt._replace(sources=sources)
     return Change({agent: standing._replace(halt=halt)})
+
+
+def _prevented(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """Held back because another was halted. A halt stays as it is, and so does what is more severe until it ends.
+
+    Told by another process, it may be over when it comes.
+    """
+    agent, do, until = entry["agent"], Prevention(entry["do"]), entry["until"]
+    standing = state.agent(agent)
+    new = Preventive(do, 0 if until is None else micros(until), entry["origin"], tuple(entry["path"]), entry["hop"],
+                     name, now_us, entry["degraded"])
+    if standing.halt is not None or new.is_weaker(standing.preventive):
+        return NO_CHANGE
+    if do is not Prevention.HALT:
+        return Change({agent: standing._replace(preventive=new)}) if new.is_in_force(now_us) else NO_CHANGE
+    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why)
+    return Change({agent: standing._replace(preventive=new, halt=halt)})
 
 
 def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:

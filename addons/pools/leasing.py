@@ -115,10 +115,11 @@ class Leasing:
         self._record(SETTLED, late.lease, late.purse, late.amount, 0)
         self._over.append(Settled(late.lease, 0))
 
-    async def obtain(self, wants: Sequence[Want]) -> int:
-        """Have leased what is wanted, as far as it is to be had; after how many microseconds a rate has a turn again.
+    async def obtain(self, wants: Sequence[Want]) -> int | None:
+        """Have leased what is wanted; others may draw on it first, so look again, and want again.
 
-        `LedgerError` where the ledger does not say.
+        Where some of it is not to be had: after how many microseconds it may be asked for again. `LedgerError` where
+        the ledger does not say.
         """
         purses = [_purse(want) for want in wants]
         asking = [self._entered(purse, want).answered for purse, want in zip(purses, wants, strict=True)
@@ -130,7 +131,8 @@ class Leasing:
                 raise LedgerError("the ledger does not answer in time")
             for each in answered:
                 each.result()
-        return int(max(0.0, *(self._refused_until.get(purse, 0.0) - monotonic() for purse in purses)) * 1_000_000)
+        waits = [self._refused_until[purse] - monotonic() for purse in purses if self._was_refused(purse)]
+        return max(int(max(waits) * 1_000_000), 0) if waits else None
 
     def obtain_now(self, wants: Sequence[Want]) -> None:
         """The same for what cannot wait: a stream that goes on. Blocks."""

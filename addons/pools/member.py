@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import COUNTED, halted, halts_of, taken
+from addons.pools.news import KINDS, halted, halts_of, taken
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
+from kernel.transition import act_number
+from kernel.verdict import Action, Code, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TELL_SECONDS = 5.0
+CUT_OFF = Verdict(Action.DENY, Code.POOL_UNREACHABLE, reason="the ledger of shared budgets does not answer")
 
 
 class Member:
@@ -79,6 +82,22 @@ class Member:
             news += more
         return Beat(beat.server, beat.now_us, beat.alive, tuple(news), beat.lost, beat.repost)
 
+    def take_over(self, acts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Have the acts of verbs that found nobody running done everywhere, once; those that are this process' alone.
+
+        Blocks, at a start.
+        """
+        alone = []
+        for fields in acts:
+            kind = KINDS.get(fields["act"])
+            if kind is None or fields["agent"] is None:
+                alone.append(fields)
+            else:
+                news = News(kind, fields["agent"], f"{self._log_id}/{fields['by']}", fields)
+                self._line.call_patiently(self._ledger.tell, self._holder, news)
+        self._hear(self._line.call_patiently(self._beat), self._now())
+        return alone
+
     def start(self) -> None:
         """Beat from now on."""
         self._beating = asyncio.get_running_loop().create_task(self._beat_on())
@@ -123,7 +142,7 @@ class Member:
         for news in beat.news:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
-            if news.origin.startswith(f"{self._holder}/") and news.kind in COUNTED:
+            if news.origin.startswith(f"{self._log_id}/"):
                 self._awaited(news.number).set_result(written)
 
     def _posts(self) -> tuple[list[Total], list[Held]]:
@@ -154,7 +173,10 @@ class Member:
 
         `LedgerError` where the ledger does not take it: then it is done nowhere.
         """
-        told = News(kind, agent, f"{self._holder}/{token_hex(8)}", fields)
+        by = fields.get("by", "")
+        # What all processes take over of lane cli is told once.
+        origin = f"{self._log_id}/{by}" if act_number(by) is not None else f"{self._holder}/{token_hex(8)}"
+        told = News(kind, agent, origin, fields)
         number = (await self._line.call(self._ledger.tell, self._holder, told)).number
         self.on_told()
         self.poke()
@@ -162,9 +184,9 @@ class Member:
             written = await asyncio.wait_for(self._awaited(number), TELL_SECONDS)
         except TimeoutError:
             raise LedgerError("the ledger has taken it, and it is not in force here yet") from None
-        finally:
-            self._waiting.pop(number, None)
-        assert written is not None
+        if written is None:
+            # A former life of this lane has written it.
+            return f"pool/{number}"
         await written[1]
         return f"{self._lane}/{written[0]}"
 
@@ -172,7 +194,7 @@ class Member:
         """What resolves once the news of this number, told by this process, are written here."""
         return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
 
-    async def obtain(self, wants: Sequence[Want]) -> int:
+    async def obtain(self, wants: Sequence[Want]) -> int | None:
         """See `Leasing.obtain`."""
         return await self._leasing.obtain(wants)
 

@@ -19,6 +19,11 @@ type Fields = dict[str, Any]
 type Written = tuple[int, Future[None]]
 """The number of an entry, and what resolves once it is durable."""
 
+KINDS = {
+    "agents halt": Kind.HALT, "agents quarantine": Kind.QUARANTINE, "agents release": Kind.RELEASE,
+    "agents add": Kind.SESSION, "agents rotate": Kind.SESSION,
+}
+"""The acts of an operator that concern all processes."""
 COUNTED = frozenset({Kind.RELEASE, Kind.SESSION})
 """What begins an epoch or a session: the ledger counts them, and nothing is done before it has."""
 _DONE_FIRST = frozenset({Kind.HALT, Kind.QUARANTINE, Kind.PREVENTIVE})
@@ -32,6 +37,9 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     if news.kind in _DONE_FIRST and news.epoch < state.agent(news.agent).epoch:
         return None
     fields: Fields = dict(news.said) | {"heard": news.number}
+    if not news.origin.startswith(f"{holder.partition('/')[0]}/") and "by" in fields:
+        # The acts of lane cli are numbered within a log.
+        fields["by"] = f"{news.origin.partition('/')[0]}/{fields['by']}"
     if news.kind in COUNTED:
         fields |= {"epoch": news.epoch, "session": news.session}
     return book.take_news(fields.pop("type"), fields, news.agent)

@@ -103,7 +103,7 @@ def remove(name: str, home: str | None, as_json: bool) -> None:
 @home_option
 @json_option
 def list_agents(everyone: bool, home: str | None, as_json: bool) -> None:
-    """Show who there is: running, halted, quarantined or revoked, and what is left of the budgets.
+    """Show who there is: running, halted, quarantined, throttled or revoked, and what is left of the budgets.
 
     Of several budgets the one nearest its end is shown; governor agents show NAME has all of them. JSON always has
     every agent.

@@ -10,7 +10,7 @@ from rich.table import Table
 from addons.errors import GovernorError
 from addons.home import Home, home_folder
 from addons.pools.chains import posts
-from addons.pools.opened import open_ledger
+from addons.pools.opening import open_ledger
 from addons.verbs.acting import REFUSED, end, json_option
 from addons.verbs.output import console, counted, print_json, progress
 from kernel.bounds import COUNTER

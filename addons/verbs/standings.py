@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_ROWS = 40
-_STYLES = {"halted": "bold red", "quarantined": "yellow", "revoked": "dim"}
-_ORDER = ("halted", "quarantined", "running", "revoked")
+_HELD_BACK = ("quarantined", "throttled")
+_STYLES = {"halted": "bold red", "quarantined": "yellow", "throttled": "yellow", "revoked": "dim"}
+_ORDER = ("halted", *_HELD_BACK, "running", "revoked")
 _CELLS = 8
 _NO_TERMINAL_COLUMNS = 500
 
@@ -37,7 +38,7 @@ def tell_rows(rows: Sequence[Row], now: datetime, *, everyone: bool) -> None:
     _tell_table(table)
     if len(shown) < len(rows):
         console().print(f"{len(shown)} of {len(rows):,} shown (--all shows every one)")
-    held_back = [row["id"] for row in shown if row["state"] in ("halted", "quarantined")]
+    held_back = [row["id"] for row in shown if row["state"] in ("halted", *_HELD_BACK)]
     if held_back:
         console().print(f"more: governor agents show {held_back[0]}")
 
@@ -50,6 +51,7 @@ def tell_agent(row: Row, now: datetime) -> None:
         "reason": _reason(row),
         "until": moment(row["until"]) if row["until"] else "",
         "entry": row["entry"] or "",
+        "cause": _cause(row["cause"]),
         "closed": f"{', '.join(row['sources'])} to whoever has no identity" if row["sources"] else "",
         "seen": f"{moment(row['last_seen'])}, {_age(row['last_seen'], now)} ago" if row["last_seen"] else "never",
         "open": counted(row["open"], "flow"),
@@ -62,7 +64,7 @@ def tell_agent(row: Row, now: datetime) -> None:
         if balances:
             out.print(f"  {title}")
             _tell_balances(balances)
-    if row["state"] in ("halted", "quarantined"):
+    if row["state"] in ("halted", *_HELD_BACK):
         out.print(f"  it goes on after: governor agents release {row['id']} --reason TEXT")
 
 
@@ -98,7 +100,14 @@ def _tell_table(table: Table) -> None:
 def _came_to(row: Row) -> str:
     if row["state"] == "halted":
         return f"{row['reason']} {moment(row['since'])} by {row['by']}"
-    return f"reads only until {moment(row['until'])} by {row['by']}" if row["state"] == "quarantined" else ""
+    if row["state"] in _HELD_BACK:
+        how = "reads only" if row["state"] == "quarantined" else "is slowed down"
+        return f"{how} until {moment(row['until'])} by {row['by']}"
+    return ""
+
+
+def _cause(cause: Row | None) -> str:
+    return "" if cause is None else f"{' > '.join(cause['path'])} ({cause['entry']})"
 
 
 def _since(row: Row, now: datetime) -> tuple[str, ...]:

@@ -21,8 +21,9 @@ FAMILIES = {
     "agent_decisions", "audit_anchor_age_seconds", "audit_anchor_overdue",
     "audit_commit_seconds", "audit_disk_free_bytes", "audit_entries", "audit_unanchored_entries",
     "budget_held", "budget_limit", "budget_spent", "build_info", "ca_expiry_timestamp_seconds", "decision_seconds",
-    "decisions", "faults", "halted", "halts", "mode_info", "open_streams",
-    "policy_info", "policy_loaded_timestamp_seconds", "policy_reload_failures", "rate_limited", "ready", "rule_hits",
+    "decisions", "faults", "halted", "halts", "held_back", "mode_info", "open_streams",
+    "policy_info", "policy_loaded_timestamp_seconds", "policy_reload_failures", "pool_up", "preventive_acts",
+    "rate_limited", "ready", "rule_hits",
     "steps", "tls_failures", "upstream_seconds",
 }  # fmt: skip
 
