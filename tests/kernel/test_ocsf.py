@@ -62,12 +62,13 @@ BODIES: dict[str, dict[str, Any]] = {
     "lease of a later version": {"type": "lease", "budget": "b", "amount": 3},
     "erase": {"type": "erase", "reason": "asked"},
     "heartbeat": {"type": "heartbeat"},
-    "preventive": {"type": "preventive", "agent": "coder-1"},
+    "preventive": entry.preventive("coder-1", "throttle", STAMP, "ann-1", ["ann-1", "coder-1"], 1, "main/6", "coders",
+                                   degraded=False),
     "what a later version writes": {"type": "spin", "how": {"fast": True}},
 }
 CLASSES = {
     "decision": 4002, "outcome": 4002, "connection": 4001, "halt": 2004, "fault": 2004, "recovery": 2004,
-    "key_compromised": 2004, "operator": 3004, "policy_load": 3004, "config": 3004, "key_rotate": 3004,
+    "preventive": 2004, "key_compromised": 2004, "operator": 3004, "policy_load": 3004, "config": 3004, "key_rotate": 3004,
     "lane_open": 6002, "close": 6002,
 }
 
