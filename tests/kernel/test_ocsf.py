@@ -69,7 +69,7 @@ BODIES: dict[str, dict[str, Any]] = {
 CLASSES = {
     "decision": 4002, "outcome": 4002, "connection": 4001, "halt": 2004, "fault": 2004, "recovery": 2004,
     "key_compromised": 2004, "operator": 3004, "policy_load": 3004, "config": 3004, "key_rotate": 3004,
-    "lane_open": 6002, "close": 6002,
+    "preventive": 2004, "lane_open": 6002, "close": 6002,
 }
 
 
