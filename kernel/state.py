@@ -218,6 +218,7 @@ class Change:
     broken: bool = False
     taken_over: int | None = None
     pooled: bool | None = None
+    workers: int = 1
     leased: Mapping[AccountKey, Leased] = field(default_factory=dict)
     leases: Mapping[int, Lease] = field(default_factory=dict)
     settled: tuple[int, ...] = ()
@@ -236,6 +237,7 @@ class State:
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     `pooled`: a ledger says how much of each account this process may draw. `heard`: as far as its news are taken.
+    `workers`: how many processes serve from this home, each of which counts its share of repeated requests.
     `seen` is when each agent last asked for something, in microseconds since 1970.
     """
 
@@ -249,6 +251,7 @@ class State:
     taken_over: int = -1
     seen: dict[str, int] = field(default_factory=dict)
     pooled: bool = False
+    workers: int = 1
     leased: dict[AccountKey, Leased] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     heard: int = 0
@@ -299,7 +302,7 @@ class State:
 
     def _take_leases(self, change: Change) -> None:
         if change.pooled is not None:
-            self.pooled = change.pooled
+            self.pooled, self.workers = change.pooled, change.workers
             if not self.pooled:
                 self.leased, self.leases = {}, {}
         if change.heard is not None:
@@ -316,7 +319,7 @@ class State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
                      self.clock_accepted, self.broken, self.taken_over, dict(self.seen), self.pooled,
-                     dict(self.leased), dict(self.leases), self.heard)
+                     self.workers, dict(self.leased), dict(self.leases), self.heard)
 
 
 class Reads:

@@ -144,7 +144,7 @@ def _refused(
         return Decided(verdict, draws)
     known = standing.refused.get(asked.request)
     run = current(known, repeats, now_us) if known else _taken_over(standing.refused, repeats, now_us)
-    if run.times >= repeats.limit and repeats.then is not Effect.TELL:
+    if run.times >= _share(state, repeats) and repeats.then is not Effect.TELL:
         return Decided(_repeated(repeats, run), draws)
     strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1 if known else run.times + 1)
     return Decided(verdict, (*draws, strike))
@@ -178,7 +178,7 @@ def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
         if repeats is None or repeats.then not in (Effect.DENY, Effect.HALT):
             continue
         run = current(runs.get(asked.request), repeats, now_us)
-        if run.times >= repeats.limit:
+        if run.times >= _share(state, repeats):
             return Decided(_repeated(repeats, run))
     return None
 
@@ -188,7 +188,7 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     draws: list[Draw] = []
     left: dict[str, int] = {}
     wants: list[Want] = []
-    paces = [*bounded.paces, *asked.throttles, *_slowed(bounded, standing, asked, now_us)]
+    paces = [*bounded.paces, *asked.throttles, *_slowed(state, bounded, standing, asked, now_us)]
     for bound in bounded.bounds:
         taken = _take(state, bound, standing, asked, now_us)
         if isinstance(taken, Verdict):
@@ -430,15 +430,20 @@ def _risk(
     return tuple(draws), verdict, ()
 
 
-def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
+def _slowed(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
     """The rates of whoever is slowed down: because another was halted, or because it repeats itself."""
     found = [_SPREAD] if standing.prevented(Prevention.THROTTLE, now_us) else []
     for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
         if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
             continue
-        if current(runs.get(asked.request), repeats, now_us).times >= repeats.limit:
+        if current(runs.get(asked.request), repeats, now_us).times >= _share(state, repeats):
             found.append(slowed(repeats.name + COUNTER, None, each=True))
     return found
+
+
+def _share(state: State, repeats: Repeats) -> int:
+    """How often a request may be repeated in this process: together the workers of a home let no more than that."""
+    return max(1, repeats.limit // state.workers)
 
 
 def current(run: Run | None, repeats: Repeats, now_us: int) -> Run:

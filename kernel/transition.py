@@ -90,7 +90,7 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
         case "lease":
             return _lease(state, entry)
         case "config":
-            return Change(pooled=is_pooled(entry["options"]))
+            return Change(pooled=is_pooled(entry["options"]), workers=entry["options"].get("workers", 1))
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE

@@ -198,6 +198,15 @@ def test_the_hash_of_the_accounts_tells_of_leases_and_turns():
     assert len(seen) == 4
 
 
+@pytest.mark.parametrize(("workers", "times"), [(1, 6), (2, 3), (4, 1), (9, 1)])
+def test_each_of_several_workers_counts_its_share_of_what_is_repeated(workers, times):
+    kernel = Kernel(policy(counters=(Counter("persistence", 6, Effect.DENY),)))
+    kernel.log(entry.config(POOLED | {"workers": workers}, {}), "coder")
+    codes = [kernel.ask(verdict=DENIED).verdict.code for _ in range(times + 1)]
+
+    assert codes == [Code.RULE_DENY] * times + [Code.PERSISTENCE_LIMIT]
+
+
 AMOUNTS = st.integers(0, 5)
 
 
