@@ -31,7 +31,7 @@ def lease_problems(found: Sequence[Found], sources: Sequence[Source], parse: Par
             reason = f"lease {twice.number} stands in lane {first}, too: two processes have drawn on it"
             yield Broken(Result.TAMPERED, _failure(lane, source, twice, parse, reason))
     whole = not any(source.first or source.end is not None for source in sources)
-    if whole and not part and not any(lane.broken for lane in found):
+    if whole and not part:
         yield from _missing(leases, [lane.leases.newest for lane in found if lane.lane.live])
 
 

@@ -203,7 +203,7 @@ def test_a_lane_that_is_being_written_may_have_a_number_that_no_other_has(
     assert verify(sources, PINNED, verify_signature, codec.parse).result is Result.INCOMPLETE
 
 
-def test_where_a_lane_does_not_hold_no_number_is_missed_too() -> None:
+def test_where_a_lane_does_not_hold_that_is_told_and_not_what_it_lacks_then() -> None:
     main = Lane("main").open(first=True).lease(1)
     other = Lane("w0").open(siblings=[main]).lease(3).checkpoint()
     del other.lines[-1]
