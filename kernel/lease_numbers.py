@@ -1,11 +1,14 @@
-"""Which leases of a ledger stand in a log. Their numbers are given out one after the other, each to one lane.
+"""Which leases stand in a log. Their numbers are given out one after the other over all lanes, each to one of them.
 
 So a number in two lanes was drawn on twice, and one that is in none was taken out of the log, or is not written yet.
+A ledger that began anew, or came back from an older state, has another id: under that a number may come again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import count
 from typing import NamedTuple
 
 from kernel.canonical import Value
@@ -43,15 +46,12 @@ class LeaseNumbers:
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[str, int], int] = {}
-        self._newest: dict[str, int] = {}
+        self.newest = 0
+        """The greatest number, 0 where there is none."""
 
     def __contains__(self, lease: Number) -> bool:
         block, bit = divmod(lease.number, _BITS)
         return bool(self._blocks.get((lease.pool, block), 0) >> bit & 1)
-
-    def newest(self, pool: str) -> int:
-        """The greatest number of a ledger, 0 where there is none."""
-        return self._newest.get(pool, 0)
 
     def take(self, leases: Sequence[Number]) -> None:
         """Take note of leases, of all or of none: `ChainError` where one was there before, or numbers leap."""
@@ -76,22 +76,17 @@ class LeaseNumbers:
         return twice
 
     def _put(self, key: tuple[str, int], bits: int) -> None:
-        pool, block = key
         self._blocks[key] = self._blocks.get(key, 0) | bits
-        self._newest[pool] = max(self.newest(pool), block * _BITS + bits.bit_length() - 1)
+        self.newest = max(self.newest, key[1] * _BITS + bits.bit_length() - 1)
 
-    def missing(self) -> Iterator[Number]:
-        """The first number of each ledger that is not there though a greater one is, from 1 on."""
-        for pool, newest in sorted(self._newest.items()):
-            number = self._first_missing(pool)
-            if number < newest:
-                yield Number(pool, number)
-
-    def _first_missing(self, pool: str) -> int:
-        block = 0
-        while (bits := self._blocks.get((pool, block), 0) | (block == 0)) == _FULL:
-            block += 1
-        return block * _BITS + _lowest(~bits)
+    def missing(self) -> int | None:
+        """The first number from 1 on that no ledger has given though a greater one was given; None without one."""
+        # Number 0 is not missed.
+        blocks = defaultdict(int, {0: 1})
+        for (_, block), bits in self._blocks.items():
+            blocks[block] |= bits
+        number = next(block * _BITS + _lowest(~blocks[block]) for block in count() if blocks[block] != _FULL)
+        return number if number < self.newest else None
 
 
 _FULL = 2**_BITS - 1

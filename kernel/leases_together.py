@@ -1,4 +1,4 @@
-"""What the leases of all lanes say together: each number of a ledger stands in one lane, and none is left out."""
+"""What the leases of all lanes say together: each number stands in one lane, and none is left out."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def lease_problems(found: Sequence[Found], sources: Sequence[Source], parse: Par
             reason = f"lease {twice.number} stands in lane {first}, too: two processes have drawn on it"
             yield Broken(Result.TAMPERED, _failure(lane, source, twice, parse, reason))
     whole = not any(source.first or source.end is not None for source in sources)
-    if whole and not part and not any(lane.broken for lane in found):
-        yield from _missing(leases, [lane.leases for lane in found if lane.lane.live])
+    if whole and not part:
+        yield from _missing(leases, [lane.leases.newest for lane in found if lane.lane.live])
 
 
-def _missing(leases: LeaseNumbers, live: Sequence[LeaseNumbers]) -> Iterator[Broken]:
-    for lease in leases.missing():
-        # A lane that is being written may have it next, or have it since it was read.
-        if all(lease.number < lane.newest(lease.pool) for lane in live):
-            reason = f"lease {lease.number} of the shared budgets stands in no lane"
-            yield Broken(Result.INCOMPLETE, Failure(None, None, None, None, None, reason))
+def _missing(leases: LeaseNumbers, live: Sequence[int]) -> Iterator[Broken]:
+    number = leases.missing()
+    # A lane that is being written may have it next, or have it since it was read.
+    if number is not None and all(number < newest for newest in live):
+        reason = f"lease {number} of the shared budgets stands in no lane"
+        yield Broken(Result.INCOMPLETE, Failure(None, None, None, None, None, reason))
 
 
 def _failure(lane: Found, source: Source, lease: Number, parse: Parse, reason: str) -> Failure:

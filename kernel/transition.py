@@ -110,7 +110,8 @@ def _lease(state: State, entry: Mapping[str, Any]) -> Change:
     if entry["act"] in (SETTLED, LOST_LEASE):
         settled = () if number is None else (number,)
         return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=settled)
-    begun = (here or Leased(window, _gone(state, key, window)))._replace(elsewhere=entry["elsewhere"])
+    newest = known.lease if known is not None else None
+    begun = (here or Leased(window, _gone(state, key, window), lease=newest))._replace(elsewhere=entry["elsewhere"])
     if entry["act"] == REFUSED:
         return Change(leased={key: begun})
     leases = {} if number is None else {number: Lease(key, window, amount)}

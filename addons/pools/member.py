@@ -145,6 +145,7 @@ class Member:
 
     def _hear(self, beat: Beat, began: float) -> None:
         self._heard_at = began
+        self._leasing.pool = beat.server
         if self._was_cut_off:
             self._was_cut_off = False
             self._say("the ledger answers again")

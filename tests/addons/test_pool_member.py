@@ -125,6 +125,36 @@ async def test_a_lease_that_no_entry_tells_of_is_written_down_by_the_next_life(h
     assert verified(home) is Result.VERIFIED
 
 
+async def test_a_lease_of_a_window_that_is_over_is_written_down_once(home: Home, ledger: Shared) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    await first.ask()
+    [granted] = first.entries("lease")
+    later = {"act": "refused", "lease": None, "window": granted["window"] + 4, "amount": 0, "elsewhere": 400}
+    first.book.record("lease", {name: granted[name] for name in ("pool", "budget", "unit", "for")} | later, "coder")
+    first.lane.close("test")
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    second.leave()
+
+    assert [each["lease"] for each in second.entries("lease") if each["act"] == "granted"] == [1]
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_what_is_granted_after_the_ledger_came_back_from_an_older_state_stands_under_its_new_id(
+    home: Home, ledger: Shared
+) -> None:
+    worker = Worker(home, ledger, policy(budget({"requests": 400, "bytes": 10**9})))
+    await worker.ask()
+    before, ledger.server = ledger.server, "restored"
+    await worker.member.turn()
+    assert (await worker.ask("other")).code is Code.ALLOW
+    worker.leave()
+
+    assert {each["pool"] for each in worker.entries("lease") if each["for"] == "other"} == {"restored"}
+    assert worker.entries("lease")[0]["pool"] == before
+    assert verified(home) is Result.VERIFIED
+
+
 async def test_an_answer_that_was_lost_is_asked_for_again(home: Home, ledger: Shared) -> None:
     worker = Worker(home, ledger, policy(budget({"requests": 400})))
     ledger.lost_answers = 1

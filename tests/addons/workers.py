@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,13 +49,18 @@ class Worker:
 
     async def ask(self, agent: str = "coder", verdict: Verdict = ALLOWED, **asked: Any) -> Verdict:
         """The decision on a request, once it is durable."""
-        said = Asked(agent, verdict, **{"place": "a.example:443", "request": "r", **asked})
+        return await self.decide(Asked(agent, verdict, **{"place": "a.example:443", "request": "r", **asked}))
+
+    async def decide(self, said: Asked, groups: Sequence[str] = (), address: str | None = None) -> Verdict:
+        """The same of one for which these rules hold."""
         weighed = await self.book.weigh(self.governed, said, Mode.ENFORCE)  # type: ignore[arg-type]
         host, _, port = (said.place or ":").rpartition(":")
-        facts = entry.request_facts("GET", "https", host, int(port), None, None, 0, None) | {"request": said.request}
+        method = said.method or "GET"
+        facts = entry.request_facts(method, "https", host, int(port), None, address, said.body_bytes, None)
+        facts |= {"request": said.request}
         decided = weighed.decided.verdict
-        body = entry.decision("request", "f", agent, "proxy-auth", "0" * 64, facts, (), decided.action, decided.rule,
-                              decided.code, decided.reason, weighed.mode)
+        body = entry.decision("request", "f", said.agent, "proxy-auth", self.governed.policy.digest, facts, groups,
+                              decided.action, decided.rule, decided.code, decided.reason, weighed.mode)
         number, durable = self.book.commit(weighed, body, None)
         await durable
         if decided.lets_through:

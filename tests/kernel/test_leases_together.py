@@ -110,13 +110,16 @@ def test_a_number_in_no_lane_leaves_the_log_incomplete(numbers: list[int]) -> No
                                       f"lease {lost} of the shared budgets stands in no lane")
 
 
-def test_each_ledger_counts_for_itself() -> None:
-    main = Lane("main").open(first=True).lease(1).lease(1, pool="another")
-    assert check(Log([main])).result is Result.VERIFIED
+def test_a_ledger_that_began_anew_may_give_a_number_again_and_goes_on_or_not() -> None:
+    main = Lane("main").open(first=True).lease(1, 2).lease(2, 3, pool="another")
+    other = Lane("w0").open(siblings=[main]).lease(1, pool="a third")
+    assert check(Log([main, other])).result is Result.VERIFIED
 
-    main.lease(3, pool="another")
+    main.lease(5, pool="another")
+    assert check(Log([main, other])).result is Result.INCOMPLETE
 
-    assert check(Log([main])).result is Result.INCOMPLETE
+    other.lease(4, 2, pool="another")
+    assert check(Log([main, other])).result is Result.TAMPERED
 
 
 def test_a_deleted_lane_that_had_leases_is_missed() -> None:
@@ -200,7 +203,7 @@ def test_a_lane_that_is_being_written_may_have_a_number_that_no_other_has(
     assert verify(sources, PINNED, verify_signature, codec.parse).result is Result.INCOMPLETE
 
 
-def test_where_a_lane_does_not_hold_no_number_is_missed_too() -> None:
+def test_where_a_lane_does_not_hold_that_is_told_and_not_what_it_lacks_then() -> None:
     main = Lane("main").open(first=True).lease(1)
     other = Lane("w0").open(siblings=[main]).lease(3).checkpoint()
     del other.lines[-1]

@@ -390,9 +390,9 @@ def leased(log: Log) -> None:
 
 
 def leased_from_two_ledgers(log: Log) -> None:
-    """Each ledger counts for itself."""
-    log.lanes[0].lease(2, 3, pool="another ledger")
-    log.lanes[1].lease(1, pool="another ledger")
+    """The second went on from an older state: what was given again is another lease."""
+    log.lanes[0].lease(5, 7, pool="another ledger")
+    log.lanes[1].lease(6, pool="another ledger")
 
 
 def lease_in_two_lanes(log: Log) -> None:
@@ -409,7 +409,8 @@ def lease_in_no_lane(log: Log) -> None:
 
 
 def first_lease_in_no_lane(log: Log) -> None:
-    log.lanes[1].lease(2, pool="another ledger")
+    log.lanes = [Lane("main").open(first=True).lease(2).checkpoint()]
+    log.minimum = None
 
 
 def lane_with_leases_gone(log: Log) -> None:
