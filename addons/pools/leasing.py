@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from itertools import count
-from time import monotonic, time_ns
 from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from addons.pools.clock import Clock
     from addons.pools.line import Line
     from addons.pools.protocol import Ledger
     from kernel.state import AccountKey, Draw, State
@@ -70,9 +70,10 @@ class _Busy:
 class Leasing:
     """The leases of one life of a lane. On the event loop; `line` has the thread that speaks with the ledger."""
 
-    def __init__(self, ledger: Ledger, line: Line, holder: str, run: str, book: Writes) -> None:
+    def __init__(self, ledger: Ledger, line: Line, clock: Clock, holder: str, run: str, book: Writes) -> None:
         """`holder` is LOG/LANE, `run` names this life of it."""
-        self._ledger, self._line, self._holder, self._run, self._book = ledger, line, holder, run, book
+        self._ledger, self._line, self._clock = ledger, line, clock
+        self._holder, self._run, self._book = holder, run, book
         self.pool = ""
         """The id of the ledger."""
         self._numbers = count(1)
@@ -87,8 +88,7 @@ class Leasing:
         known_there = self._line.call_patiently(self._ledger.join, self._holder, self._run, said)
         newest = max((leased.lease or 0 for leased in self._book.state.leased.values()), default=0)
         known = {each.lease for each in known_there}
-        for settled in [each for key in {lease.key for lease in self._book.state.leases.values()}
-                        for each in self._give_back(key, idle=True)]:
+        for settled in [each for key in self._leased_of() for each in self._give_back(key, idle=True)]:
             self._over += [settled] if settled.lease in known else []
         for each in known_there:
             if each.lease > newest:
@@ -131,7 +131,7 @@ class Leasing:
                 raise LedgerError("the ledger does not answer in time")
             for each in answered:
                 each.result()
-        waits = [self._refused_until[purse] - monotonic() for purse in purses if self._was_refused(purse)]
+        waits = [self._refused_until[purse] - self._clock.seconds() for purse in purses if self._was_refused(purse)]
         return max(int(max(waits) * 1_000_000), 0) if waits else None
 
     def obtain_now(self, wants: Sequence[Want]) -> None:
@@ -141,7 +141,7 @@ class Leasing:
             self._ask_all(asking, self._line.call_now(self._acquire, [each.ask for each in asking]))
 
     def _was_refused(self, purse: Purse) -> bool:
-        return self._refused_until.get(purse, 0.0) > monotonic()
+        return self._refused_until.get(purse, 0.0) > self._clock.seconds()
 
     def _entered(self, purse: Purse, want: Want) -> _Asking:
         """What is asked of the purse. One that was not answered is asked again as it was: it may have been granted."""
@@ -174,7 +174,7 @@ class Leasing:
                 self._ask_all(asking, grants)
 
     def _acquire(self, asks: Sequence[Ask]) -> Sequence[Grant]:
-        return self._ledger.acquire(self._holder, self._run, asks, time_ns() // 1000)
+        return self._ledger.acquire(self._holder, self._run, asks, self._clock.micros())
 
     def _ask_all(self, asking: Sequence[_Asking], grants: Sequence[Grant]) -> None:
         for each, grant in zip(asking, grants, strict=True):
@@ -196,9 +196,9 @@ class Leasing:
                 self._over += self._give_back(key, idle=True)
             self._record(GRANTED, grant.lease, ask.purse, grant.amount, grant.elsewhere)
             if not ask.item:
-                self._busy[ask.purse] = _Busy(ask, grant.amount, monotonic())
+                self._busy[ask.purse] = _Busy(ask, grant.amount, self._clock.seconds())
             return
-        self._refused_until[ask.purse] = monotonic() + (grant.wait_us / 1_000_000 or _REFUSED_SECONDS)
+        self._refused_until[ask.purse] = self._clock.seconds() + (grant.wait_us / 1_000_000 or _REFUSED_SECONDS)
         if self._book.state.lease(key, window).elsewhere != grant.elsewhere and not ask.each_us:
             self._record(REFUSED, None, ask.purse, 0, grant.elsewhere)
 
@@ -213,7 +213,7 @@ class Leasing:
             busy = self._busy.get(Purse(*draw.key, draw.window))
             if busy is None:
                 continue
-            busy.at = monotonic()
+            busy.at = self._clock.seconds()
             leased, account = state.lease(draw.key, draw.window), state.account(draw.key)
             # Turns of a rate that are in hand when more are asked for are given up.
             if (not busy.ask.each_us and busy.granted >= _LOW
@@ -228,8 +228,8 @@ class Leasing:
 
     async def settle(self) -> None:
         """Give back what nobody draws on any more, and send once more what the ledger did not answer."""
-        now, state = monotonic(), self._book.state
-        for key in {lease.key for lease in state.leases.values()}:
+        now, state = self._clock.seconds(), self._book.state
+        for key in self._leased_of():
             busy = self._busy.get(Purse(*key, state.leased[key].window))
             idle = busy is None or key[1] in SPENT or now - busy.at > _IDLE_SECONDS
             self._over += self._give_back(key, idle=idle)
@@ -244,6 +244,10 @@ class Leasing:
             except LedgerError:
                 self._over += over
                 raise
+
+    def _leased_of(self) -> list[AccountKey]:
+        """The accounts that leases are of, in one order."""
+        return sorted({lease.key for lease in self._book.state.leases.values()})
 
     def _taken(self) -> list[Settled]:
         over, self._over = self._over, []
@@ -275,7 +279,7 @@ class Leasing:
 
     def end(self) -> None:
         """Give everything back. Blocks; a ledger that does not answer counts it as spent in time."""
-        for key in {lease.key for lease in self._book.state.leases.values()}:
+        for key in self._leased_of():
             self._over += self._give_back(key, idle=True)
         self._line.call_now(self._ledger.settle, self._holder, self._taken())
         self._line.call_now(self._ledger.leave, self._holder)

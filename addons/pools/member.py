@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
 from addons.pools.news import KINDS, epoch_of, halted, halts_of, taken
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from kernel.state import Draw
     from kernel.step import Want
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TELL_SECONDS = 5.0
 CUT_OFF = Verdict(Action.DENY, Code.POOL_UNREACHABLE, reason="the ledger of shared budgets does not answer")
 
@@ -38,14 +37,16 @@ class Member:
     """A life of one lane in a ledger. `on_cut_off` is called when the ledger has not answered for too long."""
 
     def __init__(self, ledger: Ledger, log_id: str, lane: str, book: Writes, say: Callable[[str], object],
-                 beat_seconds: float = 1.0) -> None:
+                 beat_seconds: float = 1.0, line: Line | None = None, clock: Clock | None = None) -> None:
+        """`line` is how the ledger is spoken with, and `clock` what this process goes by; the machine's own."""
         self._ledger, self._log_id, self._lane, self._book, self._say = ledger, log_id, lane, book, say
-        self._holder, self._run, self._line = f"{log_id}/{lane}", token_hex(8), Line()
-        self._leasing = Leasing(ledger, self._line, self._holder, self._run, book)
+        self._holder, self._run = f"{log_id}/{lane}", token_hex(8)
+        self._line, self._clock = line or Line(), clock or Clock()
+        self._leasing = Leasing(ledger, self._line, self._clock, self._holder, self._run, book)
         self._beat_seconds = beat_seconds
         self._said: Mapping[str, object] = {}
         self._tells: Mapping[str, object] = self._said
-        self._heard_at = self._now()
+        self._heard_at = self._clock.seconds()
         self._newest = 0
         self._untold: deque[News] = deque()
         self._waiting: dict[int, asyncio.Future[Written | None]] = {}
@@ -58,21 +59,16 @@ class Member:
         self.on_told: Callable[[], object] = lambda: None
         """Called when this process has told something: others on this host may be poked."""
 
-    @staticmethod
-    def _now() -> float:
-        # It goes on while the machine sleeps.
-        return time.clock_gettime(_CLOCK)
-
     @property
     def cut_off(self) -> bool:
         """Whether the ledger has not answered for so long that nothing may pass."""
-        return self._now() - self._heard_at > CUT_OFF_SECONDS
+        return self._clock.seconds() - self._heard_at > CUT_OFF_SECONDS
 
     def begin(self, said: Mapping[str, object]) -> None:
         """Join, settle what former lives left, and take the news since. Blocks; `LedgerError` where that fails."""
         self._said = self._tells = said
         self._newest = self._book.state.heard
-        began = self._now()
+        began = self._clock.seconds()
         self._leasing.pool = self._line.call_patiently(self._ledger.overview).server
         self._leasing.begin(said)
         self._hear(self._line.call_patiently(self._beat), began)
@@ -80,10 +76,10 @@ class Member:
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
-        beat = self._ledger.beat(self._holder, self._run, self._newest, time.time_ns() // 1000, self._tells)
+        beat = self._ledger.beat(self._holder, self._run, self._newest, self._clock.micros(), self._tells)
         news = list(beat.news)
         while more := self._ledger.beat(
-                self._holder, self._run, news[-1].number, time.time_ns() // 1000, self._tells).news if news else ():
+                self._holder, self._run, news[-1].number, self._clock.micros(), self._tells).news if news else ():
             news += more
         return Beat(beat.server, beat.now_us, beat.alive, tuple(news), beat.lost, beat.repost)
 
@@ -102,7 +98,7 @@ class Member:
                 news = News(kind, agent, f"{self._log_id}/{fields['by']}", fields,
                             epoch=epoch_of(self._book.state, kind, agent))
                 self._line.call_patiently(self._ledger.tell, self._holder, news)
-        self._hear(self._line.call_patiently(self._beat), self._now())
+        self._hear(self._line.call_patiently(self._beat), self._clock.seconds())
         return alone
 
     def start(self) -> None:
@@ -118,7 +114,7 @@ class Member:
 
     async def turn(self) -> None:
         """One heartbeat: tell what is to be told, hear what is new, settle what is over."""
-        began = self._now()
+        began = self._clock.seconds()
         try:
             while self._untold:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])

@@ -25,6 +25,22 @@ from tests.kernel.accounting import ALLOWED
 POOLED = {POOL: "sqlite:pool.db"}
 
 
+async def judged(book: Book, governed: Any, said: Asked, groups: Sequence[str] = (),
+                 address: str | None = None) -> tuple[Verdict, int]:
+    """The decision on a request for which these rules hold, once it is durable, and the number of its entry."""
+    weighed = await book.weigh(governed, said, Mode.ENFORCE)
+    host, _, port = (said.place or ":").rpartition(":")
+    method = said.method or "GET"
+    facts = entry.request_facts(method, "https", host, int(port), None, address, said.body_bytes, None)
+    facts |= {"request": said.request}
+    decided = weighed.decided.verdict
+    body = entry.decision("request", "f", said.agent, "proxy-auth", governed.policy.digest, facts, groups,
+                          decided.action, decided.rule, decided.code, decided.reason, weighed.mode)
+    number, durable = book.commit(weighed, body, None)
+    await durable
+    return decided, number
+
+
 class Worker:
     """One life of a lane. `ended` are the agents whose flows were cut, `said` is what it told its operator."""
 
@@ -53,16 +69,7 @@ class Worker:
 
     async def decide(self, said: Asked, groups: Sequence[str] = (), address: str | None = None) -> Verdict:
         """The same of one for which these rules hold."""
-        weighed = await self.book.weigh(self.governed, said, Mode.ENFORCE)  # type: ignore[arg-type]
-        host, _, port = (said.place or ":").rpartition(":")
-        method = said.method or "GET"
-        facts = entry.request_facts(method, "https", host, int(port), None, address, said.body_bytes, None)
-        facts |= {"request": said.request}
-        decided = weighed.decided.verdict
-        body = entry.decision("request", "f", said.agent, "proxy-auth", self.governed.policy.digest, facts, groups,
-                              decided.action, decided.rule, decided.code, decided.reason, weighed.mode)
-        number, durable = self.book.commit(weighed, body, None)
-        await durable
+        decided, number = await judged(self.book, self.governed, said, groups, address)
         if decided.lets_through:
             self.open.append(f"{self.lane.name}/{number}")
         return decided
