@@ -275,6 +275,7 @@ class Leasing:
     def lose(self) -> None:
         """The ledger counts all that is leased as spent, as it did not hear of this process. It may still be drawn."""
         for number, lease in sorted(self._book.state.leases.items()):
+            self._over.append(Settled(number, lease.amount))
             self._record(LOST_LEASE, number, Purse(*lease.key, lease.window), 0, 0)
 
     def end(self) -> None:

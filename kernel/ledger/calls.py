@@ -35,7 +35,8 @@ def overview(draft: Draft) -> Overview:
     head = draft.head.get(HEAD)
     balances = (Balance(Purse(*key), each.limit, each.spent, each.held, each.stranded)
                 for key, each in draft.accounts.under())
-    leases = ((holder, held(number, lease)) for (holder, number), lease in draft.leases.under())
+    leases = ((holder, held(number, lease)) for (holder, number), lease in draft.leases.under()
+              if not lease.lost)
     members = (Member(holder, life.run, life.seen_us, alive(draft, life), json.loads(life.said))
                for (holder,), life in draft.lives.under())
     news = head.news if head else 0

@@ -50,22 +50,28 @@ def count(draft: Draft, holder: str, number: int) -> None:
 
 
 def settle(draft: Draft, holder: str, number: int, used: int) -> None:
-    """End a lease that lives, if there is one of this number: what was not used of it goes back."""
+    """End a lease, if there is one of this number: what was not used of it goes back, unless it was lost."""
     lease = draft.leases.get((holder, number))
-    if lease is not None:
+    if lease is None:
+        return
+    _end(draft, holder, number, lease)
+    if not lease.lost:
         used = lease.amount if lease.item else clamped(used, lease.amount)
-        _end(draft, holder, number, lease)
         _move(draft, holder, lease.purse, held=-lease.amount, spent=used, used=used)
         forget(draft, lease.purse)
 
 
 def strand(draft: Draft, holder: str, *, silent: bool) -> None:
-    """End all leases of a holder: they count as spent, as of somebody who fell silent or who left."""
+    """Count all leases of a holder as spent, as of somebody who fell silent or who left.
+
+    They are told to its next life, and to this one where it asks for them again: each must stand in the holder's log.
+    """
     for (_, number), lease in draft.leases.under(holder):
-        _end(draft, holder, number, lease)
-        amount = lease.amount
-        _move(draft, holder, lease.purse, held=-amount, spent=amount, used=amount, stranded=amount * silent)
-        forget(draft, lease.purse)
+        if not lease.lost:
+            amount = lease.amount
+            draft.leases.put((holder, number), lease._replace(lost=True))
+            _move(draft, holder, lease.purse, held=-amount, spent=amount, used=amount, stranded=amount * silent)
+            forget(draft, lease.purse)
 
 
 def give_up(draft: Draft, holder: str, number: int, lease: Lease) -> None:
@@ -81,7 +87,7 @@ def correct(draft: Draft, holder: str, purse: Purse, used: int) -> None:
 
 
 def held_by(draft: Draft, holder: str) -> list[Held]:
-    """The leases of a holder that live."""
+    """The leases of a holder that are not settled."""
     return [held(number, lease) for (_, number), lease in draft.leases.under(holder)]
 
 

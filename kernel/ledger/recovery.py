@@ -113,7 +113,7 @@ def _take(draft: Draft, holder: str, totals: Sequence[Total], leases: Sequence[H
     said = {each.lease: each for each in leases if each.amount > 0}
     kept = {number: lease for (_, number), lease in draft.leases.under(holder)}
     for number, lease in kept.items():
-        if number not in said:
+        if number not in said and not lease.lost:
             give_up(draft, holder, number, lease)
     for number, each in said.items():
         if number not in kept:

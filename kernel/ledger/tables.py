@@ -41,14 +41,17 @@ class Account(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What one holder has of a purse: by its leases that are settled, and by those that live."""
+    """What one holder has of a purse: by its leases that are settled or lost, and by those that live."""
 
     used: int = 0
     held: int = 0
 
 
 class Lease(NamedTuple):
-    """A lease that lives. `item`: it was granted for a new item, and is spent whole."""
+    """A lease that is not settled. `item`: it was granted for a new item, and is spent whole.
+
+    `lost`: all of it counts as spent, as its holder fell silent. It is kept for a holder that has yet to write it down.
+    """
 
     budget: str
     unit: str
@@ -58,6 +61,7 @@ class Lease(NamedTuple):
     run: str
     ask: int
     item: bool
+    lost: bool = False
 
     @property
     def purse(self) -> Purse:
