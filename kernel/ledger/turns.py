@@ -37,7 +37,8 @@ def turns(draft: Draft, holder: str, ask: Ask) -> Grant:
     drawn, others = _hands(draft, holder, ask)
     start = max(plausible(_due(draft, ask, each, burst), now, each, burst), now) + drawn * each
     room = (now + burst * each - start) // each - others
-    least = max(1, ask.least)
+    # One more than there ever are is as much as any more.
+    least = min(max(1, ask.least), burst + 1)
     if room < least:
         draft.rates.put(ask.purse, Count(start))
         wait = start + (least + others - burst) * each - now
