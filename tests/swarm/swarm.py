@@ -280,7 +280,7 @@ class Swarm:
                     lane = LeaseNumbers()
                     lane.take([number for entry in proxy.lane.entries() if (number := granted(entry)) is not None])
                     assert log.add(lane) is None
-            assert not list(log.missing()), f"lease {list(log.missing())} of {log_id} stands nowhere"
+            assert log.missing() is None, f"lease {log.missing()} of {log_id} stands nowhere"
 
     def _report(self, slowest: float) -> Report:
         entries = Counter(entry["type"] for proxy in self.proxies for entry in proxy.lane.entries())

@@ -12,6 +12,7 @@ end
 
 local HEAD, LIVES, PURSES, FENCES = key('head'), key('lives'), key('purses'), key('fences')
 local COUNTERS, STANDINGS, NEWS, TOLD = key('counters'), key('standings'), key('news'), key('told')
+local GONE = key('gone')
 
 local function clock()
   local time = redis.call('TIME')
@@ -125,7 +126,7 @@ local function ask_field(run, ask)
   return run .. ' ' .. text(ask)
 end
 
--- A lease is {id, amount, run, ask, item}.
+-- A lease is {id, amount, run, ask, item, lost}.
 local function hold(holder, number, lease)
   local id, amount = lease[1], lease[2]
   count(holder, number)
@@ -151,6 +152,7 @@ local function settle(holder, number, used)
   local id, amount = lease[1], lease[2]
   used = lease[5] and amount or math.max(0, math.min(used, amount))
   drop(holder, number, lease)
+  if lease[6] then return end
   move(id, holder, {held = -amount, spent = used, used = used})
   forget(id)
 end
@@ -162,8 +164,10 @@ end
 
 local function strand(holder, silent)
   leases_of(holder, function(number, lease)
+    if lease[6] then return end
     local id, amount = lease[1], lease[2]
-    drop(holder, number, lease)
+    lease[6] = true
+    redis.call('HSET', key('leases', holder), text(number), cmsgpack.pack(lease))
     move(id, holder, {held = -amount, spent = amount, used = amount, stranded = silent and amount or 0})
     forget(id)
   end)
@@ -183,8 +187,10 @@ local function save(holder)
   redis.call('HSET', LIVES, holder, cmsgpack.pack(row))
 end
 
+-- What such a one has lost is kept for its next life: GONE has its name.
 local function end_life(holder)
   lives[holder] = nil
+  redis.call('SADD', GONE, holder)
   redis.call('HDEL', LIVES, holder)
 end
 
@@ -281,7 +287,7 @@ local function take(holder, totals, leases)
   end
   leases_of(holder, function(number, lease)
     kept[number] = true
-    if not said[number] then
+    if not said[number] and not lease[6] then
       drop(holder, number, lease)
       move(lease[1], holder, {held = -lease[2]})
     end

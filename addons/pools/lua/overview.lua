@@ -6,7 +6,7 @@ end)
 for holder, life in pairs(lives) do
   processes[#processes + 1] = {holder, life.run, life.seen_us, is_alive(life) and 1 or 0, life.said}
   leases_of(holder, function(number, lease)
-    leases[#leases + 1] = {holder, number, lease[1], lease[2], lease[3], lease[4]}
+    if not lease[6] then leases[#leases + 1] = {holder, number, lease[1], lease[2], lease[3], lease[4]} end
   end)
 end
 return {redis.call('HGET', HEAD, 'name') or '', NOW, redis.call('LLEN', NEWS), purses, leases, processes}

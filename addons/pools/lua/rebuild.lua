@@ -16,11 +16,11 @@ end
 arrive()
 put(HEAD, 'changed_us', math.min(get(HEAD, 'changed_us'), NOW - LEASE_US))
 each_purse(erase)
-for holder in pairs(lives) do
+for holder in pairs(lives) do end_life(holder) end
+for _, holder in ipairs(redis.call('SMEMBERS', GONE)) do
   redis.call('DEL', key('leases', holder), key('asks', holder))
-  end_life(holder)
 end
-redis.call('DEL', FENCES, COUNTERS)
+redis.call('DEL', FENCES, COUNTERS, GONE)
 for _, post in ipairs(SAID[1]) do
   local holder, totals, leases = unpack(post)
   lives[holder] = {run = '', seen_us = NOW, said = '{}', asked = -1, lost = false, owes = false}
