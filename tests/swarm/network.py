@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -29,13 +30,24 @@ USUAL, CALM = Weather(), Weather(0.0, 0.0, 0.0)
 
 
 class Network:
-    """Carries calls to the ledger. `cut` are the names of those whom nothing reaches."""
+    """Carries calls to the ledger."""
 
     def __init__(self, chance: Random, weather: Weather) -> None:
         self._chance, self.weather = chance, weather
-        self.cut: set[str] = set()
-        self.failed_at: dict[str, float] = {}
-        """When a call of each last failed."""
+        self._cut: Counter[str] = Counter()
+        self._failed: dict[str, list[float]] = defaultdict(list)
+
+    def cut(self, name: str) -> None:
+        """From now on nothing reaches this one, and nothing comes from it."""
+        self._cut[name] += 1
+
+    def mend(self, name: str) -> None:
+        """End what `cut` has begun, unless it was cut more often."""
+        self._cut[name] -= 1
+
+    def failed(self, name: str, begin: float, end: float) -> bool:
+        """Whether a call of this one failed in that time."""
+        return any(begin <= at <= end for at in self._failed[name])
 
     async def carry[T](self, name: str, work: Callable[[], T]) -> T:
         """One call: there, carried out, back. `LedgerError` after the client's time-out where nothing comes back."""
@@ -46,7 +58,7 @@ class Network:
             self._again(name, work, there)
             return await self._nothing(name, CLIENT_SECONDS)
         await asyncio.sleep(there)
-        if name in self.cut:
+        if self._cut[name]:
             return await self._nothing(name, CLIENT_SECONDS - there)
         answer = work()
         if self._chance.random() < self.weather.twice:
@@ -71,12 +83,12 @@ class Network:
         return self._chance.uniform(0.0003, 0.004)
 
     def _is_lost(self, name: str) -> bool:
-        return name in self.cut or self._chance.random() < self.weather.lost
+        return self._cut[name] > 0 or self._chance.random() < self.weather.lost
 
     def _again(self, name: str, work: Callable[[], Any], seconds: float) -> None:
         """Have it carried out when nobody waits for it any more."""
         def arrive() -> None:
-            if name not in self.cut:
+            if not self._cut[name]:
                 with suppress(LedgerError):
                     work()
 
@@ -87,7 +99,7 @@ class Network:
         self._fail(name)
 
     def _fail(self, name: str) -> None:
-        self.failed_at[name] = asyncio.get_running_loop().time()
+        self._failed[name].append(asyncio.get_running_loop().time())
         raise LedgerError("no answer came")
 
 
@@ -99,10 +111,10 @@ class FarLine:
 
     async def call[**P, T](self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         exchange = asyncio.get_running_loop().create_task(self._exchange(partial(work, *arguments, **named)))
+        exchange.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.wait_for(asyncio.shield(exchange), PATIENCE_SECONDS)
         except TimeoutError:
-            exchange.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise LedgerError("the ledger does not answer in time") from None
 
     async def _exchange[T](self, work: Callable[[], T]) -> T:

@@ -41,7 +41,7 @@ class ProxyClock(Clock):
 
 
 class Proxy:
-    """One lane through all its lives. `on_halt` hears of agents whose halt came into force here."""
+    """One lane through all its lives."""
 
     def __init__(self, log_id: str, lane: str, governed: SimpleNamespace, ledger: SeenLedger, network: Network,
                  watch: Watch, clock: ProxyClock) -> None:
@@ -50,6 +50,7 @@ class Proxy:
         self._governed, self._ledger, self._network, self._watch, self._clock = (
             governed, ledger, network, watch, clock)
         self._work: set[asyncio.Task[Any]] = set()
+        self._starting: asyncio.Task[None] | None = None
         self.in_force: dict[str, float] = {}
         """Since when an agent's newest halt is in force here."""
         self.runs = False
@@ -58,6 +59,10 @@ class Proxy:
     @property
     def state(self) -> Any:
         return self.book.state
+
+    def start_soon(self) -> None:
+        self._starting = asyncio.get_running_loop().create_task(self.start())
+        self._starting.add_done_callback(self._done)
 
     async def start(self) -> None:
         """Go on from what the log says, once the ledger answers."""
@@ -71,6 +76,7 @@ class Proxy:
     def _begin(self) -> None:
         self.book = Book(self.lane, self.lane.replayed(), lambda: self._governed, lambda agent: ())  # type: ignore[arg-type,return-value]
         self.book.on_halt = self._halted
+        self.book.on_preventive = lambda fields: self._watch.prevented(self.name, self.book.states, self._clock, fields)
         self._watch.restarted(self.name, self.state)
         self.book.record("config", entry.config(POOLED, {}), "")
         for decision, flow in sorted(self.state.open.items()):
@@ -103,7 +109,7 @@ class Proxy:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            asyncio.get_running_loop().call_exception_handler({"message": "a request failed", "exception": task.exception()})
+            raise task.exception()
 
     async def ask(self, asked: Asked, seconds: float) -> None:
         """A request, and its answer after `seconds`."""

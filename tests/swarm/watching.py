@@ -6,13 +6,16 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from addons.pools.memory import MemoryLedger
+from kernel.cascade import radius, roll_at
+from kernel.contagion import Prevention
 from kernel.leases import CUT_OFF_SECONDS, Kind, News, Purse
 from kernel.state import RATE, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from kernel.bounds import Bounds
+    from addons.pools.clock import Clock
+    from kernel.folding import States
     from kernel.state import Draw
 
 
@@ -45,8 +48,10 @@ class SeenLedger(MemoryLedger):
 class Watch:
     """Everything that is drawn, halted and let through, over all proxies. What does not hold is an AssertionError."""
 
-    def __init__(self, ledger: SeenLedger, bounds: Bounds, seconds: Callable[[], float]) -> None:
+    def __init__(self, ledger: SeenLedger, governed: Any, seconds: Callable[[], float]) -> None:
+        bounds = governed.bounds
         self._ledger, self._bounds, self._seconds = ledger, bounds, seconds
+        self._cascade = governed.policy.cascade
         self._limits = {(bound.budget, bound.unit): bound.most()[0] for bound in bounds.amounts()}
         self._by_proxy: dict[tuple[str, Purse], int] = {}
         self.drawn: Counter[Purse] = Counter()
@@ -54,10 +59,13 @@ class Watch:
         """How many requests of each agent went to an origin."""
         self.codes: Counter[str] = Counter()
         self._due: dict[Purse, float] = {}
-        self.early_turns = 0.0
+        self.early_turns = float("-inf")
         """By how many turns a rate was ahead of what it allows, at the most."""
         self._halted: dict[str, float | None] = defaultdict(lambda: None)
         self._looked = 0
+        self.held_back: dict[str, set[str]] = defaultdict(set)
+        """Whom each proxy has held back itself for another's halt."""
+        self.throttled = 0
         self.latest_pass = 0.0
         """How long after the ledger knew of a halt a request of its agent still passed, at the most."""
 
@@ -92,6 +100,15 @@ class Watch:
                 purse, now = Purse(*draw.key, 0), self._seconds() * 1_000_000
                 due = self._due[purse] = max(self._due.get(purse, 0.0), now) + pace.each_us
                 self.early_turns = max(self.early_turns, (due - now) / pace.each_us - pace.burst)
+
+    def prevented(self, proxy: str, states: States, clock: Clock, fields: Mapping[str, Any]) -> None:
+        """A proxy has done something to an agent because another one was halted."""
+        assert len(fields["path"]) == fields["hop"] + 1
+        self.throttled += fields["degraded"]
+        if Prevention(fields["do"]).holds_back:
+            self.held_back[proxy].add(fields["agent"])
+        most = radius(self._cascade, len(roll_at(states, clock.micros()).active))
+        assert len(self.held_back[proxy]) <= most, f"{proxy} holds back more than {most}"
 
     def let_through(self, agent: str) -> None:
         """A request went to its origin."""

@@ -1,0 +1,124 @@
+"""What must hold of a swarm once its troubles are over, and what it came to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from kernel.cascade import radius
+from kernel.lease_numbers import LeaseNumbers, granted
+from kernel.leases import Kind
+from tests.swarm.proxies import BEAT_SECONDS
+
+if TYPE_CHECKING:
+    from tests.swarm.proxies import Proxy
+    from tests.swarm.swarm import Swarm
+
+_ROUND_TRIPS_SECONDS = 0.05
+"""How long the calls of one heartbeat take at most where none fails."""
+
+
+class Report(NamedTuple):
+    """What a swarm came to. Times are in seconds."""
+
+    calls: Counter[str]
+    codes: Counter[str]
+    entries: Counter[str]
+    draws: int
+    slowest_halt: float
+    latest_pass: float
+    early_turns: float
+    held_back: int
+    throttled: int
+    radius: int
+    stranded: int
+
+    @property
+    def calls_per_draw(self) -> float:
+        """Heartbeats come whether or not anything is drawn."""
+        return (self.calls["acquire"] + self.calls["settle"]) / self.draws
+
+    @property
+    def entries_per_draw(self) -> float:
+        return self.entries["lease"] / self.draws
+
+
+def checked(swarm: Swarm) -> Report:
+    """Hold everybody to one another while they still run."""
+    assert all(proxy.runs and not proxy.state.broken for proxy in swarm.proxies)
+    _agree(swarm)
+    _hold_what_the_ledger_says(swarm)
+    slowest = _slowest_halt(swarm)
+    cascade, watch = swarm.policy.cascade, swarm.watch
+    assert cascade is not None
+    held_back, within = set().union(*watch.held_back.values()), sum(
+        radius(cascade, len(proxy.state.seen)) for proxy in swarm.proxies)
+    assert len(held_back) <= within, f"{len(held_back)} agents are held back for others, beyond {within}"
+    # A turn is drawn a moment after it was given.
+    assert watch.early_turns <= 1.0, f"a rate was ahead by {watch.early_turns} turns"
+    entries = Counter(entry["type"] for proxy in swarm.proxies for entry in proxy.lane.entries())
+    stranded = sum(each.stranded for each in swarm.ledger.overview().balances)
+    return Report(Counter(swarm.ledger.calls), watch.codes, entries, sum(watch.passed.values()), slowest,
+                  watch.latest_pass, watch.early_turns, len(held_back), watch.throttled, within, stranded)
+
+
+def _agree(swarm: Swarm) -> None:
+    """All have the ledger's epochs and sessions, and the same agents are halted everywhere."""
+    standings = {(agent, each.epoch, each.session)
+                 for (agent,), each in swarm.ledger.tables.table("standings").items() if each.epoch or each.session}
+    halted = _halted(swarm.proxies[0])
+    for proxy in swarm.proxies:
+        found = {(name, each.epoch, each.session) for name, each in proxy.state.agents.items()
+                 if each.epoch or each.session}
+        assert found == standings, f"{proxy.name} has other epochs: {found ^ standings}"
+        assert _halted(proxy) == halted, f"{proxy.name} has others halted: {_halted(proxy) ^ halted}"
+
+
+def _halted(proxy: Proxy) -> set[str]:
+    return {name for name, each in proxy.state.agents.items() if each.halt is not None}
+
+
+def _hold_what_the_ledger_says(swarm: Swarm) -> None:
+    """A lease that lives for the ledger lives in the lane that it names, and the other way round."""
+    there = {(holder, each.lease, each.purse, each.amount) for holder, each in swarm.ledger.overview().leases}
+    here = {(proxy.name, number, (*lease.key, lease.window), lease.amount)
+            for proxy in swarm.proxies for number, lease in proxy.state.leases.items()}
+    assert there <= here, f"nobody knows of {there - here}"
+
+
+def _slowest_halt(swarm: Swarm) -> float:
+    """How long a halt that the ledger knew took to be in force, wherever no call failed meanwhile."""
+    slowest, taken = 0.0, swarm.ledger.taken.values()
+    released = {news.agent for news, _ in taken if news.kind is Kind.RELEASE}
+    for news, taken_at in taken:
+        if news.kind is not Kind.HALT or news.agent in released:
+            continue
+        for proxy in swarm.proxies:
+            in_force = proxy.in_force[news.agent]
+            if proxy.began_at < taken_at and not swarm.network.failed(proxy.name, taken_at - 1.0, in_force):
+                slowest = max(slowest, in_force - taken_at)
+    assert slowest <= BEAT_SECONDS + _ROUND_TRIPS_SECONDS, f"a halt took {slowest} s"
+    return slowest
+
+
+def settled(swarm: Swarm) -> None:
+    """All have left in order: nothing is held, nothing is above its limit, and every log says what happened."""
+    for proxy in swarm.proxies:
+        assert proxy.lane.replayed().real == proxy.state, f"{proxy.name} replays to another state"
+    _numbers_stand_once(swarm)
+    for balance in swarm.ledger.overview().balances:
+        assert balance.held == 0
+        assert swarm.watch.drawn[balance.purse] <= balance.spent <= balance.limit
+
+
+def _numbers_stand_once(swarm: Swarm) -> None:
+    """Each number of a lease stands in one lane of its log, and none is missing."""
+    logs: dict[str, LeaseNumbers] = {}
+    for proxy in swarm.proxies:
+        lane, log = LeaseNumbers(), logs.setdefault(proxy.log_id, LeaseNumbers())
+        lane.take([number for entry in proxy.lane.entries() if (number := granted(entry)) is not None])
+        twice = log.add(lane)
+        assert twice is None, f"lease {twice} stands in {proxy.name} and in another lane"
+    for log_id, log in logs.items():
+        assert log.missing() is None, f"lease {log.missing()} of {log_id} stands nowhere"
+
