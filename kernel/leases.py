@@ -60,7 +60,7 @@ class Why(StrEnum):
     CLOCK = "clock"
     """The clock of the process is not the ledger's."""
     STALE = "stale"
-    """A later ask of this run was granted, and this one has no lease: it never will. Ask under a new number."""
+    """This ask or a later one of this run was answered, and this one has no lease: it never will. Ask anew."""
     RECOVERING = "recovering"
     """The ledger came back from an older state and waits for what processes have to say."""
 

@@ -36,6 +36,7 @@ def _answer(draft: Draft, holder: str, run: str, ask: Ask, now_us: int) -> Grant
     if granted is not None:
         return granted
     why = _refused(draft, holder, ask, now_us)
+    _heard(draft, holder, run, ask)
     if why is not None:
         return _nothing(draft, holder, ask, why)
     if ask.item and draft.items.get((*ask.purse, ask.item)):
@@ -49,6 +50,12 @@ def _granted_before(draft: Draft, holder: str, run: str, ask: Ask) -> Grant | No
     if number is None or lease is None:
         return None
     return Grant(ask.number, lease.purse, lease.amount, number.number, elsewhere(draft, holder, lease.purse))
+
+
+def _heard(draft: Draft, holder: str, run: str, ask: Ask) -> None:
+    """Whatever the answer is, one that comes once more is not granted: its process does not wait for it any more."""
+    life = admitted(draft, holder, run)
+    draft.lives.put((holder,), life._replace(asked=max(life.asked, ask.number)))
 
 
 def _refused(draft: Draft, holder: str, ask: Ask, now_us: int) -> Why | None:
@@ -76,8 +83,6 @@ def _grant(draft: Draft, holder: str, run: str, ask: Ask) -> Grant:
     number = lend(draft, holder, Lease(*ask.purse, amount, run, ask.number, item=bool(ask.item)))
     if ask.item:
         draft.items.put((*ask.purse, ask.item), Count(number))
-    life = admitted(draft, holder, run)
-    draft.lives.put((holder,), life._replace(asked=max(life.asked, ask.number)))
     return Grant(ask.number, ask.purse, amount, number, elsewhere(draft, holder, ask.purse))
 
 

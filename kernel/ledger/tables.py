@@ -71,7 +71,7 @@ class Lease(NamedTuple):
 class Life(NamedTuple):
     """The newest life of a holder; `run` is "" of one that only its chain speaks of. `said` is JSON.
 
-    `asked` is the greatest number of an ask that was granted a lease. `lost`: it was silent for too long and has not
+    `asked` is the greatest number of an ask that was answered. `lost`: it was silent for too long and has not
     been heard of since, or has not been told. `owes`: it has yet to say what its chain knows.
     """
 

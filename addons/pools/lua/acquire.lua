@@ -74,7 +74,6 @@ local function grant(id, number, limit, least, want, item)
   local lease = get(COUNTERS, log_of(holder)) + 1
   hold(holder, lease, {id, amount, run, number, item ~= ''})
   if item ~= '' then redis.call('SADD', key('items', id), item) end
-  lives[holder].asked = math.max(lives[holder].asked, number)
   return {id, amount, lease, elsewhere(id, holder), 0, ''}
 end
 
@@ -84,12 +83,13 @@ local function answer(number, name, window, agent, limit, least, want, item, eac
   local before = redis.call('HGET', key('asks', holder), ask_field(run, number))
   local lease = before and lease_of(holder, tonumber(before))
   if lease then return {lease[1], lease[2], tonumber(before), elsewhere(lease[1], holder), 0, ''} end
-  local why = refused(name, window, agent)
+  local why, asked = refused(name, window, agent), lives[holder].asked
+  lives[holder].asked = math.max(asked, number)
   if why then return nothing(id, why) end
   if item ~= '' and redis.call('SISMEMBER', key('items', id), item) == 1 then
     return {id, 1, -1, elsewhere(id, holder), 0, ''}
   end
-  if number <= lives[holder].asked then return nothing(id, 'stale') end
+  if number <= asked then return nothing(id, 'stale') end
   return grant(id, number, limit, least, want, item)
 end
 
