@@ -262,6 +262,13 @@ class Book:
         self._apply(state, kind, fields, agent, number, at, lasts_us)
         return number
 
+    def record_now(self, kind: str, fields: Mapping[str, Any], agent: str) -> int:
+        """The same, durable on return, with all before it. Blocks."""
+        at = self._lane.now()
+        number = self._lane.write_now(kind, fields, at)
+        self._apply(self.state, kind, fields, agent, number, at)
+        return number
+
     def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, Future[None]]:
         """Write what another process did, and be bound by it; what resolves once that is durable."""
         at = self._lane.now()

@@ -48,6 +48,8 @@ class Writes(Protocol):
 
     def record(self, kind: str, fields: Mapping[str, Any], agent: str) -> int: ...
 
+    def record_now(self, kind: str, fields: Mapping[str, Any], agent: str) -> int: ...
+
     def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, asyncio.Future[None]]: ...
 
 
@@ -110,9 +112,10 @@ class Leasing:
                 self._record(LOST_LEASE, None, Purse(*key, leased.window), free, leased.elsewhere)
 
     def _never_drawn(self, late: Held) -> None:
-        """Write down a lease that came too late for the life that had asked for it."""
+        """Write down a lease that came too late for the life that had asked for it, before the ledger forgets it."""
         self._record(GRANTED, late.lease, late.purse, late.amount, 0)
-        self._record(SETTLED, late.lease, late.purse, late.amount, 0)
+        settled = entry.lease(SETTLED, self.pool, late.lease, late.purse[:3], late.purse.window, late.amount, 0)
+        self._book.record_now("lease", settled, late.purse.agent)
         self._over.append(Settled(late.lease, 0))
 
     async def obtain(self, wants: Sequence[Want]) -> int | None:

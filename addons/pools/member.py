@@ -161,7 +161,7 @@ class Member:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
             if news.origin.startswith(f"{self._log_id}/"):
-                self._awaited(news.number).set_result(written)
+                self._answer(news.number, written)
 
     def _posts(self) -> tuple[list[Total], list[Held]]:
         return list(totals(self._book.state)), held(self._book.state, self._run)
@@ -208,6 +208,12 @@ class Member:
             return f"pool/{number}"
         await written[1]
         return f"{self._lane}/{written[0]}"
+
+    def _answer(self, number: int, written: Written | None) -> None:
+        """Tell whoever waits for the news of this number; nobody does any more where that took too long."""
+        awaited = self._awaited(number)
+        if not awaited.done():
+            awaited.set_result(written)
 
     def _awaited(self, number: int) -> asyncio.Future[Written | None]:
         """What resolves once the news of this number, told by this process, are written here."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.swarm.proxies import Proxy
     from tests.swarm.swarm import Swarm
 
-_ROUND_TRIPS_SECONDS = 0.05
+_ROUND_TRIPS_SECONDS = 0.3
 """How long the calls of one heartbeat take at most where none fails."""
 
 

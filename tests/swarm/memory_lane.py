@@ -12,8 +12,8 @@ from addons.pools.clock import Clock
 from kernel.folding import States
 from kernel.transition import written
 
-SYNC_SECONDS = 0.002
-"""How long it takes until a group of entries is durable."""
+LINGER_SECONDS, SYNC_SECONDS = 0.1, 0.002
+"""How long an entry waits for which nobody waits, and how long it takes to make a group of entries durable."""
 
 
 class MemoryLane:
@@ -35,14 +35,21 @@ class MemoryLane:
         self.lines.append(codec.encode({
             **fields, "v": 1, "type": kind, "seq": len(self.lines), "lane": self.name,
             "ts": written((at or self.now()).micros)}))
-        if self._syncing is None:
-            self._syncing = asyncio.get_running_loop().call_later(SYNC_SECONDS, self._sync)
+        self._sync_in(LINGER_SECONDS)
         return len(self.lines) - 1
+
+    def _sync_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._syncing is None or self._syncing.when() > loop.time() + seconds:
+            if self._syncing is not None:
+                self._syncing.cancel()
+            self._syncing = loop.call_later(seconds, self._sync)
 
     def commit(self, kind: str, fields: Mapping[str, Any], vault: object = None,
                at: Moment | None = None) -> tuple[int, asyncio.Future[None]]:
         number, waiter = self.record(kind, fields, at), asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
+        self._sync_in(SYNC_SECONDS)
         return number, waiter
 
     def write_now(self, kind: str, fields: Mapping[str, Any], at: Moment | None = None) -> int:
