@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from addons.errors import ContractBroken
+from addons.pools.protocol import LedgerError
 from kernel import entry
 from kernel.bounds import Bounded, Bounds
 from kernel.contracts import broken, inconsistent
 from kernel.state import NO_CHANGE, Change, Reads, State
-from kernel.step import Asked, Decided, halt_of, more, step
+from kernel.step import Asked, Decided, halt_of, more, step, wanted_more
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from addons.lane import Lane
     from kernel.budget import Unit
     from kernel.folding import States
+    from kernel.state import Draw
+    from kernel.step import Want
 
 JUMP_US = 60_000_000
 """How far the clock of the machine may be from where it was when this process began."""
 CLOCK_ACCEPT = "clock accept"
+_TRIES = 3
 _NOBODY = Bounded()
 _ANY = Verdict(Action.ALLOW, Code.ALLOW)
 
@@ -47,6 +51,18 @@ class Weighed:
     bounded: Bounded
     at: Moment
     mode: Mode
+
+
+class Pool(Protocol):
+    """Where several processes draw on the same budgets (addons/pools/member.py)."""
+
+    async def obtain(self, wants: Sequence[Want]) -> int: ...
+
+    def obtain_now(self, wants: Sequence[Want]) -> None: ...
+
+    def drawn(self, draws: Iterable[Draw]) -> None: ...
+
+    def tell_halt(self, agent: str) -> None: ...
 
 
 class Book:
@@ -64,6 +80,8 @@ class Book:
         self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
+        self.pool: Pool | None = None
+        """Where what is drawn must be leased first; None where this process alone counts."""
 
     @property
     def state(self) -> State:
@@ -83,13 +101,36 @@ class Book:
         """What bounds an agent under the policy in force."""
         return self.bounds.of(agent)
 
+    def sources(self, agent: str) -> tuple[str, ...]:
+        """The client addresses from which an agent comes."""
+        return self._sources(agent)
+
     def halted(self, agent: str, source: str | None) -> Verdict | None:
         """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
         asked = Asked(agent, _ANY, source=source)
         return halt_of(self.state, self.state.agent(agent), asked)
 
-    def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
-        """What the kernel decides on a request. Nothing changes yet."""
+    async def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
+        """What the kernel decides on a request, once what it wants was asked for. Nothing else changes yet.
+
+        Nothing may be waited for between this and `commit`.
+        """
+        if self.pool is None:
+            return self._weighed(governed, asked, mode)
+        wait_us = 0
+        for _ in range(_TRIES):
+            weighed = self._weighed(governed, asked._replace(final=False), mode)
+            if not weighed.decided.wants:
+                return weighed
+            try:
+                wait_us = await self.pool.obtain(weighed.decided.wants)
+            except LedgerError as problem:
+                verdict = Verdict(Action.DENY, Code.POOL_UNREACHABLE, None, str(problem))
+                return self._weighed(governed, asked._replace(verdict=verdict, risk=0), mode)
+        weighed = self._weighed(governed, asked, mode)
+        return replace(weighed, decided=weighed.decided._replace(wait_us=wait_us))
+
+    def _weighed(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
         bounded, at = governed.bounds.of(asked.agent), self._lane.now()
         if mode is Mode.OBSERVE:
             if not (asked.verdict.lets_through or asked.verdict.code in OBSERVED):
@@ -130,6 +171,8 @@ class Book:
         number, durable = self._lane.commit("decision", fields, secrets, weighed.at)
         name = f"{self._lane.name}/{number}"
         self._take(state, named(made, name), agent, name)
+        if self.pool is not None:
+            self.pool.drawn(weighed.decided.draws)
         return number, durable
 
     def _take(self, state: State, made: Change, agent: str, decision: str | None) -> None:
@@ -149,6 +192,8 @@ class Book:
         halt = self.state.agent(agent).halt
         assert halt is not None
         self.record("halt", entry.halt(agent, halt.reason, halt.rule, decision, self._sources(agent)), agent)
+        if self.pool is not None:
+            self.pool.tell_halt(agent)
 
     def record(self, kind: str, fields: Mapping[str, Any], agent: str, mode: Mode = Mode.ENFORCE) -> int:
         """Write an entry that changes the state of an agent, and change it."""
@@ -156,6 +201,13 @@ class Book:
         number = self._lane.record(kind, fields, at)
         self._apply(state, kind, fields, agent, number, at)
         return number
+
+    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, Future[None]]:
+        """Write what another process did, and be bound by it; what resolves once that is durable."""
+        at = self._lane.now()
+        number, durable = self._lane.commit(kind, fields, None, at)
+        self._apply(self.state, kind, fields, agent, number, at)
+        return number, durable
 
     def _apply(self, state: State, kind: str, fields: Mapping[str, Any], agent: str, number: int, at: Moment) -> None:
         name = f"{self._lane.name}/{number}"
@@ -213,6 +265,8 @@ class Book:
         """Draw for a flow that goes on. `part` counts its entries; with `at_once` they are durable on return."""
         state, at = self._states.of(mode), self._lane.now()
         draws = more(state, self.bounded(agent), agent, unit, wanted, at.micros)
+        if self.pool is not None and isinstance(draws, Verdict) and state.pooled:
+            draws = self._more_leased(self.pool, state, agent, unit, wanted, at, draws)
         flow = state.open.get(decision)
         if isinstance(draws, Verdict) or flow is None or not draws:
             return draws if isinstance(draws, Verdict) else (wanted, None)
@@ -224,3 +278,13 @@ class Book:
             number, durable = self._lane.commit("outcome", fields, None, at)
         self._apply(state, "outcome", fields, agent, number, at)
         return draws[0].amount, durable
+
+    def _more_leased(self, pool: Pool, state: State, agent: str, unit: Unit, wanted: int, at: Moment,
+                     refused: Verdict) -> tuple[Draw, ...] | Verdict:
+        """The same once more was leased, as far as there is more."""
+        bounded = self.bounded(agent)
+        try:
+            pool.obtain_now(wanted_more(state, bounded, agent, unit, wanted, at.micros))
+        except LedgerError:
+            return refused
+        return more(state, bounded, agent, unit, wanted, at.micros)

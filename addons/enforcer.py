@@ -70,7 +70,7 @@ from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
 from kernel.trial import Mode
-from kernel.verdict import Code
+from kernel.verdict import Action, Code, Verdict
 from kernel.version import VERSION
 
 TESTED_MITMPROXY = "12.2.3"
@@ -80,6 +80,7 @@ STOPPED = 3
 _HEARTBEAT_SECONDS = 1.0
 _LATE_SECONDS = 5.0
 _FLUSH_SECONDS = 60.0
+_UNANCHORED = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log is not anchored in time")
 
 
 class Enforcer:
@@ -212,7 +213,7 @@ class _Running:
         judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
-                      RequestNames.of_home(self.paths.request_names), unanchored=lambda: self._anchored.stops)
+                      RequestNames.of_home(self.paths.request_names), closed=self._closed)
         hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
@@ -228,6 +229,10 @@ class _Running:
             **self.operator.handlers(), **RotationControl(self.lane).handlers()},
             lambda where, error: self.metrics.fault(where))
         self._read_gauges()
+
+    def _closed(self) -> Verdict | None:
+        """Why nothing passes at this moment, for all that is well with the log."""
+        return _UNANCHORED if self._anchored.stops else None
 
     def _sources_of(self, agent: str) -> tuple[str, ...]:
         """The client addresses from which an agent comes, or came lately."""

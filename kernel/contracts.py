@@ -32,11 +32,15 @@ def broken(
     limits = {bound.key(agent): bound.limit for bound in bounds} if change.accounts else {}
     for key, new in change.accounts.items():
         old = state.accounts.get(key, UNTOUCHED)
-        found = _account(old, new, key, agent, limits.get(key))
+        found = _account(old, new, key, agent, limits.get(key)) or _unleased(state, key, old, new)
         if found is None and new.held < old.held:
             found = _freed(state, change, key, old, new)
         if found is not None:
             return found
+    for key, leased in change.leased.items():
+        account = state.account(key)
+        if account.window == leased.window and leased.amount < account.spent + account.held:
+            return "what is drawn of a lease does not go back"
     standings = (_standing(state.agent(name), new, name, agent) for name, new in change.agents.items())
     return next((found for found in standings if found is not None), None)
 
@@ -53,6 +57,15 @@ def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int
     if limit is not None and new.spent + new.held > max(limit, gone):
         return "no more is spent and held than there is"
     return None
+
+
+def _unleased(state: State, key: AccountKey, old: Account, new: Account) -> str | None:
+    """Where a ledger is asked, what is drawn was leased before."""
+    gone = old.spent + old.held if renewed(old.window, 1, new.window) else 0
+    if not state.pooled or new.spent + new.held <= gone:
+        return None
+    leased = state.lease(key, new.window).amount
+    return None if new.spent + new.held <= leased else "no more is drawn than was leased"
 
 
 def _freed(state: State, change: Change, key: AccountKey, old: Account, new: Account) -> str | None:

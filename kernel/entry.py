@@ -160,9 +160,21 @@ def request_facts(
 
 
 def draw(taken: Draw) -> Body:
-    """One item of `draws`: what a decision takes of an account. `lease` is null: no ledger is asked for it."""
+    """One item of `draws`: what a decision takes of an account. `lease` is null where no ledger is asked for it."""
     return {"budget": taken.budget, "for": taken.agent, "unit": taken.unit, "window": taken.window,
-            "amount": taken.amount, "lease": None}
+            "amount": taken.amount, "lease": taken.lease}
+
+
+def lease(act: str, pool: str, number: int | None, key: tuple[str, str, str], window: int, amount: int,
+          elsewhere: int) -> Body:
+    """What a ledger said of an account. `pool` is the ledger's id, `number` counts its leases in this log.
+
+    `act` granted: `amount` more may be drawn. settled: `amount` went back. lost: `amount` may not be drawn any more.
+    refused: nothing. `elsewhere` is what other processes have of it then.
+    """
+    budget, unit, agent = key
+    return {"type": "lease", "act": act, "pool": pool, "lease": number, "budget": budget, "unit": unit,
+            "for": agent or None, "window": window, "amount": amount, "elsewhere": elsewhere}
 
 
 def decision(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
+from kernel.lease_numbers import together
 from kernel.report import Anchored, KeyRange
 from kernel.walk import Found
 
@@ -15,6 +16,9 @@ def joined(parts: Sequence[Found]) -> Found | None:
     if any(part.broken is not None for part in parts):
         return None
     if any(before.end != after.begin for before, after in pairwise(parts)):
+        return None
+    leases = together(part.leases for part in parts)
+    if any(before.leases.common(after.leases) for before, after in combinations(parts, 2)):
         return None
     first, last = parts[0], parts[-1]
     lane = replace(last.lane, entries=last.end.size - first.begin.size, first=first.begin.size)
@@ -28,6 +32,7 @@ def joined(parts: Sequence[Found]) -> Found | None:
         anchored=_anchored(parts),
         checkpoints=sum(part.checkpoints for part in parts),
         keys=_ranges(parts),
+        leases=leases,
     )
 
 

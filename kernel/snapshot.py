@@ -8,6 +8,12 @@ A line is a JSON value without white space, objects with sorted keys:
     [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
+Where a ledger is asked, the first of these lines has "heard":NUMBER and "pooled":true, too, and what is leased follows
+the open flows:
+
+    [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
+    [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
+
 What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py in their order; runs
 stand in the order in which they are forgotten, accounts and paces are sorted.
 """
@@ -28,6 +34,8 @@ from kernel.state import (
     AccountKey,
     Draw,
     Halt,
+    Lease,
+    Leased,
     OpenFlow,
     PaceKey,
     Quarantine,
@@ -39,7 +47,8 @@ from kernel.state import (
 _VERSION = 1
 _NAMES = ("real", "shadow")
 _FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
-_AGENT_FIELDS, _OPEN_FIELDS = 11, 6
+_POOLED_FLAGS = _FLAGS | {"heard", "pooled"}
+_AGENT_FIELDS, _OPEN_FIELDS, _LEASED_FIELDS, _LEASE_FIELDS = 11, 6, 5, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +88,22 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
         yield _flags(name, state)
         yield from _agents(state)
         for decision, flow in sorted(state.open.items()):
-            yield [decision, *flow]
+            yield [decision, *flow._replace(draws=tuple(_drawn(draw) for draw in flow.draws))]
+        for key, leased in sorted(state.leased.items()):
+            yield [key, *leased]
+        for number, lease in sorted(state.leases.items()):
+            yield [number, *lease]
 
 
 def _flags(name: str, state: State) -> dict[str, object]:
+    pool = {"heard": state.heard, "pooled": True} if state.pooled else {}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
-            "taken_over": state.taken_over}
+            "taken_over": state.taken_over, **pool}
+
+
+def _drawn(draw: Draw) -> Any:
+    """An open draw as it stands in the file: of which lease it was does not matter any more."""
+    return draw[:5]
 
 
 def _agents(state: State) -> Iterator[list[object]]:
@@ -142,17 +161,23 @@ class _Lines:
 
     def _state(self) -> State:
         flags = self._next()
-        if type(flags) is not dict or flags.keys() != _FLAGS:
+        if type(flags) is not dict or flags.keys() not in (_FLAGS, _POOLED_FLAGS):
             raise SnapshotError("not the beginning of a state")
         clock_ok, accepted, broken, taken_over = _typed(
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
-        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over)
+        heard, pooled = _typed([flags.get("heard", 0), flags.get("pooled", False)], int, bool)
+        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
+                      heard=heard)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
             if len(row) == _AGENT_FIELDS:
                 self._agent(state, row)
             elif len(row) == _OPEN_FIELDS:
                 self._open(state, row)
+            elif len(row) == _LEASED_FIELDS:
+                self._leased(state, row)
+            elif len(row) == _LEASE_FIELDS:
+                self._lease(state, row)
             else:
                 raise SnapshotError("a line of another length")
         return state
@@ -182,6 +207,18 @@ class _Lines:
         decision, flow, agent, since, _, draws = _typed(row, str, str, str, int, type(row[4]), list)
         drawn = tuple(self._draw(draw) for draw in draws)
         state.open[decision] = OpenFlow(flow, self._shared(agent), since, _text_or_none(row[4]), drawn)
+
+    def _leased(self, state: State, row: list[Any]) -> None:
+        key, window, amount, elsewhere, lease = _typed(row, list, int, int, int, type(None) if row[4] is None else int)
+        state.leased[self._key(key)] = Leased(window, amount, elsewhere, lease)
+
+    def _lease(self, state: State, row: list[Any]) -> None:
+        number, key, window, amount = _typed(row, int, list, int, int)
+        state.leases[number] = Lease(self._key(key), window, amount)
+
+    def _key(self, row: list[Any]) -> AccountKey:
+        budget, unit, agent = _typed(row, str, str, str)
+        return self._shared(budget), self._shared(unit), self._shared(agent)
 
     def _draw(self, row: Any) -> Draw:
         of = row[1] if type(row) is list and len(row) > 1 else None

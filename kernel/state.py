@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _DOMAIN = b"governor/kernel/accounts/v1\0"
 TOGETHER = ""
 """In the place of an agent's id: an account that all agents of a budget share."""
+RATE = "rate"
+"""The unit of what a rate gives: turns."""
 
 
 type AccountKey = tuple[str, str, str]
@@ -104,7 +106,8 @@ class Standing(NamedTuple):
 class Draw(NamedTuple):
     """What a decision takes of an account, or does to a count: one item of `draws`.
 
-    `agent` is the id of whom the account is for, None where it is for all agents of the budget.
+    `agent` is the id of whom the account is for, None where it is for all agents of the budget. `lease` is the newest
+    lease of the account, None where no ledger is asked.
     """
 
     budget: str
@@ -112,6 +115,7 @@ class Draw(NamedTuple):
     unit: str
     window: int
     amount: int
+    lease: int | None = None
 
     @property
     def key(self) -> AccountKey:
@@ -128,10 +132,32 @@ class OpenFlow(NamedTuple):
     draws: tuple[Draw, ...]
 
 
+class Leased(NamedTuple):
+    """What of an account a ledger has leased to this process in a window, and what others have of it.
+
+    `amount` is all that may be spent and held here in that window. `elsewhere` is what other processes had spent or
+    held when the ledger was last asked. `lease` is the number of the newest lease.
+    """
+
+    window: int = 0
+    amount: int = 0
+    elsewhere: int = 0
+    lease: int | None = None
+
+
+class Lease(NamedTuple):
+    """A lease that is not settled: of which account and window, and how much."""
+
+    key: AccountKey
+    window: int
+    amount: int
+
+
 type PaceKey = tuple[str, str]
 """The name of a rate, and the agent that it is for, or `TOGETHER`."""
 
 UNTOUCHED = Account()
+NOTHING_LEASED = Leased()
 UNKNOWN = Standing()
 NO_ACCOUNTS: Mapping[AccountKey, Account] = {}
 _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
@@ -139,7 +165,7 @@ _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a step makes anew. `opened` and `closed` are decisions, as LANE/SEQ."""
+    """What a step makes anew. `opened` and `closed` are decisions, as LANE/SEQ; `settled` are numbers of leases."""
 
     agents: Mapping[str, Standing] = field(default_factory=dict)
     accounts: Mapping[AccountKey, Account] = field(default_factory=dict)
@@ -149,6 +175,11 @@ class Change:
     clock_ok: bool | None = None
     broken: bool = False
     taken_over: int | None = None
+    pooled: bool | None = None
+    leased: Mapping[AccountKey, Leased] = field(default_factory=dict)
+    leases: Mapping[int, Lease] = field(default_factory=dict)
+    settled: tuple[int, ...] = ()
+    heard: int | None = None
 
 
 NO_CHANGE = Change()
@@ -161,6 +192,7 @@ class State:
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
+    `pooled`: a ledger says how much of each account this process may draw. `heard`: as far as its news are taken.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -171,6 +203,10 @@ class State:
     clock_accepted: bool = False
     broken: bool = False
     taken_over: int = -1
+    pooled: bool = False
+    leased: dict[AccountKey, Leased] = field(default_factory=dict)
+    leases: dict[int, Lease] = field(default_factory=dict)
+    heard: int = 0
     _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
@@ -178,6 +214,11 @@ class State:
 
     def account(self, key: AccountKey) -> Account:
         return self.accounts.get(key, UNTOUCHED)
+
+    def lease(self, key: AccountKey, window: int) -> Leased:
+        """What is leased of an account in a window."""
+        found = self.leased.get(key, NOTHING_LEASED)
+        return found if found.window == window else Leased(window)
 
     @property
     def lost_us(self) -> int | None:
@@ -209,34 +250,60 @@ class State:
         self.broken = self.broken or change.broken
         if change.taken_over is not None:
             self.taken_over = max(self.taken_over, change.taken_over)
+        self._take_leases(change)
+
+    def _take_leases(self, change: Change) -> None:
+        if change.pooled is not None:
+            self.pooled = change.pooled
+            if not self.pooled:
+                self.leased, self.leases = {}, {}
+        if change.heard is not None:
+            self.heard = max(self.heard, change.heard)
+        self.leased.update(change.leased)
+        self.leases.update(change.leases)
+        for number in change.settled:
+            self.leases.pop(number, None)
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken, self.taken_over)
+                     self.clock_accepted, self.broken, self.taken_over, self.pooled, dict(self.leased),
+                     dict(self.leases), self.heard)
 
 
 class Reads:
     """Which accounts and rates a step for one agent may read, and the hash over them."""
 
-    __slots__ = ("_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen")
+    __slots__ = (
+        "_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen", "_turn_heads", "_turn_keys",
+    )
 
     def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
         self._agent = own = _json(agent)
-        self._keys, self._heads, self._pace_keys, self._pace_heads = [], [], [], []
+        self._keys: list[AccountKey] = []
+        self._heads: list[str] = []
+        self._pace_keys: list[PaceKey] = []
+        self._pace_heads: list[str] = []
+        self._turn_keys: list[AccountKey] = []
+        self._turn_heads: list[str] = []
         # What a policy names is plain: nothing of it needs an escape in JSON.
         for bound in bounds:
             self._keys.append(bound.key(agent))
             self._heads.append(f'["{bound.budget}","{bound.unit}",{own if bound.each else _ALL},')
         for pace in paces:
+            of = own if pace.each else _ALL
             self._pace_keys.append(pace.key(agent))
-            self._pace_heads.append(f'["{pace.name}",{own if pace.each else _ALL},')
+            self._pace_heads.append(f'["{pace.name}",{of},')
+            self._turn_keys.append(turns_key(pace.key(agent)))
+            self._turn_heads.append(f'["{pace.name}","{RATE}",{of},')
         self._seen: tuple[object, ...] = ()
         self._known = ""
 
     def digest(self, state: State, change: Change, agent: str) -> str:
         """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
         standing = change.agents.get(agent) or state.agent(agent)
+        if state.pooled:
+            return self._pooled(standing, state, change)
         changed, old, paces = change.accounts, state.accounts, state.paces
         if changed:
             accounts = [changed.get(key) or old.get(key) for key in self._keys]
@@ -246,23 +313,44 @@ class Reads:
         seen = standing, accounts, due
         # Between two entries of an agent mostly nothing of this changes.
         if seen != self._seen:
-            self._seen, self._known = seen, self._hash(standing, accounts, due)
+            told = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
+            self._seen, self._known = seen, self._hash(standing, _accounts(self._heads, accounts), told)
         return self._known
 
-    def _hash(self, standing: Standing, accounts: list[Account | None], due: list[int | None]) -> str:
-        told = [
-            f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
-            for head, each in zip(self._heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
-        ]
-        paces = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
-        if standing == UNKNOWN and not told and not paces:
+    def _pooled(self, standing: Standing, state: State, change: Change) -> str:
+        """The same where a ledger leases what is drawn: rates are accounts of turns then."""
+        keys = self._keys + self._turn_keys
+        accounts = [change.accounts.get(key) or state.accounts.get(key) for key in keys]
+        leased = [change.leased.get(key) or state.leased.get(key) for key in keys]
+        seen = standing, accounts, leased
+        if seen != self._seen:
+            heads = self._heads + self._turn_heads
+            told = [f"{head}{each.window},{each.amount},{each.elsewhere}]"
+                    for head, each in zip(heads, leased, strict=True) if each is not None]
+            self._seen, self._known = seen, self._hash(standing, _accounts(heads, accounts), told, "leased")
+        return self._known
+
+    def _hash(self, standing: Standing, accounts: list[str], more: list[str], name: str = "paces") -> str:
+        if standing == UNKNOWN and not accounts and not more:
             return EMPTY_SET
         halt = standing.halt
         halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
         raw = (
-            f'{{"accounts":[{",".join(told)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
-            f'{standing.quarantined_until_us},"{standing.trail}"],"paces":[{",".join(paces)}]}}')
+            f'{{"accounts":[{",".join(accounts)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
+            f'{standing.quarantined_until_us},"{standing.trail}"],"{name}":[{",".join(more)}]}}')
         return blake3(_DOMAIN + raw.encode()).hexdigest()
+
+
+def _accounts(heads: list[str], accounts: list[Account | None]) -> list[str]:
+    return [
+        f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
+        for head, each in zip(heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
+    ]
+
+
+def turns_key(pace: PaceKey) -> AccountKey:
+    """The account of the turns that a ledger leases of a rate."""
+    return pace[0], RATE, pace[1]
 
 
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:

@@ -67,7 +67,7 @@ class Live:
 
     async def ask(self, agent: str = "one", verdict: Verdict = ALLOWED, mode: Mode = Mode.ENFORCE, request: str = "r",
                   host: str = "a.example") -> str:
-        weighed = self.book.weigh(GOVERNED, Asked(agent, verdict, place=f"{host}:443", request=request), mode)
+        weighed = await self.book.weigh(GOVERNED, Asked(agent, verdict, place=f"{host}:443", request=request), mode)
         said = weighed.decided.verdict
         facts = entry.request_facts("GET", "https", host, 443, None, None, 0, None) | {"request": request}
         body = entry.decision("request", "f", agent, "none", "0" * 64, facts, (), said.action, said.rule, said.code,

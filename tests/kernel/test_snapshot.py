@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.measures import Rate
 from kernel.snapshot import Snapshot, decode, encode, head
-from kernel.state import Account, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
+from kernel.state import Account, Draw, Halt, Lease, Leased, OpenFlow, Quarantine, Run, Standing, State
 from tests.conftest import scaled
 from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 
@@ -26,7 +27,7 @@ halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, ma
 quarantines = st.builds(Quarantine, numbers, text, text, text)
 standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, quarantines | st.none(), runs, runs, text)
 accounts = st.builds(Account, numbers, numbers, numbers, st.frozensets(text, max_size=3), text)
-draws = st.builds(Draw, text, text.filter(bool) | st.none(), text, numbers, numbers)
+draws = st.builds(Draw, text, text.filter(bool) | st.none(), text, numbers, numbers, st.none())
 flows = st.builds(OpenFlow, text, text, numbers, text | st.none(), st.lists(draws, max_size=2).map(tuple))
 states = st.builds(
     State,
@@ -36,7 +37,12 @@ states = st.builds(
     st.dictionaries(text, flows, max_size=3),
     st.booleans(), st.booleans(), st.booleans(), numbers,
 )
-snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states, states))
+keys = st.tuples(text, text, text)
+leased = st.dictionaries(keys, st.builds(Leased, numbers, numbers, numbers, st.none() | numbers), max_size=3)
+leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_size=3)
+pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2]),
+                   states, leased, leases, numbers)
+snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled, states))
 
 
 @given(snapshots)
@@ -54,7 +60,8 @@ def reordered(values, chance):
 @given(snapshots, st.randoms(use_true_random=False))
 def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapshot, chance):
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
-                  each.clock_ok, each.clock_accepted, each.broken, each.taken_over)
+                  each.clock_ok, each.clock_accepted, each.broken, each.taken_over, each.pooled,
+                  reordered(each.leased, chance), reordered(each.leases, chance), each.heard)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)
