@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kernel.bounds import MICROS, SLOW_COUNT, SLOW_MICROS
-from kernel.budget import SPENT, Budget, Counter, Effect, RateLimit, Threshold, Unit
+from kernel.budget import Budget, Counter, Effect, RateLimit, Threshold, Unit
 from kernel.document import joined
 from kernel.measures import Rate
 from kernel.policy import AgentPattern, Policy
@@ -53,8 +53,7 @@ _ENDS = f"When it is used up {_EFFECTS[Effect.DENY]}"
 
 
 def _amounts(amounts: Mapping[Unit, int]) -> str:
-    return joined([amount_in_words(unit, amount) + (" (without effect yet)" if unit in SPENT else "")
-                   for unit, amount in amounts.items()], "and")
+    return joined([amount_in_words(unit, amount) for unit, amount in amounts.items()], "and")
 
 
 def rates_in_words(limit: RateLimit, groups: Groups) -> str:
