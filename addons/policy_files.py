@@ -21,8 +21,8 @@ from addons.time_zones import ZONES
 from addons.yaml_nodes import LARGEST_BYTES, compose
 from kernel.account_review import account_findings
 from kernel.address import named_ranges
-from kernel.ahead.review import ahead_findings
 from kernel.ahead.outlook import as_if
+from kernel.ahead.review import ahead_findings
 from kernel.analysis.review import Tables
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader

@@ -82,7 +82,7 @@ def compile_policy(
         findings += compiler.reader.findings
     raise_errors(findings)
     policy = joined(above.parts)
-    policy = replace(policy, prices=policy.prices.before(prices))
+    policy = replace(policy, prices=replace(policy.prices, table=prices.table))
     findings += [*_unbound(policy), *errors_at_load(at_most(policy), tables), *judge_assertions(at_most(policy)),
                  *refuted(at_most(policy))]
     raise_errors(findings)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from kernel.comparison import Comparison, Field
 from kernel.fields import MODEL
-from kernel.glob import prepared
 from kernel.pattern import path_glob
 
 if TYPE_CHECKING:
@@ -79,9 +78,3 @@ def _one_star(glob: str) -> str:
 
 def _globs(texts: Iterable[str]) -> tuple[PathGlob, ...]:
     return tuple(map(path_glob, dict.fromkeys(texts)))
-
-
-def is_model_call(method: str, segments: tuple[str, ...]) -> bool:
-    """True where a request of this method asks a model, by its path."""
-    return method in _POST and any(
-        prepared(glob.segments).matches(segments) for glob in (*_in_body(), *_in_path(_ANY, wide=True)))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.document import Document, Keys, Mapping, Node, Reader, Scalar
+from kernel.document import Document, Keys, Node, Reader
 from kernel.errors import PolicyError
 from kernel.name_globs import globs
 from kernel.prices import NO_PRICES, Price, Priced, Prices
 from kernel.quantity import price, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from collections.abc import Mapping as Map
+    from collections.abc import Iterator, Mapping
 
 PRICE = Keys(
     "a price",
@@ -38,7 +37,7 @@ class Origin(NamedTuple):
 def read_prices(reader: Reader, node: Node | None) -> Prices:
     """`prices:` of a policy: for each provider a list of prices."""
     entries = [] if node is None else reader.entries(node, "prices")
-    return Prices(({name.text: tuple(_listed(reader, each)) for name, each in entries},)) if entries else NO_PRICES
+    return Prices(own={name.text: tuple(_listed(reader, each)) for name, each in entries}) if entries else NO_PRICES
 
 
 def _listed(reader: Reader, node: Node) -> Iterator[Priced]:
@@ -54,7 +53,7 @@ def _listed(reader: Reader, node: Node) -> Iterator[Priced]:
             yield Priced(models, price)
 
 
-def _price(reader: Reader, found: Map[str, Node]) -> Price | None:
+def _price(reader: Reader, found: Mapping[str, Node]) -> Price | None:
     costs = {key: reader.value(found, key, "E220", price) for key in ("input", "cached", "written", "output")}
     taken, output = costs["input"], costs["output"]
     context, longest = (reader.value(found, key, "E221", tally) for key in ("context", "longest-output"))
@@ -62,12 +61,6 @@ def _price(reader: Reader, found: Map[str, Node]) -> Price | None:
         return None
     cached, written = (taken if cost is None else cost for cost in (costs["cached"], costs["written"]))
     return Price(taken, cached, written, output, context, longest)
-
-
-def is_table(document: Document) -> bool:
-    """True for a table of prices, as it is shipped and kept beside the policies that count by it."""
-    root = document.root
-    return isinstance(root, Mapping) and any(isinstance(key, Scalar) and key.text == "table" for key in root.parts[::2])
 
 
 def read_table(document: Document) -> tuple[Prices, tuple[Origin, ...]]:
@@ -81,4 +74,4 @@ def read_table(document: Document) -> tuple[Prices, tuple[Origin, ...]]:
                                    ("source", "date"))) for name, each in read)
     if reader.findings:
         raise PolicyError(reader.findings)
-    return Prices((lists,)), origins
+    return Prices(table=lists), origins

@@ -6,7 +6,7 @@ no request for it pass; a policy says with `prices:` what the table does not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.glob import word
@@ -39,9 +39,10 @@ class Priced(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The prices of each provider, those that count first in front."""
+    """The prices of each provider: a policy's own, and those of the table that it was read with."""
 
-    lists: tuple[Mapping[str, tuple[Priced, ...]], ...] = ()
+    own: Mapping[str, tuple[Priced, ...]] = field(default_factory=dict)
+    table: Mapping[str, tuple[Priced, ...]] = field(default_factory=dict)
 
     def of(self, provider: str, model: str) -> Price | None:
         """The price of a model; None where none is known.
@@ -49,7 +50,7 @@ class Prices:
         What a policy says goes before the shipped table. In each, a name goes before a pattern, and of patterns the
         longest that matches.
         """
-        for priced in self.lists:
+        for priced in (self.own, self.table):
             found = [(glob == model, len(glob), each.price) for each in priced.get(provider, ())
                      for glob in each.models if word(glob).fits(model)]
             if found:
@@ -59,12 +60,7 @@ class Prices:
     @property
     def models(self) -> frozenset[str]:
         """Every name and pattern that has a price."""
-        return frozenset(glob for priced in self.lists for items in priced.values()
+        return frozenset(glob for priced in (self.own, self.table) for items in priced.values()
                          for each in items for glob in each.models)
-
-    def before(self, other: Prices) -> Prices:
-        """These prices, and for what they do not have the others."""
-        return Prices((*self.lists, *other.lists))
-
 
 NO_PRICES = Prices()
