@@ -10,7 +10,9 @@ from addons import policy_files
 from kernel.bounds import Bounds
 from kernel.disclosure import Disclosure
 from kernel.findings import Finding
+from kernel.host_set import HostSet, named
 from kernel.match import Index
+from kernel.pattern import host_pattern
 from kernel.policy import Policy, Rule, UrlPattern
 from kernel.secret_paths import SecretPaths
 from kernel.suffix import Suffixes
@@ -26,7 +28,7 @@ class Governed:
     bounds: Bounds
     disclosure: Disclosure
     secret_paths: SecretPaths
-    llm_hosts: frozenset[str]
+    llm_hosts: HostSet
     files: tuple[Path, ...]
     findings: tuple[Finding, ...]
     constrains_method_or_path: bool
@@ -48,14 +50,16 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool
     compiled = policy_files.read_policy([(str(file), policy_files.read_file(file)) for file in files], known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
+    models = [rule for rule in compiled.policy.rules if rule.verb.grants and rule.where.llm is not None]
+    llm_hosts = HostSet((*map(host_pattern, policy_files.llm_hosts()), *named(models)))
     return Governed(compiled.policy, Index(compiled.policy), Bounds(compiled.policy),
-                    Disclosure(compiled.policy, suffixes), secret_paths, frozenset(policy_files.llm_hosts()),
+                    Disclosure(compiled.policy, suffixes), secret_paths, llm_hosts,
                     tuple(files), tuple(compiled.findings),
                     any(_constrains(rule) for rule in compiled.policy.items), strict)
 
 
 def _constrains(rule: Rule) -> bool:
     return any(
-        conditions.methods is not None or conditions.paths is not None
+        conditions.methods is not None or conditions.paths is not None or conditions.llm is not None
         or any(isinstance(destination, UrlPattern) for destination in conditions.to or ())
         for conditions in (rule.where, *rule.holes))

@@ -143,7 +143,7 @@ class Hindsight:
         facts = self._judging.facts_of_any_path(entry, values, at)
         if facts is None:
             return NO_FACTS
-        ways = [self._answer(each, entry) for each in extremes(self._judging.index, facts)]
+        ways = [self._answer(each, entry) for each in extremes(self._judging.index, entry, facts)]
         if len({(way.verdict.action, way.verdict.lets_through) for way in ways}) > 1:
             return FIELDS_DECIDE
         if code == Code.URL_TOO_LONG and ways[0].verdict.code == Code.URL_TOO_LONG:
