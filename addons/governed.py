@@ -32,6 +32,8 @@ class Governed:
     files: tuple[Path, ...]
     findings: tuple[Finding, ...]
     constrains_method_or_path: bool
+    model_rules: frozenset[str] = frozenset()
+    """The grants with `llm:`: what they let pass are calls of models, wherever they go."""
     strict: bool = False
     """Whether this start enforces whatever the policy says."""
 
@@ -55,7 +57,8 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool
     return Governed(compiled.policy, Index(compiled.policy), Bounds(compiled.policy),
                     Disclosure(compiled.policy, suffixes), secret_paths, llm_hosts,
                     tuple(files), tuple(compiled.findings),
-                    any(_constrains(rule) for rule in compiled.policy.items), strict)
+                    any(_constrains(rule) for rule in compiled.policy.items),
+                    frozenset(rule.name for rule in models), strict)
 
 
 def _constrains(rule: Rule) -> bool:

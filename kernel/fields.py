@@ -96,6 +96,14 @@ class Fields:
         self, is_one: Callable[[str], bool], what: str, read: Callable[[bytes], _Readable | Gap]
     ) -> _Readable | Gap:
         """What a body says that is declared to be of this kind."""
+        body = self._declared(is_one, what)
+        return body if isinstance(body, Gap) else read(body)
+
+    def json_body(self) -> bytes | Gap:
+        """The body, where it is declared to be JSON."""
+        return self._declared(_is_json, "JSON")
+
+    def _declared(self, is_one: Callable[[str], bool], what: str) -> bytes | Gap:
         if isinstance(self._body, Gap):
             return self._body
         kind = self.value(Part.CONTENT_TYPES, "")
@@ -106,7 +114,7 @@ class Fields:
         charsets = _CHARSET.findall(_first(self._headers, b"content-type"))
         if not all(charset.lower() in _READABLE_CHARSETS for charset in charsets):
             return Gap("the content type names another charset than UTF-8")
-        return read(self._body)
+        return self._body
 
 
 NOT_LOOKED_AT = Fields(UNREADABLE, UNREADABLE, UNREADABLE)

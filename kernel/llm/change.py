@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from kernel.llm.request import Place
 
+LONGEST_CHANGE = 256
+"""By how many bytes a body becomes longer at most, with all members that calls of models are given."""
 _SPACE = re.compile(r"[ \t\n\r]*", re.ASCII)
 _DECODER = json.JSONDecoder()
 _SCANNED = json.decoder.scanstring  # type: ignore[attr-defined]

@@ -33,6 +33,10 @@ class Endpoint(NamedTuple):
     streams: bool = False
 
 
+OPENAI, ANTHROPIC, GOOGLE = "openai", "anthropic", "google"
+_PROVIDERS = {
+    "api.openai.com": OPENAI, "api.anthropic.com": ANTHROPIC, "generativelanguage.googleapis.com": GOOGLE,
+}  # fmt: skip
 _ENDS = {
     ("chat", "completions"): Api.CHAT, ("responses",): Api.RESPONSES, ("completions",): Api.COMPLETIONS,
     ("embeddings",): Api.EMBEDDINGS, ("messages",): Api.MESSAGES,
@@ -40,6 +44,11 @@ _ENDS = {
 _GEMINI = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(generateContent|streamGenerateContent)", re.ASCII)
 _COUNTING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*:countTokens", re.ASCII)
 _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+
+def provider_of(host: str) -> str:
+    """The provider in a list of prices: the host itself where it is none of the three that have names."""
+    return _PROVIDERS.get(host, host)
 
 
 def endpoint(method: str, segments: Sequence[str]) -> Endpoint | None:

@@ -21,7 +21,8 @@ _TOOLS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 _KNOWN: Mapping[Api, frozenset[str]] = {
     Api.CHAT: _MODEL_AND_USE | _SAMPLING | _TOOLS | {
         "messages", "max_tokens", "max_completion_tokens", "n", "functions", "function_call", "logprobs",
-        "response_format", "reasoning_effort", "verbosity", "modalities", "thinking", "enable_thinking", "chat_template_kwargs"},
+        "response_format", "reasoning_effort", "verbosity", "modalities", "thinking", "enable_thinking",
+        "chat_template_kwargs"},
     Api.RESPONSES: _MODEL_AND_USE | _SAMPLING | _TOOLS | {
         "input", "instructions", "max_output_tokens", "max_tool_calls", "text", "reasoning", "include", "truncation",
         "background", "previous_response_id", "conversation"},
@@ -30,8 +31,8 @@ _KNOWN: Mapping[Api, frozenset[str]] = {
     Api.EMBEDDINGS: frozenset({"model", "input", "encoding_format", "dimensions", "user"}),
     Api.MESSAGES: frozenset({
         "model", "messages", "system", "max_tokens", "stream", "stop_sequences", "temperature", "top_p", "top_k",
-        "metadata", "tools", "tool_choice", "thinking", "output_config", "output_format", "context_management", "cache_control",
-        "service_tier", "speed", "inference_geo"}),
+        "metadata", "tools", "tool_choice", "thinking", "output_config", "output_format", "context_management",
+        "cache_control", "service_tier", "speed", "inference_geo"}),
     Api.GEMINI: frozenset({
         "contents", "systemInstruction", "system_instruction", "tools", "toolConfig", "tool_config", "safetySettings",
         "safety_settings", "generationConfig", "generation_config", "cachedContent", "cached_content", "labels"}),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kernel.comparison import Gap
 from kernel.json_fields import read_tree
 from kernel.llm.content import input_tokens
-from kernel.llm.endpoints import Api
+from kernel.llm.endpoints import GOOGLE, OPENAI, Api
 from kernel.llm.members import unbounded
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 type Place = tuple[str, ...]
 """Where in a body a member stands: the names of the objects around it, and its own."""
 
-MOST_BODY_BYTES = 16 * 2**20
+MOST_CALL_BYTES = 16 * 2**20
 """A longer body is not read as a call."""
 MOST_CHOICES = 2**20
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
@@ -78,10 +78,9 @@ class _Unreadable(Exception):
     """Readers may read a member in two ways."""
 
 
-def read_call(asked: Endpoint, body: bytes | Gap, *, own_host: bool = True) -> Call | Gap:
-    """The call that a body makes at an endpoint, its content codings taken off; a gap where it has no one reading.
-
-    `own_host`: it goes to the provider whose language it speaks. Others may not know the newer of two names.
+def read_call(asked: Endpoint, body: bytes | Gap, provider: str = OPENAI) -> Call | Gap:
+    """The call that a body makes at a provider's endpoint, its content codings taken off; a gap where it has no one
+    reading.
     """
     if isinstance(body, Gap):
         return body
@@ -91,12 +90,12 @@ def read_call(asked: Endpoint, body: bytes | Gap, *, own_host: bool = True) -> C
     if not isinstance(root, dict):
         return Gap("the body is no object")
     try:
-        return _call(asked, root, body.decode(), own_host=own_host)
+        return _call(asked, root, body.decode(), provider)
     except _Unreadable as why:
         return Gap(str(why))
 
 
-def _call(asked: Endpoint, root: dict[str, Any], body: str, *, own_host: bool) -> Call:
+def _call(asked: Endpoint, root: dict[str, Any], body: str, provider: str) -> Call:
     api = asked.api
     if api is Api.GEMINI:
         _check_spellings(root)
@@ -104,11 +103,13 @@ def _call(asked: Endpoint, root: dict[str, Any], body: str, *, own_host: bool) -
     if not isinstance(model, str) or not _MODEL.fullmatch(model):
         raise _Unreadable("the model's name is none, or has characters that names of models have not")
     caps = {place: size for place in _caps_of(api, root) if (size := _size(root, place)) is not None}
+    own_host = provider == OPENAI or api is not Api.CHAT
     cap = _cap_of(api, root, own_host=own_host)
     return Call(
         api, model, body, asked.streams or _flag(root, "stream"), _choices(api, root),
-        input_tokens(api, root, body), caps, cap, bool(caps) and (own_host or cap in caps), _thinking(root) if api is Api.MESSAGES else 0,
-        api is Api.GEMINI and _thinks_apart(root), unbounded(api, root), _telling(api, root))
+        input_tokens(api, root, body), caps, cap, bool(caps) and (own_host or cap in caps),
+        _thinking(root) if api is Api.MESSAGES else 0,
+        _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE, unbounded(api, root), _telling(api, root))
 
 
 def _caps_of(api: Api, root: Mapping[str, Any]) -> tuple[Place, ...]:
@@ -121,7 +122,7 @@ def _caps_of(api: Api, root: Mapping[str, Any]) -> tuple[Place, ...]:
 
 
 def _cap_of(api: Api, root: Mapping[str, Any], *, own_host: bool) -> Place | None:
-    """Where a limit is set. OpenAI's newer models take the newer name alone, and other hosts may know only the older."""
+    """Where a limit is set. OpenAI's newer models take the newer name alone; other hosts may know only the older."""
     places = _caps_of(api, root)
     return places[0 if own_host else -1] if places else None
 

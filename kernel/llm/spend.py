@@ -8,52 +8,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.budget import Unit
+from kernel.llm.change import LONGEST_CHANGE
 
 if TYPE_CHECKING:
     from kernel.llm.request import Call, Place
     from kernel.prices import Price
 
 MILLION = 1_000_000
-LEAST_OUTPUT = 256
-"""How far a call's cap is lowered where the policy does not say: a shorter answer is of little use."""
 NO_WINDOW = "it refers to what is stored elsewhere, and the window of its model is not known here"
+NO_PRICE = "what its model costs is not known here"
 NO_THINKING = "it asks for more thinking than the longest answer that the policy allows"
-NO_CAP = "it sets no cap, and the longest answer of its model is not known here"
 
 
 class Spend(NamedTuple):
     """At most `sends` tokens go in, and at most one size, from `least` to `most` tokens, comes out of each choice.
 
-    `input_price` and `output_price` are the dearest that may apply; None where no price is known.
+    `input_price` and `output_price` are the dearest that may apply. `body_bytes` is how long the body can be once it is
+    changed.
     """
 
     sends: int
     least: int
     most: int
     choices: int
-    input_price: int | None = None
-    output_price: int | None = None
+    input_price: int
+    output_price: int
+    body_bytes: int = 0
 
-    def amount(self, unit: Unit, output: int) -> int | None:
-        """What it may take of a unit at that size; None where that is not known."""
+    def amount(self, unit: Unit, output: int) -> int:
+        """What it may take of a unit at that size."""
         if unit is Unit.TOKENS:
             return self.sends + output * self.choices
-        if self.input_price is None or self.output_price is None:
-            return None
         return whole(self.sends * self.input_price + output * self.choices * self.output_price)
 
     def paid(self, unit: Unit, left: int) -> int | None:
         """The largest size that `left` of a unit pays, at most `most`; None where it does not pay the least."""
-        least, most = self.amount(unit, self.least), self.amount(unit, self.most)
-        if least is None or most is None or least > left:
+        if self.amount(unit, self.least) > left:
             return None
-        if most <= left:
+        if self.amount(unit, self.most) <= left:
             return self.most
         # Between the two lies a size, so one more token costs something.
         if unit is Unit.TOKENS:
             return (left - self.sends) // self.choices
-        assert self.input_price is not None
-        assert self.output_price is not None
         return (left * MILLION - self.sends * self.input_price) // (self.choices * self.output_price)
 
 
@@ -62,37 +58,23 @@ def whole(millionths: int) -> int:
     return -(-millionths // MILLION)
 
 
-def spend_of(call: Call, price: Price | None, cap: int | None, floor: int | None) -> Spend | str:
-    """What a call may cost, or why nothing bounds it. `cap` and `floor` are the policy's words on its answer's size."""
+def spend_of(call: Call, price: Price | None, cap: int | None, floor: int) -> Spend | str:
+    """What a call may cost, or why nothing bounds it.
+
+    `cap` is how large an answer may be by the policy, `floor` how far it is lowered to what a remainder pays.
+    """
     if call.unbounded is not None:
         return call.unbounded
+    if price is None:
+        return NO_PRICE
     if cap is not None and cap < call.thinks:
         return NO_THINKING
-    sends = _sends(call, price)
-    if sends is None:
-        return NO_WINDOW
-    most = _longest(call, price, cap)
-    if most is None:
-        return NO_CAP
-    least = most if call.apart else min(max(LEAST_OUTPUT if floor is None else floor, call.thinks), most)
-    if price is None:
-        return Spend(sends, least, most, call.choices)
-    return Spend(sends, least, most, call.choices, max(price.input, price.cached, price.written), price.output)
-
-
-def _sends(call: Call, price: Price | None) -> int | None:
-    known = [size for size in (call.sends, None if price is None else price.context) if size is not None]
-    return min(known, default=None)
-
-
-def _longest(call: Call, price: Price | None, cap: int | None) -> int | None:
-    """The largest that each choice can be."""
-    longest = None if price is None else price.longest_output
-    if not call.choices:
-        return 0
-    if call.apart:
-        return longest
-    return min((size for size in (call.said, cap, longest) if size is not None), default=None)
+    sends = price.context if call.sends is None else min(call.sends, price.context)
+    sizes = [size for size in (call.said, cap) if size is not None]
+    most = 0 if not call.choices else price.longest_output if call.apart else min([*sizes, price.longest_output])
+    least = most if call.apart else min(max(floor, call.thinks), most)
+    dearest = max(price.input, price.cached, price.written)
+    return Spend(sends, least, most, call.choices, dearest, price.output, len(call.body.encode()) + LONGEST_CHANGE)
 
 
 def written_cap(call: Call, cap: int | None, granted: int | None, most: int | None) -> int | None:

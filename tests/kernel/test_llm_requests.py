@@ -8,7 +8,7 @@ import pytest
 
 from kernel.comparison import Gap
 from kernel.llm.content import input_tokens
-from kernel.llm.endpoints import Api, Endpoint, endpoint, is_free
+from kernel.llm.endpoints import GOOGLE, OPENAI, Api, Endpoint, endpoint, is_free
 from kernel.llm.request import Call, read_call
 
 CHAT, RESPONSES, MESSAGES = (Endpoint(api) for api in (Api.CHAT, Api.RESPONSES, Api.MESSAGES))
@@ -29,8 +29,8 @@ def said(asked: Endpoint, **members) -> bytes:
     return json.dumps(least[asked.api] | members).encode()
 
 
-def call(asked: Endpoint, *, own_host: bool = True, **members) -> Call:
-    found = read_call(asked, said(asked, **members), own_host=own_host)
+def call(asked: Endpoint, provider: str = OPENAI, **members) -> Call:
+    found = read_call(asked, said(asked, **members), provider)
     assert isinstance(found, Call), found
     return found
 
@@ -89,7 +89,7 @@ def test_the_cap_of_an_answer_stands_where_its_provider_reads_it(asked, members,
 
 
 def test_other_hosts_of_the_same_language_may_not_know_the_newer_name_of_the_cap():
-    found = call(CHAT, own_host=False, max_completion_tokens=7)
+    found = call(CHAT, "llm.example.org", max_completion_tokens=7)
 
     assert (found.said, found.heeded, found.cap) == (7, False, ("max_tokens",))
 
@@ -212,6 +212,11 @@ def test_what_anthropic_is_to_think_must_stay_below_the_cap(members, thinks):
 ])
 def test_thoughts_of_gemini_are_no_part_of_its_cap_unless_it_has_none(config, apart):
     assert call(GEMINI, generationConfig=config).apart is apart
+
+
+def test_thoughts_are_no_part_of_it_in_openais_language_either():
+    assert call(CHAT, GOOGLE).apart
+    assert not call(CHAT).apart
 
 
 @pytest.mark.parametrize(("members", "place"), [
