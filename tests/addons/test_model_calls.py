@@ -11,6 +11,7 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
+from mitmproxy import http
 
 from addons.home import Home
 from kernel import entry
@@ -323,3 +324,25 @@ async def test_a_call_that_is_cut_costs_its_bound(home: Home) -> None:
 
         assert (outcome["result"], "usage" in outcome) == ("cut", False)
         assert account(place)[0] == place.entries("decision")[0]["llm"]["bound"]["usd"]
+
+
+class _Seen:
+    """Another addon, which has the flow in its hands."""
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        self.flow = flow
+
+
+async def test_an_edit_while_the_call_is_judged_is_not_hidden_by_its_change(home: Home) -> None:
+    seen = _Seen()
+
+    async def edited(name: str) -> list[str]:
+        seen.flow.request.path = "/v1/files"
+        return ["127.0.0.1"]
+
+    async with provider() as there, inside(home, seen, policy=CAPPED) as place:
+        place.resolver._ask = edited  # type: ignore[method-assign]
+        answer = await ask(place, there, OPENAI, CALLED)
+
+        assert b"x-governor-code: EDITED\r\n" in answer
+        assert there.heads == []
