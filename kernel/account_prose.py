@@ -91,8 +91,8 @@ def prices_in_words(policy: Policy) -> Iterator[str]:
                 (cost.input, "for input"), (cost.cached, "for input that was cached"),
                 (cost.written, "for input that is cached"), (cost.output, "for output"))]
             named = f"{joined(each.models, 'or')} of {printable(provider)}"
-            yield (f"A million tokens of {named} cost {joined(spent, 'and')}; it takes {cost.context:,} tokens and gives "
-                   f"{cost.longest_output:,} at most.")
+            yield (f"A million tokens of {named} cost {joined(spent, 'and')}; it takes {cost.context:,} tokens and "
+                   f"gives {cost.longest_output:,} at most.")
     if policy.counts_spend:
         yield "A model without a known price is not asked at all where a budget of money or tokens counts."
 

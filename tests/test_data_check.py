@@ -53,8 +53,8 @@ GOOD = "source: somebody who knows\ndate: 2026-11-26\nentries: [a.example, .b.ex
         pytest.param("metadata-ranges.yaml", GOOD, "does not appear to be an IPv4", id="no range"),
         pytest.param("llm-housekeeping.yaml", GOOD, "not a method and an https URL", id="no call"),
         pytest.param(
-            "llm-housekeeping.yaml", GOOD.replace("a.example, .b.example", "GET https://b.example/, GET https://a.example/"),
-            "not sorted", id="calls that are not sorted"),
+            "llm-housekeeping.yaml",
+            GOOD.replace("a.example, .b.example", "GET https://b.example/, GET https://a.example/"), "not sorted", id="calls that are not sorted"),
         pytest.param(
             "llm-housekeeping.yaml", GOOD.replace("a.example, .b.example", "GET https://b.example/%00"),
             "no request with such a path", id="a call that nobody can make"),

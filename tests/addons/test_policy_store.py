@@ -181,7 +181,8 @@ def test_tables_that_can_no_longer_be_read_do_not_keep_a_policy_from_being_reloa
 
 TABLES = {
     "metadata-ranges.yaml": policy_files.metadata_ranges, "secret-path-hosts.yaml": policy_files.secret_path_hosts,
-    "llm-hosts.yaml": policy_files.llm_hosts, "llm-housekeeping.yaml": policy_files.model_calls, "public-suffixes.dat": policy_files.public_suffixes,
+    "llm-hosts.yaml": policy_files.llm_hosts, "llm-housekeeping.yaml": policy_files.model_calls,
+    "public-suffixes.dat": policy_files.public_suffixes,
 }
 
 

@@ -221,10 +221,7 @@ def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> 
         return False
     if where.agents is not None and not any(_agent(pattern, facts.agent.id) for pattern in where.agents):
         return False
-    first = where.llm is not None and any(_is_first(call, point) for call in where.llm.calls)
-    if where.llm is not None and not first and not _asks_model(where.llm.models, point, wide):
-        return False
-    if where.methods is not None and facts.method not in where.methods and not first:
+    if not _asks(where, point, wide):
         return False
     if where.schemes is not None and facts.scheme not in where.schemes:
         return False
@@ -237,6 +234,14 @@ def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> 
     if not all(_comparison(values, sent_value(facts, part, name), wide) for part, name, values in _compared(where)):
         return False
     return where.to is None or any(_destination(each, point, wide, literal_only) for each in where.to)
+
+
+def _asks(where: Conditions, point: Point, wide: bool) -> bool:
+    """The method fits, and so does the call of a model; one with which clients begin has a method of its own."""
+    if where.llm is not None and any(_is_first(call, point) for call in where.llm.calls):
+        return True
+    fits = where.methods is None or point.facts.method in where.methods
+    return fits and (where.llm is None or _asks_model(where.llm.models, point, wide))
 
 
 def _is_first(call: Call, point: Point) -> bool:

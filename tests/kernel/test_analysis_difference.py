@@ -63,7 +63,8 @@ def checked(old: Policy, new: Policy) -> Difference:
 
 
 pairs = st.tuples(policies, policies) | st.tuples(open_policies, open_policies) | st.tuples(crowded_policies, policies)
-pairs |= st.tuples(asking_policies, asking_policies) | st.tuples(compared_policies, compared_policies) | st.tuples(tiered_policies, tiered_policies | policies)
+pairs |= st.tuples(asking_policies, asking_policies)
+pairs |= st.tuples(compared_policies, compared_policies) | st.tuples(tiered_policies, tiered_policies | policies)
 
 
 @settings(max_examples=scaled(6), deadline=None)
