@@ -54,7 +54,8 @@ GOOD = "source: somebody who knows\ndate: 2026-11-26\nentries: [a.example, .b.ex
         pytest.param("llm-housekeeping.yaml", GOOD, "not a method and an https URL", id="no call"),
         pytest.param(
             "llm-housekeeping.yaml",
-            GOOD.replace("a.example, .b.example", "GET https://b.example/, GET https://a.example/"), "not sorted", id="calls that are not sorted"),
+            GOOD.replace("a.example, .b.example", "GET https://b.example/, GET https://a.example/"), "not sorted",
+            id="calls that are not sorted"),
         pytest.param(
             "llm-housekeeping.yaml", GOOD.replace("a.example, .b.example", "GET https://b.example/%00"),
             "no request with such a path", id="a call that nobody can make"),
@@ -64,7 +65,7 @@ GOOD = "source: somebody who knows\ndate: 2026-11-26\nentries: [a.example, .b.ex
                      id="prices without a source"),
         pytest.param("prices.yaml", PRICED.replace("cached: 0.2", "cached: 20"), "is dearer than input", id="a slip"),
         pytest.param("prices.yaml", PRICED.replace("written: 4", "written: 1"), "is cheaper", id="another slip"),
-        pytest.param("prices.yaml", PRICED.replace("output: 8", "output: 1"), "output is cheaper", id="two turned round"),
+        pytest.param("prices.yaml", PRICED.replace("output: 8", "output: 1"), "output is cheaper", id="turned round"),
         pytest.param("prices.yaml", PRICED.replace("4k", "80k"), "longer than the context", id="an answer too long"),
         pytest.param("prices.yaml", PRICED.replace("m-2*", "m"), "", id="one name twice in one item"),
     ],

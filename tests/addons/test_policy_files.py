@@ -212,7 +212,7 @@ def test_the_data_says_where_it_comes_from_and_of_when():
     data = policy_files.shipped_policy("default").parent / "data"
 
     for path in (path for path in data.iterdir() if path.name != "README.md"):
-        head = path.read_text()[:600].lower()
+        head = path.read_text()[:1500].lower()
         assert "source:" in head, path.name
         assert "date:" in head or "version 20" in head, path.name
 
