@@ -251,20 +251,21 @@ def _is_first(call: Call, point: Point) -> bool:
 
 _ENDPOINTS = "chat/completions|completions|embeddings|messages|responses"
 _IN_BODY = re.compile(
-    rf"(?:/[^/]*)?/v1/(?:{_ENDPOINTS})|/chat/completions|/v1/complete|/v1beta/openai/(?:chat/completions|embeddings)")
-_IN_PATH = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*)(:|%3A)"
-                      r"(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)")
+    rf"(?:/[^/]*)?/v1/(?:{_ENDPOINTS})|/chat/completions|/v1beta/openai/(?:chat/completions|embeddings)")
+_IN_BODY_WIDE = re.compile(rf"{_IN_BODY.pattern}|/[^/]*/[^/]*/v1/(?:{_ENDPOINTS})|/v1/complete")
+_IN_PATH = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*):(?:generateContent|streamGenerateContent)")
+_IN_PATH_WIDE = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*)(?::|%3A)"
+                           r"(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)")
 
 
 def _asks_model(models: tuple[str, ...] | None, point: Point, wide: bool) -> bool:
     path = "/" + "/".join(point.segments)
     if point.facts.method != "POST":
         return False
-    in_path = _IN_PATH.fullmatch(path)
+    in_path = (_IN_PATH_WIDE if wide else _IN_PATH).fullmatch(path)
     if in_path is not None:
-        named = models is None or any(word_matches(glob, in_path[1]) for glob in models)
-        return named and (wide or in_path[2] == ":")
-    if not _IN_BODY.fullmatch(path):
+        return models is None or any(word_matches(glob, in_path[1]) for glob in models)
+    if not (_IN_BODY_WIDE if wide else _IN_BODY).fullmatch(path):
         return False
     model = sent_value(point.facts, "json", "model")
     if wide and models is None:

@@ -129,7 +129,7 @@ MODEL_PATHS = [
     "/v1/messages", "/v1/messages/count_tokens", "/v1/messages/", "/a/v1/chat/completions", "/a/b/v1/messages",
     "/v1/models", "/v1/models/m", "/v1/models/m-1:generateContent", "/v1beta/models/m%2F1:streamGenerateContent",
     "/v1beta/models/n%3AgenerateContent", "/v1beta/models/n:countTokens", "/a%2Fv1/responses", "/chat/completions",
-    "/v1%2Fmessages", "/", "/v1/files",
+    "/v1%2Fmessages", "/", "/v1/files", "/v1/complete", "/v1/models/m:embedContent",
 ]
 MODEL_BODIES = [
     b"", b'{"model": "m"}', b'{"model": "m-1"}', b'{"model": "n", "a": 5}', b'{"model": "a/b"}', b'{"model": 5}',

@@ -36,9 +36,9 @@ def code(rules: Index, *asked, **more) -> Code:
 
 
 @pytest.mark.parametrize("path", [
-    "/v1/messages", "/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/complete",
+    "/v1/messages", "/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings",
     "/openai/v1/chat/completions", "/api/v1/messages", "/chat/completions", "/v1beta/openai/chat/completions",
-    "/v1/models/m-1:generateContent", "/v1beta/models/m-1:streamGenerateContent", "/v1alpha/models/m-1:embedContent",
+    "/v1/models/m-1:generateContent", "/v1beta/models/m-1:streamGenerateContent", "/v1alpha/models/m-1:generateContent",
 ])
 def test_a_call_that_asks_an_allowed_model_passes_and_one_that_asks_another_does_not(path):
     other = path.replace("m-1", "n-1"), b'{"model": "n-1"}'
@@ -51,7 +51,7 @@ def test_a_call_that_asks_an_allowed_model_passes_and_one_that_asks_another_does
 
 @pytest.mark.parametrize(("path", "method"), [
     ("/v1/messages", "GET"), ("/v1/messages", "PUT"), ("/v1/messages/", "POST"), ("/v1/messages/batches", "POST"),
-    ("/v1/files", "POST"), ("/v1/responses/r-1/cancel", "POST"), ("/v1/threads/v1/messages", "POST"),
+    ("/v1/files", "POST"), ("/v1/responses/r-1/cancel", "POST"), ("/v1/threads/t-1/messages", "POST"),
     ("/v1/models", "GET"), ("/v1/models/m-1", "DELETE"), ("/v1beta/models/m-1:countTokens", "POST"),
     ("/v1beta/cachedContents", "POST"), ("/v1beta/models/x/m-1:generateContent", "POST"), ("/", "POST"),
     ("/v1beta/models/m-1%3AgenerateContent", "POST"), ("/v1%2Fmessages", "POST"), ("/V1/messages", "POST"),
@@ -111,10 +111,14 @@ def test_a_model_with_a_slash_stands_in_no_path():
     assert code(index(ASK), "/v1beta/models/big%2Fone:generateContent") is Code.DEFAULT_DENY
 
 
-def test_a_colon_that_some_server_may_read_is_refused_with_the_others():
-    rules = index("allow: all, to: models.example, methods: any", "deny: d, to: models.example, llm: {models: m-*}")
+@pytest.mark.parametrize("path", [
+    "/v1beta/models/m-1%3AgenerateContent", "/v1beta/models/m-1:embedContent", "/v1/complete", "/a/b/v1/responses",
+])
+def test_a_way_to_ask_that_is_rare_or_old_is_refused_and_never_granted(path):
+    refused = index("allow: all, to: models.example, methods: any", "deny: d, to: models.example, llm: {models: m-*}")
 
-    assert code(rules, "/v1beta/models/m-1%3AgenerateContent") is Code.RULE_DENY
+    assert code(refused, path) is Code.RULE_DENY
+    assert code(index(ASK), path) is Code.DEFAULT_DENY
 
 
 def test_a_model_that_somebody_else_has_read_is_what_the_body_says():

@@ -103,6 +103,10 @@ WHOLE = "models: m, input: 1, output: 2, context: 8k, longest-output: 4k"
     (f"prices: {{openai: [{{{WHOLE}}}, {{{WHOLE}}}]}}", "E107", "m has two prices"),
     (item(WHOLE.replace("models: m", "models: [m, m]")), None, ""),
     ("prices: {openai: {}}", "E102", "is a list"),
+    ("prices: {opnai: []}", "E228", 'did you mean "openai"?'),
+    ("prices: {llm.corp.example: []}", None, ""),
+    ("prices: {LLM.corp.example: []}", "E228", "or the host"),
+    ("prices: {'a b.example': []}", "E228", "or the host"),
     ("prices: []", "E102", "names and values"),
 ])
 def test_a_price_that_cannot_be_meant_is_refused_with_what_to_write(text, code, said):
