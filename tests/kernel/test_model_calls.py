@@ -108,7 +108,8 @@ def test_before_its_body_has_come_a_call_may_still_pass():
 
 def test_a_model_with_a_slash_stands_in_no_path():
     assert code(index(ASK), "/v1/messages", b'{"model": "big/one"}') is Code.ALLOW
-    assert code(index(ASK), "/v1beta/models/big%2Fone:generateContent") is Code.DEFAULT_DENY
+    for path in ("/v1beta/models/big%2Fone:generateContent", "/v1beta/models/big/one:generateContent"):
+        assert code(index(ASK), path) is Code.DEFAULT_DENY
 
 
 @pytest.mark.parametrize("path", [
@@ -191,6 +192,19 @@ def test_what_cannot_be_meant_is_refused_with_what_to_write(text, code, said):
 ])
 def test_an_assertion_about_models_is_proved_or_refuted(claim, holds):
     assert codes(f"rules: [{{{ASK}}}]\nassert: [{claim}]") == ([] if holds else ["P801"])
+
+
+@pytest.mark.parametrize(("claim", "holds"), [
+    ("denied: {to: models.example, llm: {models: m-2}}", True),
+    ("allowed: {to: models.example, llm: {models: m-1}}", True),
+    ("denied: {to: models.example, llm: {models: m-1}}", False),
+])
+def test_a_rule_that_speaks_of_the_model_twice_means_both(claim, holds):
+    # Asked of the JSON APIs alone: at the others the model stands in no body.
+    rule = f"{{{ASK}, paths: ['/v1/messages'], json: {{model: [m-1, n-1]}}}}"
+
+    claim = claim.replace("}}", "}, paths: [/v1/messages], content-types: application/json}")
+    assert codes(f"rules: [{rule}]\nassert: [{claim}]") == ([] if holds else ["P801"])
 
 
 def test_a_change_of_models_is_told_with_a_call_that_shows_it():

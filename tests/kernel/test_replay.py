@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from kernel import canonical, entry
 from kernel.fields import Fields
-from kernel.hindsight import Hindsight
+from kernel.hindsight import NO_FACTS, Hindsight
 from kernel.recorded import FIELDS_DECIDE
 from kernel.replay import NO_POLICY, OTHER_KERNEL, Replay
 from kernel.report import Result
@@ -331,6 +331,16 @@ def test_the_model_of_a_call_is_judged_again_from_its_entry(where, body, told, r
     assert entries[-1]["rule"] == rule
     assert (found.equal, found.matched, found.first_divergence) == (1, 1, None)
     assert (hindsight.found.decisions, hindsight.found.changed, hindsight.found.undecided) == (1, {}, {})
+
+
+def test_without_its_path_a_call_of_a_model_cannot_be_judged_anew():
+    recorder = Recorder(MODELS)
+    recorder.ask(where=_CHAT, method="POST")
+    hindsight = Hindsight(recorder.lane, MODELS)
+    for each in recorder.entries:
+        hindsight.take(each)
+
+    assert hindsight.found.undecided == {NO_FACTS: 1}
 
 
 def test_another_model_in_an_entry_than_the_one_that_was_judged_is_told():
