@@ -201,6 +201,7 @@ def shipped_prices() -> Prices:
     return read_table(compose(_shipped_prices(), "prices.yaml"))[0]
 
 
+@cache
 def _shipped_prices() -> bytes:
     return _shipped(_SHIPPED / "data" / "prices.yaml")
 

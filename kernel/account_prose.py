@@ -90,8 +90,9 @@ def prices_in_words(policy: Policy) -> Iterator[str]:
             spent = [f"{_usd(amount)} {what}" for amount, what in (
                 (cost.input, "for input"), (cost.cached, "for input that was cached"),
                 (cost.written, "for input that is cached"), (cost.output, "for output"))]
-            yield (f"A million tokens of {joined(each.models, 'or')} of {printable(provider)} cost {joined(spent, 'and')}; "
-                   f"it takes {cost.context:,} tokens and gives {cost.longest_output:,} at most.")
+            named = f"{joined(each.models, 'or')} of {printable(provider)}"
+            yield (f"A million tokens of {named} cost {joined(spent, 'and')}; it takes {cost.context:,} tokens and "
+                   f"gives {cost.longest_output:,} at most.")
     if policy.counts_spend:
         yield "A model without a known price is not asked at all where a budget of money or tokens counts."
 

@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 _ENDPOINTS = ("chat/completions", "completions", "embeddings", "messages", "responses")
 # Behind a gateway, or at a provider of several APIs, one segment more stands before the version.
-_VERSIONS = ("/v1/", "/*/v1/")
-_OTHERS = ("/chat/completions", "/v1beta/openai/chat/completions", "/v1beta/openai/embeddings", "/v1/complete")
-_IN_BODY = (*(f"{version}{each}" for version in _VERSIONS for each in _ENDPOINTS), *_OTHERS)
+_IN_BODY = (
+    *(f"{before}/v1/{each}" for before in ("", "/*") for each in _ENDPOINTS),
+    "/chat/completions", "/v1beta/openai/chat/completions", "/v1beta/openai/embeddings",
+)  # fmt: skip
 _IN_PATH = ("/v1/models/", "/v1beta/models/", "/v1alpha/models/")
-_ACTIONS = ("generateContent", "streamGenerateContent", "embedContent", "batchEmbedContents")
+_ACTIONS = ("generateContent", "streamGenerateContent")
+# Ways to ask that are rare, old, or no way at any server that is known: they are refused, and never granted.
+_REFUSED_IN_BODY = (*(f"/*/*/v1/{each}" for each in _ENDPOINTS), "/v1/complete")
+_REFUSED_ACTIONS = ("embedContent", "batchEmbedContents")
+_REFUSED_COLON = "%3A"
 _POST = frozenset({"POST"})
 _ANY = ("*",)
 
@@ -45,7 +50,7 @@ def _spread(where: Conditions, said: Llm, *, wide: bool) -> Iterator[Conditions]
     json = where.json
     if said.models is not None or not wide:
         json = (*(json or ()), Field(MODEL, Comparison(said.models or _ANY, absent=wide)))
-    yield replace(posted, calls=_in_body(), json=json)
+    yield replace(posted, calls=_in_body(wide=wide), json=json)
     in_path = _in_path(said.models or _ANY, wide=wide)
     if in_path:
         yield replace(posted, calls=in_path)
@@ -56,17 +61,17 @@ def _spread(where: Conditions, said: Llm, *, wide: bool) -> Iterator[Conditions]
 
 
 @cache
-def _in_body() -> tuple[PathGlob, ...]:
-    return _globs(_IN_BODY)
+def _in_body(*, wide: bool) -> tuple[PathGlob, ...]:
+    return _globs((*_IN_BODY, *_REFUSED_IN_BODY) if wide else _IN_BODY)
 
 
 @cache
 def _in_path(models: tuple[str, ...], *, wide: bool) -> tuple[PathGlob, ...]:
     """The paths in which one of the models stands. A name with a slash stands in none."""
-    # Some server may take "%3A" for the colon before the action: that is refused, and never granted.
-    colons = (":", "%3A") if wide else (":",)
+    colons = (":", _REFUSED_COLON) if wide else (":",)
+    actions = (*_ACTIONS, *_REFUSED_ACTIONS) if wide else _ACTIONS
     return _globs(f"{folder}{_one_star(model)}{colon}{action}" for folder in _IN_PATH for model in models
-                  for colon in colons for action in _ACTIONS if "/" not in model)
+                  for colon in colons for action in actions if "/" not in model)
 
 
 def _one_star(glob: str) -> str:

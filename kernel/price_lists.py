@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.document import Document, Keys, Node, Reader
-from kernel.errors import PolicyError
+from kernel import normal
+from kernel.document import Document, Keys, Node, Reader, did_you_mean, quote
+from kernel.errors import NonCanonical, PatternError, PolicyError
 from kernel.name_globs import globs
-from kernel.prices import NO_PRICES, Price, Priced, Prices
+from kernel.prices import NO_PRICES, PROVIDERS, Price, Priced, Prices
 from kernel.quantity import price, tally
 
 if TYPE_CHECKING:
@@ -37,7 +38,21 @@ class Origin(NamedTuple):
 def read_prices(reader: Reader, node: Node | None) -> Prices:
     """`prices:` of a policy: for each provider a list of prices."""
     entries = [] if node is None else reader.entries(node, "prices")
+    for name, _ in entries:
+        reader.parsed("E228", name, _provider)
     return Prices(own={name.text: tuple(_listed(reader, each)) for name, each in entries}) if entries else NO_PRICES
+
+
+def _provider(text: str) -> str:
+    """One that has a name here, or a host in the form in which hosts are compared."""
+    try:
+        known = text in PROVIDERS or ("." in text and normal.host(text).name == text)
+    except NonCanonical:
+        known = False
+    if not known:
+        hint = did_you_mean(text, PROVIDERS) or f"{', '.join(sorted(PROVIDERS))}, or the host at which models cost that"
+        raise PatternError(f"{quote(text)} is no provider of models", hint)
+    return text
 
 
 def _listed(reader: Reader, node: Node) -> Iterator[Priced]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+PROVIDERS = frozenset({"anthropic", "google", "openai"})
+"""The providers that have a name of their own in a list of prices. Any other has that of its host."""
+
+
 class Price(NamedTuple):
     """What a model costs, in micro-USD for a million tokens, and how much it takes and gives, in tokens.
 

@@ -15,13 +15,15 @@ from addons.verbs.policy import policy as policy_verbs
 from kernel.account_review import account_findings
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT, SESSION_COUNTER
 from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
-from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
+from kernel.ahead.clauses import GIT, GRAPHQL, MCP
 from kernel.ahead.outlook import review_at_most
 from kernel.ahead.prose import in_words
 from kernel.budget import Counter
 from kernel.errors import PolicyError
 from kernel.findings import Severity
+from kernel.llm_terms import LLM
 from kernel.match import Index
+from kernel.price_lists import PRICE
 from kernel.profiles import PROFILES
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
@@ -118,7 +120,7 @@ def test_the_page_on_policies_shows_every_key_of_this_version():
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
-    for keys in (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER):
+    for keys in (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER, LLM, PRICE):
         assert {key for key in keys.now if f"{key}:" not in "".join(EXAMPLES)} == set()
 
 
@@ -139,7 +141,7 @@ def _in_short(counter: Counter) -> str:
 
 
 AHEAD_EXAMPLES = re.findall(r"```yaml ahead\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
-AHEAD_KEYS = (CASCADE, ON_HALT, BREAKER, DNS, LLM, MCP, GIT, GRAPHQL)
+AHEAD_KEYS = (CASCADE, ON_HALT, BREAKER, DNS, MCP, GIT, GRAPHQL)
 
 
 @pytest.mark.parametrize("example", AHEAD_EXAMPLES)
@@ -154,7 +156,7 @@ def test_an_example_with_keys_of_later_versions_is_read_ahead_without_a_finding_
 def test_the_page_on_policies_shows_every_key_of_later_versions():
     shown, told = "".join(AHEAD_EXAMPLES), (FOLDER / "README.md").read_text()
 
-    for keys in (POLICY, RULE, NEVER, AMOUNTS):
+    for keys in (POLICY, RULE, NEVER):
         assert {key for key in keys.ahead if f"{key}:" not in shown} == set()
     for keys in AHEAD_KEYS:
         assert {key for key in keys.now if f"{key}:" not in shown and not re.search(rf"# .*\b{key}\b", told)} == set()
