@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
     from addons.agents_file import Agent, Agents
     from kernel.bounds import Bounds
-    from kernel.state import Standing, State
+    from kernel.state import Halt, Standing, State
 
 FIELDS = ("id", "state", "reason", "since", "by", "budgets", "risk", "last_seen")
 """The fields of a row by contract. A row has `until` beside them."""
 
 type Row = dict[str, Any]
+
+
+def system_told(state: State) -> Row:
+    """What is told of all agents together."""
+    halt = state.switch.halt
+    return {"halted": halt is not None, "since": halt and written(halt.since_us), "by": halt and halt.by,
+            "reason": halt and halt.why, "entry": halt and halt.entry, "epoch": state.switch.epoch}
 
 
 class Rows:
@@ -34,6 +41,10 @@ class Rows:
         self._agents, self._last_seen, self._state = agents.agents, last_seen, state
         self._bounds, self._now_us = bounds, now_us
 
+    def system(self) -> Row:
+        """How all agents together stand."""
+        return system_told(self._state)
+
     def all(self) -> list[Row]:
         """Every agent that ever had a token, and every other one that was judged."""
         return [self.row(name) for name in sorted(self._agents.keys() | self._state.agents.keys())]
@@ -41,7 +52,7 @@ class Rows:
     def row(self, name: str) -> Row:
         """One agent. `reason` is the code of a halt, `since` and `by` tell of the state that it is in."""
         file = self._agents.get(name)
-        stands = condition(self._state, name, self._now_us, revoked=file is not None and file.removed is not None)
+        stands = self._stands(name, revoked=file is not None and file.removed is not None)
         bounded = self._bounds.of(name) if self._bounds is not None else None
         told = {"id": name, "state": str(stands), **self._came_to(name, stands, file)}
         told["budgets"] = self._told(budgets(self._state, bounded, name, self._now_us) if bounded else ())
@@ -55,7 +66,7 @@ class Rows:
         if not (name in self._agents or name in self._state.agents or name in RESERVED_IDS):
             raise AgentsError(f"no agent {name} is known here (governor agents list shows who is)")
         standing = self._state.agent(name)
-        halt, stands = standing.halt, condition(self._state, name, self._now_us)
+        halt, stands = self._halt(name), self._stands(name)
         said = halt or self._held_back(standing, stands)
         bounded = self._bounds.of(name) if self._bounds is not None else None
         return self.row(name) | {
@@ -67,14 +78,24 @@ class Rows:
             "counters": self._told(counted(self._state, bounded, name, self._now_us) if bounded else ()),
             "open": sum(flow.agent == name for flow in self._state.open.values()),
             "epoch": standing.epoch,
+            "with_all": self._state.switch.halt is not None,
             "session": standing.session,
         }
+
+    def _halt(self, name: str) -> Halt | None:
+        """The halt of the agent itself, else that of all agents."""
+        return self._state.agent(name).halt or self._state.switch.halt
+
+    def _stands(self, name: str, *, revoked: bool = False) -> Condition:
+        """How an agent stands, with what holds for all agents."""
+        if self._state.switch.halt is not None:
+            return Condition.HALTED
+        return condition(self._state, name, self._now_us, revoked=revoked)
 
     def _came_to(self, name: str, stands: Condition, file: Agent | None) -> Row:
         standing = self._state.agent(name)
         match stands:
-            case Condition.HALTED if standing.halt is not None:
-                halt = standing.halt
+            case Condition.HALTED if (halt := self._halt(name)) is not None:
                 return _state(str(halt.reason), written(halt.since_us), halt.by)
             case Condition.QUARANTINED | Condition.THROTTLED:
                 return _held(standing, self._held_back(standing, stands))

@@ -20,7 +20,7 @@ from kernel.contagion import Prevention
 from kernel.contracts import broken, inconsistent
 from kernel.leases import Kind
 from kernel.state import NO_CHANGE, Change, Reads, State
-from kernel.step import Asked, Decided, halt_of, more, step, wanted_more
+from kernel.step import ALL_HALTED, Asked, Decided, halt_of, more, step, wanted_more
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
@@ -76,7 +76,8 @@ class Pool(Protocol):
 
 
 class Book:
-    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force.
+    """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force; `on_halt_all(verdict)` of
+    that of all agents.
 
     `on_new_halt(reason)` hears once of each, `on_preventive(fields)` of every entry of that kind that is written here
     because of a halt of this process.
@@ -90,7 +91,10 @@ class Book:
         # What an operator has accepted that the machine's clock is apart from this process'.
         self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
+        self.on_halt_all: Callable[[Verdict], object] = lambda verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
+        self.was_pooled = False
+        """Whether a ledger has counted for the life before."""
         self.pool: Pool | None = None
         """Where what is drawn must be leased first; None where this process alone counts."""
         self.on_preventive: Callable[[Mapping[str, Any]], object] = lambda fields: None
@@ -205,8 +209,12 @@ class Book:
 
     def _take(self, state: State, made: Change, agent: str, decision: str | None,
               weighed: Weighed | None = None) -> None:
-        before = state.agent(agent).halt
+        before, all_before = state.agent(agent).halt, state.switch.halt
         state.take(made)
+        all_after = state.switch.halt
+        if all_after is not None and all_before is None and state is self.state:
+            self.on_new_halt(all_after.reason)
+            self.on_halt_all(ALL_HALTED)
         halt = state.agent(agent).halt
         if halt is None or halt is before or state is not self.state:
             return
@@ -296,6 +304,7 @@ class Book:
 
     def begin(self, config: entry.Body) -> None:
         """Write the settings of this start: with a ledger among them, what is drawn must be leased. Blocks."""
+        self.was_pooled = self.state.pooled
         at = self._lane.now()
         number = self._lane.write_now("config", config, at)
         self._apply(self.state, "config", config, "", number, at)

@@ -38,6 +38,7 @@ from addons.book import Book
 from addons.control import Handler, Message, Peer, user_name
 from addons.deadlines import Deadlines
 from addons.errors import AuditUnavailable, GovernorError, ReloadRefused, StartCode, StartRefused
+from addons.fleet import Fleet
 from addons.governed import Governed
 from addons.hooks import Hooks
 from addons.hosting import Alone, Host
@@ -53,9 +54,9 @@ from addons.operator_acts import hints
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.pools.acts import SharedActs
-from addons.pools.joining import joined
+from addons.pools.joining import bring_over, joined
 from addons.pools.member import CUT_OFF, Member
-from addons.pools.setting import pool_for
+from addons.pools.setting import Kind, pool_for
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
@@ -68,6 +69,7 @@ from kernel import entry, standings
 from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
+from kernel.system import MOST_SEEN, Said
 from kernel.verdict import Action, Code, Verdict
 from kernel.version import VERSION
 
@@ -138,6 +140,12 @@ class Enforcer:
         if self._running is not None:
             self._running.halt_soon(agent, reason)
 
+    @command.command("governor.halt.all")  # type: ignore[untyped-decorator]
+    def halt_all(self, reason: str) -> None:
+        """Halt all agents until an operator releases them: governor.halt.all "somebody has our keys"."""
+        if self._running is not None:
+            self._running.halt_all_soon(reason)
+
     @command.command("governor.explain")  # type: ignore[untyped-decorator]
     def explain(self, agent: str, method: str, url: str) -> str:
         """What the policy says to a request, without its headers and body. Nothing is sent."""
@@ -171,6 +179,7 @@ class _Running:
         self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         self.frozen: settings.Frozen
+        self.fleet: Fleet
         self._member: Member | None
         self._open(options, host(options, self._settings))
 
@@ -203,6 +212,7 @@ class _Running:
         self.lane.on_rotate(self._snapshots.begin)
         self.outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
+        self.book.on_halt_all = self.outcomes.end_all
         self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
         judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
@@ -219,11 +229,13 @@ class _Running:
         self._join()
         acts = takeover.acts(home, self.book.state.taken_over)
         self.book.take_over(acts if self._member is None else self._member.take_over(acts))
-        self.operator = AgentsControl(self.registry, self._acts, home)
+        self.operator = AgentsControl(self.registry, self._acts, home, self.fleet)
         self._read_gauges()
 
     def _join(self) -> None:
         """Become one of those that share a ledger, where there is one."""
+        if self._host.processes == 1:
+            bring_over(self.pool, self._host.home, {self.lane.name}, _say)
         said = {"policy": self._governed.policy.digest, "version": VERSION}
         self._member = joined(self.pool, self._host.home, self.lane.name, self.book, _say, said)
         self._acts: Acts = self.book
@@ -231,7 +243,9 @@ class _Running:
             self._member.on_cut_off = lambda: self.outcomes.end_all(CUT_OFF)
             self._member.on_told = self.siblings.poke
             self.siblings.on_poke(self._member.poke)
+            self._member.about = lambda: self._told_of_itself().fields()
             self._acts = SharedActs(self.book, self._member)
+        self.fleet = Fleet(f"{self._host.home.log_id}/{self.lane.name}", self.book, self._told_of_itself, self._member)
 
     def _cut_off(self) -> bool:
         return self._member is not None and self._member.cut_off
@@ -253,6 +267,12 @@ class _Running:
     def proxies(self) -> list[tuple[str, str, int]]:
         return self._listeners.proxies()
 
+    def _told_of_itself(self) -> Said:
+        switch, ports = self.book.state.switch, sorted({port for _, _, port in self.proxies()})
+        return Said(self.lane.name, self._governed.policy.digest, VERSION, all(self.checks().values()),
+                    len(self.outcomes), tuple(ports), switch.halt is not None, switch.epoch,
+                    self.registry.newest_seen(MOST_SEEN))
+
     def _sources_of(self, agent: str) -> tuple[str, ...]:
         """The client addresses from which an agent comes, or came lately."""
         now = {each.peer for _, each in self.hooks.clients.items() if each.agent == agent}
@@ -266,7 +286,7 @@ class _Running:
         for _ in range(self._anchored.silent):
             self.lane.record("fault", entry.fault("anchor", "AnchorError", Code.FAULT, None))
         said = settings.recorded(options) | self._anchored.recorded()
-        if self._host.processes > 1:
+        if self.pool.kind is not Kind.MEMORY:
             said |= {"governor_pool": str(self.pool), "workers": self._host.processes}
         self.book.begin(entry.config(said, versions))
         policy_store.keep(self._governed, self.paths)
@@ -300,7 +320,7 @@ class _Running:
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self.outcomes))
         self.metrics.read(Gauge.POOL_UP, lambda: not self._cut_off())
         self.metrics.read_standings(
-            lambda: standings.halted(self.book.state),
+            lambda: standings.all_halted(self.book.state),
             lambda: standings.overall(self.book.state, self.book.bounds.amounts(), _now_us()))
         self.metrics.read_held_back(lambda: standings.numbers_held_back(self.book.state, _now_us()))
 
@@ -368,6 +388,18 @@ class _Running:
         """Begin to halt an agent, from a place that cannot wait for it."""
         self._halting = self._loop.create_task(self._halt(agent, reason))
 
+    def halt_all_soon(self, reason: str) -> None:
+        """Begin to halt all agents, from a place that cannot wait for it."""
+        self._halting = self._loop.create_task(self._halt_all(reason))
+
+    async def _halt_all(self, reason: str) -> None:
+        try:
+            told = await self.operator.halt_all(reason, user_name(os.geteuid()), "mitmproxy")
+        except GovernorError as problem:
+            _say(str(problem))
+        else:
+            _say(f"halted all agents ({told['entry']})" if told["changed"] else "all agents are halted already")
+
     async def _halt(self, agent: str, reason: str) -> None:
         user = user_name(os.geteuid())
         try:
@@ -419,11 +451,13 @@ class _Running:
             "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self.registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
-            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
-                      *self._anchored.hints(), *hints(self.book.state, _now_us()), *self.hooks.rejections.hints()],
+            **self.fleet.fields(),
+            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._anchored.hints(),
+                      *hints(self.book.state, _now_us()), *self.fleet.hints(), *self.hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
+        await self.fleet.look()
         return self.status()
 
     async def answer_reload(self, message: Message, peer: Peer) -> Message:

@@ -205,8 +205,8 @@ class Judge:
                 return judged
             if fingerprint(flow.request) != judged.sent:
                 return await self._taken_back(governed, connection, flow, judged, _EDITED, started)
-            # While the entry was written.
-            ended = self._halted(agent, connection) or self._closed()
+            # While the entry was written. Who is halted may still ask Governor itself about that.
+            ended = self._closed() if judged.verdict is ITSELF else self._halted(agent, connection) or self._closed()
             if ended is not None:
                 return await self._taken_back(governed, connection, flow, judged, ended, started)
             goes_on = True

@@ -30,9 +30,15 @@ class Deed(StrEnum):
     """`act` of the entry."""
 
     HALT = "agents halt"
+    HALT_ALL = "agents halt all"
     RELEASE = "agents release"
+    RELEASE_ALL = "agents release all"
     QUARANTINE = "agents quarantine"
     CLOCK = "clock accept"
+
+
+OF_ALL = frozenset({Deed.HALT_ALL, Deed.RELEASE_ALL})
+"""Acts on all agents together: they name none."""
 
 
 class ActRefused(GovernorError):
@@ -76,6 +82,8 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
         if state.clock_ok:
             raise ActRefused("the clock has not jumped: there is nothing to accept")
         return True
+    if deed in OF_ALL:
+        return _has_effect_on_all(deed, state)
     if agent is None or not (agent in registered or agent in state.agents or agent in RESERVED_IDS):
         raise ActRefused(f"no agent {agent} is known here (governor agents list shows who is)")
     stands = condition(state, agent, now_us)
@@ -86,10 +94,18 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
     return not (deed is Deed.HALT and stands is Condition.HALTED)
 
 
+def _has_effect_on_all(deed: Deed, state: State) -> bool:
+    halted = state.switch.halt is not None
+    if deed is Deed.RELEASE_ALL and not halted:
+        raise ActRefused("all agents are not halted together; who is halted by itself is released by its name")
+    return halted == (deed is Deed.RELEASE_ALL)
+
+
 def hints(state: State, now_us: int) -> list[str]:
     """What an operator should look at, with the verb that helps; most of it only an operator can end."""
     names = list(halted(state))
-    told = [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
+    everybody = ["all agents are halted: governor agents release --all"] if state.switch.halt is not None else []
+    told = everybody + [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
     if len(names) > MOST_HINTS:
         told.append(f"{len(names) - MOST_HINTS} more agents are halted: governor agents list")
     held = held_back(state, now_us)

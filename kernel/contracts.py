@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kernel.bounds import Bound
-    from kernel.state import Account, Change, State
+    from kernel.state import Account, Change, State, Switch
 
 
 def broken(
@@ -30,6 +30,10 @@ def broken(
     """
     if passes and state.agent(agent).halt is not None:
         return "an agent that is halted is refused"
+    if passes and state.switch.halt is not None:
+        return "while all are halted everybody is refused"
+    if change.switch is not None and (agent or not _follows(state.switch, change.switch)):
+        return "only an operator halts all and releases all, and the halt stays within its epoch"
     if any(state.open[decision].agent != agent for decision in change.closed):
         return "a step leaves the flows of other agents as they are"
     limits = {bound.key(agent): bound.limit for bound in bounds} if change.accounts else {}
@@ -84,9 +88,19 @@ def _standing(old: Standing, new: Standing, name: str, agent: str, lasts_us: int
         return "a step leaves other agents as they are"
     if new.epoch < old.epoch or new.session < old.session:
         return "epochs and sessions follow one another"
-    if old.halt is not None and new.epoch == old.epoch and (new.halt is None or new.halt[:4] != old.halt[:4]):
+    if not _stays(old, new):
         return "a halt stays within its epoch"
     return None if new.preventive is old.preventive else _preventive(old, new, lasts_us)
+
+
+def _stays(old: Standing | Switch, new: Standing | Switch) -> bool:
+    if old.halt is None or new.epoch != old.epoch:
+        return True
+    return new.halt is not None and new.halt[:4] == old.halt[:4]
+
+
+def _follows(old: Switch, new: Switch) -> bool:
+    return new.epoch >= old.epoch and _stays(old, new)
 
 
 def _preventive(old: Standing, new: Standing, lasts_us: int | None) -> str | None:

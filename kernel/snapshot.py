@@ -15,8 +15,9 @@ follows the open flows:
     [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
     [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
 
-What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py in their order; runs
-stand in the order in which they are forgotten, accounts and paces are sorted.
+Where all agents were ever halted together, that line has "system":[EPOCH,HALT]. What all agents share has the agent "".
+Values within are arrays of the fields of kernel/state.py in their order; runs stand in the order in which they are
+forgotten, accounts and paces are sorted.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from kernel.contagion import Prevention
 from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.state import (
+    GOING,
     UNKNOWN,
     Account,
     AccountKey,
@@ -45,6 +47,7 @@ from kernel.state import (
     Run,
     Standing,
     State,
+    Switch,
 )
 
 _VERSION = 1
@@ -103,8 +106,9 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
 
 def _flags(name: str, state: State) -> dict[str, object]:
     pool = {"heard": state.heard, "pooled": True, "workers": state.workers} if state.pooled else {}
+    system = {} if state.switch == GOING else {"system": state.switch}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
-            "taken_over": state.taken_over, **pool}
+            "taken_over": state.taken_over, **pool, **system}
 
 
 def _drawn(draw: Draw) -> Any:
@@ -173,14 +177,15 @@ class _Lines:
 
     def _state(self) -> State:
         flags = self._next()
-        if type(flags) is not dict or flags.keys() not in (_FLAGS, _POOLED_FLAGS):
+        if type(flags) is not dict or flags.keys() - {"system"} not in (_FLAGS, _POOLED_FLAGS):
             raise SnapshotError("not the beginning of a state")
         clock_ok, accepted, broken, taken_over = _typed(
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
         heard, pooled, workers = _typed(
             [flags.get("heard", 0), flags.get("pooled", False), flags.get("workers", 1)], int, bool, int)
         state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
-                      workers=workers, heard=heard)
+                      workers=workers, heard=heard,
+                      switch=_switch(flags["system"]) if "system" in flags else GOING)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
             if len(row) == _AGENT_FIELDS:
@@ -277,6 +282,11 @@ def _halt(row: Any) -> Halt | None:
     rule = row[2] if type(row) is list and len(row) > 2 else None
     reason, since, _, by, sources, entry, why = _typed(row, str, int, type(rule), str, list, str, str)
     return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why)
+
+
+def _switch(row: Any) -> Switch:
+    epoch, halt = _typed(row, int, type(row[1]) if type(row) is list and len(row) > 1 else int)
+    return Switch(epoch, _halt(halt))
 
 
 def _preventive(row: Any) -> Preventive | None:

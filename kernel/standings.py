@@ -11,14 +11,20 @@ from kernel.arithmetic import remaining
 from kernel.bounds import COUNTER
 from kernel.budget import Every, Unit
 from kernel.contagion import Prevention
+from kernel.leases import Purse
 from kernel.state import TOGETHER, UNKNOWN
 from kernel.step import account_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from kernel.bounds import Bound, Bounded
+    from kernel import leases
+    from kernel.bounds import Bound, Bounded, Bounds
     from kernel.state import Preventive, Standing, State
+
+
+EVERYBODY = "*"
+"""Stands for all agents where names of agents do; none has it."""
 
 
 class Condition(StrEnum):
@@ -85,7 +91,8 @@ class Own(NamedTuple):
 def own(state: State, bounded: Bounded, agent: str, now_us: int) -> Own:
     """What an agent is told of itself at a moment."""
     standing = state.agent(agent)
-    reason = standing.halt.reason if standing.halt is not None else None
+    halt = standing.halt or state.switch.halt
+    reason = halt.reason if halt is not None else None
     left = tuple(budgets(state, bounded, agent, now_us))
     return Own(reason, reads_until(standing, now_us), left, prevented_until(standing, Prevention.THROTTLE, now_us))
 
@@ -135,6 +142,23 @@ def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]
     return [*shared.values(), *(each.balance() for key, each in own.items() if key not in shared)]
 
 
+def of_system(
+    state: State, bounds: Bounds, now_us: int, shared: Iterable[leases.Balance] | None = None
+) -> list[Balance]:
+    """What is left of the budgets of all agents together: here, or of what a ledger has over all processes."""
+    if shared is None:
+        return [balance(state, bound, TOGETHER, now_us) for bound in bounds.of_system()]
+    gone = {each.purse: each for each in shared}
+    return [_shared(bound, gone, now_us) for bound in bounds.of_system()]
+
+
+def _shared(bound: Bound, gone: Mapping[Purse, leases.Balance], now_us: int) -> Balance:
+    purse = Purse(*bound.key(TOGETHER), bound.window(UNKNOWN, now_us))
+    known = gone.get(purse)
+    spent, held = (0, 0) if known is None else (known.spent, known.held)
+    return Balance(bound.budget, bound.unit, bound.limit, spent, held, purse.window, each=False)
+
+
 @dataclass(slots=True)
 class _Sum:
     """What the agents that draw on one amount in its window have used of it."""
@@ -151,7 +175,7 @@ class _Sum:
 
 
 def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -> Condition:
-    """How an agent stands at a moment. `revoked`: its tokens were taken back."""
+    """How an agent stands by itself at a moment; all may be halted beside. `revoked`: its tokens were taken back."""
     standing = state.agent(agent)
     if standing.halt is not None:
         return Condition.HALTED
@@ -172,6 +196,12 @@ def held_back(state: State, now_us: int) -> dict[str, Preventive]:
 def numbers_held_back(state: State, now_us: int) -> dict[str, int]:
     """How many agents others' halts hold back at a moment, by how."""
     return dict(Counter(str(each.action) for each in held_back(state, now_us).values()))
+
+
+def all_halted(state: State) -> dict[str, str]:
+    """As `halted`, with "*" first while all agents are halted together."""
+    halt = state.switch.halt
+    return ({} if halt is None else {EVERYBODY: halt.reason}) | halted(state)
 
 
 def halted(state: State) -> dict[str, str]:

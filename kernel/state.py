@@ -71,6 +71,21 @@ class Halt(NamedTuple):
     why: str = ""
 
 
+class Switch(NamedTuple):
+    """Whether the system is halted, which is everybody. A release of all ends an epoch and with it the halt."""
+
+    epoch: int = 0
+    halt: Halt | None = None
+
+    def halted(self, halt: Halt) -> Switch:
+        """Halted; what is halted already stays so for its first reason."""
+        return self if self.halt is not None else self._replace(halt=halt)
+
+    def released(self, epoch: int | None = None) -> Switch:
+        """Released, into the epoch that a ledger counts, or the next one."""
+        return Switch(max(epoch or 0, self.epoch + 1))
+
+
 class Quarantine(NamedTuple):
     """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
 
@@ -197,6 +212,7 @@ type PaceKey = tuple[str, str]
 
 UNTOUCHED = Account()
 NOTHING_LEASED = Leased()
+GOING = Switch()
 UNKNOWN = Standing()
 NO_ACCOUNTS: Mapping[AccountKey, Account] = {}
 _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
@@ -223,6 +239,7 @@ class Change:
     leases: Mapping[int, Lease] = field(default_factory=dict)
     settled: tuple[int, ...] = ()
     heard: int | None = None
+    switch: Switch | None = None
     seen: tuple[str, int] | None = None
 
 
@@ -239,6 +256,7 @@ class State:
     `pooled`: a ledger says how much of each account this process may draw. `heard`: as far as its news are taken.
     `workers`: how many processes serve from this home, each of which counts its share of repeated requests.
     `seen` is when each agent last asked for something, in microseconds since 1970.
+    `switch`: whether everybody is halted.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -255,6 +273,7 @@ class State:
     leased: dict[AccountKey, Leased] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     heard: int = 0
+    switch: Switch = GOING
     _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
@@ -298,6 +317,8 @@ class State:
         self.broken = self.broken or change.broken
         if change.taken_over is not None:
             self.taken_over = max(self.taken_over, change.taken_over)
+        if change.switch is not None:
+            self.switch = change.switch
         self._take_leases(change)
 
     def _take_leases(self, change: Change) -> None:
@@ -319,7 +340,7 @@ class State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
                      self.clock_accepted, self.broken, self.taken_over, dict(self.seen), self.pooled,
-                     self.workers, dict(self.leased), dict(self.leases), self.heard)
+                     self.workers, dict(self.leased), dict(self.leases), self.heard, self.switch)
 
 
 class Reads:
@@ -353,45 +374,52 @@ class Reads:
     def digest(self, state: State, change: Change, agent: str) -> str:
         """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
         standing = change.agents.get(agent) or state.agent(agent)
+        switch = change.switch or state.switch
         if state.pooled:
-            return self._pooled(standing, state, change)
+            return self._pooled(standing, switch, state, change)
         changed, old, paces = change.accounts, state.accounts, state.paces
         if changed:
             accounts = [changed.get(key) or old.get(key) for key in self._keys]
         else:
             accounts = [old.get(key) for key in self._keys]
         due = [change.paces.get(key, paces.get(key)) for key in self._pace_keys]
-        seen = standing, accounts, due
+        seen = standing, switch, accounts, due
         # Between two entries of an agent mostly nothing of this changes.
         if seen != self._seen:
             told = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
-            self._seen, self._known = seen, self._hash(standing, _accounts(self._heads, accounts), told)
+            self._seen, self._known = seen, self._hash(standing, switch, _accounts(self._heads, accounts), told)
         return self._known
 
-    def _pooled(self, standing: Standing, state: State, change: Change) -> str:
+    def _pooled(self, standing: Standing, switch: Switch, state: State, change: Change) -> str:
         """The same where a ledger leases what is drawn: rates are accounts of turns then."""
         keys = self._keys + self._turn_keys
         accounts = [change.accounts.get(key) or state.accounts.get(key) for key in keys]
         leased = [change.leased.get(key) or state.leased.get(key) for key in keys]
-        seen = standing, accounts, leased
+        seen = standing, switch, accounts, leased
         if seen != self._seen:
             heads = self._heads + self._turn_heads
             told = [f"{head}{each.window},{each.amount},{each.elsewhere}]"
                     for head, each in zip(heads, leased, strict=True) if each is not None]
-            self._seen, self._known = seen, self._hash(standing, _accounts(heads, accounts), told, "leased")
+            self._seen, self._known = seen, self._hash(standing, switch, _accounts(heads, accounts), told, "leased")
         return self._known
 
-    def _hash(self, standing: Standing, accounts: list[str], more: list[str], name: str = "paces") -> str:
-        if standing == UNKNOWN and not accounts and not more:
+    def _hash(
+        self, standing: Standing, switch: Switch, accounts: list[str], more: list[str], name: str = "paces"
+    ) -> str:
+        if standing == UNKNOWN and switch == GOING and not accounts and not more:
             return EMPTY_SET
-        halt = standing.halt
-        halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+        system = "" if switch == GOING else f',"system":[{switch.epoch},{_halt(switch.halt)}]'
         held = standing.preventive
         prevented = "" if held is None else f",{_json([held.action, held.until_us])}"
         raw = (
-            f'{{"accounts":[{",".join(accounts)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
-            f'{standing.quarantined_until_us},"{standing.trail}"{prevented}],"{name}":[{",".join(more)}]}}')
+            f'{{"accounts":[{",".join(accounts)}],"agent":[{self._agent},{standing.epoch},{standing.session},'
+            f'{_halt(standing.halt)},{standing.quarantined_until_us},"{standing.trail}"{prevented}],'
+            f'"{name}":[{",".join(more)}]{system}}}')
         return blake3(_DOMAIN + raw.encode()).hexdigest()
+
+
+def _halt(halt: Halt | None) -> str:
+    return "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
 
 
 def _accounts(heads: list[str], accounts: list[Account | None]) -> list[str]:

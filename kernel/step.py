@@ -3,9 +3,9 @@
 Pure, total and in integers: it reads a state and makes a decision. What the decision changes in the state is said by
 kernel/transition.py, from the decision's entry alone. Nothing an agent says of itself is looked at.
 
-From the most severe to the mildest: an agent that is halted or shares the address of one, a refusal of the rules, a
-quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes nothing but
-points of risk and a turn of whoever tries the same again.
+From the most severe to the mildest: all agents that are halted, one that is or shares the address of one, a refusal of
+the rules, a quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes
+nothing but points of risk and a turn of whoever tries the same again.
 
 Where a ledger keeps the budgets of several processes, what was leased to this one bounds it in their place; a step that
 lacks a lease says what it wants, and decides for good once that was asked for.
@@ -48,6 +48,7 @@ _COUNTED = frozenset({
     Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
+ALL_HALTED = Verdict(Action.HALT, Code.AGENT_HALTED, None, "all agents are halted")
 # Of no item of the policy by its name: as a counter's rate it refuses under no rule.
 _SPREAD = slowed(f"cascade{COUNTER}", None, each=True)
 _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
@@ -127,7 +128,9 @@ def step(state: State, bounded: Bounded, asked: Asked, now_us: int) -> Decided:
 
 
 def halt_of(state: State, standing: Standing, asked: Asked) -> Verdict | None:
-    """The refusal of an agent that is halted, or that comes without an identity from where one came."""
+    """The refusal of an agent that is halted, as all may be, or that comes without an identity from where one came."""
+    if state.switch.halt is not None:
+        return ALL_HALTED
     halt = standing.halt
     if halt is not None:
         return Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}")

@@ -324,6 +324,13 @@ def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[
         trail=followed(standing.trail, outcome, request, count))}
 
 
+def _at_least(standing: Standing, epoch: int, session: int) -> Standing:
+    """The standing of an agent of which more releases and tokens are known than this lane has counted."""
+    if epoch > standing.epoch:
+        return Standing(epoch, session=max(session, standing.session), trail=followed(standing.trail, "release"))
+    return standing._replace(session=max(session, standing.session))
+
+
 def _halted(state: State, agent: str, halt: Halt) -> Change:
     """Halted; who is halted already stays so for its first reason, and is known from more places."""
     standing = state.agent(agent)
@@ -380,13 +387,21 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
-            epoch, session = entry.get("epoch", standing.epoch + 1), entry.get("session", standing.session)
-            return Change({agent: Standing(epoch, session, trail=trail)})
+            epoch = max(entry.get("epoch", 0), standing.epoch + 1)
+            return Change({agent: Standing(epoch, max(entry.get("session", 0), standing.session), trail=trail)})
+        case "agents halt all":
+            return Change(switch=state.switch.halted(
+                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
+        case "agents release all":
+            return Change(switch=state.switch.released(entry.get("epoch")))
         case "agents quarantine":
             said = Quarantine(now_us, entry["operator"], name, entry["reason"])
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
+        case "agents standing":
+            return Change({agent: _at_least(state.agent(agent), entry["epoch"], entry["session"])})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
-            return Change({agent: standing._replace(session=entry.get("session", standing.session + 1))})
+            session = max(entry.get("session", standing.session + 1), standing.session)
+            return Change({agent: standing._replace(session=session)})
     return NO_CHANGE

@@ -37,11 +37,11 @@ class SharedActs:
         `LedgerError` where the ledger must count it and does not answer: then nothing is done.
         """
         kind, fields = KINDS.get(act), entry.operator(act, agent, reason, operator, by) | more
-        if kind is not None and agent is not None and (kind in COUNTED or act_number(by) is not None):
-            return await self._member.publish(kind, agent, fields)
+        if kind is not None and (kind in COUNTED or act_number(by) is not None):
+            return await self._member.publish(kind, agent or "", fields)
         name = await self._book.act(act, agent, reason, operator, by, **more)
-        if kind is not None and agent is not None:
+        if kind is not None:
             # In force here at once, whether or not the ledger answers; others hear of it when it does.
-            said = {"sources": list(self._book.sources(agent))} if kind is Kind.HALT else {}
-            self._member.tell(kind, agent, fields | said, name)
+            said = {"sources": list(self._book.sources(agent))} if kind is Kind.HALT and agent is not None else {}
+            self._member.tell(kind, agent or "", fields | said, name)
         return name

@@ -43,6 +43,8 @@ class Answers:
             "lanes": [lane for answer in found for lane in answer["lanes"]], "workers": len(found),
             "agents": max((answer["agents"] for answer in found), default=0),
             "halted": list(dict.fromkeys(name for answer in found for name in answer["halted"])),
+            # Each worker knows all of them, where they share a ledger.
+            "system": found[0]["system"] if found else None, "fleet": _fleet(found),
             "hints": [hint for name, answer in answers.items() for hint in _hints(name, answer)],
         }
 
@@ -53,7 +55,8 @@ class Answers:
         match message.get("act"):
             case "list":
                 told = await self._all(self._serving(), "agents", message, peer)
-                return {"agents": merged_rows.merged([answer["agents"] for answer in told])}
+                return {"agents": merged_rows.merged([answer["agents"] for answer in told]),
+                        "system": max((answer["system"] for answer in told), key=lambda each: bool(each["halted"]))}
             case "show":
                 told = await self._all(self._serving(), "agents", message, peer)
                 return {"agent": merged_rows.one([answer["agent"] for answer in told])}
@@ -113,6 +116,15 @@ async def _status_of(slot: Slot, message: Message, peer: Peer) -> Message | None
         return await slot.ask("status", STATUS_SECONDS, message=message, uid=peer.uid)
     except GovernorError:
         return None
+
+
+def _fleet(found: Sequence[Message]) -> list[Message]:
+    """Every process that any worker has heard of, as it was heard of last."""
+    rows: dict[str, Message] = {}
+    for row in (row for answer in found for row in answer["fleet"]):
+        if row["holder"] not in rows or row["seen"] > rows[row["holder"]]["seen"]:
+            rows[row["holder"]] = row
+    return [rows[holder] for holder in sorted(rows)]
 
 
 def _hints(name: str, answer: Message | None) -> list[str]:

@@ -17,7 +17,20 @@ from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.measures import Rate
 from kernel.snapshot import Snapshot, decode, encode, head
-from kernel.state import Account, Draw, Halt, Lease, Leased, OpenFlow, Preventive, Quarantine, Run, Standing, State
+from kernel.state import (
+    Account,
+    Draw,
+    Halt,
+    Lease,
+    Leased,
+    OpenFlow,
+    Preventive,
+    Quarantine,
+    Run,
+    Standing,
+    State,
+    Switch,
+)
 from tests.conftest import scaled
 from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 
@@ -47,7 +60,9 @@ leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_
 pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2],
                                                     workers=pool[3]),
                    states, leased, leases, numbers, numbers)
-snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled, states))
+switched = st.builds(lambda state, epoch, halt: replace(state, switch=Switch(epoch, halt)),
+                     states | pooled, numbers, halts | st.none())
+snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | switched, states))
 
 
 @given(snapshots)
@@ -66,7 +81,8 @@ def reordered(values, chance):
 def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapshot, chance):
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
                   each.clock_ok, each.clock_accepted, each.broken, each.taken_over, reordered(each.seen, chance),
-                  each.pooled, each.workers, reordered(each.leased, chance), reordered(each.leases, chance), each.heard)
+                  each.pooled, each.workers, reordered(each.leased, chance), reordered(each.leases, chance), each.heard,
+                  each.switch)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)
