@@ -30,5 +30,5 @@ def call(provider: str, model: str | None, why: str | None, spend: Spend | None,
 def spend_of(entry: Mapping[str, Any]) -> Spend | None:
     """What the call of a decision may cost; None where it is of no call, or of one without a bound."""
     said = entry.get("llm")
-    bound = said["bound"] if said is not None else None
+    bound = said.get("bound") if said is not None else None
     return None if bound is None else Spend(**{name: bound[name] for name in Spend._fields})

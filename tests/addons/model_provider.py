@@ -1,4 +1,4 @@
-"""A provider of models on loopback, made by these tests: it answers with what it is told to, and keeps what it is sent."""
+"""A provider of models on loopback, made by these tests: it answers as it is told to, and keeps what it is sent."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from itertools import pairwise
 
 import brotli
 import pytest
@@ -27,7 +28,7 @@ PACKED = {
 def test_pieces_decode_to_the_whole(coding: str, content: bytes, data: st.DataObject) -> None:
     packed, unpacking = PACKED[coding](content), Unpacking(coding)
     cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(packed)), max_size=6))), len(packed)]
-    pieces = (packed[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False))
+    pieces = (packed[begin:end] for begin, end in pairwise(cuts))
 
     assert b"".join(each for piece in pieces for each in unpacking.take(piece)) == content
     assert decoded(packed, coding, Bounds(1000)) == content

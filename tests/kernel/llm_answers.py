@@ -21,8 +21,8 @@ def sse(events, *, done=True, comments=False) -> bytes:
 
 def _chunk(delta=None, usage=None, finish=None):
     choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    return {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m-1-dated", "choices": choices,
-            "usage": usage}
+    return {"id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m-1-dated",
+            "choices": choices, "usage": usage}
 
 
 def _call(index, name=None, arguments=""):
@@ -33,8 +33,9 @@ def _call(index, name=None, arguments=""):
 OPENAI_USAGE = {"prompt_tokens": 120, "completion_tokens": 45, "total_tokens": 165,
                 "prompt_tokens_details": {"cached_tokens": 20}, "completion_tokens_details": {"reasoning_tokens": 30}}
 CHAT = [
-    _chunk({"role": "assistant", "content": "Hel"}), _chunk({"content": "lo \"usage\":{}"}), _chunk(_call(0, "look_up")),
-    _chunk(_call(0, arguments='{"q":1}')), _chunk(_call(1, "save")), _chunk({}, finish="tool_calls"),
+    _chunk({"role": "assistant", "content": "Hel"}), _chunk({"content": "lo \"usage\":{}"}),
+    _chunk(_call(0, "look_up")), _chunk(_call(0, arguments='{"q":1}')), _chunk(_call(1, "save")),
+    _chunk({}, finish="tool_calls"),
     _chunk(usage=OPENAI_USAGE),
 ]
 RESPONSES_USAGE = {"input_tokens": 328, "input_tokens_details": {"cached_tokens": 300}, "output_tokens": 52,
@@ -60,13 +61,15 @@ ANTHROPIC = [
     {"type": "content_block_start", "index": 1,
      "content_block": {"type": "tool_use", "id": "t-1", "name": "look_up", "input": {}}},
     {"type": "content_block_stop", "index": 1},
-    {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None}, "usage": {"output_tokens": 503}},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+     "usage": {"output_tokens": 503}},
     {"type": "message_stop"},
 ]
 
 
 def _candidate(parts, thoughts, given, finish=None):
-    candidate = {"content": {"parts": parts, "role": "model"}, "index": 0} | ({"finishReason": finish} if finish else {})
+    ended = {"finishReason": finish} if finish else {}
+    candidate = {"content": {"parts": parts, "role": "model"}, "index": 0} | ended
     return {"candidates": [candidate], "modelVersion": "m-1-dated", "responseId": "r", "usageMetadata": {
         "promptTokenCount": 40, "cachedContentTokenCount": 8, "candidatesTokenCount": given,
         "thoughtsTokenCount": thoughts, "totalTokenCount": 40 + thoughts + given}}

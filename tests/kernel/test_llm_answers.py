@@ -80,7 +80,7 @@ def test_thinking_that_stands_in_the_total_alone_counts():
 @given(st.sampled_from([(Api.CHAT, CHAT), (Api.RESPONSES, RESPONSES), (Api.MESSAGES, ANTHROPIC), (Api.GEMINI, GEMINI)]),
        st.data(), st.sampled_from([b"\n", b"\r", b"\r\n"]), st.booleans())
 def test_events_are_the_same_in_whatever_pieces_and_with_whatever_line_ends(answer, data, line_end, bom):
-    api, events = answer
+    _, events = answer
     content = (b"\xef\xbb\xbf" if bom else b"") + sse(events, comments=True).replace(b"\n", line_end)
     cuts = data.draw(st.lists(st.integers(0, len(content)), max_size=12))
 

@@ -114,8 +114,10 @@ def test_every_answer_that_is_asked_for_counts(asked, members, choices):
     (MESSAGES, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     (MESSAGES, {"context_management": {"edits": [{"type": "compact_20260112"}]}}),
     (MESSAGES, {"context_management": {"edits": 3}}), (MESSAGES, {"inference_geo": "us"}),
-    (GEMINI, {"tools": [{"googleSearch": {}}]}), (GEMINI, {"tools": [{"functionDeclarations": [], "codeExecution": {}}]}),
-    (GEMINI, {"generationConfig": {"responseModalities": ["IMAGE"]}}), (GEMINI, {"generationConfig": {"speechConfig": 1}}),
+    (GEMINI, {"tools": [{"googleSearch": {}}]}),
+    (GEMINI, {"tools": [{"functionDeclarations": [], "codeExecution": {}}]}),
+    (GEMINI, {"generationConfig": {"responseModalities": ["IMAGE"]}}),
+    (GEMINI, {"generationConfig": {"speechConfig": 1}}),
     (GEMINI, {"generationConfig": 3, "contents": []}),
 ])
 def test_what_the_provider_does_on_its_own_account_has_no_bound(asked, members):
@@ -152,7 +154,7 @@ def test_what_its_own_client_runs_keeps_its_bound(asked, members):
     (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "a-1"}}]}),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": ["text"]}]}]}),
     (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64"}}]}]}),
-    (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file", "file_id": "f"}}]}]}),
+    (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]}),
     (MESSAGES, {"messages": [{"role": "user", "content": [
         {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": "https://a.example"}}]}]}]}),
     (GEMINI, {"cachedContent": "c"}), (GEMINI, {"contents": [{"parts": [{"fileData": {"fileUri": "gs://f"}}]}]}),
@@ -230,10 +232,12 @@ def test_a_stream_is_asked_for_its_usage_where_it_would_not_tell(members, place)
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"[]", b"{", b'{"model":"a","model":"b","messages":[]}', b'{"model":"\xff"}', b'{"model":NaN}', b'{"messages":[]}',
-    b'{"model":7}', b'{"model":"two words"}', b'{"model":"m","max_tokens":1.5}', b'{"model":"m","max_tokens":-1}',
+    b"", b"[]", b"{", b'{"model":"a","model":"b","messages":[]}', b'{"model":"\xff"}', b'{"model":NaN}',
+    b'{"messages":[]}', b'{"model":7}', b'{"model":"two words"}',
+    b'{"model":"m","max_tokens":1.5}', b'{"model":"m","max_tokens":-1}',
     b'{"model":"m","max_tokens":"9"}', b'{"model":"m","max_tokens":true}', b'{"model":"m","n":1e3}',
-    b'{"model":"m","stream":"yes"}', b'{"model":"m","n":9999999}', b'{"model":"m","messages":' + b"[" * 99 + b"]" * 99 + b"}",
+    b'{"model":"m","stream":"yes"}', b'{"model":"m","n":9999999}',
+    b'{"model":"m","messages":' + b"[" * 99 + b"]" * 99 + b"}",
     b'{"model":"' + b"m" * 200 + b'"}', b'{"model":"m","max_tokens":' + b"9" * 5000 + b"}",
 ])
 def test_what_can_be_read_in_two_ways_is_not_read(body):

@@ -1,4 +1,4 @@
-"""The bound of a call is a line over the size of its answer, in whole micro-USD, and a remainder pays what lies on it."""
+"""The bound of a call is a line over the size of its answer, in whole micro-USD, and a remainder pays along it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from kernel.llm.request import Call, read_call
 from kernel.llm.spend import NO_PRICE, NO_THINKING, Spend, caps, spend_of, written_cap
 from kernel.prices import Price
 
-PRICE = Price(input=3_000_000, cached=300_000, written=3_750_000, output=15_000_000, context=200_000, longest_output=64_000)
+PRICE = Price(input=3_000_000, cached=300_000, written=3_750_000, output=15_000_000, context=200_000,
+              longest_output=64_000)
 PLAIN = Call(Api.CHAT, "m", "{}", True, 1, 1000, {}, ("max_tokens",), False)
 counts = st.integers(0, 2**40)
 prices = st.integers(0, 10**12)
@@ -80,7 +81,7 @@ def test_what_has_no_bound_says_why(call, price, cap, why):
     pytest.param({}, None, 500, 64_000, {"max_tokens": 500}, id="what the remainder pays"),
     pytest.param({"max_tokens": 100}, 8000, 100, 100, None, id="its own, which is small enough"),
     pytest.param({"max_tokens": 9000}, 8000, 8000, 8000, {"max_tokens": 8000}, id="its own, which is too large"),
-    pytest.param({"max_tokens": 9000, "max_completion_tokens": 10}, None, 500, 9000, {"max_tokens": 500}, id="the larger"),
+    pytest.param({"max_tokens": 9000, "max_completion_tokens": 10}, None, 500, 9000, {"max_tokens": 500}, id="larger"),
 ])
 def test_a_cap_is_written_only_where_it_must_be(call, cap, granted, most, written):
     asked = PLAIN._replace(caps={(name,): size for name, size in call.items()}, heeded=bool(call))
