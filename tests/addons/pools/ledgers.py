@@ -82,7 +82,7 @@ class InRedis:
         self._client.set("{governor}:clock", self.clock.now_us)
 
     def save(self):
-        self._saved = {key: self._client.dump(key) for key in self._client.keys() if not key.endswith(b"clock")}
+        self._saved = {key: self._client.dump(key) for key in self._client.scan_iter() if not key.endswith(b"clock")}
 
     def put_back(self):
         self._client.flushall()

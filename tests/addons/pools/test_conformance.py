@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from addons.pools import in_redis
 from addons.pools.protocol import LedgerError
 from kernel.leases import Ask, Held, Kind, News, Purse, Settled, Total
-from tests.addons.pools.ledgers import Clock, Model, clocked_script, subjects
+from tests.addons.pools.ledgers import Clock, clocked_script, subjects
 from tests.addons.pools.redis_servers import forgetful, needs_redis  # noqa: F401
 from tests.conftest import scaled
 
@@ -120,7 +120,7 @@ class Compared(RuleBasedStateMachine):
         self.model.put_back()
         self.subject.put_back()
 
-    totals = st.lists(st.tuples(places(), LIMITS, AMOUNTS), max_size=3)
+    totals = st.lists(st.tuples(places(), LIMITS, st.sampled_from((-1, 0, 1, 2, 10, 2**48))), max_size=3)
     leases = st.lists(st.tuples(NUMBERS, places(), st.integers(0, 9), RUNS, NUMBERS), max_size=3,
                       unique_by=lambda lease: lease[0])
 
@@ -156,7 +156,7 @@ def test_a_ledger_answers_and_keeps_as_the_model_does(request, tmp_path, monkeyp
 
     run_state_machine_as_test(
         lambda: Compared(lambda clock: subjects(request, tmp_path, kind, clock)),
-        settings=settings(max_examples=scaled(40), stateful_step_count=40, deadline=None,
+        settings=settings(max_examples=scaled(25), stateful_step_count=40, deadline=None,
                           suppress_health_check=list(HealthCheck)))
 
 
