@@ -24,6 +24,7 @@ from kernel.address import named_ranges
 from kernel.ahead.review import ahead_findings
 from kernel.ahead.startup_review import Call
 from kernel.analysis.review import Tables
+from kernel.cascade_review import cascade_findings
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
@@ -73,7 +74,8 @@ def read_policy(
 
 def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
     policy = compiled.policy
-    more = (*account_findings(policy, llm_hosts()), *ahead_findings(policy, llm_calls(), known_agents))
+    more = (*account_findings(policy, llm_hosts()), *cascade_findings(policy, known_agents),
+            *ahead_findings(policy, llm_calls()))
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)

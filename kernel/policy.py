@@ -15,6 +15,7 @@ from kernel.measures import NOTHING_SAID, Rate, Terms
 if TYPE_CHECKING:
     from kernel.ahead.said import Ahead
     from kernel.budget import Budget, Counter, RateLimit
+    from kernel.contagion import Cascade
 
 
 class Verb(StrEnum):
@@ -254,6 +255,7 @@ class Policy:
     rates: tuple[RateLimit, ...] = ()
     profile: str | None = None
     counters: tuple[Counter, ...] = ()
+    cascade: Cascade | None = None
     ahead: Ahead | None = None
 
     @property

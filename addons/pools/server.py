@@ -12,7 +12,7 @@ from addons.pools.protocol import LedgerError, NotJoined
 
 try:
     from redis.backoff import NoBackoff
-    from redis.connection import parse_url
+    from redis.connection import Connection, parse_url
     from redis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
     from redis.retry import Retry
 except ImportError as missing:
@@ -85,7 +85,7 @@ class Server:
     def _connected(self) -> AbstractConnection:
         if self._connection is None:
             settings = dict(self._settings)
-            connection: AbstractConnection = settings.pop("connection_class")(**settings)
+            connection: AbstractConnection = settings.pop("connection_class", Connection)(**settings)
             try:
                 connection.connect()
                 self.run_id = self._identity(connection)

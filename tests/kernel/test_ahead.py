@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.ahead.outlook import as_if, at_most
-from kernel.ahead.said import Breaker, Clause, Dns, Git, GraphQl, Llm, Mcp, OnHalt, Prevention
+from kernel.ahead.said import Clause, Dns, Git, GraphQl, Llm, Mcp
 from kernel.budget import Unit
 from kernel.match import Index
 from kernel.policy import Verb
@@ -47,7 +47,7 @@ def verdict(text: str, method: str, url: str, address: str | None = None, holds:
         "never: [{contains: secrets}]",
         "budgets: [{budget: b, each: {usd: 5}, every: day, when-used: {100%: deny}}]",
         "budgets: [{budget: b, together: {tokens: 5}, every: day}]",
-        "cascade: {}",
+        "agents: {a: [a-1]}\ncascade: {depends: {a: [a]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: ask}}",
         "dns: {}",
     ],
 )
@@ -102,20 +102,9 @@ def test_what_a_rule_says_is_kept_with_its_type(rule, said):
     assert clause(rule) == said
 
 
-def test_the_sections_are_kept_with_their_types():
-    said = ahead("""
-        agents: {coders: [claude-1, codex-*], reviewers: [rev-1]}
-        cascade:
-          depends: {coders: [reviewers, claude-1]}
-          on-halt: {reasons: [EXPLORATION_DRIFT], do: throttle, hops: 2, for: 10m}
-          circuit-breaker: {halts: 3, within: 5m, do: ask}
-        dns: {answer: allowed-names, types: [A, HTTPS], max-labels: 6, max-name: 100}
-    """)
+def test_what_is_said_of_names_is_kept_with_its_types():
+    said = ahead("dns: {answer: allowed-names, types: [A, HTTPS], max-labels: 6, max-name: 100}")
 
-    assert said.cascade is not None
-    assert said.cascade.depends == {"coders": ("reviewers", "claude-1")}
-    assert said.cascade.on_halt == OnHalt(frozenset({"EXPLORATION_DRIFT"}), Prevention.THROTTLE, 2, 600)
-    assert said.cascade.breaker == Breaker(3, 300, Prevention.ASK)
     assert said.dns == Dns("allowed-names", frozenset({"A", "HTTPS"}), 6, 100)
 
 
@@ -167,13 +156,6 @@ def in_rule(keys: str) -> str:
         (f"budgets: [{{budget: b, each: {{tokens: 4m}}, every: day, {DENY}}}]", "E221", "write 4M"),
         ("budgets: [{budget: b, each: {usd: 5}, every: day}]", "E502", "add when-used: {100%: deny}"),
         ("budgets: [{budget: b, each: {usd: 5}, every: day, when-used: {101%: halt}}]", "E502", "what ends it"),
-        ("cascade: {depends: {coders: [reviewers]}}", "E229", "is no group and no agent of a group"),
-        ("cascade: {on-halt: {reasons: [EXHAUSTION], do: ask}}", "E226", "EXHAUSTION never spreads"),
-        ("cascade: {on-halt: {reasons: [OVERISK], do: ask}}", "E226", 'did you mean "OVERRISK"?'),
-        ("cascade: {on-halt: {reasons: [OVERRISK], do: halt, for: 10m}}", "E112", "an operator releases the agent"),
-        ("cascade: {on-halt: {reasons: [OVERRISK], do: ask, hops: 99}}", "E221", "from 1 to 16"),
-        ("cascade: {blast-radius: 101%}", "E223", "is more than all agents"),
-        ("cascade: {circuit-breaker: {halts: 3, within: 5, do: ask}}", "E222", "say the unit"),
         ("dns: {types: [AAAAA]}", "E226", 'did you mean "AAAA"?'),
     ],
 )

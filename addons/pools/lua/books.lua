@@ -164,7 +164,7 @@ local function strand(holder, silent)
   leases_of(holder, function(number, lease)
     local id, amount = lease[1], lease[2]
     drop(holder, number, lease)
-    move(id, holder, {held = -amount, spent = amount, stranded = silent and amount or 0})
+    move(id, holder, {held = -amount, spent = amount, used = amount, stranded = silent and amount or 0})
     forget(id)
   end)
 end

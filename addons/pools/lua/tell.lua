@@ -12,8 +12,9 @@ end
 local known = redis.call('HGET', told, field)
 if known then return answer(tonumber(known)) end
 local epochs, sessions = get(STANDINGS, 'epoch ' .. agent), get(STANDINGS, 'session ' .. agent)
-if kind == 'halt' and epoch < epochs then return {0, epochs, sessions, NOW, said} end
-if kind == 'release' then epochs = epochs + 1 end
+if (kind == 'halt' or kind == 'halt-all') and epoch < epochs then return {0, epochs, sessions, NOW, said} end
+epochs = math.max(epochs, epoch)
+if kind == 'release' or kind == 'release-all' then epochs = epochs + 1 end
 if kind == 'session' then sessions = sessions + 1 end
 if epochs + sessions > 0 then
   put(STANDINGS, 'epoch ' .. agent, epochs)
