@@ -121,7 +121,8 @@ def _purse(name: bytes) -> Purse:
 
 
 def _ask(ask: Ask) -> list[object]:
-    limit, least, want = clamped(ask.limit, MOST), max(-1, min(ask.least, MOST)), clamped(ask.want, MOST)
+    limit, want = clamped(ask.limit, MOST), clamped(ask.want, MOST)
+    least = ask.least if ask.least <= limit else -1
     each_us = burst = 0
     if ask.each_us > 0:
         each_us, burst, least = paced(ask)

@@ -26,7 +26,7 @@ from tests.conftest import scaled
 
 SECOND = 1_000_000
 HOUR, DAY = 3600 * SECOND, 86400 * SECOND
-START = 500_000 * HOUR
+START = 900_000 * HOUR
 LEASE = LEASE_SECONDS * SECOND
 A, B = "governor/x/w0", "governor/x/w1"
 OTHER = "governor/y/main"
