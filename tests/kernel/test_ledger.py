@@ -299,6 +299,14 @@ def test_who_lost_what_it_held_is_told_until_it_asks_again(ledger):
     assert ledger.balance() == (100, 10, 10, 10)
 
 
+def test_who_joins_again_has_nothing_to_lose(ledger):
+    ledger.ask(10)
+    ledger.now_us += LEASE
+
+    assert ledger.join() == []
+    assert not ledger.beat().lost
+
+
 def test_a_new_life_is_told_of_the_leases_of_the_old_one_until_it_settles_them(ledger):
     ledger.ask(10, number=7)
     left = [Held(1, TOTAL, 10, "r1", 7)]
@@ -455,6 +463,29 @@ def test_a_ledger_is_made_anew_from_what_chains_say(ledger):
     assert ledger.join(run="r2") == [Held(4, TOTAL, 6, "r1", 2)]
     assert ledger.ask(1, run="r2").lease == 5
     assert [each.epoch for each in ledger.beat(run="r2").news] == [1]
+
+
+def test_a_ledger_that_is_made_anew_knows_nothing_but_what_chains_say(ledger):
+    for _ in range(3):
+        ledger.ask(8, purse=hour(ledger))
+    changed(ledger)
+    ledger(calls.leave, A)
+    ledger(calls.rebuild, {A: ([Total(hour(ledger, ago=1), 100, 30)], [])})
+    ledger.join()
+
+    assert ledger.balance(hour(ledger)) is None
+    assert ledger.ask(1, purse=hour(ledger, ago=1)).lease == 1
+
+
+def test_who_comes_to_a_ledger_that_was_made_anew_after_a_change_has_nothing_to_say(ledger):
+    ledger(calls.leave, A)
+    changed(ledger)
+    ledger.tell(Kind.CLOCK)
+    ledger(calls.rebuild, {})
+    ledger.join()
+
+    assert not ledger.beat().repost
+    assert ledger.ask().amount == 1
 
 
 def test_no_ledger_is_made_anew_while_a_process_draws_on_it(ledger):
