@@ -226,7 +226,8 @@ class Hole:
     __slots__ = ("_address", "_fields", "_gate", "_hosts", "_paths", "_phase", "_ranges", "_to", "_urls")
 
     def __init__(self, where: Conditions, shared: Shared, *, of_grant: bool) -> None:
-        self._gate, self._paths = shared.gate(where), path_set(where.paths)
+        self._gate = shared.gate(where)
+        self._paths = tuple([paths for each in (where.paths, where.calls) if (paths := path_set(each)) is not None])
         self._fields, self._phase = field_test(where, wide=of_grant), shared.phase(where)
         self._address = shared.address(where)
         items = where.to or ()
@@ -239,7 +240,7 @@ class Hole:
         self, shape: Shape, host: Host, text: str, segments: tuple[str, ...], fields: Fields
     ) -> Residue | None:
         """What is left to ask of the address."""
-        if not self._gate[shape] or (self._paths is not None and not self._paths.has(text, segments)):
+        if not self._gate[shape] or not all(paths.has(text, segments) for paths in self._paths):
             return None
         if self._fields is not None and not self._fields.passes(fields):
             return None
@@ -255,7 +256,7 @@ class Hole:
 
     def swallows(self, agent: str, host: Host, port: int) -> bool:
         """True when no request of the agent to this host and port escapes the hole."""
-        if self._fields is not None or self._phase is not None or self._paths is not None or self._address:
+        if self._fields is not None or self._phase is not None or self._paths or self._address:
             return False
         return (not self._to or host in self._hosts) and self._gate.whole(agent, port)
 

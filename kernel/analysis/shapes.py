@@ -20,6 +20,7 @@ from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.clause import compared
 from kernel.facts import UPGRADES
 from kernel.match import hosts_of
+from kernel.model_calls import spread
 from kernel.pattern import ANONYMOUS
 from kernel.policy import AddressRange, HostPattern, UrlPattern
 
@@ -139,6 +140,10 @@ class Shapes:
 
     def _read(self, where: Conditions, side: _Side, seconds: tuple[bool, ...], readings: int) -> Iterator[Box]:
         """The boxes of conditions under each of these readings at once: the first, the second, or both."""
+        for each in spread(where, wide=side.wide):
+            yield from self._read_one(each, side, seconds, readings)
+
+    def _read_one(self, where: Conditions, side: _Side, seconds: tuple[bool, ...], readings: int) -> Iterator[Box]:
         methods, schemes = self.space.methods.mask(where.methods), scheme_mask(where.schemes)
         ports, addresses = self.space.ports.mask(where.ports), self._addresses(where.address, side)
         moments, values = self.space.moments.mask(where), self._values(where, side)
@@ -147,7 +152,7 @@ class Shapes:
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
                          target.ports & ports, readings, who, EVERY_SIZE, moments, *values)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
-                       for pattern in self._paths((where.paths, own), second=second)}
+                       for pattern in self._paths((where.paths, where.calls, own), second=second)}
                 alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))
                 if alive is not None:
                     yield alive
@@ -156,12 +161,11 @@ class Shapes:
         """What each field may be."""
         if not (self.space.values and where.compares_fields):
             return tuple([each.every for each in self.space.values])
-        asked = {(part, name): comparison for part, name, comparison in compared(where)}
-        return tuple([
-            each.every if (each.part, each.name) not in asked
-            else each.mask(asked[each.part, each.name], wide=side.wide)
-            for each in self.space.values
-        ])
+        masks = {(each.part, each.name): each.every for each in self.space.values}
+        known = {(each.part, each.name): each for each in self.space.values}
+        for part, name, comparison in compared(where):
+            masks[part, name] &= known[part, name].mask(comparison, wide=side.wide)
+        return tuple(masks.values())
 
     def _paths(
         self, lists: Iterable[tuple[PathGlob, ...] | tuple[str, ...] | None], *, second: bool
@@ -289,7 +293,7 @@ def scheme_mask(schemes: Iterable[str] | None) -> int:
 
 def _speaks_of_paths(rule: Rule) -> bool:
     return any(
-        each.paths is not None or any(isinstance(item, UrlPattern) for item in each.to or ())
+        each.paths is not None or each.llm is not None or any(isinstance(item, UrlPattern) for item in each.to or ())
         for each in (rule.where, *rule.holes)
     )
 

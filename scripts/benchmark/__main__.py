@@ -74,7 +74,7 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
         results = {}
         for number, axis in enumerate(axes):
             budget = (QUICK_SECONDS - (time.monotonic() - began)) / (len(axes) - number) if quick else None
-            compared = [*streaming, *contenders[2:]] if axis == "events" else contenders
+            compared = [*streaming, *contenders[2:]] if axis in ("events", "models") else contenders
             results[axis] = bench.axis(axis, compared, _tell, budget)
         memory = {contender.name: contender.memory_mib() for contender in contenders}
     finally:
