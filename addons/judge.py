@@ -205,8 +205,8 @@ class Judge:
                 return judged
             if fingerprint(flow.request) != judged.sent:
                 return await self._taken_back(governed, connection, flow, judged, _EDITED, started)
-            # While the entry was written.
-            ended = self._halted(agent, connection) or self._closed()
+            # While the entry was written. Who is halted may still ask Governor itself about that.
+            ended = self._closed() if judged.verdict is ITSELF else self._halted(agent, connection) or self._closed()
             if ended is not None:
                 return await self._taken_back(governed, connection, flow, judged, ended, started)
             goes_on = True
@@ -328,9 +328,9 @@ class Judge:
         self._metrics.step()
         source = judged.agent.id if judged.agent else connection.peer
         if not self._rate.exceeded(source, Code.MALFORMED):
-            self._lane.record("decision", decision_fields("request", flow, self._governed(), judged))
-            self._metrics.decision(judged.verdict.action, Code.MALFORMED, judged.agent.id if judged.agent else "",
-                                   None, 0.0)
+            agent = judged.agent.id if judged.agent else ""
+            self._book.note_unheard(decision_fields("request", flow, self._governed(), judged), agent)
+            self._metrics.decision(judged.verdict.action, Code.MALFORMED, agent, None, 0.0)
 
     def _malformed(self, connection: ClientConnection, flow: http.HTTPFlow, verdict: Verdict) -> Judged:
         agent, _ = self._identified(self._governed(), connection)

@@ -261,6 +261,18 @@ def halt(agent: str, reason: str, rule: str | None, decision: str | None, source
             "sources": list(sources)}
 
 
+def preventive(
+    agent: str, do: str, until: str | None, origin: str, path: Sequence[str], hop: int, cause: str, by: str, *,
+    degraded: bool,
+) -> Body:
+    """An agent is held back because another one was halted, by the decision or entry `cause`; `until` null: for good.
+
+    `by` is the part of the policy's `cascade:` that says so. `degraded`: the blast radius did not allow more.
+    """
+    return {"type": "preventive", "agent": agent, "do": do, "until": until, "origin": origin, "path": list(path),
+            "hop": hop, "cause": cause, "by": by, "degraded": degraded}
+
+
 def clock(wall: str, expected: str) -> Body:
     """The clock of the machine jumped: it shows `wall`, and by this process or by the log it should be `expected`."""
     return {"type": "clock", "wall": wall, "expected": expected}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import pairwise
 
-from kernel.lease_numbers import together
+from kernel.errors import ChainError
+from kernel.lease_numbers import LeaseNumbers
 from kernel.report import Anchored, KeyRange
 from kernel.walk import Found
 
@@ -17,8 +18,8 @@ def joined(parts: Sequence[Found]) -> Found | None:
         return None
     if any(before.end != after.begin for before, after in pairwise(parts)):
         return None
-    leases = together(part.leases for part in parts)
-    if any(before.leases.common(after.leases) for before, after in combinations(parts, 2)):
+    leases = _leases(parts)
+    if leases is None:
         return None
     first, last = parts[0], parts[-1]
     lane = replace(last.lane, entries=last.end.size - first.begin.size, first=first.begin.size)
@@ -34,6 +35,15 @@ def joined(parts: Sequence[Found]) -> Found | None:
         keys=_ranges(parts),
         leases=leases,
     )
+
+
+def _leases(parts: Sequence[Found]) -> LeaseNumbers | None:
+    leases = LeaseNumbers()
+    try:
+        twice = [leases.add(part.leases) for part in parts]
+    except ChainError:
+        return None
+    return leases if not any(twice) else None
 
 
 def _anchored(parts: Sequence[Found]) -> Anchored | None:

@@ -3,9 +3,9 @@
 Pure, total and in integers: it reads a state and makes a decision. What the decision changes in the state is said by
 kernel/transition.py, from the decision's entry alone. Nothing an agent says of itself is looked at.
 
-From the most severe to the mildest: an agent that is halted or shares the address of one, a refusal of the rules, a
-quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes nothing but
-points of risk and a turn of whoever tries the same again.
+From the most severe to the mildest: all agents that are halted, one that is or shares the address of one, a refusal of
+the rules, a quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes
+nothing but points of risk and a turn of whoever tries the same again.
 
 Where a ledger keeps the budgets of several processes, what was leased to this one bounds it in their place; a step that
 lacks a lease says what it wants, and decides for good once that was asked for.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed, smaller
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import SPENT, Effect, Every, Unit
+from kernel.contagion import Prevention
 from kernel.facts import UPGRADES
 from kernel.state import LOST, RATE, UNTOUCHED, Account, AccountKey, Draw, Leased, Run, Standing, State, turns_key
 from kernel.verdict import Action, Code, Verdict
@@ -47,6 +48,9 @@ _COUNTED = frozenset({
     Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
+ALL_HALTED = Verdict(Action.HALT, Code.AGENT_HALTED, None, "all agents are halted")
+# Of no item of the policy by its name: as a counter's rate it refuses under no rule.
+_SPREAD = slowed(f"cascade{COUNTER}", None, each=True)
 _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
 
 
@@ -124,7 +128,9 @@ def step(state: State, bounded: Bounded, asked: Asked, now_us: int) -> Decided:
 
 
 def halt_of(state: State, standing: Standing, asked: Asked) -> Verdict | None:
-    """The refusal of an agent that is halted, or that comes without an identity from where one came."""
+    """The refusal of an agent that is halted, as all may be, or that comes without an identity from where one came."""
+    if state.switch.halt is not None:
+        return ALL_HALTED
     halt = standing.halt
     if halt is not None:
         return Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}")
@@ -147,7 +153,7 @@ def _refused(
         return Decided(verdict, draws)
     known = standing.refused.get(asked.request)
     run = current(known, repeats, now_us) if known else _taken_over(standing.refused, repeats, now_us)
-    if run.times >= repeats.limit and repeats.then is not Effect.TELL:
+    if run.times >= _share(state, repeats) and repeats.then is not Effect.TELL:
         return Decided(_repeated(repeats, run), draws)
     strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1 if known else run.times + 1)
     return Decided(verdict, (*draws, strike))
@@ -169,7 +175,8 @@ def _taken_over(refused: Mapping[str, Run], repeats: Repeats, now_us: int) -> Ru
 
 def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
     """The refusal of what the rules let through, before anything is counted."""
-    if now_us < standing.quarantined_until_us and asked.method not in READS:
+    quarantined = now_us < standing.quarantined_until_us or standing.prevented(Prevention.QUARANTINE, now_us)
+    if quarantined and asked.method not in READS:
         reason = "the agent is quarantined: it may only read for now"
         return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
     if (not state.clock_ok and (bounded.bounds or bounded.paces or asked.throttles)) or now_us > LATEST_US:
@@ -180,7 +187,7 @@ def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
         if repeats is None or repeats.then not in (Effect.DENY, Effect.HALT):
             continue
         run = current(runs.get(asked.request), repeats, now_us)
-        if run.times >= repeats.limit:
+        if run.times >= _share(state, repeats):
             return Decided(_repeated(repeats, run))
     return None
 
@@ -190,7 +197,7 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     draws: list[Draw] = []
     left: dict[str, int] = {}
     asked, wants = _sized(state, bounded, standing, asked, now_us)
-    paces = [*bounded.paces, *asked.throttles, *_slowed(bounded, standing, asked, now_us)]
+    paces = [*bounded.paces, *asked.throttles, *_slowed(state, bounded, standing, asked, now_us)]
     for bound in bounded.bounds:
         taken = _take(state, bound, standing, asked, now_us)
         if isinstance(taken, Verdict):
@@ -466,15 +473,20 @@ def _risk(
     return tuple(draws), verdict, ()
 
 
-def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
-    """The rates of whoever repeats itself, where that slows it down."""
-    found = []
+def _slowed(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
+    """The rates of whoever is slowed down: because another was halted, or because it repeats itself."""
+    found = [_SPREAD] if standing.prevented(Prevention.THROTTLE, now_us) else []
     for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
         if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
             continue
-        if current(runs.get(asked.request), repeats, now_us).times >= repeats.limit:
+        if current(runs.get(asked.request), repeats, now_us).times >= _share(state, repeats):
             found.append(slowed(repeats.name + COUNTER, None, each=True))
     return found
+
+
+def _share(state: State, repeats: Repeats) -> int:
+    """How often a request may be repeated in this process: together the workers of a home let no more than that."""
+    return max(1, repeats.limit // state.workers)
 
 
 def current(run: Run | None, repeats: Repeats, now_us: int) -> Run:

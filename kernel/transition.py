@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kernel.arithmetic import freed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
+from kernel.contagion import Prevention
 from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
@@ -29,6 +30,7 @@ from kernel.state import (
     Lease,
     Leased,
     OpenFlow,
+    Preventive,
     Quarantine,
     Run,
     Standing,
@@ -79,6 +81,8 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             sources = tuple(entry["sources"])
             halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name)
             return _heard(_halted(state, entry["agent"], halt), entry)
+        case "preventive":
+            return _heard(_prevented(state, entry, name, now_us), entry)
         case "operator":
             return _acted(state, entry, name, now_us)
         case "clock":
@@ -86,7 +90,7 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
         case "lease":
             return _lease(state, entry)
         case "config":
-            return Change(pooled=is_pooled(entry["options"]))
+            return Change(pooled=is_pooled(entry["options"]), workers=entry["options"].get("workers", 1))
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE
@@ -104,8 +108,10 @@ def _lease(state: State, entry: Mapping[str, Any]) -> Change:
     known = state.leased.get(key)
     here = known if known is not None and known.window == window else None
     if entry["act"] in (SETTLED, LOST_LEASE):
-        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=(number,))
-    begun = (here or Leased(window, _gone(state, key, window)))._replace(elsewhere=entry["elsewhere"])
+        settled = () if number is None else (number,)
+        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=settled)
+    newest = known.lease if known is not None else None
+    begun = (here or Leased(window, _gone(state, key, window), lease=newest))._replace(elsewhere=entry["elsewhere"])
     if entry["act"] == REFUSED:
         return Change(leased={key: begun})
     leases = {} if number is None else {number: Lease(key, window, amount)}
@@ -163,7 +169,7 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
     agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
     opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
     broken = entry["code"] == Code.CONTRACT_VIOLATION
-    return Change(agents, accounts, paces, opened, broken=broken)
+    return Change(agents, accounts, paces, opened, broken=broken, seen=(agent, now_us))
 
 
 def _drawn(
@@ -318,6 +324,13 @@ def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[
         trail=followed(standing.trail, outcome, request, count))}
 
 
+def _at_least(standing: Standing, epoch: int, session: int) -> Standing:
+    """The standing of an agent of which more releases and tokens are known than this lane has counted."""
+    if epoch > standing.epoch:
+        return Standing(epoch, session=max(session, standing.session), trail=followed(standing.trail, "release"))
+    return standing._replace(session=max(session, standing.session))
+
+
 def _halted(state: State, agent: str, halt: Halt) -> Change:
     """Halted; who is halted already stays so for its first reason, and is known from more places."""
     standing = state.agent(agent)
@@ -325,6 +338,23 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
         sources = tuple(sorted({*standing.halt.sources, *halt.sources}))
         halt = standing.halt._replace(sources=sources)
     return Change({agent: standing._replace(halt=halt)})
+
+
+def _prevented(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """Held back because another was halted. A halt stays as it is, and so does what is more severe until it ends.
+
+    Told by another process, it may be over when it comes.
+    """
+    agent, do, until = entry["agent"], Prevention(entry["do"]), entry["until"]
+    standing = state.agent(agent)
+    new = Preventive(do, 0 if until is None else micros(until), entry["origin"], tuple(entry["path"]), entry["hop"],
+                     name, now_us, entry["degraded"])
+    if standing.halt is not None or new.is_weaker(standing.preventive):
+        return NO_CHANGE
+    if do is not Prevention.HALT:
+        return Change({agent: standing._replace(preventive=new)}) if new.is_in_force(now_us) else NO_CHANGE
+    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why)
+    return Change({agent: standing._replace(preventive=new, halt=halt)})
 
 
 def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
@@ -357,13 +387,21 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
-            epoch, session = entry.get("epoch", standing.epoch + 1), entry.get("session", standing.session)
-            return Change({agent: Standing(epoch, session, trail=trail)})
+            epoch = max(entry.get("epoch", 0), standing.epoch + 1)
+            return Change({agent: Standing(epoch, max(entry.get("session", 0), standing.session), trail=trail)})
+        case "agents halt all":
+            return Change(switch=state.switch.halted(
+                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
+        case "agents release all":
+            return Change(switch=state.switch.released(entry.get("epoch")))
         case "agents quarantine":
             said = Quarantine(now_us, entry["operator"], name, entry["reason"])
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
+        case "agents standing":
+            return Change({agent: _at_least(state.agent(agent), entry["epoch"], entry["session"])})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
-            return Change({agent: standing._replace(session=entry.get("session", standing.session + 1))})
+            session = max(entry.get("session", standing.session + 1), standing.session)
+            return Change({agent: standing._replace(session=session)})
     return NO_CHANGE

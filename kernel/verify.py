@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import combinations, islice
+from itertools import islice
 
 from kernel.canonical import Value
 from kernel.chain import split
 from kernel.errors import KernelError, TrustError
-from kernel.lease_numbers import together
+from kernel.leases_together import lease_problems
 from kernel.loss import Compromise, Succession, compromise_in, loss_in
 from kernel.marks import MINIMUM, Broken, Held, Sighted
 from kernel.note import VerifierKey, Verify
@@ -90,7 +90,7 @@ def verify(
     known |= {lane: heads[0].by for lane, heads in anchors.held.items()}
     known |= dict.fromkeys([*notes, *recorded], "the log")
     problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part),
-                *_lease_problems(found, part=anchors.part)]
+                *lease_problems(found, ordered, parse, part=anchors.part)]
     report = _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
     losses = tuple(opening.loss for _, opening in sorted(openings.items()) if opening.loss is not None)
     unattested = _unattested(found, [opening.compromise for _, opening in sorted(openings.items())])
@@ -196,18 +196,6 @@ def _lane_problems(found: Sequence[Found], known: Mapping[str, str], *, part: bo
         yield _problem(Result.INCOMPLETE, "the log holds no entries")
     elif not beginnings and not part and not any(lane.begin.size for lane in found):
         yield _problem(Result.INCOMPLETE, "no lane begins with genesis")
-
-
-def _lease_problems(found: Sequence[Found], *, part: bool) -> Iterator[Broken]:
-    for one, other in combinations([lane for lane in found if lane.leases], 2):
-        number = one.leases.common(other.leases)
-        if number is not None:
-            lane = other.lane.lane
-            reason = f"lease {number} stands in lane {one.lane.lane}, too: two processes have drawn on it"
-            yield _problem(Result.TAMPERED, reason, lane=lane)
-    if not part and not any(lane.begin.size or lane.broken for lane in found):
-        for _, number in together(lane.leases for lane in found).missing():
-            yield _problem(Result.INCOMPLETE, f"lease {number} of the shared budgets stands in no lane")
 
 
 def _problem(result: Result, reason: str, file: str | None = None, lane: str | None = None) -> Broken:

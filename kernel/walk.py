@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import batched, chain, islice
 
-from kernel.batch import Place, Unsigned, read_columns
+from kernel.batch import Unsigned, read_columns
 from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
-from kernel.lease_numbers import LEASE, LeaseNumbers
+from kernel.lease_numbers import LEASE, LeaseNumbers, granted
 from kernel.loss import Loss, compromise_in, loss_in
 from kernel.marks import Broken, Held, Marks, Sighted
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
@@ -231,9 +231,10 @@ class Walk:
         unsigned = read_columns(fields, sizes, self._prev, self._kid, first, self._stamps)
         if unsigned is None:
             return False
-        for at, each in enumerate(fields):
-            if LEASE in each[0]:
-                self._lease(each[0], next(islice(unsigned.places(), at, None))[0])
+        try:
+            self._take_leases([each[0] for each in fields if LEASE in each[0]])
+        except KernelError:
+            return False
         self._last = fields[-1][0]
         self._line += len(lines)
         self._offset += sum(sizes)
@@ -276,8 +277,8 @@ class Walk:
             self._rotate(raw, hashed, signature)
         elif kind == KEY_COMPROMISED:
             self._distrust(raw)
-        if LEASE in raw:
-            self._lease(raw, (self._segment, self._line, self._start, self._tree.size))
+        elif LEASE in raw:
+            self._lease(raw)
         self._last = raw
         place = (self._segment, self._line, self._start, self._tree.size)
         self._tree.append(leaf_hash(line[:-1]))
@@ -354,12 +355,15 @@ class Walk:
         if self._tree.size != 1 or not said.is_of(self._loss):
             raise self._fails("key_compromised stands behind a lane_open that tells of the same loss, nowhere else")
 
-    def _lease(self, raw: bytes, place: Place) -> None:
-        entry = self._rules.parse(raw)
+    def _lease(self, raw: bytes) -> None:
         try:
-            self._leases.take(entry if isinstance(entry, dict) else {})
+            self._take_leases([raw])
         except KernelError as error:
-            raise Broken(Result.TAMPERED, Failure(self._source.lane, *place, str(error))) from None
+            raise self._fails(str(error)) from None
+
+    def _take_leases(self, raws: Sequence[bytes]) -> None:
+        if leases := list(filter(None, map(granted, map(self._rules.parse, raws)))):
+            self._leases.take(leases)
 
     def _resume(self, kind: bytes, raw: bytes) -> None:
         if kind != SEGMENT_OPEN or not self._resumes:

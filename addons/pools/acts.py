@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from addons.pools.news import COUNTED, KINDS
 from kernel import entry
 from kernel.leases import Kind
+from kernel.transition import act_number
 
 if TYPE_CHECKING:
     from addons.book import Book
@@ -13,10 +15,6 @@ if TYPE_CHECKING:
     from kernel.bounds import Bounds
     from kernel.state import State
 
-# In force here at once, whether or not the ledger answers: others hear of it when it does.
-_AT_ONCE = {"agents halt": Kind.HALT, "agents quarantine": Kind.QUARANTINE}
-# The ledger counts epochs and sessions, so that they are the same everywhere.
-_COUNTED = {"agents release": Kind.RELEASE, "agents add": Kind.SESSION, "agents rotate": Kind.SESSION}
 
 
 class SharedActs:
@@ -38,13 +36,12 @@ class SharedActs:
 
         `LedgerError` where the ledger must count it and does not answer: then nothing is done.
         """
-        if agent is not None and act in _COUNTED:
-            fields = entry.operator(act, agent, reason, operator, by) | more
-            return await self._member.publish(_COUNTED[act], agent, fields)
+        kind, fields = KINDS.get(act), entry.operator(act, agent, reason, operator, by) | more
+        if kind is not None and (kind in COUNTED or act_number(by) is not None):
+            return await self._member.publish(kind, agent or "", fields)
         name = await self._book.act(act, agent, reason, operator, by, **more)
-        if agent is not None and act in _AT_ONCE:
-            fields = entry.operator(act, agent, reason, operator, by) | more
-            if act == "agents halt":
-                fields["sources"] = list(self._book.sources(agent))
-            self._member.tell(_AT_ONCE[act], agent, fields, name)
+        if kind is not None:
+            # In force here at once, whether or not the ledger answers; others hear of it when it does.
+            said = {"sources": list(self._book.sources(agent))} if kind is Kind.HALT and agent is not None else {}
+            self._member.tell(kind, agent or "", fields | said, name)
         return name

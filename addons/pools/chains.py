@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from addons.errors import GovernorError
 from addons.lane_entries import LaneEntries
-from addons.rebuilding import states_before
+from addons.lineage import states_before
 from kernel.errors import CanonicalError, ChainError
 from kernel.posting import held, totals
 

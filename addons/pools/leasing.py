@@ -96,9 +96,18 @@ class Leasing:
             elif all(each.lease != settled.lease for settled in self._over):
                 # The lane has settled it, and the ledger did not hear of it.
                 self._over.append(Settled(each.lease, each.amount))
+        self._give_up_turns()
         self._line.call_patiently(self._ledger.settle, self._holder, self._taken())
         self._line.call_patiently(self._ledger.repost, self._holder, list(totals(self._book.state)),
                                    held(self._book.state, self._run))
+
+    def _give_up_turns(self) -> None:
+        """The turns of a former life count as drawn when it ended."""
+        state = self._book.state
+        for key, leased in [(key, leased) for key, leased in state.leased.items() if key[1] == RATE]:
+            free = leased.amount - state.account(key).spent
+            if free:
+                self._record(LOST_LEASE, None, Purse(*key, leased.window), free, leased.elsewhere)
 
     def _never_drawn(self, late: Held) -> None:
         """Write down a lease that came too late for the life that had asked for it."""
@@ -106,10 +115,11 @@ class Leasing:
         self._record(SETTLED, late.lease, late.purse, late.amount, 0)
         self._over.append(Settled(late.lease, 0))
 
-    async def obtain(self, wants: Sequence[Want]) -> int:
-        """Have leased what is wanted, as far as it is to be had; after how many microseconds a rate has a turn again.
+    async def obtain(self, wants: Sequence[Want]) -> int | None:
+        """Have leased what is wanted; others may draw on it first, so look again, and want again.
 
-        `LedgerError` where the ledger does not say.
+        Where some of it is not to be had: after how many microseconds it may be asked for again. `LedgerError` where
+        the ledger does not say.
         """
         purses = [_purse(want) for want in wants]
         asking = [self._entered(purse, want).answered for purse, want in zip(purses, wants, strict=True)
@@ -121,7 +131,8 @@ class Leasing:
                 raise LedgerError("the ledger does not answer in time")
             for each in answered:
                 each.result()
-        return int(max(0.0, *(self._refused_until.get(purse, 0.0) - monotonic() for purse in purses)) * 1_000_000)
+        waits = [self._refused_until[purse] - monotonic() for purse in purses if self._was_refused(purse)]
+        return max(int(max(waits) * 1_000_000), 0) if waits else None
 
     def obtain_now(self, wants: Sequence[Want]) -> None:
         """The same for what cannot wait: a stream that goes on. Blocks."""
@@ -170,6 +181,8 @@ class Leasing:
             self._asking.pop(each.ask.purse, None)
             if grant.why in (None, Why.EXHAUSTED):
                 self._take(each.ask, grant)
+            if grant.why in (None, Why.EXHAUSTED, Why.STALE):
+                # One that is stale is asked again under a new number, where it is still wanted.
                 _answer(each, None)
             else:
                 _answer(each, LedgerError(_WHY[grant.why]))

@@ -10,7 +10,7 @@ from rich.table import Table
 from addons.errors import GovernorError
 from addons.home import Home, home_folder
 from addons.pools.chains import posts
-from addons.pools.opened import open_ledger
+from addons.pools.opening import open_ledger
 from addons.verbs.acting import REFUSED, end, json_option
 from addons.verbs.output import console, counted, print_json, progress
 from kernel.bounds import COUNTER
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kernel.leases import Held, Member, Overview, Purse
 
 POOL_VARIABLE = "GOVERNOR_POOL"
-_SILENT = "silent"
 
 pool_option = click.option(
     "--pool", metavar="URL", envvar=POOL_VARIABLE, show_envvar=True,
@@ -140,7 +139,7 @@ def _tell(overview: Overview) -> None:
     if overview.balances:
         out.print(table)
     for member in overview.members:
-        stands = "alive" if member.alive else _SILENT
+        stands = "alive" if member.alive else "silent"
         held = [lease for holder, lease in overview.leases if holder == member.holder]
         out.print(f"{member.holder}: {stands}, heard of {_silent(overview, member)} s ago, holds "
                   f"{counted(len(held), 'lease')}")

@@ -20,7 +20,7 @@ def log_of(holder: str) -> str:
 
 
 def elsewhere(draft: Draft, holder: str, purse: Purse) -> int:
-    """What others have spent of a purse or hold, and what this holder lost of it."""
+    """What others have spent of a purse or hold."""
     account, part = _account(draft, purse), _part(draft, holder, purse)
     return account.spent + account.held - part.used - part.held
 
@@ -63,7 +63,8 @@ def strand(draft: Draft, holder: str, *, silent: bool) -> None:
     """End all leases of a holder: they count as spent, as of somebody who fell silent or who left."""
     for (_, number), lease in draft.leases.under(holder):
         _end(draft, holder, number, lease)
-        _move(draft, holder, lease.purse, held=-lease.amount, spent=lease.amount, stranded=lease.amount * silent)
+        amount = lease.amount
+        _move(draft, holder, lease.purse, held=-amount, spent=amount, used=amount, stranded=amount * silent)
         forget(draft, lease.purse)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kernel.leases import Kind
+from kernel.arithmetic import clamped
+from kernel.leases import MOST, Kind
 from kernel.ledger.members import as_news, text_of
 from kernel.ledger.recovery import arrive
 from kernel.ledger.tables import HEAD, Count, Standing, Told
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
     from kernel.ledger.tables import Draft
 
 
+_HALTS = frozenset({Kind.HALT, Kind.HALT_ALL})
+_RELEASES = frozenset({Kind.RELEASE, Kind.RELEASE_ALL})
+
+
 def tell(draft: Draft, news: News) -> News:
-    """Publish news once. A halt of an epoch that is over is not: it comes back with number 0."""
+    """Publish news once. A halt of an epoch that is over is not: it comes back with number 0.
+
+    What concerns all agents has the agent "", and epochs of its own. One who tells of a later epoch or session has
+    counted what this ledger does not know.
+    """
     head = arrive(draft)
     key = (news.kind, news.agent, news.origin)
     known = draft.told.get(key)
@@ -25,9 +34,10 @@ def tell(draft: Draft, news: News) -> News:
         assert told is not None
         return as_news(known.number, told)
     before = draft.standings.get((news.agent,)) or Standing()
-    if news.kind is Kind.HALT and news.epoch < before.epoch:
+    if news.kind in _HALTS and news.epoch < before.epoch:
         return replace(news, number=0, epoch=before.epoch, session=before.session, at_us=draft.now_us)
-    after = Standing(before.epoch + (news.kind is Kind.RELEASE), before.session + (news.kind is Kind.SESSION))
+    epoch = max(before.epoch, clamped(news.epoch, MOST)) + (news.kind in _RELEASES)
+    after = Standing(epoch, max(before.session, clamped(news.session, MOST)) + (news.kind is Kind.SESSION))
     if after != before:
         draft.standings.put((news.agent,), after)
     number, told = head.news + 1, Told(*key, text_of(news.said), *after, draft.now_us)

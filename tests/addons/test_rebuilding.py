@@ -32,12 +32,13 @@ from tests.addons.logs import KERNEL, crashed_copy, decision, entries, kinds, op
 from tests.conftest import scaled
 from tests.kernel.accounting import ALLOWED, DENIED, budget, policy, rate
 
-BOUNDS = Bounds(policy(
+POLICY = policy(
     budget({"requests": 10**6, "bytes": 10**12, "new-hosts": 50}, {"requests": 10**7, "seconds": 10**6}),
     budget({"requests": 10**6}, every=Every.SESSION, name="session"),
     rates=(rate(Rate(10**6, 1)),), counters=(Counter("persistence", 10**6, Effect.DENY),
-                                             Counter("stagnation", 10**6, Effect.DENY))))
-GOVERNED: Any = SimpleNamespace(bounds=BOUNDS)
+                                             Counter("stagnation", 10**6, Effect.DENY)))
+BOUNDS = Bounds(POLICY)
+GOVERNED: Any = SimpleNamespace(bounds=BOUNDS, policy=POLICY)
 AGENTS = ("one", "two", "three")
 
 

@@ -11,6 +11,7 @@ from kernel.budget import Counter, Effect, Unit
 from kernel.contracts import broken
 from kernel.folding import States
 from kernel.measures import Rate
+from kernel.posting import held
 from kernel.snapshot import Snapshot, decode, encode
 from kernel.state import NO_CHANGE, TOGETHER, Lease, Leased, digest
 from kernel.step import Asked, Want, more, step
@@ -92,6 +93,17 @@ def test_a_lease_of_another_window_is_none_of_this_one():
     kernel.lease(5, SETTLED)
     assert kernel.state.leased["b", "requests", "coder"] == Leased(DAY + 4, 1, 0, 2)
     assert kernel.state.leases == {2: Lease(("b", "requests", "coder"), DAY + 4, 1)}
+
+
+def test_a_later_window_of_which_nothing_was_granted_leaves_the_newest_number_known():
+    kernel = Pooled(policy(budget({"requests": 9})))
+    kernel.lease(5, number=7)
+    kernel.lease(0, REFUSED, None, window=DAY + 4)
+
+    assert kernel.state.leased["b", "requests", "coder"] == Leased(DAY + 4, 0, 0, 7)
+    assert max(each.lease for each in held(kernel.state, "run")) == 7
+    kernel.lease(5, SETTLED, number=7)
+    assert [(each.lease, each.amount) for each in held(kernel.state, "run")] == [(7, 0)]
 
 
 def test_shares_are_of_what_all_processes_have_used():
@@ -184,6 +196,15 @@ def test_the_hash_of_the_accounts_tells_of_leases_and_turns():
         seen.add(digest(kernel.state, NO_CHANGE, "coder", bounded.bounds, bounded.paces))
 
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(("workers", "times"), [(1, 6), (2, 3), (4, 1), (9, 1)])
+def test_each_of_several_workers_counts_its_share_of_what_is_repeated(workers, times):
+    kernel = Kernel(policy(counters=(Counter("persistence", 6, Effect.DENY),)))
+    kernel.log(entry.config(POOLED | {"workers": workers}, {}), "coder")
+    codes = [kernel.ask(verdict=DENIED).verdict.code for _ in range(times + 1)]
+
+    assert codes == [Code.RULE_DENY] * times + [Code.PERSISTENCE_LIMIT]
 
 
 AMOUNTS = st.integers(0, 5)
