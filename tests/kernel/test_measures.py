@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from kernel.measures import DEFAULT, USUAL_LEAST_OUTPUT, Cap, Measures, Rate, Terms, WebSocketMeasures, combined, tightest
+from kernel.measures import (
+    DEFAULT,
+    USUAL_LEAST_OUTPUT,
+    Cap,
+    Measures,
+    Rate,
+    Terms,
+    WebSocketMeasures,
+    combined,
+    tightest,
+)
 
 MIB = 2**20
 
