@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from addons import agents_file, build_info
-from addons.agent_rows import Rows
+from addons.agent_rows import Rows, system_told
 from addons.agents_file import Act, AgentsError, changed
 from addons.audit_log import is_live
 from addons.control import ControlTimeout, NotRunning, request, user_name
@@ -16,7 +16,7 @@ from addons.halts_on_disk import state_on_disk
 from addons.home import Home, Paths
 from addons.lane import Lane
 from addons.lineage import newest
-from addons.operator_acts import Deed, Order, has_effect, said_by
+from addons.operator_acts import OF_ALL, Deed, Order, has_effect, said_by
 from kernel import entry
 from kernel.transition import CLI, act_number, written
 
@@ -46,6 +46,8 @@ def act(folder: Path, deed: Deed, agent: str | None, reason: str, claimed: str |
         until = written(now_us + seconds * 1_000_000) if deed is Deed.QUARANTINE else None
         told["entry"] = _write(folder, Order(deed, agent, reason, operator, by, until).entry())
         told["in_force"] = _hand_over(paths)
+    if deed in OF_ALL:
+        return told | {"confirmed": 0, "processes": 0, "system": system_told(state_on_disk(paths))}
     return told if agent is None else told | {"agent": rows(folder).shown(agent)}
 
 

@@ -5,21 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from addons.agents_file import AgentsError
+from kernel.cascade import cause_of
 from kernel.identity import RESERVED_IDS
-from kernel.standings import Balance, Condition, budgets, condition, counted, risk
-from kernel.transition import written
+from kernel.standings import Balance, Condition, budgets, condition, counted, reads_until, risk
+from kernel.state import Preventive, Quarantine
+from kernel.transition import KERNEL, written
+from kernel.verdict import Code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from addons.agents_file import Agent, Agents
     from kernel.bounds import Bounds
-    from kernel.state import State
+    from kernel.state import Halt, Standing, State
 
 FIELDS = ("id", "state", "reason", "since", "by", "budgets", "risk", "last_seen")
 """The fields of a row by contract. A row has `until` beside them."""
 
 type Row = dict[str, Any]
+
+
+def system_told(state: State) -> Row:
+    """What is told of all agents together."""
+    halt = state.switch.halt
+    return {"halted": halt is not None, "since": halt and written(halt.since_us), "by": halt and halt.by,
+            "reason": halt and halt.why, "entry": halt and halt.entry, "epoch": state.switch.epoch}
 
 
 class Rows:
@@ -31,6 +41,10 @@ class Rows:
         self._agents, self._last_seen, self._state = agents.agents, last_seen, state
         self._bounds, self._now_us = bounds, now_us
 
+    def system(self) -> Row:
+        """How all agents together stand."""
+        return system_told(self._state)
+
     def all(self) -> list[Row]:
         """Every agent that ever had a token, and every other one that was judged."""
         return [self.row(name) for name in sorted(self._agents.keys() | self._state.agents.keys())]
@@ -38,7 +52,7 @@ class Rows:
     def row(self, name: str) -> Row:
         """One agent. `reason` is the code of a halt, `since` and `by` tell of the state that it is in."""
         file = self._agents.get(name)
-        stands = condition(self._state, name, self._now_us, revoked=file is not None and file.removed is not None)
+        stands = self._stands(name, revoked=file is not None and file.removed is not None)
         bounded = self._bounds.of(name) if self._bounds is not None else None
         told = {"id": name, "state": str(stands), **self._came_to(name, stands, file)}
         told["budgets"] = self._told(budgets(self._state, bounded, name, self._now_us) if bounded else ())
@@ -52,36 +66,65 @@ class Rows:
         if not (name in self._agents or name in self._state.agents or name in RESERVED_IDS):
             raise AgentsError(f"no agent {name} is known here (governor agents list shows who is)")
         standing = self._state.agent(name)
-        halt, held_back = standing.halt, standing.quarantine
-        said = halt or held_back if condition(self._state, name, self._now_us) is not Condition.RUNNING else None
+        halt, stands = self._halt(name), self._stands(name)
+        said = halt or self._held_back(standing, stands)
         bounded = self._bounds.of(name) if self._bounds is not None else None
         return self.row(name) | {
             "why": said.why if said else None,
             "rule": halt.rule if halt else None,
             "entry": said.entry if said else None,
             "sources": list(halt.sources) if halt else [],
+            "cause": cause_of(standing, self._now_us),
             "counters": self._told(counted(self._state, bounded, name, self._now_us) if bounded else ()),
             "open": sum(flow.agent == name for flow in self._state.open.values()),
             "epoch": standing.epoch,
+            "with_all": self._state.switch.halt is not None,
             "session": standing.session,
         }
+
+    def _halt(self, name: str) -> Halt | None:
+        """The halt of the agent itself, else that of all agents."""
+        return self._state.agent(name).halt or self._state.switch.halt
+
+    def _stands(self, name: str, *, revoked: bool = False) -> Condition:
+        """How an agent stands, with what holds for all agents."""
+        if self._state.switch.halt is not None:
+            return Condition.HALTED
+        return condition(self._state, name, self._now_us, revoked=revoked)
 
     def _came_to(self, name: str, stands: Condition, file: Agent | None) -> Row:
         standing = self._state.agent(name)
         match stands:
-            case Condition.HALTED if standing.halt is not None:
-                halt = standing.halt
+            case Condition.HALTED if (halt := self._halt(name)) is not None:
                 return _state(str(halt.reason), written(halt.since_us), halt.by)
-            case Condition.QUARANTINED if standing.quarantine is not None:
-                until = written(standing.quarantined_until_us)
-                return _state("QUARANTINED", written(standing.quarantine.since_us), standing.quarantine.by, until)
+            case Condition.QUARANTINED | Condition.THROTTLED:
+                return _held(standing, self._held_back(standing, stands))
             case Condition.REVOKED if file is not None:
                 return _state(None, file.removed, file.by)
         return _state(None, file.added if file else None, file.by if file else None)
 
+    def _held_back(self, standing: Standing, stands: Condition) -> Quarantine | Preventive | None:
+        """What an agent that is not halted is held back by: an operator, or another's halt; the one that ends last."""
+        match stands:
+            case Condition.THROTTLED:
+                return standing.preventive
+            case Condition.QUARANTINED:
+                last = reads_until(standing, self._now_us) == standing.quarantined_until_us
+                return standing.quarantine if last else standing.preventive
+        return None
+
     @staticmethod
     def _told(balances: Iterable[Balance]) -> list[Row]:
         return [each._asdict() | {"remaining": each.remaining} for each in balances]
+
+
+def _held(standing: Standing, held: Quarantine | Preventive | None) -> Row:
+    match held:
+        case Quarantine():
+            return _state("QUARANTINED", written(held.since_us), held.by, written(standing.quarantined_until_us))
+        case Preventive():
+            return _state(Code.CASCADE, written(held.since_us), KERNEL, written(held.until_us))
+    return _state(None, None, None)
 
 
 def _state(reason: str | None, since: str | None, by: str | None, until: str | None = None) -> Row:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from addons import takeover
-from addons.agent_rows import Rows
+from addons.agent_rows import Rows, system_told
 from addons.agents_file import Act, Agents, AgentsError, changed
 from addons.operator_acts import MOST_QUARANTINE_SECONDS, Deed, Order, check_words, has_effect, said_by
 from kernel.entry import timestamp
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from addons.control import Handler, Message, Peer
+    from addons.fleet import Fleet
     from addons.home import Home
     from addons.identity import Registry
     from kernel.bounds import Bounds
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 ENTRY_SECONDS = 10.0
 WAY = "control"
 _USAGE = (
-    "act is list, show, add, rotate, remove, halt, release, quarantine or takeover; agent is a name; sha256 is that of"
+    "act is list, show, add, rotate, remove, halt, halt all, release, release all, quarantine or takeover; agent is a"
+    " name, and no agent is named with all; sha256 is that of"
     " the new token; reason says why; seconds is how long a quarantine holds"
 )
 
@@ -49,8 +51,9 @@ class Acts(Protocol):
 class AgentsControl:
     """The handlers for `ControlServer`. `clock` gives seconds since 1970."""
 
-    def __init__(self, registry: Registry, book: Acts, home: Home, clock: Callable[[], float] = time.time) -> None:
-        self._registry, self._book, self._home, self._clock = registry, book, home, clock
+    def __init__(self, registry: Registry, book: Acts, home: Home, fleet: Fleet,
+                 clock: Callable[[], float] = time.time) -> None:
+        self._registry, self._book, self._home, self._fleet, self._clock = registry, book, home, fleet, clock
         # A thread of its own: the loop's common ones may all wait for names that an agent made up.
         self._thread = ThreadPoolExecutor(1, "agents")
         self._taking_over = asyncio.Lock()
@@ -62,13 +65,15 @@ class AgentsControl:
         match message.get("act"):
             case "list":
                 rows = await self._rows()
-                return {"agents": await self._away(rows.all)}
+                return {"agents": await self._away(rows.all), "system": rows.system()}
             case "show":
                 return {"agent": await self._shown(self._name(message))}
             case Act.ADD | Act.ROTATE | Act.REMOVE as act:
                 return await self._register(Act(act), message, peer)
             case "halt" | "release" | "quarantine" as act:
                 return await self._do(self._order(Deed(f"agents {act}"), self._name(message), message, peer))
+            case "halt all" | "release all" as act:
+                return await self._do_to_all(self._order(Deed(f"agents {act}"), None, message, peer))
             case "takeover":
                 return {"entries": await self._take_over()}
         raise AgentsError(_USAGE)
@@ -82,6 +87,17 @@ class AgentsControl:
         """Halt an agent at a word that did not come over the control socket."""
         check_words(reason, user)
         return await self._do(Order(Deed.HALT, agent, reason, user, way))
+
+    async def halt_all(self, reason: str, user: str, way: str) -> Message:
+        """The same for all agents."""
+        check_words(reason, user)
+        return await self._do_to_all(Order(Deed.HALT_ALL, None, reason, user, way))
+
+    async def _do_to_all(self, order: Order) -> Message:
+        """Do it, and wait until all processes that share a ledger have it in force, as long as that may take."""
+        told = await self._do(order)
+        in_force = await self._fleet.in_force()
+        return told | in_force._asdict() | {"system": system_told(self._book.state)}
 
     async def _do(self, order: Order) -> Message:
         registered = (await self._away(self._registry.registered)).agents
@@ -123,6 +139,10 @@ class AgentsControl:
         await self._away(self._registry.change, update, record)
         return {"first": self._registry.tokens.known and not known, "agent": await self._shown(name)}
 
+    async def registered(self) -> None:
+        """Another process has changed a registration: it is in force here, too, when this returns."""
+        await self._away(self._registry.refresh)
+
     async def _take_over(self) -> list[str]:
         """Do what verbs did that found nobody running, while this Governor was about to start."""
         # One at a time: of two the second must find what the first took.
@@ -140,8 +160,11 @@ class AgentsControl:
 
     async def _rows(self) -> Rows:
         agents = await self._away(self._registry.registered)
+        seen = await self._fleet.last_seen()
+        for name, when in self._registry.last_seen().items():
+            seen[name] = max(when, seen.get(name, when))
         # Copied: they are told of in a thread, and judged here meanwhile.
-        return Rows(agents, self._registry.last_seen(), self._book.state.copy(), self._book.bounds, self._now_us())
+        return Rows(agents, seen, self._book.state.copy(), self._book.bounds, self._now_us())
 
     async def _away[**P, T](self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Do what waits for the disk, or takes long, in the thread."""

@@ -59,6 +59,13 @@ def lying_ready(home: Home, lane: str) -> SigningKey | None:
     return key
 
 
+def demand(home: Home, lane: str) -> None:
+    """`StartRefused` where the lane has not begun, and nobody is there to certify its key."""
+    begins = not _has_begun(home, lane) and not os.path.lexists(home.paths.lane_key(lane))
+    if begins and lying_ready(home, lane) is None:
+        home.demand_root()
+
+
 def take(home: Home, key: SigningKey) -> SigningKey:
     """Make a key that lies ready the key of its lane, whose file is there. Under the log's lock."""
     lane = _lane_of(key)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from addons.audit_view import Entry, agent_of
+from addons.lease_text import lease_text
 from kernel.entry import commitment
 from kernel.normal import OWN_PORTS
 
@@ -66,7 +67,7 @@ def as_text(entry: Entry, vault: Vault, *, coloured: bool) -> str:
     """One entry in one line: time, name, type, and what it says."""
     kind = str(entry.get("type"))
     name = f"{entry.get('lane')}/{entry.get('seq')}"
-    said = _decision(entry, vault) if kind == "decision" else _fields(entry)
+    said = _decision(entry, vault) if kind == "decision" else _lease(entry) if kind == "lease" else _fields(entry)
     verdict = str(entry.get("verdict", "")) if kind == "decision" else ""
     head = escaped(f"{entry['ts']}  {name:<12} {kind:<11} ")
     if coloured and verdict in _COLOURS:
@@ -104,6 +105,10 @@ def _opened(entry: Entry, facts: dict[str, Any], vault: Vault, name: str) -> str
 def _text(value: str) -> str:
     """A canonical string without its quotes. Its escapes stay: they are harmless as they stand."""
     return value.removeprefix('"').removesuffix('"')
+
+
+def _lease(entry: Entry) -> str:
+    return lease_text(entry) or _fields(entry)
 
 
 def _fields(entry: Entry) -> str:

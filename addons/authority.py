@@ -36,9 +36,14 @@ def ensure(folder: Path, now: datetime) -> Path:
     # A crash between the two files, or a lost one, must not hand out a certificate with which nothing is signed.
     if not certificate.exists() or certificate.read_bytes() != pem:
         _write(certificate, pem, 0o644)
-    # Leaves must not outlive the CA, and live at most a week; mitmproxy reads this at each issue and adds the offset.
-    certs.CERT_EXPIRY = min(LEAF_LIFE, expiry(folder) - now) + BACKDATED
+    date_leaves(folder, now)
     return certificate
+
+
+def date_leaves(folder: Path, now: datetime) -> None:
+    """Have the leaves that this process makes end no later than the CA, and live at most a week."""
+    # mitmproxy reads this at each issue and adds the offset.
+    certs.CERT_EXPIRY = min(LEAF_LIFE, expiry(folder) - now) + BACKDATED
 
 
 def expiry(folder: Path) -> datetime:

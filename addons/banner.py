@@ -11,10 +11,10 @@ _WORDS = {"http": "proxy", "socks5h": "socks5"}
 
 
 def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tuple[str, int], home: Path,
-         observed_until: int | None = None) -> None:
+         observed_until: int | None = None, workers: int = 1) -> None:
     """Print where everything is, and one line to try. A proxy is its scheme, host and port.
 
-    `observed_until` is the end of the policy's trial, in seconds since 1970.
+    `observed_until` is the end of the policy's trial, in seconds since 1970; `workers` are told of from two on.
     """
     # One line for each kind: mitmproxy listens on a wildcard once for each family.
     urls = {scheme: f"{scheme}://{_reachable(host)}:{port}" for scheme, host, port in reversed(proxies)}
@@ -23,6 +23,7 @@ def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tu
     lines = [
         *trial,
         *shown,
+        *([f"workers  {workers}"] if workers > 1 else []),
         f"trust    {certificate}",
         f"metrics  http://{_bracketed(metrics[0])}:{metrics[1]}/metrics",
         f"home     {home}",

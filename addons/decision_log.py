@@ -36,7 +36,7 @@ class DecisionLog:
                        judged: Judged, started: float) -> Judged:
         """The verdict, once its entry is on disk. A refusal over the agent's rate is counted instead."""
         self._metrics.step()
-        weighed = self._weigh(stage, governed, connection, judged)
+        weighed = await self._weigh(stage, governed, connection, judged)
         if weighed is not None:
             decided = weighed.decided
             judged = replace(judged, verdict=decided.verdict, mode=weighed.mode, draws=decided.draws,
@@ -68,7 +68,8 @@ class DecisionLog:
             raise
         return replace(judged, number=number)
 
-    def _weigh(self, stage: str, governed: Governed, connection: ClientConnection, judged: Judged) -> Weighed | None:
+    async def _weigh(self, stage: str, governed: Governed, connection: ClientConnection,
+                     judged: Judged) -> Weighed | None:
         """What the kernel decides on a request of a known agent to somewhere else than Governor itself."""
         agent, verdict = judged.agent, judged.verdict
         if stage != "request" or agent is None or verdict is ITSELF:
@@ -76,7 +77,7 @@ class DecisionLog:
         groups = judged.judgement.groups if judged.judgement else ()
         scheme = judged.facts.scheme if judged.facts else None
         place = f"{governed.disclosure.shown(judged.host)}:{judged.port}" if judged.host else None
-        return self._book.weigh(governed, Asked(
+        return await self._book.weigh(governed, Asked(
             agent.id, verdict, asked_method(judged.method, scheme), place, judged.request,
             0 if judged.facts is None or judged.open_ended else judged.facts.body_bytes,
             governed.bounds.risk(groups), governed.bounds.throttles(groups),

@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from mitmproxy import command, ctx, exceptions, version
+from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
 from addons import (
-    authority,
-    banner,
     build_info,
     dispatch,
     durable,
@@ -34,16 +31,17 @@ from addons import (
     takeover,
 )
 from addons.admission import Admission, raise_file_limit
-from addons.agents_control import AgentsControl
+from addons.agents_control import Acts, AgentsControl
 from addons.agents_file import AgentsError
 from addons.anchored import Anchored
 from addons.book import Book
-from addons.control import ControlServer, Message, Peer, user_name
+from addons.control import Handler, Message, Peer, user_name
 from addons.deadlines import Deadlines
 from addons.errors import AuditUnavailable, GovernorError, ReloadRefused, StartCode, StartRefused
+from addons.fleet import Fleet
 from addons.governed import Governed
-from addons.home import Home, home_folder
 from addons.hooks import Hooks
+from addons.hosting import Alone, Host
 from addons.identity import Registry
 from addons.in_flight import InFlight
 from addons.judge import Judge
@@ -51,39 +49,41 @@ from addons.lane import Lane
 from addons.lineage import newest
 from addons.listeners import Listeners
 from addons.metrics import Gauge, Metrics
-from addons.metrics_server import MetricsServer
 from addons.mirror import Mirror
 from addons.operator_acts import hints
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
-from addons.port_lock import port_lock
+from addons.pools.acts import SharedActs
+from addons.pools.joining import joined
+from addons.pools.member import CUT_OFF, Member
+from addons.pools.setting import pool_for
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
 from addons.resolver import Resolver
 from addons.rotation import RotationControl
 from addons.snapshots import Snapshots
-from addons.spool import Room
+from addons.spool import ROOM_BYTES, Room
 from addons.watchdog import Watchdog
 from kernel import entry, standings
 from kernel.comparison import UNREAD
 from kernel.errors import NonCanonical, PolicyError
 from kernel.question import answer, facts_of
-from kernel.trial import Mode
-from kernel.verdict import Code
+from kernel.system import MOST_SEEN, Said
+from kernel.verdict import Action, Code, Verdict
 from kernel.version import VERSION
 
 TESTED_MITMPROXY = "12.2.3"
-LANE = "main"
 UNLOADED = 70
 STOPPED = 3
 _HEARTBEAT_SECONDS = 1.0
 _LATE_SECONDS = 5.0
 _FLUSH_SECONDS = 60.0
+_UNANCHORED = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log is not anchored in time")
 
 
 class Enforcer:
-    """One Governor in one mitmproxy process.
+    """One Governor in one mitmproxy process. `host` makes what surrounds it, of mitmproxy's options and the settings.
 
     `seconds_after_stop`: how long it goes on refusing after the log failed before it ends with status 3. None, as under
     `mitmdump -s`, leaves the end to the operator.
@@ -93,13 +93,14 @@ class Enforcer:
     _running: _Running | None = None
     _started = False
 
+    def __init__(self, host: Callable[[Any, settings.Settings], Host] = Alone) -> None:
+        self._host = host
+
     def load(self, loader: Loader) -> None:
-        settings.add_options(loader)
         try:
-            # mitmproxy does this next; where a value cannot be read it serves on, without the script.
-            loader.master.options.process_deferred()
-        except exceptions.OptionsError as problem:
-            _refuse_start(StartRefused(StartCode.OPTION_REFUSED, str(problem)))
+            settings.declare(loader)
+        except StartRefused as refused:
+            _refuse_start(refused)
 
     def configure(self, updated: set[str]) -> None:
         """Start at the first complete configuration; afterwards no option changes any more."""
@@ -108,7 +109,7 @@ class Enforcer:
         elif "mode" in updated and not self._started:
             self._started = True
             try:
-                self._running = _Running(self.seconds_after_stop)
+                self._running = _Running(self._host, self.seconds_after_stop)
             except StartRefused as refused:
                 _refuse_start(refused)
             except Exception as fault:  # noqa: BLE001
@@ -139,6 +140,12 @@ class Enforcer:
         if self._running is not None:
             self._running.halt_soon(agent, reason)
 
+    @command.command("governor.halt.all")  # type: ignore[untyped-decorator]
+    def halt_all(self, reason: str) -> None:
+        """Halt all agents until an operator releases them: governor.halt.all "somebody has our keys"."""
+        if self._running is not None:
+            self._running.halt_all_soon(reason)
+
     @command.command("governor.explain")  # type: ignore[untyped-decorator]
     def explain(self, agent: str, method: str, url: str) -> str:
         """What the policy says to a request, without its headers and body. Nothing is sent."""
@@ -154,7 +161,7 @@ class Enforcer:
 class _Running:
     """Everything that exists between a start and its end."""
 
-    def __init__(self, seconds_after_stop: float | None) -> None:
+    def __init__(self, host: Callable[[Any, settings.Settings], Host], seconds_after_stop: float | None) -> None:
         self._seconds_after_stop = seconds_after_stop
         check_origin()
         if version.VERSION != TESTED_MITMPROXY:
@@ -171,68 +178,103 @@ class _Running:
         self._watchdog: Watchdog | None = None
         self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
-        with contextlib.ExitStack() as opened:
-            for host, port in settings.listen_addresses(options):
-                opened.enter_context(port_lock(host, port, open_already=listeners.tried(host, port)))
-            self._open(options)
-            self._locks = opened.pop_all()
+        self.frozen: settings.Frozen
+        self.fleet: Fleet
+        self._member: Member | None
+        self._open(options, host(options, self._settings))
 
-    def _open(self, options: Any) -> None:
-        home = Home.open(home_folder(self._settings.home))
-        self.paths = home.paths
+    def _open(self, options: Any, host: Host) -> None:
+        self._host, home = host, host.home
+        self.paths, self.siblings = home.paths, host.siblings
+        self.pool = pool_for(self._settings.pool, self.paths.folder, host.processes)
         self._anchored = Anchored(home, _say)
-        self._certificate = authority.ensure(self.paths.ca, datetime.now(UTC))
         settings.force(options, self.paths.ca)
-        self._registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
-        self._governed: Governed = policy_store.first(
-            self._settings.policies, self.paths, self._registry, strict=self._settings.strict)
-        self._server = MetricsServer((self._settings.metrics_host, self._settings.metrics_port), self.metrics,
-                                     self._turns, self._checks)
-        self._server.start()
+        self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
+        self._governed: Governed = host.first_policy(self._settings, self.registry)
+        metrics_port = host.show_metrics(self)
         try:
-            lane = newest(self.paths, LANE, home.root)
+            lane = newest(self.paths, host.lane, home.root)
             self.lane = Lane.open(home, lane, kernel=build_info.kernel_identity(), loop=self._loop,
-                                  published=self._anchored.published(lane))
+                                  published=self._anchored.published(lane), patience_seconds=host.patience_seconds)
         except BaseException:
-            self._server.stop()
+            host.hide_metrics()
             raise
         self.lane.observe(self.metrics)
         self.lane.on_stop(self._stopped)
         self._anchored.start(self.lane, self.metrics)
         self._resolver = Resolver(self._loop)
-        self._listeners = Listeners(options, self._server.address[1])
+        self._listeners = Listeners(options, metrics_port)
         self._rate = RefusalRate(time.time)
         durable.make_folder(self.paths.spool)
-        in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room())
+        in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room(ROOM_BYTES // host.processes))
         self.book = Book(self.lane, self.lane.states, lambda: self._governed, self._sources_of)
         self._snapshots = Snapshots(self.paths, self.lane, self.lane.states)
         self.lane.on_rotate(self._snapshots.begin)
-        self._outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
-        self.book.on_halt, self.book.on_new_halt = self._outcomes.end_agent, self.metrics.halt
-        judge = Judge(lambda: self._governed, self.lane, self._registry, self._resolver, self.metrics,
+        self.outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
+        self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
+        self.book.on_halt_all = self.outcomes.end_all
+        self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
+        judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
                       Mirror(lambda: self._governed, time.time, self._own), self.book,
-                      RequestNames.of_home(self.paths.request_names), unanchored=lambda: self._anchored.stops)
-        hooks = self._hooks = Hooks(judge, self._outcomes, self.lane, self.metrics, bodies,
+                      RequestNames.of_home(self.paths.request_names), closed=self._closed)
+        hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
         self._deadlines = Deadlines(gate.end)
-        patches.install(hooks, self._outcomes, bodies, self._deadlines)
+        patches.install(hooks, self.outcomes, bodies, self._deadlines)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
         self.book.begin_clock()
-        self.book.take_over(takeover.acts(home, self.book.state.taken_over))
-        self.operator = AgentsControl(self._registry, self.book, home)
-        self._control = ControlServer(self.paths.control_sock, {
-            "status": self._answer_status, "reload": self._answer_reload,
-            **self.operator.handlers(), **RotationControl(self.lane).handlers()},
-            lambda where, error: self.metrics.fault(where))
+        self._join()
+        acts = takeover.acts(home, self.book.state.taken_over)
+        self.book.take_over(acts if self._member is None else self._member.take_over(acts))
+        self.operator = AgentsControl(self.registry, self._acts, home, self.fleet)
         self._read_gauges()
+
+    def _join(self) -> None:
+        """Become one of those that share a ledger, where there is one."""
+        said = {"policy": self._governed.policy.digest, "version": VERSION}
+        self._member = joined(self.pool, self._host.home, self.lane.name, self.book, _say, said)
+        self._acts: Acts = self.book
+        if self._member is not None:
+            self._member.on_cut_off = lambda: self.outcomes.end_all(CUT_OFF)
+            self._member.on_told = self.siblings.poke
+            self.siblings.on_poke(self._member.poke)
+            self._member.about = lambda: self._told_of_itself().fields()
+            self._acts = SharedActs(self.book, self._member)
+        self.fleet = Fleet(f"{self._host.home.log_id}/{self.lane.name}", self.book, self._told_of_itself, self._member)
+
+    def _cut_off(self) -> bool:
+        return self._member is not None and self._member.cut_off
+
+    def _closed(self) -> Verdict | None:
+        """Why nothing passes at this moment, for all that is well with the log."""
+        if self._cut_off():
+            return CUT_OFF
+        return _UNANCHORED if self._anchored.stops else None
+
+    @property
+    def governed(self) -> Governed:
+        """The policy in force."""
+        return self._governed
+
+    def handlers(self) -> dict[str, Handler]:
+        return {"status": self._answer_status, **self.operator.handlers(), **RotationControl(self.lane).handlers()}
+
+    def proxies(self) -> list[tuple[str, str, int]]:
+        return self._listeners.proxies()
+
+    def _told_of_itself(self) -> Said:
+        switch, ports = self.book.state.switch, sorted({port for _, _, port in self.proxies()})
+        return Said(self.lane.name, self._governed.policy.digest, VERSION, all(self.checks().values()),
+                    len(self.outcomes), tuple(ports), switch.halt is not None, switch.epoch,
+                    self.registry.newest_seen(MOST_SEEN))
 
     def _sources_of(self, agent: str) -> tuple[str, ...]:
         """The client addresses from which an agent comes, or came lately."""
-        now = {each.peer for _, each in self._hooks.clients.items() if each.agent == agent}
-        return tuple(sorted(now.union(self._registry.whereabouts.of(agent))))
+        now = {each.peer for _, each in self.hooks.clients.items() if each.agent == agent}
+        return tuple(sorted(now.union(self.registry.whereabouts.of(agent))))
 
     def _own(self, agent: str) -> standings.Own:
         return standings.own(self.book.state, self.book.bounded(agent), agent, _now_us())
@@ -241,12 +283,15 @@ class _Running:
         versions = {"governor": VERSION, "mitmproxy": version.VERSION}
         for _ in range(self._anchored.silent):
             self.lane.record("fault", entry.fault("anchor", "AnchorError", Code.FAULT, None))
-        self.lane.write_now("config", entry.config(settings.recorded(options) | self._anchored.recorded(), versions))
+        said = settings.recorded(options) | self._anchored.recorded()
+        if self._host.processes > 1:
+            said |= {"governor_pool": str(self.pool), "workers": self._host.processes}
+        self.book.begin(entry.config(said, versions))
         policy_store.keep(self._governed, self.paths)
         self._recorded = self.lane.last_policy
-        self._put_in_force(self._governed)
+        self.put_in_force(self._governed)
 
-    def _put_in_force(self, governed: Governed) -> None:
+    def put_in_force(self, governed: Governed) -> None:
         """Record a policy that was kept, then judge by it."""
         names = [file.name for file in governed.files]
         now = time.time()
@@ -254,42 +299,41 @@ class _Running:
         if self._recorded not in (None, digest):
             self.lane.rotate("policy")
         self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build_info.kernel_identity()))
-        self._governed, self._mode, self._recorded = governed, mode, digest
+        self._governed, self.mode, self._recorded = governed, mode, digest
         self.metrics.policy_loaded(digest, mode, now)
 
     def _end_trial(self) -> None:
         """Say that the policy enforces from here on, once its trial is over."""
-        if self._governed.mode(time.time()) is not self._mode:
+        if self._governed.mode(time.time()) is not self.mode:
             with contextlib.suppress(AuditUnavailable):
-                self._put_in_force(self._governed)
-                _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self._mode}")
+                self.put_in_force(self._governed)
+                _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self.mode}")
 
     def _look_at_clock(self) -> None:
         with contextlib.suppress(AuditUnavailable):
             self.book.look_at_clock(_now_us())
 
     def _read_gauges(self) -> None:
-        self.metrics.read(Gauge.READY, lambda: all(self._checks().values()))
-        self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self._outcomes))
-        self.metrics.read(Gauge.DISK_FREE, lambda: _free_bytes(self.paths.audit))
-        self.metrics.read(Gauge.CA_EXPIRY, lambda: authority.expiry(self.paths.ca).timestamp())
+        self.metrics.read(Gauge.READY, lambda: all(self.checks().values()))
+        self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self.outcomes))
+        self.metrics.read(Gauge.POOL_UP, lambda: not self._cut_off())
         self.metrics.read_standings(
-            lambda: standings.halted(self.book.state),
+            lambda: standings.all_halted(self.book.state),
             lambda: standings.overall(self.book.state, self.book.bounds.amounts(), _now_us()))
+        self.metrics.read_held_back(lambda: standings.numbers_held_back(self.book.state, _now_us()))
 
     async def serve(self) -> None:
-        """The ports are open: seal the resolver, open the control socket, say where everything is."""
+        """The ports are open: seal the resolver, let operators in, say where everything is."""
         self._deadlines.start(self._loop)
         self._resolver.seal()
         self._listeners.opened()
-        await self._control.start()
-        self._loop.add_signal_handler(signal.SIGHUP, lambda: self.reload_soon("SIGHUP"))
         self._heartbeat()
         self._watchdog = Watchdog(self._loop, self.lane)
         self._watchdog.start()
+        if self._member is not None:
+            self._member.start()
         self._ready = True
-        banner.show(self._listeners.proxies(), self._certificate, self._server.address, self.paths.folder,
-                    self._governed.observed_until if self._mode is Mode.OBSERVE else None)
+        await self._host.open(self)
 
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()
@@ -297,7 +341,7 @@ class _Running:
         self._end_trial()
         self._look_at_clock()
         self._anchored.look()
-        self._hooks.connections.sweep()
+        self.hooks.connections.sweep()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
             self._flushing = self._loop.run_in_executor(None, self._flush)
@@ -322,17 +366,17 @@ class _Running:
     def _flush(self) -> None:
         """Write down when each agent was last seen. What fails here costs a date, so it is counted and no more."""
         try:
-            self._registry.flush()
+            self.registry.flush()
         except AgentsError:
             self.metrics.fault("agents")
 
-    def _turns(self) -> bool:
+    def turns(self) -> bool:
         return not self._ready or time.monotonic() - self._turned < _LATE_SECONDS
 
-    def _checks(self) -> dict[str, bool]:
+    def checks(self) -> dict[str, bool]:
         """The conditions of readiness by name."""
         return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None,
-                "anchors": not self._anchored.stops}
+                "anchors": not self._anchored.stops, "pool": not self._cut_off()}
 
     def reload_soon(self, by: str) -> None:
         """Begin to read the policy again, from a place that cannot wait for it."""
@@ -341,6 +385,18 @@ class _Running:
     def halt_soon(self, agent: str, reason: str) -> None:
         """Begin to halt an agent, from a place that cannot wait for it."""
         self._halting = self._loop.create_task(self._halt(agent, reason))
+
+    def halt_all_soon(self, reason: str) -> None:
+        """Begin to halt all agents, from a place that cannot wait for it."""
+        self._halting = self._loop.create_task(self._halt_all(reason))
+
+    async def _halt_all(self, reason: str) -> None:
+        try:
+            told = await self.operator.halt_all(reason, user_name(os.geteuid()), "mitmproxy")
+        except GovernorError as problem:
+            _say(str(problem))
+        else:
+            _say(f"halted all agents ({told['entry']})" if told["changed"] else "all agents are halted already")
 
     async def _halt(self, agent: str, reason: str) -> None:
         user = user_name(os.geteuid())
@@ -366,8 +422,8 @@ class _Running:
         try:
             # One at a time: of two that overlap, the one that read the files first could end last.
             async with self._reload_lock:
-                governed = await asyncio.to_thread(policy_store.again, self._governed, self.paths, self._registry)
-                self._put_in_force(governed)
+                governed = await asyncio.to_thread(policy_store.again, self._governed, self.paths, self.registry)
+                self.put_in_force(governed)
         except PolicyError as problem:
             return self._not_reloaded(by, problem.findings)
         except (ReloadRefused, AuditUnavailable) as problem:
@@ -387,25 +443,28 @@ class _Running:
 
     def status(self) -> Message:
         """The fields of `governor status --json`."""
-        checks = self._checks()
+        checks = self.checks()
         return {
             "ready": all(checks.values()), "mode": self._governed.mode(time.time()),
             "policy": self._governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
-            "workers": 1, "agents": len(self._registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
-            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds),
-                      *self._anchored.hints(), *hints(self.book.state), *self._hooks.rejections.hints()],
+            "workers": 1, "agents": len(self.registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
+            **self.fleet.fields(),
+            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._anchored.hints(),
+                      *hints(self.book.state, _now_us()), *self.fleet.hints(), *self.hooks.rejections.hints()],
         }
 
     async def _answer_status(self, message: Message, peer: Peer) -> Message:
+        await self.fleet.look()
         return self.status()
 
-    async def _answer_reload(self, message: Message, peer: Peer) -> Message:
-        await self._write_operator(entry.operator("reload", None, "", peer.name, "control"))
+    async def answer_reload(self, message: Message, peer: Peer) -> Message:
+        await self.write_reload(peer.name)
         return await self.reload(peer.name)
 
-    async def _write_operator(self, fields: entry.Body) -> None:
-        _, durable = self.lane.commit("operator", fields)
+    async def write_reload(self, by: str) -> None:
+        """Record that an operator asked for the policy to be read again."""
+        _, durable = self.lane.commit("operator", entry.operator("reload", None, "", by, "control"))
         await durable
 
     def close(self, reason: str) -> None:
@@ -415,16 +474,15 @@ class _Running:
             self._watchdog.stop()
         gate.close()
         self._flush()
-        self._outcomes.cut_all()
-        self._hooks.connections.close()
+        self.outcomes.cut_all()
+        self.hooks.connections.close()
         self._write_refusals()
         self._snapshots.finish()
+        if self._member is not None:
+            self._member.end()
         self.lane.close(reason)
         self._anchored.close()
-        self._server.stop()
-        self._locks.close()
-        with contextlib.suppress(OSError):
-            self.paths.control_sock.unlink()
+        self._host.close()
 
 
 def _prove_gate() -> None:
@@ -454,8 +512,3 @@ def _say(text: str) -> None:
 
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _free_bytes(folder: Any) -> float:
-    status = os.statvfs(folder)
-    return float(status.f_bavail * status.f_frsize)

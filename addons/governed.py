@@ -45,9 +45,18 @@ class Governed:
         return mode_at(self.observed_until, int(at))
 
 
-def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False) -> Governed:
-    """Read, check and index the policy. Raises `PolicyError`, or `PolicyMissing` when a file is not there."""
-    compiled = policy_files.read_policy([(str(file), policy_files.read_file(file)) for file in files], known_agents)
+def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False,
+            contents: Sequence[bytes] | None = None) -> Governed:
+    """Check and index the policy in files, read here unless their `contents` are given; behind those of the files
+    may stand the prices that were kept with them.
+
+    Raises `PolicyError`, or `PolicyMissing` when a file is not there.
+    """
+    if contents is None:
+        contents = [policy_files.read_file(file) for file in files]
+    names = (*map(str, files), "prices.yaml")[: max(len(files), len(contents))]
+    sources = list(zip(names, contents, strict=True))
+    compiled = policy_files.read_policy(sources, known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
     models = [rule for rule in compiled.policy.rules if rule.verb.grants and rule.where.llm is not None]

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from kernel.note import VerifierKey
 
 # A part of a line can look like this only where it is what it says: within a string the quotes would be escaped.
-_TELLING = (b'"type":"operator"', b'"type":"halt"', b'"type":"clock"', b'"verdict":"halt"')
+_TELLING = (
+    b'"type":"operator"', b'"type":"halt"', b'"type":"preventive"', b'"type":"clock"', b'"verdict":"halt"',
+)
 
 
 def state_on_disk(paths: Paths) -> State:
@@ -55,7 +57,8 @@ def state_on_disk(paths: Paths) -> State:
 def _begin_with(state: State, paths: Paths, lane: str, root: VerifierKey) -> None:
     """Go on from what a lane has of the one that it succeeds."""
     of = states_before(paths, lane, root).real
-    state.take(Change(of.agents, clock_ok=None if of.clock_ok else False, broken=of.broken, taken_over=of.taken_over))
+    state.take(Change(of.agents, clock_ok=None if of.clock_ok else False, broken=of.broken, taken_over=of.taken_over,
+                      switch=of.switch))
 
 
 def _telling(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:

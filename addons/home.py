@@ -23,6 +23,8 @@ from kernel.errors import NoteError, TrustError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+MAIN = "main"
+"""The lane of a proxy in one process."""
 SYSTEM_HOME = Path("/var/lib/governor")
 FIRST_SEGMENT = "000000.jsonl"
 _FOLDERS = ("ca", "keys", "audit", "audit/lanes", "audit/policies", "audit/state", "audit/receipts")
@@ -56,6 +58,11 @@ class Paths:
     @property
     def control_sock(self) -> Path:
         return self.folder / "control.sock"
+
+    @property
+    def serving(self) -> Path:
+        """Locked by the Governor that serves from the home."""
+        return self.folder / "serving"
 
     @property
     def agents(self) -> Path:

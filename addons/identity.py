@@ -6,6 +6,8 @@ import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from heapq import nlargest
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from addons import agents_file
@@ -97,6 +99,11 @@ class Registry:
     def last_seen(self) -> dict[str, str]:
         """When each agent was last identified by this process, as the log writes times."""
         return {name: _moment(seconds) for name, seconds in dict(self._last_seen).items()}
+
+    def newest_seen(self, most: int) -> dict[str, int]:
+        """The agents that this process saw last, and when, in microseconds since 1970."""
+        newest = nlargest(most, dict(self._last_seen).items(), key=itemgetter(1))
+        return {name: int(seconds * 1_000_000) for name, seconds in newest}
 
     def flush(self) -> None:
         """Write the last use of each agent into the file. For a thread, once a minute and at the end."""

@@ -46,7 +46,6 @@ _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judge
 _NOBODY = ClientConnection("replay")
 _INCOMPLETE = Verdict(Action.DENY, Code.MALFORMED, reason="it did not arrive whole")
 _NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
-_UNANCHORED = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log is not anchored in time")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
 
@@ -56,22 +55,22 @@ class Judge:
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
                  bodies: RequestBodies, in_flight: InFlight, mirror: Mirror, book: Book, names: RequestNames,
-                 clock: Callable[[], float] = time, unanchored: Callable[[], bool] = lambda: False) -> None:
-        """Nothing passes while it is `unanchored`: no anchor holds the log as far as the operator requires."""
+                 clock: Callable[[], float] = time, closed: Callable[[], Verdict | None] = lambda: None) -> None:
+        """`closed` says why nothing passes at a moment; None while that is not so."""
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
         self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
-        self._book, self._names, self._unanchored = book, names, unanchored
+        self._book, self._names, self._closed = book, names, closed
         self._log = DecisionLog(lane, book, metrics, rate)
 
     def _shut(self, connection: ClientConnection) -> Verdict | None:
-        """Why everything is refused: the log cannot be written, or it is not anchored; else None."""
+        """Why everything is refused: the log cannot be written, or what is outside does not let it; else None."""
         if self._lane.stopped:
             return _UNWRITTEN
-        if self._unanchored():
-            self._rate.count(connection.peer, Code.AUDIT_UNAVAILABLE)
-            return _UNANCHORED
-        return None
+        closed = self._closed()
+        if closed is not None:
+            self._rate.count(connection.peer, closed.code)
+        return closed
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
@@ -204,10 +203,10 @@ class Judge:
                 return judged
             if fingerprint(flow.request) != judged.sent:
                 return await self._taken_back(governed, connection, flow, judged, _EDITED, started)
-            # While the entry was written.
-            halted = self._halted(agent, connection)
-            if halted is not None:
-                return await self._taken_back(governed, connection, flow, judged, halted, started)
+            # While the entry was written. Who is halted may still ask Governor itself about that.
+            ended = self._closed() if judged.verdict is ITSELF else self._halted(agent, connection) or self._closed()
+            if ended is not None:
+                return await self._taken_back(governed, connection, flow, judged, ended, started)
             goes_on = True
         finally:
             if not goes_on:
@@ -316,9 +315,9 @@ class Judge:
         self._metrics.step()
         source = judged.agent.id if judged.agent else connection.peer
         if not self._rate.exceeded(source, Code.MALFORMED):
-            self._lane.record("decision", decision_fields("request", flow, self._governed(), judged))
-            self._metrics.decision(judged.verdict.action, Code.MALFORMED, judged.agent.id if judged.agent else "",
-                                   None, 0.0)
+            agent = judged.agent.id if judged.agent else ""
+            self._book.note_unheard(decision_fields("request", flow, self._governed(), judged), agent)
+            self._metrics.decision(judged.verdict.action, Code.MALFORMED, agent, None, 0.0)
 
     def _malformed(self, connection: ClientConnection, flow: http.HTTPFlow, verdict: Verdict) -> Judged:
         agent, _ = self._identified(self._governed(), connection)

@@ -92,15 +92,16 @@ class Lane:
         vault: bool = True,
         keeps_key: bool = False,
         published: Sequence[str] = (),
+        patience_seconds: float = 0.0,
     ) -> Self:
         """Recover the lane, close crashed ones, begin the log where it is new; `StartRefused` when it is not whole.
 
         `kernel` is `entry.kernel_identity(...)`. Without `vault` the values behind commitments are not kept.
         One that `keeps_key` begins no segment while it is open. `published` are heads of the lane that anchors hold: it
-        must reach them.
+        must reach them. `patience_seconds`: how long to wait for its lock.
         """
         try:
-            lock = take(home, name)
+            lock = take(home, name, patience_seconds)
             try:
                 journal, states = open_journal(home, name, kernel, published)
                 lane = cls(home, journal, states, lock, _open_vault(home.paths.vault) if vault else None)

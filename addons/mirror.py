@@ -115,6 +115,7 @@ class Mirror:
         return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": left,
                 "halted": own.reason is not None, "reason": own.reason,
                 "quarantined_until": None if own.until_us is None else written(own.until_us),
+                "throttled_until": None if own.slowed_until_us is None else written(own.slowed_until_us),
                 "contact": governed.policy.contact}
 
     def _own_refusals(self, facts: RequestFacts) -> list[dict[str, Any]]:

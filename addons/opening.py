@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING
 
 from addons import ahead_keys, durable
@@ -30,16 +31,22 @@ if TYPE_CHECKING:
     from kernel.folding import States
     from kernel.loss import Loss
 
+_PAUSE_SECONDS = 0.02
 # Where the last lines of a lane are looked for; a lane whose durable head lies farther back is not mentioned.
 _TAIL_BYTES = 4 * chain.MAX_LINE_BYTES
 
 
-def take(home: Home, lane: str) -> int:
-    """The lane's lock, ours until the descriptor is closed or the process ends; `LANE_BUSY` when another has it."""
+def take(home: Home, lane: str, patience_seconds: float = 0.0) -> int:
+    """The lane's lock, ours until the descriptor is closed or the process ends; `LANE_BUSY` when another has it.
+
+    With patience a lock is waited for that somebody holds for a look, or to put the lane in order.
+    """
     if not trust.is_lane(lane) or lane == "root":
         raise ValueError(f"{lane!r} is no lane name")
     durable.make_folder(home.paths.lane(lane))
-    lock = _try_lock(home.paths.lane(lane))
+    until = time.monotonic() + patience_seconds
+    while (lock := _try_lock(home.paths.lane(lane))) is None and time.monotonic() < until:
+        time.sleep(_PAUSE_SECONDS)
     if lock is None:
         text = f"another process writes lane {lane} of {home.paths.folder}; stop it, or use another home"
         raise StartRefused(StartCode.LANE_BUSY, text)

@@ -13,7 +13,7 @@ from addons.errors import GovernorError
 from kernel.entry import Body
 from kernel.entry import operator as operator_entry
 from kernel.identity import RESERVED_IDS
-from kernel.standings import Condition, condition, halted
+from kernel.standings import Condition, condition, halted, held_back
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -30,9 +30,15 @@ class Deed(StrEnum):
     """`act` of the entry."""
 
     HALT = "agents halt"
+    HALT_ALL = "agents halt all"
     RELEASE = "agents release"
+    RELEASE_ALL = "agents release all"
     QUARANTINE = "agents quarantine"
     CLOCK = "clock accept"
+
+
+OF_ALL = frozenset({Deed.HALT_ALL, Deed.RELEASE_ALL})
+"""Acts on all agents together: they name none."""
 
 
 class ActRefused(GovernorError):
@@ -76,22 +82,38 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
         if state.clock_ok:
             raise ActRefused("the clock has not jumped: there is nothing to accept")
         return True
+    if deed in OF_ALL:
+        return _has_effect_on_all(deed, state)
     if agent is None or not (agent in registered or agent in state.agents or agent in RESERVED_IDS):
         raise ActRefused(f"no agent {agent} is known here (governor agents list shows who is)")
     stands = condition(state, agent, now_us)
     if deed is Deed.RELEASE and stands is Condition.RUNNING:
-        raise ActRefused(f"{agent} is neither halted nor quarantined: there is nothing to release it from")
+        raise ActRefused(f"{agent} is neither halted nor held back: there is nothing to release it from")
     if deed is Deed.QUARANTINE and stands is Condition.HALTED:
         raise ActRefused(f"{agent} is halted, which is more than a quarantine")
     return not (deed is Deed.HALT and stands is Condition.HALTED)
 
 
-def hints(state: State) -> list[str]:
-    """What only an operator can end, with the verb that does."""
+def _has_effect_on_all(deed: Deed, state: State) -> bool:
+    halted = state.switch.halt is not None
+    if deed is Deed.RELEASE_ALL and not halted:
+        raise ActRefused("all agents are not halted together; who is halted by itself is released by its name")
+    return halted == (deed is Deed.RELEASE_ALL)
+
+
+def hints(state: State, now_us: int) -> list[str]:
+    """What an operator should look at, with the verb that helps; most of it only an operator can end."""
     names = list(halted(state))
-    told = [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
+    everybody = ["all agents are halted: governor agents release --all"] if state.switch.halt is not None else []
+    told = everybody + [f"{name} is halted: governor agents show {name}" for name in names[:MOST_HINTS]]
     if len(names) > MOST_HINTS:
         told.append(f"{len(names) - MOST_HINTS} more agents are halted: governor agents list")
+    held = held_back(state, now_us)
+    if held:
+        told.append(f"{len(held)} held back because another agent was halted: governor agents list")
+    slowed = sum(each.degraded for each in held.values())
+    if slowed:
+        told.append(f"a cascade went beyond its blast radius, look at it now: {slowed} are only slowed down")
     if not state.clock_ok:
         told.append("the clock jumped, and no budget is drawn on: governor clock accept")
     if state.broken:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from time import monotonic, time
@@ -210,7 +210,14 @@ class Outcomes:
 
     def end_agent(self, agent: str, verdict: Verdict) -> None:
         """End every open flow of an agent, whatever it waits for."""
-        for opened in [each for each in self._open.values() if each.agent == agent and each.over is None]:
+        self._end_each([each for each in self._open.values() if each.agent == agent], verdict)
+
+    def end_all(self, verdict: Verdict) -> None:
+        """The same of every flow."""
+        self._end_each(list(self._open.values()), verdict)
+
+    def _end_each(self, flows: Sequence[OpenFlow], verdict: Verdict) -> None:
+        for opened in [each for each in flows if each.over is None]:
             opened.over = verdict
             if opened.judged.websocket is not None and opened.flow.websocket is not None:
                 websocket_layer.close(opened.flow, verdict.code)

@@ -22,8 +22,8 @@ from addons.yaml_nodes import LARGEST_BYTES, compose
 from kernel.account_review import account_findings
 from kernel.address import named_ranges
 from kernel.ahead.outlook import as_if
-from kernel.ahead.review import ahead_findings
 from kernel.analysis.review import Tables
+from kernel.cascade_review import cascade_findings
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
@@ -99,7 +99,7 @@ def _prices(tables: Sequence[tuple[str, bytes]]) -> Prices:
 def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
     policy = compiled.policy
     more = (*account_findings(policy, llm_hosts()), *llm_findings(as_if(policy, ()), model_calls()),
-            *ahead_findings(policy, known_agents))
+            *cascade_findings(policy, known_agents))
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)

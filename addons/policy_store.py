@@ -12,6 +12,7 @@ from addons.errors import ReloadRefused, StartCode, StartRefused
 from addons.governed import Governed, prepare
 from addons.home import Paths
 from addons.identity import Registry
+from addons.policy_archive import unpacked
 from kernel.errors import PolicyError
 
 
@@ -24,6 +25,20 @@ def first(asked: Sequence[Path], paths: Paths, registry: Registry, *, strict: bo
         raise StartRefused(StartCode.POLICY_INVALID, _first_line(error)) from error
     except policy_files.PolicyMissing as error:
         raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
+
+
+def kept(digest: str, files: Sequence[Path], paths: Paths, registry: Registry, *, strict: bool = False) -> Governed:
+    """The policy that was kept under this digest, by the names of its files. Raises `StartRefused`."""
+    target = _copy(paths, digest)
+    try:
+        content = policy_files.read_file(target)
+        if blake3(content).hexdigest() == digest:
+            return prepare(files, registry.tokens.ids, strict=strict, contents=unpacked(content))
+    except policy_files.PolicyMissing as error:
+        raise StartRefused(StartCode.POLICY_MISSING, str(error)) from error
+    except PolicyError as error:
+        raise StartRefused(StartCode.POLICY_INVALID, _first_line(error)) from error
+    raise StartRefused(StartCode.TAMPERED, f"{target} is not the policy that was kept there; restore it from a backup")
 
 
 def again(governed: Governed, paths: Paths, registry: Registry) -> Governed:
@@ -41,7 +56,7 @@ def again(governed: Governed, paths: Paths, registry: Registry) -> Governed:
 
 def keep(governed: Governed, paths: Paths) -> None:
     """Put a copy of the policy where an auditor finds it by its digest. Raises `StartRefused` where that fails."""
-    target = paths.policies / f"{governed.policy.digest}.yaml"
+    target = _copy(paths, governed.policy.digest)
     if target.exists():
         return
     try:
@@ -55,6 +70,10 @@ def keep(governed: Governed, paths: Paths) -> None:
     except OSError as error:
         text = f"{target}: {error.strerror}; the log must be writable"
         raise StartRefused(StartCode.HOME_UNWRITABLE, text) from error
+
+
+def _copy(paths: Paths, digest: str) -> Path:
+    return paths.policies / f"{digest}.yaml"
 
 
 def _first_line(error: PolicyError) -> str:

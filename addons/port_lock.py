@@ -41,7 +41,7 @@ def _name_lock(host: str, port: int) -> socket.socket:
 
 def _probe(host: str, port: int) -> None:
     """Bind as mitmproxy will, and let go. An empty host is every address of both families."""
-    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")) if not host else (_resolved(host),):
+    for family, address in families(host):
         with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -52,6 +52,11 @@ def _probe(host: str, port: int) -> None:
                 # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
                 if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise _busy(host, port, problem.strerror or str(problem)) from None
+
+
+def families(host: str) -> tuple[tuple[int, str], ...]:
+    """The family and address of each socket with which mitmproxy listens on a host; an empty one is every address."""
+    return ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")) if not host else (_resolved(host),)
 
 
 def _resolved(host: str) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from addons import build_info
@@ -12,7 +13,7 @@ from addons.acts_alone import WAY, known_home
 from addons.audit_log import is_live
 from addons.control import NotRunning, request, user_name
 from addons.errors import GovernorError
-from addons.home import Home
+from addons.home import MAIN, Home
 from addons.lane import Lane
 from addons.lineage import newest
 from addons.operator_acts import check_words, said_by
@@ -45,31 +46,39 @@ class RotationControl:
 
     async def rotate(self, message: Message, peer: Peer) -> Message:
         lane, claimed = message.get("lane"), message.get("operator")
-        if lane != self._lane.name or not isinstance(claimed, str | None):
+        if lane not in (None, self._lane.name) or not isinstance(claimed, str | None):
             raise RotationRefused(f"this Governor writes lane {self._lane.name} and rotates no other")
         check_words(_ACT, claimed)
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         number = _begin(self._lane, said_by(peer.name, claimed, "control"), begun)
         await begun
-        return _told(self._lane, number)
+        return {"lanes": [_told(self._lane, number)]}
 
 
-def rotate(folder: Path, lane: str, claimed: str | None) -> Message:
+def rotate(folder: Path, lane: str | None, claimed: str | None) -> list[Message]:
     """Have the segment of a lane, or of what goes on in its place, ended; what follows it. `GovernorError` where not.
 
-    The new segment's first entry is durable on return, and the key before destroyed.
+    Without a lane, of each that the Governor which runs on the home writes; where none runs, of the proxy's. The new
+    segment's first entry is durable on return, and the key before destroyed.
     """
     known = Home.open(known_home(folder).folder)
+    if lane is None:
+        with suppress(NotRunning):
+            return _asked(folder, None, claimed)
+        lane = MAIN
     lane = newest(known.paths, lane, known.root) if trust.is_lane(lane) else lane
     if lane not in known.lanes():
         raise RotationRefused(f"{folder} has no lane {lane} (its lanes: {', '.join(known.lanes()) or 'none yet'})")
     if lane != CLI and is_live(known.paths.lane(lane)):
-        try:
-            return request(folder, VERB, CONTROL_SECONDS, lane=lane, operator=claimed)
-        except NotRunning:
-            # It ended meanwhile, or is about to start: then the lane is busy, which its opening says.
-            pass
-    return _alone(known, lane, claimed)
+        # It ended meanwhile, or is about to start: then the lane is busy, which its opening says.
+        with suppress(NotRunning):
+            return _asked(folder, lane, claimed)
+    return [_alone(known, lane, claimed)]
+
+
+def _asked(folder: Path, lane: str | None, claimed: str | None) -> list[Message]:
+    told = request(folder, VERB, CONTROL_SECONDS, lane=lane, operator=claimed)
+    return list(told["lanes"])
 
 
 def _alone(home: Home, name: str, claimed: str | None) -> Message:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any, NoReturn
 
 from mitmproxy import hooks
+from mitmproxy.addonmanager import Loader
 from mitmproxy.options import Options
 from mitmproxy.tools import cmdline
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.main import run
 
 from addons.enforcer import Enforcer
+from addons.workers.post import Post
+from addons.workers.supervisor import Supervisor
+from addons.workers.worker import Worker
 
 ASKED_TO_STOP, START_REFUSED, USAGE, FAULT = 0, 1, 2, 3
 # After a failed log: long enough for a probe to see that it is not ready, and for clients to read the refusal.
@@ -28,18 +32,25 @@ class Stage(Enum):
 
 
 class GovernedMaster(DumpMaster):
-    """mitmdump's master with the enforcer among its own addons."""
+    """mitmdump's master with the enforcer among its own addons, alone or as a worker."""
 
-    def __init__(self, opts: Options) -> None:
+    status = ASKED_TO_STOP
+
+    def __init__(self, opts: Options, worker: Worker | None = None) -> None:
         super().__init__(opts)
-        self.enforcer = Enforcer()
+        self._worker = worker
+        self.enforcer = Enforcer() if worker is None else Enforcer(worker.host)
         self.enforcer.seconds_after_stop = REFUSING_SECONDS
         self.stage = Stage.READING_OPTIONS
 
     async def run(self) -> None:
         """Serve until asked to stop. The enforcer ends a start that it refuses before any port is open."""
         self.stage = Stage.STARTING
+        if self._worker is not None:
+            await self._worker.begin(self.options)
         self._admit(self.enforcer)
+        if self._worker is not None:
+            await self._worker.opened()
         await super().run()
 
     async def running(self) -> None:
@@ -54,6 +65,28 @@ class GovernedMaster(DumpMaster):
         self.addons.invoke_addon_sync(enforcer, hooks.ConfigureHook(set(self.options.keys())))
 
 
+class SupervisingMaster(DumpMaster):
+    """mitmdump's master where the options are read and checked; what serves are processes of their own."""
+
+    status = ASKED_TO_STOP
+
+    def __init__(self, opts: Options, workers: int, arguments: Sequence[str]) -> None:
+        super().__init__(opts)
+        self._supervisor = Supervisor(opts, workers, arguments)
+        self.stage = Stage.READING_OPTIONS
+
+    async def run(self) -> None:
+        """Supervise until asked to stop."""
+        self.stage = Stage.STARTING
+        for script in self.addons.get("scriptloader").addons:
+            # A script runs in the workers alone.
+            script.done()
+        self.status = await self._supervisor.run(Loader(self))
+
+    def shutdown(self) -> None:
+        self._supervisor.stop()
+
+
 class _Ended(Exception):
     """The command line asked for nothing that is served: for help, or for what does not exist."""
 
@@ -62,12 +95,24 @@ class _Ended(Exception):
         super().__init__(status)
 
 
-def serve(arguments: Sequence[str]) -> int:
+def serve(arguments: Sequence[str], workers: int = 1) -> int:
     """Serve until asked to stop; the exit status of DESIGN's table."""
-    masters: list[GovernedMaster] = []
+    if workers == 1:
+        return _run(GovernedMaster, arguments)
+    return _run(lambda opts: SupervisingMaster(opts, workers, arguments), arguments)
 
-    def master(opts: Options) -> GovernedMaster:
-        masters.append(GovernedMaster(opts))
+
+def work() -> int:
+    """Serve as one of several workers, started by their supervisor with its own arguments."""
+    worker = Worker(Post.taken())
+    return _run(lambda opts: GovernedMaster(opts, worker), sys.argv[1:])
+
+
+def _run(master_of: Callable[[Options], GovernedMaster | SupervisingMaster], arguments: Sequence[str]) -> int:
+    masters: list[GovernedMaster | SupervisingMaster] = []
+
+    def master(opts: Options) -> GovernedMaster | SupervisingMaster:
+        masters.append(master_of(opts))
         return masters[0]
 
     try:
@@ -79,7 +124,7 @@ def serve(arguments: Sequence[str]) -> int:
     except Exception as fault:  # noqa: BLE001
         print(f"governor: stopped on a fault: {type(fault).__name__}: {fault}", file=sys.stderr)
         return FAULT
-    return ASKED_TO_STOP
+    return masters[0].status
 
 
 # What an exit with an error means in each stage. Before the start, mitmproxy has only options to complain of.

@@ -13,6 +13,8 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
 
 from addons.errors import StartCode, StartRefused
+from addons.pools.setting import Pool, without_secrets
+from addons.pools.setting import read as read_pool
 from kernel.canonical import Value
 from kernel.trial import Mode
 
@@ -30,13 +32,14 @@ FORCED: dict[str, Any] = {"connection_strategy": "lazy", "rawtcp": False, "onboa
 # Set by Governor itself (the CA lives in the home), so that a value of the user's would be lost silently.
 OWN = frozenset({"confdir"})
 _SECRET = frozenset({"web_password"})
+_POOL = "governor_pool"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a start was asked for, read once. `policies` is empty where the home's or the shipped policy is meant.
 
-    `strict` enforces even where the policy says `mode: observe`.
+    `strict` enforces even where the policy says `mode: observe`. `pool` is None where none is named.
     """
 
     policies: tuple[Path, ...]
@@ -44,6 +47,7 @@ class Settings:
     metrics_host: str
     metrics_port: int
     strict: bool
+    pool: Pool | None = None
 
 
 def add_options(loader: Loader) -> None:
@@ -56,6 +60,19 @@ def add_options(loader: Loader) -> None:
                       "enforce: refuse what the policy refuses, even where it says mode: observe.")
     loader.add_option("governor_metrics", str, METRICS_ADDRESS,
                       "HOST:PORT of /metrics, /healthz and /readyz. Port 0 takes a free one.")
+    loader.add_option(_POOL, str, "",
+                      "Where budgets are kept: memory: in this process, sqlite:PATH for the workers of a host,"
+                      " redis://HOST for many hosts. Default: memory:, with --workers sqlite:pool.db in the home.")
+
+
+def declare(loader: Loader) -> None:
+    """Declare `governor_*` and take the values that wait for them. Raises `StartRefused` on one that cannot be read."""
+    add_options(loader)
+    try:
+        # mitmproxy does this after a script's load; where a value cannot be read it serves on, without the script.
+        loader.master.options.process_deferred()
+    except exceptions.OptionsError as problem:
+        raise StartRefused(StartCode.OPTION_REFUSED, str(problem)) from problem
 
 
 def read(options: optmanager.OptManager) -> Settings:
@@ -69,7 +86,7 @@ def read(options: optmanager.OptManager) -> Settings:
         raise StartRefused(StartCode.OPTION_REFUSED,
                            f"governor_metrics={options.governor_metrics} is not HOST:PORT; write 127.0.0.1:9464")
     return Settings(tuple(Path(name) for name in options.governor_policy), options.governor_home or None,
-                    host.strip("[]"), int(port), bool(options.governor_mode))
+                    host.strip("[]"), int(port), bool(options.governor_mode), read_pool(options.governor_pool))
 
 
 def check_at_start(options: optmanager.OptManager) -> None:
@@ -109,8 +126,13 @@ def force(options: optmanager.OptManager, confdir: Path) -> None:
 
 def recorded(options: optmanager.OptManager) -> dict[str, Value]:
     """The options that were set, as the log names them; of a secret only that it was set."""
-    return {name: "(secret)" if name in _SECRET else _plain(option.current())
-            for name, option in options.items() if option.has_changed()}
+    return {name: _told(name, option.current()) for name, option in options.items() if option.has_changed()}
+
+
+def _told(name: str, value: Any) -> Value:
+    if name in _SECRET:
+        return "(secret)"
+    return without_secrets(value) if name == _POOL else _plain(value)
 
 
 def _plain(value: Any) -> Value:

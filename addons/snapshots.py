@@ -72,11 +72,10 @@ class Snapshots:
                 each[1].unlink(missing_ok=True)
 
     def _at(self, path: Path) -> int | None:
-        """The number up to which a file of this lane goes; None for another's."""
-        with path.open("rb") as file:
-            line = file.readline(_LONGEST_HEAD)
+        """The number up to which a file of this lane goes; None for another's, which may go at any moment."""
         try:
-            lane, at = snapshot.head(line)
-        except SnapshotError:
+            with path.open("rb") as file:
+                lane, at = snapshot.head(file.readline(_LONGEST_HEAD))
+        except (FileNotFoundError, SnapshotError):
             return None
         return at if lane == self._lane.name else None

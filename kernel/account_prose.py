@@ -40,6 +40,7 @@ def budget_in_words(budget: Budget, groups: Groups) -> str:
     spent = [f"{capital(whom)} may use {_amounts(amounts)} {every}"
              for whom, amounts in ((_each(budget.agents, groups), budget.each),
                                    (_together(budget.agents, groups), budget.together)) if amounts]
+    spent += [_SYSTEMS] if budget.agents is None and budget.together else []
     effects = [*map(_threshold, budget.when_used), *([] if any(each.ends for each in budget.when_used) else [_ENDS])]
     return " ".join(f"{each}." for each in [*spent, *effects])
 
@@ -49,6 +50,7 @@ def _threshold(threshold: Threshold) -> str:
     return f"At {threshold.percent} % {_EFFECTS[threshold.effect]}{pace}"
 
 
+_SYSTEMS = "What all use together is the system's account, and governor status shows what is left of it"
 _ENDS = f"When it is used up {_EFFECTS[Effect.DENY]}"
 
 

@@ -142,6 +142,10 @@ class Bounds:
         """Every amount of every budget, whomever it is for."""
         return [bound for _, bounds in self._bounds for bound in bounds if not bound.counter]
 
+    def of_system(self) -> list[Bound]:
+        """The amounts of the system's own accounts: of budgets for all agents, what they may use together."""
+        return [bound for agents, bounds in self._bounds for bound in bounds if agents is None and not bound.each]
+
     def throttles(self, groups: tuple[str, ...]) -> tuple[Pace, ...]:
         """The rates of the throttles among the rules that hold."""
         return tuple(self._throttles[name] for name in groups if name in self._throttles) if self._throttles else ()

@@ -1,8 +1,8 @@
 """The state that a successor lane begins with: what the verified part of the lost one makes, and more where that binds.
 
-What the lost part did cannot be known, so everything is taken as it could be worst. Whoever was halted or quarantined
-stays so, whatever comes after the verified part. What was open has ended as nobody knows how. And each budget counts
-as used up in the window that was open at the loss: nobody can say what was drawn of it.
+What the lost part did cannot be known, so everything is taken as it could be worst. Whoever was halted, quarantined or
+held back stays so, whatever comes after the verified part. What was open has ended as nobody knows how. And each budget
+counts as used up in the window that was open at the loss: nobody can say what was drawn of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kernel.bounds import COUNTER
 from kernel.budget import Every
 from kernel.canonical import MAX_INTEGER
 from kernel.folding import States
-from kernel.state import LOST, TOGETHER, Account, Change, Standing, State
+from kernel.state import LOST, TOGETHER, Account, Change, Standing, State, Switch
 from kernel.transition import change, micros
 
 _SESSION = tuple(Every).index(Every.SESSION)
@@ -46,13 +46,19 @@ def bind(state: State, entry: Mapping[str, Any], name: str) -> None:
     """
     made = change(state, entry, name, micros(entry["ts"]))
     agents = {agent: _bound(state.agent(agent), standing) for agent, standing in made.agents.items()}
-    state.take(Change(agents, clock_ok=None if made.clock_ok else made.clock_ok, broken=made.broken))
+    state.take(Change(agents, clock_ok=None if made.clock_ok else made.clock_ok, broken=made.broken,
+                      switch=_kept(state.switch, made.switch)))
 
 
 def bind_all(state: State, other: State) -> None:
     """The same for a whole state that a signed entry names."""
     for agent, standing in other.agents.items():
         state.take(Change({agent: _bound(state.agent(agent), standing)}, broken=other.broken))
+    state.take(Change(switch=_kept(state.switch, other.switch)))
+
+
+def _kept(old: Switch, new: Switch | None) -> Switch:
+    return old if new is None or new.halt is None else old.halted(new.halt)
 
 
 def _bound(old: Standing, new: Standing) -> Standing:
@@ -60,4 +66,6 @@ def _bound(old: Standing, new: Standing) -> Standing:
         old = old._replace(halt=new.halt)
     if new.quarantined_until_us > old.quarantined_until_us:
         old = old._replace(quarantined_until_us=new.quarantined_until_us, quarantine=new.quarantine)
+    if new.preventive is not None and not new.preventive.is_weaker(old.preventive):
+        old = old._replace(preventive=new.preventive)
     return old

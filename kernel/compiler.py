@@ -7,12 +7,13 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from kernel.accounts import AccountReader
-from kernel.ahead.cascade import CascadeReader, dns
+from kernel.ahead.dns import dns
 from kernel.ahead.outlook import at_most
 from kernel.ahead.said import Ahead, Clause
 from kernel.analysis.claims import refuted
 from kernel.analysis.review import NO_TABLES, Tables, errors_at_load
 from kernel.assertions import AssertionReader
+from kernel.cascade_section import CascadeReader
 from kernel.conditions import ConditionReader, Names, one_destination
 from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PolicyError
@@ -44,6 +45,10 @@ from kernel.vocabulary import (
 
 _VERSION = "1"
 _LONGEST_CONTACT = 500
+# What is said for all agents, or before an agent is known.
+_OF_THE_FIRST = frozenset({
+    "identity", "contact", "mode", "until", "profile", "counters", "cascade", "prices",
+})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ class _Compiler:
         reading = RuleReader(self.reader, self._conditions, self._above)
         rules = reading.rules(found.get("rules"))
         nevers = reading.nevers(found.get("never"), len(rules))
-        ahead = self._ahead(found, groups, reading.clauses) if self.reader.ahead else None
+        ahead = self._ahead(found, reading.clauses) if self.reader.ahead else None
         tier = self._tier(found, rules)
         accounts = AccountReader(self.reader, self._conditions, self._times, self._above, tier.binds)
         assertions, claims = AssertionReader(self.reader, self._conditions, groups).read(found.get("assert"))
@@ -155,13 +160,14 @@ class _Compiler:
             profile=accounts.profile(found),
             counters=accounts.counters(found.get("counters")),
             prices=read_prices(self.reader, found.get("prices")),
+            cascade=CascadeReader(self.reader, groups, tier.binds).cascade(found.get("cascade")),
             ahead=ahead,
         ), destinations)
 
     def _refuse_below(self, found: Mapping[str, Node]) -> None:
-        """What is said for all agents, or before an agent is known, is said by the first file."""
+        """What is said for all is said by the first file."""
         if self._above.parts:
-            for key in found.keys() & {"identity", "contact", "mode", "until", "profile", "counters", "prices"}:
+            for key in found.keys() & _OF_THE_FIRST:
                 first = self._above.parts[0].files[0]
                 message = f'"{key}:" stands only in the first tier'
                 self.reader.error("E112", found[key], message, f"write it into {first}")
@@ -186,13 +192,9 @@ class _Compiler:
             self.reader.error("E112", found["unmatched"], message, hint)
         return True
 
-    def _ahead(self, found: Mapping[str, Node], groups: Groups, clauses: Mapping[str, Clause]) -> Ahead:
+    def _ahead(self, found: Mapping[str, Node], clauses: Mapping[str, Clause]) -> Ahead:
         """What has no effect yet. The clauses of the rules were read with them."""
-        return Ahead(
-            clauses=clauses,
-            cascade=CascadeReader(self.reader, groups).cascade(found.get("cascade")),
-            dns=dns(self.reader, found.get("dns")),
-        )
+        return Ahead(clauses=clauses, dns=dns(self.reader, found.get("dns")))
 
     def _check_version(self, node: Node | None) -> None:
         version = None if node is None else self.reader.text(node, "version")

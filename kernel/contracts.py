@@ -9,35 +9,46 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kernel.arithmetic import renewed
+from kernel.contagion import Prevention
 from kernel.state import TOGETHER, UNTOUCHED, AccountKey, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kernel.bounds import Bound
-    from kernel.state import Account, Change, State
+    from kernel.state import Account, Change, State, Switch
 
 
 def broken(
-    state: State, change: Change, agent: str, bounds: Iterable[Bound] = (), *, passes: bool = False
+    state: State, change: Change, agent: str, bounds: Iterable[Bound] = (), *, passes: bool = False,
+    lasts_us: int | None = None,
 ) -> str | None:
     """The first contract that a change breaks, in words; None where all hold.
 
     `agent` is whose step it is, `bounds` are what its policy allows it, `passes` says that it lets something through.
+    `lasts_us` is for how long the policy holds back whom another's halt concerns.
     """
     if passes and state.agent(agent).halt is not None:
         return "an agent that is halted is refused"
+    if passes and state.switch.halt is not None:
+        return "while all are halted everybody is refused"
+    if change.switch is not None and (agent or not _follows(state.switch, change.switch)):
+        return "only an operator halts all and releases all, and the halt stays within its epoch"
     if any(state.open[decision].agent != agent for decision in change.closed):
         return "a step leaves the flows of other agents as they are"
     limits = {bound.key(agent): bound.limit for bound in bounds} if change.accounts else {}
     for key, new in change.accounts.items():
         old = state.accounts.get(key, UNTOUCHED)
-        found = _account(old, new, key, agent, limits.get(key))
+        found = _account(old, new, key, agent, limits.get(key)) or _unleased(state, key, old, new)
         if found is None and new.held < old.held:
             found = _freed(state, change, key, old, new)
         if found is not None:
             return found
-    standings = (_standing(state.agent(name), new, name, agent) for name, new in change.agents.items())
+    for key, leased in change.leased.items():
+        account = state.account(key)
+        if account.window == leased.window and leased.amount < account.spent + account.held:
+            return "what is drawn of a lease does not go back"
+    standings = (_standing(state.agent(name), new, name, agent, lasts_us) for name, new in change.agents.items())
     return next((found for found in standings if found is not None), None)
 
 
@@ -55,6 +66,15 @@ def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int
     return None
 
 
+def _unleased(state: State, key: AccountKey, old: Account, new: Account) -> str | None:
+    """Where a ledger is asked, what is drawn was leased before."""
+    gone = old.spent + old.held if renewed(old.window, 1, new.window) else 0
+    if not state.pooled or new.spent + new.held <= gone:
+        return None
+    leased = state.lease(key, new.window).amount
+    return None if new.spent + new.held <= leased else "no more is drawn than was leased"
+
+
 def _freed(state: State, change: Change, key: AccountKey, old: Account, new: Account) -> str | None:
     if not renewed(old.window, 1, new.window):
         return None
@@ -63,14 +83,37 @@ def _freed(state: State, change: Change, key: AccountKey, old: Account, new: Acc
     return None if old.held - new.held <= drawn else "a settlement frees no more than its flow has drawn"
 
 
-def _standing(old: Standing, new: Standing, name: str, agent: str) -> str | None:
+def _standing(old: Standing, new: Standing, name: str, agent: str, lasts_us: int | None) -> str | None:
     if name != agent:
         return "a step leaves other agents as they are"
     if new.epoch < old.epoch or new.session < old.session:
         return "epochs and sessions follow one another"
-    if old.halt is not None and new.epoch == old.epoch and (new.halt is None or new.halt[:4] != old.halt[:4]):
+    if not _stays(old, new):
         return "a halt stays within its epoch"
-    return None
+    return None if new.preventive is old.preventive else _preventive(old, new, lasts_us)
+
+
+def _stays(old: Standing | Switch, new: Standing | Switch) -> bool:
+    if old.halt is None or new.epoch != old.epoch:
+        return True
+    return new.halt is not None and new.halt[:4] == old.halt[:4]
+
+
+def _follows(old: Switch, new: Switch) -> bool:
+    return new.epoch >= old.epoch and _stays(old, new)
+
+
+def _preventive(old: Standing, new: Standing, lasts_us: int | None) -> str | None:
+    came = new.preventive
+    if came is None:
+        return "what another's halt does to an agent ends by time or by a release" if new.epoch == old.epoch else None
+    if came.action is Prevention.HALT:
+        return None if new.halt is not None else "who is halted for another's halt is halted"
+    if not came.is_in_force(came.since_us):
+        return "what another's halt does to an agent has an end to come"
+    if lasts_us is not None and came.until_us - came.since_us > lasts_us:
+        return "what another's halt does to an agent lasts no longer than the policy says"
+    return "what holds an agent back is not weakened before it ends" if came.is_weaker(old.preventive) else None
 
 
 def inconsistent(state: State) -> str | None:

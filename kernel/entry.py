@@ -160,9 +160,21 @@ def request_facts(
 
 
 def draw(taken: Draw) -> Body:
-    """One item of `draws`: what a decision takes of an account. `lease` is null: no ledger is asked for it."""
+    """One item of `draws`: what a decision takes of an account. `lease` is null where no ledger is asked for it."""
     return {"budget": taken.budget, "for": taken.agent, "unit": taken.unit, "window": taken.window,
-            "amount": taken.amount, "lease": None}
+            "amount": taken.amount, "lease": taken.lease}
+
+
+def lease(act: str, pool: str, number: int | None, key: tuple[str, str, str], window: int, amount: int,
+          elsewhere: int) -> Body:
+    """What a ledger said of an account. `pool` is the ledger's id, `number` counts its leases in this log.
+
+    `act` granted: `amount` more may be drawn. settled: `amount` went back. lost: `amount` may not be drawn any more.
+    refused: nothing. `elsewhere` is what other processes have of it then.
+    """
+    budget, unit, agent = key
+    return {"type": "lease", "act": act, "pool": pool, "lease": number, "budget": budget, "unit": unit,
+            "for": agent or None, "window": window, "amount": amount, "elsewhere": elsewhere}
 
 
 def decision(
@@ -247,6 +259,18 @@ def halt(agent: str, reason: str, rule: str | None, decision: str | None, source
     """The kernel halted an agent. `sources` are the client addresses from which it comes."""
     return {"type": "halt", "agent": agent, "reason": reason, "rule": rule, "decision": decision,
             "sources": list(sources)}
+
+
+def preventive(
+    agent: str, do: str, until: str | None, origin: str, path: Sequence[str], hop: int, cause: str, by: str, *,
+    degraded: bool,
+) -> Body:
+    """An agent is held back because another one was halted, by the decision or entry `cause`; `until` null: for good.
+
+    `by` is the part of the policy's `cascade:` that says so. `degraded`: the blast radius did not allow more.
+    """
+    return {"type": "preventive", "agent": agent, "do": do, "until": until, "origin": origin, "path": list(path),
+            "hop": hop, "cause": cause, "by": by, "degraded": degraded}
 
 
 def clock(wall: str, expected: str) -> Body:

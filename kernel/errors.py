@@ -69,3 +69,19 @@ class WitnessError(KernelError):
 
 class ProofError(KernelError):
     """A proof of inclusion or consistency, or what carries one, that cannot be read or does not hold."""
+
+
+class NotJoined(KernelError):
+    """A process speaks to a ledger that does not know it, or in which another life of the same holder has begun."""
+
+    def __init__(self, holder: str, run: str) -> None:
+        self.holder, self.run = holder, run
+        super().__init__(f"{holder}: run {run} is not joined, or another life of it has begun (join again)")
+
+
+class StillJoined(KernelError):
+    """A ledger cannot begin anew while processes draw on it."""
+
+    def __init__(self, holders: Sequence[str]) -> None:
+        self.holders = tuple(holders)
+        super().__init__(f"these processes are joined: {', '.join(holders)} (stop them first)")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+MOST = 2**53 - 1
+"""The greatest number that every ledger counts exactly; greater ones are taken as this."""
 LEASE_SECONDS = 15
 """How long a ledger waits for the heartbeat of a process before all that it holds counts as spent."""
 CUT_OFF_SECONDS = 5
@@ -33,9 +35,11 @@ class Purse(NamedTuple):
 class Ask(NamedTuple):
     """A process wants to draw on a purse: `want` units if they are to be had, `least` of them or none.
 
-    `number` is its own count of asks, so that one that is sent twice is granted once. `limit` is the budget's, as its
-    policy has it. With `item` the units are the different items that were ever asked for: one that is known costs
-    nothing. With `each_us` the purse is a rate (GCRA) that gives `limit` turns at once and one more in that time.
+    `number` is its own count of asks, which grows within a run, so that one that is sent twice is granted once.
+    `limit` is the budget's, as its policy has it. With `item` (a digest) the units are the different items that were
+    ever asked for: one that is known costs nothing. With `each_us` the purse is a rate (GCRA) that gives `limit` turns
+    at once and one more in that time: `least` of them are drawn at once, the others when the process likes, until it
+    asks this rate again: what it has not drawn by then it gives up.
     """
 
     number: int
@@ -55,6 +59,8 @@ class Why(StrEnum):
     """A later window of this purse has begun, or a later session or epoch of its agent."""
     CLOCK = "clock"
     """The clock of the process is not the ledger's."""
+    STALE = "stale"
+    """A later ask of this run was granted, and this one has no lease: it never will. Ask under a new number."""
     RECOVERING = "recovering"
     """The ledger came back from an older state and waits for what processes have to say."""
 
@@ -75,14 +81,17 @@ class Grant(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """A lease is over: `used` of it are spent, the rest goes back."""
+    """A lease is over: `used` of it are spent, the rest goes back. One for a new item is spent whole."""
 
     lease: int
     used: int
 
 
 class Held(NamedTuple):
-    """A lease that is not settled. `ask` is the number of the ask that it was granted for, by process `run`."""
+    """A lease that is not settled. `ask` is the number of the ask that it was granted for, by process `run`.
+
+    In what a chain says, one with `amount` 0 only says that its number is taken: of a lease that is settled.
+    """
 
     lease: int
     purse: Purse

@@ -48,7 +48,9 @@ _ACTS = {
     "agents rotate": _UPDATE,
     "agents remove": (4, "Delete"),
     "agents halt": (11, "Deactivate"),
+    "agents halt all": (11, "Deactivate"),
     "agents release": _ACTIVATE,
+    "agents release all": _ACTIVATE,
     "agents quarantine": (12, "Suspend"),
     "clock accept": _UPDATE,
     "reload": _UPDATE,
@@ -215,6 +217,15 @@ def _refusals(source: Source) -> Event:
     return mapped
 
 
+def _lease(source: Source) -> Event:
+    """What a ledger says of a budget is no activity of the schema, either."""
+    act = source.fields.text("act") or "unknown"
+    mapped = Event(BASE, (OTHER, f"Lease {act}"), 2 if act == "lost" else 1)
+    mapped.says = known({"actor": _agent(source.fields.text("for"))})
+    mapped.ended(1 if act in ("granted", "settled") else 2, None, act)
+    return mapped
+
+
 def _halt(source: Source) -> Event:
     fields = source.fields
     reason = fields.text("reason")
@@ -225,6 +236,14 @@ def _halt(source: Source) -> Event:
         "firewall_rule": _uid(fields.text("rule")),
         "evidences": evidences or None,
     })
+    mapped.controlled(2, 2, alert=True)
+    return mapped
+
+
+def _preventive(source: Source) -> Event:
+    fields = source.fields
+    mapped = _finding(source, "An agent was held back because another one was halted", 3, fields.text("do"))
+    mapped.says |= known({"actor": _agent(fields.text("agent"))})
     mapped.controlled(2, 2, alert=True)
     return mapped
 
@@ -310,7 +329,9 @@ _MAPPINGS = {
     "outcome": _outcome,
     "connection": _connection,
     "refusals": _refusals,
+    "lease": _lease,
     "halt": _halt,
+    "preventive": _preventive,
     "fault": _fault,
     "recovery": _recovery,
     "key_compromised": _key_compromised,

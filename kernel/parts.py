@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from kernel.errors import ChainError
+from kernel.lease_numbers import LeaseNumbers
 from kernel.report import Anchored, KeyRange
 from kernel.walk import Found
 
@@ -15,6 +17,9 @@ def joined(parts: Sequence[Found]) -> Found | None:
     if any(part.broken is not None for part in parts):
         return None
     if any(before.end != after.begin for before, after in pairwise(parts)):
+        return None
+    leases = _leases(parts)
+    if leases is None:
         return None
     first, last = parts[0], parts[-1]
     lane = replace(last.lane, entries=last.end.size - first.begin.size, first=first.begin.size)
@@ -28,7 +33,17 @@ def joined(parts: Sequence[Found]) -> Found | None:
         anchored=_anchored(parts),
         checkpoints=sum(part.checkpoints for part in parts),
         keys=_ranges(parts),
+        leases=leases,
     )
+
+
+def _leases(parts: Sequence[Found]) -> LeaseNumbers | None:
+    leases = LeaseNumbers()
+    try:
+        twice = [leases.add(part.leases) for part in parts]
+    except ChainError:
+        return None
+    return leases if not any(twice) else None
 
 
 def _anchored(parts: Sequence[Found]) -> Anchored | None:

@@ -17,6 +17,7 @@ from kernel.prices import NO_PRICES, Prices
 if TYPE_CHECKING:
     from kernel.ahead.said import Ahead
     from kernel.budget import Budget, Counter, RateLimit
+    from kernel.contagion import Cascade
     from kernel.llm_terms import Llm
 
 
@@ -263,6 +264,7 @@ class Policy:
     rates: tuple[RateLimit, ...] = ()
     profile: str | None = None
     counters: tuple[Counter, ...] = ()
+    cascade: Cascade | None = None
     prices: Prices = NO_PRICES
     ahead: Ahead | None = None
 

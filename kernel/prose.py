@@ -12,6 +12,7 @@ from itertools import chain
 
 from kernel.account_prose import budget_in_words, counters_in_words, prices_in_words, rates_in_words
 from kernel.budget import Unit
+from kernel.cascade_prose import cascade_in_words
 from kernel.comparison import Comparison, Field, Interval
 from kernel.document import joined, printable
 from kernel.hours import clock, told
@@ -67,6 +68,7 @@ def in_words(policy: Policy) -> list[Paragraph]:
             Sentence(rates_in_words(each, policy.groups), each.name, each.position) for each in policy.rates)),
         Paragraph("What is counted of every agent", tuple(map(Sentence, counters_in_words(policy)))),
         Paragraph("What models cost here", tuple(map(Sentence, prices_in_words(policy)))),
+        Paragraph("When an agent is halted", tuple(map(Sentence, cascade_in_words(policy.cascade)))),
         Paragraph("Checked at each load", (
             *(_asserted(assertion) for assertion in policy.assertions),
             *(_claimed(claim, policy.groups) for claim in policy.claims))),

@@ -55,6 +55,7 @@ LANE_OPEN = b"lane_open"
 SEGMENT_OPEN = b"segment_open"
 KEY_ROTATE = b"key_rotate"
 KEY_COMPROMISED = b"key_compromised"
+LEASE = b"lease"
 CLOSED = b'"type":"close"'
 """Stands in an entry that closes a lane. Within a string the quotes would be escaped."""
 BEGINNINGS = frozenset((GENESIS, LANE_OPEN))
@@ -109,7 +110,9 @@ class LineReader:
             return None
         if len(prev) != _PREV_BYTES or not _TIME.fullmatch(ts):
             return None
-        self._learn(key, raw)
+        # It ends in the number of its window: each new one would be a kind of its own.
+        if kind != LEASE:
+            self._learn(key, raw)
         return raw, prev, seq, ts, kid, signature
 
     def _learn(self, key: bytes, raw: bytes) -> None:

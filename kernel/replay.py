@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from kernel.bounds import Bounded
+from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.entry import EMPTY_SET, draw
 from kernel.errors import KernelError
 from kernel.folding import States
@@ -34,7 +35,8 @@ from kernel.recorded import (
     moments,
 )
 from kernel.snapshot import Snapshot, encode
-from kernel.state import NO_CHANGE, Change, Reads, State
+from kernel.spreading import Found, Spreading
+from kernel.state import NO_CHANGE, Change, Halt, Reads, State
 from kernel.step import Asked, Decided, asked_method, halt_of, step
 from kernel.transition import change, micros, passes, place_of
 from kernel.trial import OBSERVED, Mode
@@ -110,6 +112,7 @@ class Replay:
         self._kernel: object = None
         self._modes: dict[str, object] = {}
         self._reads: dict[tuple[str, str], Reads] = {}
+        self._spreading = Spreading(lane)
         self.states = states or States()
         self.found = Replayed()
 
@@ -127,7 +130,12 @@ class Replay:
             self._modes[entry["policy"]] = entry["mode"]
 
     def compare_state(self, name: str, at: int, recorded: object) -> None:
-        """Compare the digest of the state that the entries below `at` make with the one that an entry tells of it."""
+        """Compare the digest of the state that the entries below `at` make with the one that an entry tells of it.
+
+        Another kernel keeps another state.
+        """
+        if self._kernel != self._own:
+            return
         computed = blake3(encode(Snapshot(self._lane, at, self.states))).hexdigest()
         if computed != recorded:
             self.found.differs(Divergence(name, "digest", recorded, computed))
@@ -147,11 +155,48 @@ class Replay:
         self._load(entry)
         name, now_us = self._name(entry), micros(entry["ts"])
         state = self.states.changed_by(entry)
+        self._compare_spreading(entry, name)
         if entry["type"] == "decision" and self._wanted(entry):
             made = self._decision(entry, values, state, name, now_us)
         else:
             made = change(state, entry, name, now_us)
-        state.take(made)
+        if entry["type"] == "decision" and state is self.states.real:
+            self._take_decision(entry, made, now_us)
+        else:
+            state.take(made)
+
+    def _take_decision(self, entry: Entry, made: Change, now_us: int) -> None:
+        """Go on from a decision that is enforced; where it halts its agent, note what has to follow."""
+        agent, real = entry["agent"]["id"] or "", self.states.real
+        before = real.agent(agent).halt
+        real.take(made)
+        halt = real.agent(agent).halt
+        if before is None and halt is not None:
+            self._spread(entry, agent, halt, now_us)
+
+    def _compare_spreading(self, entry: Entry, name: str) -> None:
+        """Compare what followed from the halt before."""
+        found = None
+        self._spreading.begin_with(entry["seq"])
+        match entry["type"]:
+            case "preventive":
+                found = self._spreading.acted(entry)
+            case "decision" | "close":
+                found = self._spreading.missing()
+            case "config":
+                self._spreading.started()
+        if found is not None:
+            self.found.differs(Divergence(name, *found))
+
+    def _spread(self, entry: Entry, agent: str, halt: Halt, now_us: int) -> None:
+        """Note what has to follow from a halt, where its policy was kept and this kernel decided."""
+        judging = OTHER_KERNEL if self._kernel != self._own else self._policies(entry["policy"])
+        if isinstance(judging, str):
+            self._spreading.untold(halt.entry)
+            return
+        cascade, roll = judging.policy.cascade, roll_at(self.states, now_us)
+        self._spreading.halted([entries_after(cascade, roll, agent, halt, on_trial=on_trial)
+                                for on_trial in self._trials(judging, now_us // 1_000_000)])
 
     def _decision(self, entry: Entry, values: Values, state: State, name: str, now_us: int) -> Change:
         """Compare a decision; what its entry changes."""
@@ -203,10 +248,6 @@ class Replay:
         return (before,) if before is after else (before, after)
 
 
-type Found = tuple[str, Any, Any]
-"""Field, recorded, computed."""
-
-
 class _Comparison:
     """One decision of the log beside the same one made again."""
 
@@ -224,6 +265,9 @@ class _Comparison:
     def run(self) -> Found | str | None:
         """The first field that differs, why something cannot be said, or None where all is equal."""
         entry = self._entry
+        found = self._caused()
+        if found is not None:
+            return found
         if _is_unweighed(entry):
             return self._without_accounts()
         unknown = [name for name in self._groups if name not in self._judging.rules]
@@ -233,6 +277,12 @@ class _Comparison:
         if ordered != entry["groups"]:
             return "groups", list(self._groups), ordered
         return self._matching() or self._stepping() or self._reason
+
+    def _caused(self) -> Found | None:
+        """Compare the chain of causes of whoever another's halt holds back."""
+        agent = self._entry["agent"]["id"]
+        cause = None if agent is None else cause_of(self._replay.states.real.agent(agent), self._now_us)
+        return None if self._entry.get("cause") == cause else ("cause", self._entry.get("cause"), cause)
 
     def _without_accounts(self) -> Found | None:
         """A decision that reads no account: of a tunnel, or of nobody."""

@@ -12,6 +12,8 @@ from kernel.account_schema import KEYS as ACCOUNT_KEYS
 from kernel.ahead.clauses import OWN_METHODS, misplaced
 from kernel.ahead.schema import DEFINITIONS as AHEAD_DEFINITIONS
 from kernel.ahead.schema import KEYS as AHEAD_KEYS
+from kernel.cascade_schema import DEFINITIONS as CASCADE_DEFINITIONS
+from kernel.cascade_schema import KEYS as CASCADE_KEYS
 from kernel.forms import (
     COUNT,
     GLOBS,
@@ -63,6 +65,7 @@ _COST = text(r"^[0-9]+(\.[0-9]{1,6})?$")
 _KEYS: dict[str, Described] = {
     **AHEAD_KEYS,
     **ACCOUNT_KEYS,
+    **CASCADE_KEYS,
     "version": ({"enum": ["1", 1]}, "The version of the language: 1."),
     "tier": ({"enum": list(TIERS)}, "What this file is: platform, team or agent. Every file narrows."),
     "unmatched": ({"const": "pass"}, "This file only refuses and caps: what it does not speak of, others decide."),
@@ -166,6 +169,7 @@ def schema() -> Schema:
             "asserted": asserted,
             "identity": mapping(IDENTITY, _KEYS),
             **ACCOUNT_DEFINITIONS,
+            **CASCADE_DEFINITIONS,
             **AHEAD_DEFINITIONS,
         },
     }

@@ -150,7 +150,6 @@ def _ahead(parts: Sequence[Ahead]) -> Ahead | None:
         return None
     return Ahead(
         clauses=_all(part.clauses for part in parts),
-        cascade=next((part.cascade for part in parts if part.cascade is not None), None),
         dns=next((part.dns for part in parts if part.dns is not None), None),
     )
 

@@ -5,11 +5,19 @@ A line is a JSON value without white space, objects with sorted keys:
     {"at":SEQ,"lane":LANE,"v":1}
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"real","taken_over":SEQ}
     [AGENT,EPOCH,SESSION,HALT,QUARANTINED_UNTIL_US,QUARANTINE,REFUSED,REPEATED,TRAIL,ACCOUNTS,PACES] sorted by agent
+    [AGENT,SEEN_US,PREVENTIVE]                                                                       sorted by agent
     [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
-What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py in their order; runs
-stand in the order in which they are forgotten, accounts and paces are sorted.
+Where a ledger is asked, the first of these lines has "heard", "pooled":true and "workers", too, and what is leased
+follows the open flows:
+
+    [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
+    [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
+
+Where all agents were ever halted together, that line has "system":[EPOCH,HALT]. What all agents share has the agent "".
+Values within are arrays of the fields of kernel/state.py in their order; runs stand in the order in which they are
+forgotten, accounts and paces are sorted.
 """
 
 from __future__ import annotations
@@ -20,26 +28,35 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kernel.contagion import Prevention
 from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.state import (
+    GOING,
     UNKNOWN,
     Account,
     AccountKey,
     Draw,
     Halt,
+    Lease,
+    Leased,
     OpenFlow,
     PaceKey,
+    Preventive,
     Quarantine,
     Run,
     Standing,
     State,
+    Switch,
 )
 
 _VERSION = 1
 _NAMES = ("real", "shadow")
+# What comes after these fields of a standing has a line of its own.
+_ALONE = Standing._fields.index("preventive")
 _FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
-_AGENT_FIELDS, _OPEN_FIELDS = 11, 6
+_POOLED_FLAGS = _FLAGS | {"heard", "pooled", "workers"}
+_AGENT_FIELDS, _ACTIVE_FIELDS, _OPEN_FIELDS, _LEASED_FIELDS, _LEASE_FIELDS = 11, 3, 6, 5, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +95,25 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
     for name, state in zip(_NAMES, (snapshot.states.real, snapshot.states.shadow), strict=True):
         yield _flags(name, state)
         yield from _agents(state)
+        yield from _active(state)
         for decision, flow in sorted(state.open.items()):
-            yield [decision, *flow]
+            yield [decision, *flow._replace(draws=tuple(_drawn(draw) for draw in flow.draws))]
+        for key, leased in sorted(state.leased.items()):
+            yield [key, *leased]
+        for number, lease in sorted(state.leases.items()):
+            yield [number, *lease]
 
 
 def _flags(name: str, state: State) -> dict[str, object]:
+    pool = {"heard": state.heard, "pooled": True, "workers": state.workers} if state.pooled else {}
+    system = {} if state.switch == GOING else {"system": state.switch}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
-            "taken_over": state.taken_over}
+            "taken_over": state.taken_over, **pool, **system}
+
+
+def _drawn(draw: Draw) -> Any:
+    """An open draw as it stands in the file: of which lease it was does not matter any more."""
+    return draw[:5]
 
 
 def _agents(state: State) -> Iterator[list[object]]:
@@ -96,10 +125,16 @@ def _agents(state: State) -> Iterator[list[object]]:
     for agent in sorted({*state.agents, *accounts, *paces}):
         standing = state.agent(agent)
         yield [
-            agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated)),
+            agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated))[:_ALONE],
             [[*key[:2], *_account(state.accounts[key])] for key in sorted(accounts.get(agent, ()))],
             [[pace[0], state.paces[pace]] for pace in sorted(paces.get(agent, ()))],
         ]
+
+
+def _active(state: State) -> Iterator[list[object]]:
+    """When agents last asked for something, and what the halts of others do to them."""
+    for agent in sorted({*state.seen, *(name for name, each in state.agents.items() if each.preventive is not None)}):
+        yield [agent, state.seen.get(agent, 0), state.agent(agent).preventive]
 
 
 def _account(account: Account) -> list[object]:
@@ -142,17 +177,27 @@ class _Lines:
 
     def _state(self) -> State:
         flags = self._next()
-        if type(flags) is not dict or flags.keys() != _FLAGS:
+        if type(flags) is not dict or flags.keys() - {"system"} not in (_FLAGS, _POOLED_FLAGS):
             raise SnapshotError("not the beginning of a state")
         clock_ok, accepted, broken, taken_over = _typed(
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
-        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over)
+        heard, pooled, workers = _typed(
+            [flags.get("heard", 0), flags.get("pooled", False), flags.get("workers", 1)], int, bool, int)
+        state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
+                      workers=workers, heard=heard,
+                      switch=_switch(flags["system"]) if "system" in flags else GOING)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
             if len(row) == _AGENT_FIELDS:
                 self._agent(state, row)
+            elif len(row) == _ACTIVE_FIELDS:
+                self._active(state, row)
             elif len(row) == _OPEN_FIELDS:
                 self._open(state, row)
+            elif len(row) == _LEASED_FIELDS:
+                self._leased(state, row)
+            elif len(row) == _LEASE_FIELDS:
+                self._lease(state, row)
             else:
                 raise SnapshotError("a line of another length")
         return state
@@ -174,6 +219,15 @@ class _Lines:
             pace, at = _typed(each, str, int)
             state.paces[self._shared(pace), name] = at
 
+    def _active(self, state: State, row: list[Any]) -> None:
+        name, seen_us, _ = _typed(row, str, int, type(row[2]))
+        name = self._shared(name)
+        if seen_us:
+            state.seen[name] = seen_us
+        preventive = _preventive(row[2])
+        if preventive is not None:
+            state.agents[name] = state.agent(name)._replace(preventive=preventive)
+
     def _runs(self, rows: list[Any]) -> dict[str, Run]:
         runs = (_typed(row, str, int, int, str) for row in rows)
         return {request: Run(since, times, self._shared(outcome)) for request, since, times, outcome in runs}
@@ -182,6 +236,18 @@ class _Lines:
         decision, flow, agent, since, _, draws = _typed(row, str, str, str, int, type(row[4]), list)
         drawn = tuple(self._draw(draw) for draw in draws)
         state.open[decision] = OpenFlow(flow, self._shared(agent), since, _text_or_none(row[4]), drawn)
+
+    def _leased(self, state: State, row: list[Any]) -> None:
+        key, window, amount, elsewhere, lease = _typed(row, list, int, int, int, type(None) if row[4] is None else int)
+        state.leased[self._key(key)] = Leased(window, amount, elsewhere, lease)
+
+    def _lease(self, state: State, row: list[Any]) -> None:
+        number, key, window, amount = _typed(row, int, list, int, int)
+        state.leases[number] = Lease(self._key(key), window, amount)
+
+    def _key(self, row: list[Any]) -> AccountKey:
+        budget, unit, agent = _typed(row, str, str, str)
+        return self._shared(budget), self._shared(unit), self._shared(agent)
 
     def _draw(self, row: Any) -> Draw:
         of = row[1] if type(row) is list and len(row) > 1 else None
@@ -216,6 +282,18 @@ def _halt(row: Any) -> Halt | None:
     rule = row[2] if type(row) is list and len(row) > 2 else None
     reason, since, _, by, sources, entry, why = _typed(row, str, int, type(rule), str, list, str, str)
     return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why)
+
+
+def _switch(row: Any) -> Switch:
+    epoch, halt = _typed(row, int, type(row[1]) if type(row) is list and len(row) > 1 else int)
+    return Switch(epoch, _halt(halt))
+
+
+def _preventive(row: Any) -> Preventive | None:
+    if row is None:
+        return None
+    action, until, origin, path, hop, entry, since, degraded = _typed(row, str, int, str, list, int, str, int, bool)
+    return Preventive(Prevention(action), until, origin, tuple(map(_text, path)), hop, entry, since, degraded)
 
 
 def _quarantine(row: Any) -> Quarantine | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,20 +10,28 @@ from typing import TYPE_CHECKING, NamedTuple
 from kernel.arithmetic import remaining
 from kernel.bounds import COUNTER
 from kernel.budget import Every, Unit
+from kernel.contagion import Prevention
+from kernel.leases import Purse
 from kernel.state import TOGETHER, UNKNOWN
 from kernel.step import account_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from kernel.bounds import Bound, Bounded
-    from kernel.state import State
+    from kernel import leases
+    from kernel.bounds import Bound, Bounded, Bounds
+    from kernel.state import Preventive, Standing, State
+
+
+EVERYBODY = "*"
+"""Stands for all agents where names of agents do; none has it."""
 
 
 class Condition(StrEnum):
     """How an agent stands; of several that hold, the most severe."""
 
     RUNNING = "running"
+    THROTTLED = "throttled"
     QUARANTINED = "quarantined"
     REVOKED = "revoked"
     HALTED = "halted"
@@ -43,6 +52,13 @@ class Balance(NamedTuple):
     def remaining(self) -> int:
         return remaining(self.limit, self.spent, self.held)
 
+    def with_other(self, other: Balance) -> Balance:
+        """Both processes' draws on one amount. Nothing is drawn any more in an older window."""
+        if self.window != other.window:
+            return max(self, other, key=lambda each: each.window)
+        return self._replace(
+            limit=max(self.limit, other.limit), spent=self.spent + other.spent, held=self.held + other.held)
+
 
 def balance(state: State, bound: Bound, agent: str, now_us: int) -> Balance:
     """What a moment finds of an amount: a window that has begun since it was last drawn on is whole."""
@@ -61,19 +77,37 @@ def counted(state: State, bounded: Bounded, agent: str, now_us: int) -> list[Bal
 
 
 class Own(NamedTuple):
-    """What an agent is told of itself. `reason` is why it is halted, `until_us` how long it may only read."""
+    """What an agent is told of itself. `reason` is why it is halted, `until_us` how long it may only read.
+
+    `slowed_until_us` is how long it is slowed down because another agent was halted, which it is not told more of.
+    """
 
     reason: str | None
     until_us: int | None
     budgets: tuple[Balance, ...]
+    slowed_until_us: int | None = None
 
 
 def own(state: State, bounded: Bounded, agent: str, now_us: int) -> Own:
     """What an agent is told of itself at a moment."""
     standing = state.agent(agent)
-    until_us = standing.quarantined_until_us if now_us < standing.quarantined_until_us else None
-    reason = standing.halt.reason if standing.halt is not None else None
-    return Own(reason, until_us, tuple(budgets(state, bounded, agent, now_us)))
+    halt = standing.halt or state.switch.halt
+    reason = halt.reason if halt is not None else None
+    left = tuple(budgets(state, bounded, agent, now_us))
+    return Own(reason, reads_until(standing, now_us), left, prevented_until(standing, Prevention.THROTTLE, now_us))
+
+
+def reads_until(standing: Standing, now_us: int) -> int | None:
+    """How long an agent may only read: an operator says so, or the halt of another agent; None where it may more."""
+    spread_us = prevented_until(standing, Prevention.QUARANTINE, now_us) or 0
+    until_us = max(standing.quarantined_until_us, spread_us)
+    return until_us if now_us < until_us else None
+
+
+def prevented_until(standing: Standing, action: Prevention, now_us: int) -> int | None:
+    """How long this holds an agent back because another one was halted; None where it does not."""
+    held = standing.preventive
+    return held.until_us if held is not None and standing.prevented(action, now_us) else None
 
 
 def risk(state: State, bounded: Bounded, agent: str, now_us: int) -> int | None:
@@ -108,6 +142,23 @@ def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]
     return [*shared.values(), *(each.balance() for key, each in own.items() if key not in shared)]
 
 
+def of_system(
+    state: State, bounds: Bounds, now_us: int, shared: Iterable[leases.Balance] | None = None
+) -> list[Balance]:
+    """What is left of the budgets of all agents together: here, or of what a ledger has over all processes."""
+    if shared is None:
+        return [balance(state, bound, TOGETHER, now_us) for bound in bounds.of_system()]
+    gone = {each.purse: each for each in shared}
+    return [_shared(bound, gone, now_us) for bound in bounds.of_system()]
+
+
+def _shared(bound: Bound, gone: Mapping[Purse, leases.Balance], now_us: int) -> Balance:
+    purse = Purse(*bound.key(TOGETHER), bound.window(UNKNOWN, now_us))
+    known = gone.get(purse)
+    spent, held = (0, 0) if known is None else (known.spent, known.held)
+    return Balance(bound.budget, bound.unit, bound.limit, spent, held, purse.window, each=False)
+
+
 @dataclass(slots=True)
 class _Sum:
     """What the agents that draw on one amount in its window have used of it."""
@@ -124,13 +175,33 @@ class _Sum:
 
 
 def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -> Condition:
-    """How an agent stands at a moment. `revoked`: its tokens were taken back."""
+    """How an agent stands by itself at a moment; all may be halted beside. `revoked`: its tokens were taken back."""
     standing = state.agent(agent)
     if standing.halt is not None:
         return Condition.HALTED
     if revoked:
         return Condition.REVOKED
-    return Condition.QUARANTINED if now_us < standing.quarantined_until_us else Condition.RUNNING
+    if reads_until(standing, now_us) is not None:
+        return Condition.QUARANTINED
+    return Condition.THROTTLED if standing.prevented(Prevention.THROTTLE, now_us) else Condition.RUNNING
+
+
+def held_back(state: State, now_us: int) -> dict[str, Preventive]:
+    """The agents that the halts of others hold back now, by name. Another thread may ask while the state goes on."""
+    held = ((name, each.preventive) for name, each in sorted(state.agents.copy().items()) if each.halt is None)
+    return {name: each for name, each in held if each is not None and each.is_in_force(now_us)
+            and each.action is not Prevention.OBSERVE}
+
+
+def numbers_held_back(state: State, now_us: int) -> dict[str, int]:
+    """How many agents others' halts hold back at a moment, by how."""
+    return dict(Counter(str(each.action) for each in held_back(state, now_us).values()))
+
+
+def all_halted(state: State) -> dict[str, str]:
+    """As `halted`, with "*" first while all agents are halted together."""
+    halt = state.switch.halt
+    return ({} if halt is None else {EVERYBODY: halt.reason}) | halted(state)
 
 
 def halted(state: State) -> dict[str, str]:

@@ -17,10 +17,13 @@ from kernel.entry import EMPTY_SET
 
 if TYPE_CHECKING:
     from kernel.bounds import Bound, Pace
+    from kernel.contagion import Prevention
 
 _DOMAIN = b"governor/kernel/accounts/v1\0"
 TOGETHER = ""
 """In the place of an agent's id: an account that all agents of a budget share."""
+RATE = "rate"
+"""The unit of what a rate gives: turns."""
 
 
 type AccountKey = tuple[str, str, str]
@@ -68,6 +71,21 @@ class Halt(NamedTuple):
     why: str = ""
 
 
+class Switch(NamedTuple):
+    """Whether the system is halted, which is everybody. A release of all ends an epoch and with it the halt."""
+
+    epoch: int = 0
+    halt: Halt | None = None
+
+    def halted(self, halt: Halt) -> Switch:
+        """Halted; what is halted already stays so for its first reason."""
+        return self if self.halt is not None else self._replace(halt=halt)
+
+    def released(self, epoch: int | None = None) -> Switch:
+        """Released, into the epoch that a ledger counts, or the next one."""
+        return Switch(max(epoch or 0, self.epoch + 1))
+
+
 class Quarantine(NamedTuple):
     """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
 
@@ -75,6 +93,38 @@ class Quarantine(NamedTuple):
     by: str
     entry: str
     why: str
+
+
+class Preventive(NamedTuple):
+    """What holds an agent back because another one was halted: `action` is the word of the policy for it.
+
+    `path` goes from the origin, whose halt it was, along the edges to the agent, in `hop` steps; `entry` is what put it
+    into force, at `since_us`. `until_us` is its end, 0 of a halt. `degraded`: it was to be more, and the blast radius
+    did not allow that. Times are in microseconds since 1970.
+    """
+
+    action: Prevention
+    until_us: int
+    origin: str
+    path: tuple[str, ...]
+    hop: int
+    entry: str
+    since_us: int
+    degraded: bool = False
+
+    @property
+    def why(self) -> str:
+        return f"the halt of {self.origin} spread"
+
+    def is_in_force(self, now_us: int) -> bool:
+        """Until it ends. What halts does it by the halt, not by this."""
+        return now_us < self.until_us
+
+    def is_weaker(self, held: Preventive | None) -> bool:
+        """True where what held an agent back when this came is more, and is not over yet."""
+        if held is None or not held.is_in_force(self.since_us):
+            return False
+        return (self.action.severity, self.until_us) < (held.action.severity, held.until_us)
 
 
 class Run(NamedTuple):
@@ -99,12 +149,19 @@ class Standing(NamedTuple):
     refused: Mapping[str, Run] = {}
     repeated: Mapping[str, Run] = {}
     trail: str = ""
+    preventive: Preventive | None = None
+
+    def prevented(self, action: Prevention, now_us: int) -> bool:
+        """Whether this is what holds the agent back at a moment, because another one was halted."""
+        held = self.preventive
+        return held is not None and held.action is action and held.is_in_force(now_us)
 
 
 class Draw(NamedTuple):
     """What a decision takes of an account, or does to a count: one item of `draws`.
 
-    `agent` is the id of whom the account is for, None where it is for all agents of the budget.
+    `agent` is the id of whom the account is for, None where it is for all agents of the budget. `lease` is the newest
+    lease of the account, None where no ledger is asked.
     """
 
     budget: str
@@ -112,6 +169,7 @@ class Draw(NamedTuple):
     unit: str
     window: int
     amount: int
+    lease: int | None = None
 
     @property
     def key(self) -> AccountKey:
@@ -128,10 +186,33 @@ class OpenFlow(NamedTuple):
     draws: tuple[Draw, ...]
 
 
+class Leased(NamedTuple):
+    """What of an account a ledger has leased to this process in a window, and what others have of it.
+
+    `amount` is all that may be spent and held here in that window. `elsewhere` is what other processes had spent or
+    held when the ledger was last asked. `lease` is the number of the newest lease.
+    """
+
+    window: int = 0
+    amount: int = 0
+    elsewhere: int = 0
+    lease: int | None = None
+
+
+class Lease(NamedTuple):
+    """A lease that is not settled: of which account and window, and how much."""
+
+    key: AccountKey
+    window: int
+    amount: int
+
+
 type PaceKey = tuple[str, str]
 """The name of a rate, and the agent that it is for, or `TOGETHER`."""
 
 UNTOUCHED = Account()
+NOTHING_LEASED = Leased()
+GOING = Switch()
 UNKNOWN = Standing()
 NO_ACCOUNTS: Mapping[AccountKey, Account] = {}
 _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
@@ -139,7 +220,10 @@ _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a step makes anew. `opened` and `closed` are decisions, as LANE/SEQ."""
+    """What a step makes anew. `opened` and `closed` are decisions, as LANE/SEQ, `settled` are numbers of leases.
+
+    `seen` is who asked, and when.
+    """
 
     agents: Mapping[str, Standing] = field(default_factory=dict)
     accounts: Mapping[AccountKey, Account] = field(default_factory=dict)
@@ -149,6 +233,14 @@ class Change:
     clock_ok: bool | None = None
     broken: bool = False
     taken_over: int | None = None
+    pooled: bool | None = None
+    workers: int = 1
+    leased: Mapping[AccountKey, Leased] = field(default_factory=dict)
+    leases: Mapping[int, Lease] = field(default_factory=dict)
+    settled: tuple[int, ...] = ()
+    heard: int | None = None
+    switch: Switch | None = None
+    seen: tuple[str, int] | None = None
 
 
 NO_CHANGE = Change()
@@ -161,6 +253,10 @@ class State:
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
+    `pooled`: a ledger says how much of each account this process may draw. `heard`: as far as its news are taken.
+    `workers`: how many processes serve from this home, each of which counts its share of repeated requests.
+    `seen` is when each agent last asked for something, in microseconds since 1970.
+    `switch`: whether everybody is halted.
     """
 
     agents: dict[str, Standing] = field(default_factory=dict)
@@ -171,6 +267,13 @@ class State:
     clock_accepted: bool = False
     broken: bool = False
     taken_over: int = -1
+    seen: dict[str, int] = field(default_factory=dict)
+    pooled: bool = False
+    workers: int = 1
+    leased: dict[AccountKey, Leased] = field(default_factory=dict)
+    leases: dict[int, Lease] = field(default_factory=dict)
+    heard: int = 0
+    switch: Switch = GOING
     _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
@@ -178,6 +281,11 @@ class State:
 
     def account(self, key: AccountKey) -> Account:
         return self.accounts.get(key, UNTOUCHED)
+
+    def lease(self, key: AccountKey, window: int) -> Leased:
+        """What is leased of an account in a window."""
+        found = self.leased.get(key, NOTHING_LEASED)
+        return found if found.window == window else Leased(window)
 
     @property
     def lost_us(self) -> int | None:
@@ -209,60 +317,121 @@ class State:
         self.broken = self.broken or change.broken
         if change.taken_over is not None:
             self.taken_over = max(self.taken_over, change.taken_over)
+        if change.switch is not None:
+            self.switch = change.switch
+        self._take_leases(change)
+
+    def _take_leases(self, change: Change) -> None:
+        if change.pooled is not None:
+            self.pooled, self.workers = change.pooled, change.workers
+            if not self.pooled:
+                self.leased, self.leases = {}, {}
+        if change.heard is not None:
+            self.heard = max(self.heard, change.heard)
+        self.leased.update(change.leased)
+        self.leases.update(change.leases)
+        for number in change.settled:
+            self.leases.pop(number, None)
+        if change.seen is not None:
+            name, at = change.seen
+            self.seen[name] = at
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
-                     self.clock_accepted, self.broken, self.taken_over)
+                     self.clock_accepted, self.broken, self.taken_over, dict(self.seen), self.pooled,
+                     self.workers, dict(self.leased), dict(self.leases), self.heard, self.switch)
 
 
 class Reads:
     """Which accounts and rates a step for one agent may read, and the hash over them."""
 
-    __slots__ = ("_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen")
+    __slots__ = (
+        "_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen", "_turn_heads", "_turn_keys",
+    )
 
     def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
         self._agent = own = _json(agent)
-        self._keys, self._heads, self._pace_keys, self._pace_heads = [], [], [], []
+        self._keys: list[AccountKey] = []
+        self._heads: list[str] = []
+        self._pace_keys: list[PaceKey] = []
+        self._pace_heads: list[str] = []
+        self._turn_keys: list[AccountKey] = []
+        self._turn_heads: list[str] = []
         # What a policy names is plain: nothing of it needs an escape in JSON.
         for bound in bounds:
             self._keys.append(bound.key(agent))
             self._heads.append(f'["{bound.budget}","{bound.unit}",{own if bound.each else _ALL},')
         for pace in paces:
+            of = own if pace.each else _ALL
             self._pace_keys.append(pace.key(agent))
-            self._pace_heads.append(f'["{pace.name}",{own if pace.each else _ALL},')
+            self._pace_heads.append(f'["{pace.name}",{of},')
+            self._turn_keys.append(turns_key(pace.key(agent)))
+            self._turn_heads.append(f'["{pace.name}","{RATE}",{of},')
         self._seen: tuple[object, ...] = ()
         self._known = ""
 
     def digest(self, state: State, change: Change, agent: str) -> str:
         """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
         standing = change.agents.get(agent) or state.agent(agent)
+        switch = change.switch or state.switch
+        if state.pooled:
+            return self._pooled(standing, switch, state, change)
         changed, old, paces = change.accounts, state.accounts, state.paces
         if changed:
             accounts = [changed.get(key) or old.get(key) for key in self._keys]
         else:
             accounts = [old.get(key) for key in self._keys]
         due = [change.paces.get(key, paces.get(key)) for key in self._pace_keys]
-        seen = standing, accounts, due
+        seen = standing, switch, accounts, due
         # Between two entries of an agent mostly nothing of this changes.
         if seen != self._seen:
-            self._seen, self._known = seen, self._hash(standing, accounts, due)
+            told = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
+            self._seen, self._known = seen, self._hash(standing, switch, _accounts(self._heads, accounts), told)
         return self._known
 
-    def _hash(self, standing: Standing, accounts: list[Account | None], due: list[int | None]) -> str:
-        told = [
-            f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
-            for head, each in zip(self._heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
-        ]
-        paces = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
-        if standing == UNKNOWN and not told and not paces:
+    def _pooled(self, standing: Standing, switch: Switch, state: State, change: Change) -> str:
+        """The same where a ledger leases what is drawn: rates are accounts of turns then."""
+        keys = self._keys + self._turn_keys
+        accounts = [change.accounts.get(key) or state.accounts.get(key) for key in keys]
+        leased = [change.leased.get(key) or state.leased.get(key) for key in keys]
+        seen = standing, switch, accounts, leased
+        if seen != self._seen:
+            heads = self._heads + self._turn_heads
+            told = [f"{head}{each.window},{each.amount},{each.elsewhere}]"
+                    for head, each in zip(heads, leased, strict=True) if each is not None]
+            self._seen, self._known = seen, self._hash(standing, switch, _accounts(heads, accounts), told, "leased")
+        return self._known
+
+    def _hash(
+        self, standing: Standing, switch: Switch, accounts: list[str], more: list[str], name: str = "paces"
+    ) -> str:
+        if standing == UNKNOWN and switch == GOING and not accounts and not more:
             return EMPTY_SET
-        halt = standing.halt
-        halted = "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+        system = "" if switch == GOING else f',"system":[{switch.epoch},{_halt(switch.halt)}]'
+        held = standing.preventive
+        prevented = "" if held is None else f",{_json([held.action, held.until_us])}"
         raw = (
-            f'{{"accounts":[{",".join(told)}],"agent":[{self._agent},{standing.epoch},{standing.session},{halted},'
-            f'{standing.quarantined_until_us},"{standing.trail}"],"paces":[{",".join(paces)}]}}')
+            f'{{"accounts":[{",".join(accounts)}],"agent":[{self._agent},{standing.epoch},{standing.session},'
+            f'{_halt(standing.halt)},{standing.quarantined_until_us},"{standing.trail}"{prevented}],'
+            f'"{name}":[{",".join(more)}]{system}}}')
         return blake3(_DOMAIN + raw.encode()).hexdigest()
+
+
+def _halt(halt: Halt | None) -> str:
+    return "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
+
+
+def _accounts(heads: list[str], accounts: list[Account | None]) -> list[str]:
+    return [
+        f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
+        for head, each in zip(heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
+    ]
+
+
+def turns_key(pace: PaceKey) -> AccountKey:
+    """The account of the turns that a ledger leases of a rate."""
+    return pace[0], RATE, pace[1]
 
 
 def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:

@@ -3,27 +3,30 @@
 Pure, total and in integers: it reads a state and makes a decision. What the decision changes in the state is said by
 kernel/transition.py, from the decision's entry alone. Nothing an agent says of itself is looked at.
 
-From the most severe to the mildest: an agent that is halted or shares the address of one, a refusal of the rules, a
-quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes nothing but
-points of risk and a turn of whoever tries the same again.
+From the most severe to the mildest: all agents that are halted, one that is or shares the address of one, a refusal of
+the rules, a quarantine, a clock that jumped, a request that was repeated too often, a budget, a rate. A refusal takes
+nothing but points of risk and a turn of whoever tries the same again.
+
+Where a ledger keeps the budgets of several processes, what was leased to this one bounds it in their place; a step that
+lacks a lease says what it wants, and decides for good once that was asked for.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed
+from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed, smaller
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
 from kernel.budget import Effect, Every, Unit
+from kernel.contagion import Prevention
 from kernel.facts import UPGRADES
-from kernel.state import LOST, UNTOUCHED, Account, Draw, Run, Standing, State
+from kernel.state import LOST, RATE, UNTOUCHED, Account, AccountKey, Draw, Leased, Run, Standing, State, turns_key
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-RATE = "rate"
 REFUSALS = "refusals"
 REPEATS = "repeats"
 MOST_REQUESTS = 256
@@ -42,6 +45,9 @@ _COUNTED = frozenset({
     Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
+ALL_HALTED = Verdict(Action.HALT, Code.AGENT_HALTED, None, "all agents are halted")
+# Of no item of the policy by its name: as a counter's rate it refuses under no rule.
+_SPREAD = slowed(f"cascade{COUNTER}", None, each=True)
 _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an operator must accept it")
 
 
@@ -50,7 +56,7 @@ class Asked(NamedTuple):
 
     `place` is the destination as the log shows it, `request` names what is asked: the same again has the same name.
     Either is None where it is not known. `source` is the client's address, told where it gave no identity. `quiet`: a
-    refusal that its rule expects.
+    refusal that its rule expects. `final`: what lacks a lease is refused; else the step says what it wants.
     """
 
     agent: str
@@ -63,18 +69,37 @@ class Asked(NamedTuple):
     throttles: tuple[Pace, ...] = ()
     source: str | None = None
     quiet: bool = False
+    final: bool = True
+
+
+class Want(NamedTuple):
+    """What must be leased of an account first: `want` units if they are to be had, `least` of them or none.
+
+    `limit` is the budget's. `item` is what a unit stands for where only different ones count. With `each_us` it is a
+    rate: `limit` turns at once, and one more in that time.
+    """
+
+    key: AccountKey
+    window: int
+    limit: int
+    least: int
+    want: int
+    item: str = ""
+    each_us: int = 0
 
 
 class Decided(NamedTuple):
     """A decision. `wait_us`: after how long a throttled request may be asked again.
 
-    `left` is what remains of each unit of which a budget wants the agent to be told, the least where several do.
+    `left` is what remains of each unit of which a budget wants the agent to be told, the least where several do. With
+    `wants` it is none yet.
     """
 
     verdict: Verdict
     draws: tuple[Draw, ...] = ()
     wait_us: int = 0
     left: Mapping[str, int] = {}
+    wants: tuple[Want, ...] = ()
 
 
 def asked_method(method: str | None, scheme: str | None) -> str:
@@ -97,7 +122,9 @@ def step(state: State, bounded: Bounded, asked: Asked, now_us: int) -> Decided:
 
 
 def halt_of(state: State, standing: Standing, asked: Asked) -> Verdict | None:
-    """The refusal of an agent that is halted, or that comes without an identity from where one came."""
+    """The refusal of an agent that is halted, as all may be, or that comes without an identity from where one came."""
+    if state.switch.halt is not None:
+        return ALL_HALTED
     halt = standing.halt
     if halt is not None:
         return Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}")
@@ -112,15 +139,15 @@ def _refused(
     """A refusal of the rules. It costs points where they say so, and counts against whoever asks the same again."""
     if asked.quiet or verdict.code not in _COUNTED or now_us > LATEST_US:
         return Decided(verdict)
-    draws, over = _risk(state, bounded, standing, asked, now_us)
-    if over is not None:
-        return Decided(over, draws)
+    draws, over, wants = _risk(state, bounded, standing, asked, now_us)
+    if over is not None or wants:
+        return Decided(over or verdict, draws, wants=wants)
     repeats = bounded.refused
     if repeats is None or asked.request is None:
         return Decided(verdict, draws)
     known = standing.refused.get(asked.request)
     run = current(known, repeats, now_us) if known else _taken_over(standing.refused, repeats, now_us)
-    if run.times >= repeats.limit and repeats.then is not Effect.TELL:
+    if run.times >= _share(state, repeats) and repeats.then is not Effect.TELL:
         return Decided(_repeated(repeats, run), draws)
     strike = Draw(repeats.name, asked.agent, REFUSALS, run.since_us, 1 if known else run.times + 1)
     return Decided(verdict, (*draws, strike))
@@ -142,7 +169,8 @@ def _taken_over(refused: Mapping[str, Run], repeats: Repeats, now_us: int) -> Ru
 
 def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
     """The refusal of what the rules let through, before anything is counted."""
-    if now_us < standing.quarantined_until_us and asked.method not in READS:
+    quarantined = now_us < standing.quarantined_until_us or standing.prevented(Prevention.QUARANTINE, now_us)
+    if quarantined and asked.method not in READS:
         reason = "the agent is quarantined: it may only read for now"
         return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
     if (not state.clock_ok and (bounded.bounds or bounded.paces or asked.throttles)) or now_us > LATEST_US:
@@ -153,7 +181,7 @@ def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
         if repeats is None or repeats.then not in (Effect.DENY, Effect.HALT):
             continue
         run = current(runs.get(asked.request), repeats, now_us)
-        if run.times >= repeats.limit:
+        if run.times >= _share(state, repeats):
             return Decided(_repeated(repeats, run))
     return None
 
@@ -162,22 +190,27 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     """A request that passes, unless an account or a rate is used up."""
     draws: list[Draw] = []
     left: dict[str, int] = {}
-    paces = [*bounded.paces, *asked.throttles, *_slowed(bounded, standing, asked, now_us)]
+    wants: list[Want] = []
+    paces = [*bounded.paces, *asked.throttles, *_slowed(state, bounded, standing, asked, now_us)]
     for bound in bounded.bounds:
         taken = _take(state, bound, standing, asked, now_us)
         if isinstance(taken, Verdict):
             return Decided(taken)
-        if taken is not None:
+        if isinstance(taken, Want):
+            wants.append(taken)
+        elif taken is not None:
             draws += taken.draws
             paces += taken.paces
             if taken.left is not None:
                 left[bound.unit] = min(taken.left, left.get(bound.unit, taken.left))
-    paced = _paced(state, paces, asked.agent, now_us)
-    if isinstance(paced, Decided):
+    paced = _turns(state, paces, asked) if state.pooled else _paced(state, paces, asked.agent, now_us)
+    if isinstance(paced, Decided) and not paced.wants:
         return paced
-    points, over = _risk(state, bounded, standing, asked, now_us)
+    points, over, risky = _risk(state, bounded, standing, asked, now_us)
     if over is not None:
         return Decided(over, points)
+    if isinstance(paced, Decided) or wants or risky:
+        return Decided(asked.verdict, wants=(*wants, *(paced.wants if isinstance(paced, Decided) else ()), *risky))
     return Decided(asked.verdict, (*draws, *paced, *points, *_begun(bounded, standing, asked, now_us)), left=left)
 
 
@@ -192,12 +225,25 @@ def more(
     for bound in bounded.bounds:
         if bound.unit is unit:
             window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
-            most, effect = bound.most()
-            granted = drawn(most, spent, held, 1, granted)
+            leased = _leased(state, bound, agent, window)
+            granted = drawn(_most(bound, leased), spent, held, 1, granted)
             if not granted:
-                return _used_up(bound, _earned(effect, state, bound, standing, agent, window))
-            draws.append(Draw(bound.budget, agent if bound.each else None, unit, window, 0))
+                return _used_up(bound, _earned(state, bound, standing, agent, window, leased, 1))
+            draws.append(_draw(bound, agent, window, 0, leased))
     return tuple(draw._replace(amount=granted) for draw in draws)
+
+
+def wanted_more(
+    state: State, bounded: Bounded, agent: str, unit: Unit, wanted: int, now_us: int
+) -> tuple[Want, ...]:
+    """What must be leased for a flow that goes on."""
+    standing, wants = state.agent(agent), []
+    for bound in bounded.bounds:
+        if bound.unit is unit:
+            window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
+            if not drawn(_most(bound, _leased(state, bound, agent, window)), spent, held, 1, wanted):
+                wants.append(Want(bound.key(agent), window, bound.most()[0], 1, wanted))
+    return tuple(wants)
 
 
 class _Taken(NamedTuple):
@@ -208,7 +254,9 @@ class _Taken(NamedTuple):
     left: int | None
 
 
-def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int) -> _Taken | Verdict | None:
+def _take(
+    state: State, bound: Bound, standing: Standing, asked: Asked, now_us: int
+) -> _Taken | Want | Verdict | None:
     """None where the request takes nothing of the account, a verdict where it is used up."""
     unit = bound.unit
     if unit is Unit.RISK and not asked.risk:
@@ -218,13 +266,18 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     if not wanted:
         return None
     most, effect = bound.most()
-    amount = drawn(most, spent, held, least, wanted)
+    leased = _leased(state, bound, asked.agent, window)
+    amount = drawn(_most(bound, leased), spent, held, least, wanted)
+    if leased is not None and not amount and not asked.final and unit is not Unit.RISK:
+        item = asked.place if unit is Unit.NEW_HOSTS else None
+        return Want(bound.key(asked.agent), window, most, least, wanted, item or "")
     if not amount and effect is not Effect.TELL and unit is not Unit.RISK:
-        return _used_up(bound, _earned(effect, state, bound, standing, asked.agent, window))
+        return _used_up(bound, _earned(state, bound, standing, asked.agent, window, leased, least))
     draws: tuple[Draw, ...] = ()
     if amount and unit is not Unit.RISK:
-        draws = (Draw(bound.budget, asked.agent if bound.each else None, unit, window, amount),)
-    used = (spent + held + amount) * 100
+        draws = (_draw(bound, asked.agent, window, amount, leased),)
+    elsewhere = 0 if leased is None else leased.elsewhere
+    used = (elsewhere + spent + held + amount) * 100
     if not bound.when_used or used < bound.limit * bound.when_used[0].percent:
         return _Taken(draws, (), None)
     reached = [each for each in bound.when_used if used >= bound.limit * each.percent]
@@ -233,8 +286,23 @@ def _take(state: State, bound: Bound, standing: Standing, asked: Asked, now_us: 
     return _Taken(
         draws,
         tuple(slowed(f"{bound.budget} {each.percent}%", each, each=bound.each) for each in slow),
-        remaining(bound.limit, spent, held + amount) if told else None,
+        remaining(bound.limit, elsewhere + spent, held + amount) if told else None,
     )
+
+
+def _leased(state: State, bound: Bound, agent: str, window: int) -> Leased | None:
+    """What is leased of an account; None where no ledger is asked."""
+    return state.lease(bound.key(agent), window) if state.pooled else None
+
+
+def _most(bound: Bound, leased: Leased | None) -> int:
+    """How much of an account may be spent and held by this process."""
+    most, _ = bound.most()
+    return most if leased is None else smaller(most, leased.amount)
+
+
+def _draw(bound: Bound, agent: str, window: int, amount: int, leased: Leased | None) -> Draw:
+    return Draw(bound.budget, agent if bound.each else None, bound.unit, window, amount, leased and leased.lease)
 
 
 def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
@@ -273,8 +341,15 @@ def _may_be_spent(state: State, bound: Bound, standing: Standing, agent: str, wi
     return window <= bound.window(standing, lost_us)
 
 
-def _earned(effect: Effect, state: State, bound: Bound, standing: Standing, agent: str, window: int) -> Effect:
-    """What follows when an account is used up. Nobody is halted for what a lost log leaves unknown."""
+def _earned(
+    state: State, bound: Bound, standing: Standing, agent: str, window: int, leased: Leased | None, least: int
+) -> Effect:
+    """What follows when an account has less than `least` left. Nobody is halted for what a lost log leaves unknown, nor
+    for what the ledger may still have.
+    """
+    most, effect = bound.most()
+    if leased is not None and leased.elsewhere + leased.amount + least <= most:
+        return Effect.DENY
     return Effect.DENY if _may_be_spent(state, bound, standing, agent, window) else effect
 
 
@@ -290,6 +365,21 @@ def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list
             return Decided(verdict, wait_us=wait)
         draws.append(Draw(pace.name, agent if pace.each else None, RATE, arrival(due, now_us, pace.each_us), 1))
     return draws
+
+
+def _turns(state: State, paces: Iterable[Pace], asked: Asked) -> list[Draw] | Decided:
+    """The same where turns are leased: one of those in hand of each rate."""
+    draws, wants = [], []
+    for pace in dict.fromkeys(paces):
+        key = turns_key(pace.key(asked.agent))
+        leased = state.lease(key, 0)
+        if state.account(key).spent < leased.amount:
+            draws.append(Draw(pace.name, asked.agent if pace.each else None, RATE, 0, 1, leased.lease))
+        elif asked.final:
+            return Decided(Verdict(Action.THROTTLE, Code.RATE_LIMITED, _rule_of(pace), "above the agreed rate"))
+        else:
+            wants.append(Want(key, 0, pace.burst, 1, 1, each_us=pace.each_us))
+    return Decided(asked.verdict, wants=tuple(wants)) if wants else draws
 
 
 def _begun(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> tuple[Draw, ...]:
@@ -320,31 +410,43 @@ def _wanted(unit: Unit, asked: Asked, known: frozenset[str]) -> tuple[int, int]:
 
 def _risk(
     state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int
-) -> tuple[tuple[Draw, ...], Verdict | None]:
-    """The points that a request costs, and what follows where they are too many."""
-    draws, verdict = [], None
+) -> tuple[tuple[Draw, ...], Verdict | None, tuple[Want, ...]]:
+    """The points that a request costs, what follows where they are too many, and what must be leased for them."""
+    draws, verdict, wants = [], None, []
     for bound in bounded.bounds if asked.risk else ():
         if bound.unit is not Unit.RISK:
             continue
         window, spent, *_ = account_at(state, bound, standing, asked.agent, now_us)
         most, effect = bound.most()
-        points = drawn(most, spent, 0, 0, asked.risk)
+        leased = _leased(state, bound, asked.agent, window)
+        elsewhere = 0 if leased is None else leased.elsewhere
+        points = drawn(_most(bound, leased), spent, 0, 0, asked.risk)
+        lacking = smaller(asked.risk, remaining(most, elsewhere + spent, 0)) - points
+        if leased is not None and lacking > 0 and not asked.final:
+            wants.append(Want(bound.key(asked.agent), window, most, lacking, lacking))
         if points:
-            draws.append(Draw(bound.budget, asked.agent if bound.each else None, bound.unit, window, points))
-        if spent + asked.risk >= most and verdict is None and effect is not Effect.TELL:
+            draws.append(_draw(bound, asked.agent, window, points, leased))
+        if elsewhere + spent + asked.risk >= most and verdict is None and effect is not Effect.TELL:
             verdict = _used_up(bound, effect)
-    return tuple(draws), verdict
+    if wants and verdict is None:
+        return (), None, tuple(wants)
+    return tuple(draws), verdict, ()
 
 
-def _slowed(bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
-    """The rates of whoever repeats itself, where that slows it down."""
-    found = []
+def _slowed(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> list[Pace]:
+    """The rates of whoever is slowed down: because another was halted, or because it repeats itself."""
+    found = [_SPREAD] if standing.prevented(Prevention.THROTTLE, now_us) else []
     for repeats, runs in ((bounded.refused, standing.refused), (bounded.repeated, standing.repeated)):
         if repeats is None or repeats.then is not Effect.THROTTLE or asked.request is None:
             continue
-        if current(runs.get(asked.request), repeats, now_us).times >= repeats.limit:
+        if current(runs.get(asked.request), repeats, now_us).times >= _share(state, repeats):
             found.append(slowed(repeats.name + COUNTER, None, each=True))
     return found
+
+
+def _share(state: State, repeats: Repeats) -> int:
+    """How often a request may be repeated in this process: together the workers of a home let no more than that."""
+    return max(1, repeats.limit // state.workers)
 
 
 def current(run: Run | None, repeats: Repeats, now_us: int) -> Run:

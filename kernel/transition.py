@@ -16,22 +16,27 @@ from typing import TYPE_CHECKING, Any
 from kernel.arithmetic import freed, settled, smaller
 from kernel.budget import Unit
 from kernel.canonical import MAX_INTEGER
+from kernel.contagion import Prevention
 from kernel.entry import timestamp
 from kernel.state import (
     NO_CHANGE,
+    RATE,
     TOGETHER,
     Account,
     AccountKey,
     Change,
     Draw,
     Halt,
+    Lease,
+    Leased,
     OpenFlow,
+    Preventive,
     Quarantine,
     Run,
     Standing,
     followed,
 )
-from kernel.step import MOST_REQUESTS, RATE, REFUSALS, REPEATS
+from kernel.step import MOST_REQUESTS, REFUSALS, REPEATS
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
 
@@ -39,6 +44,10 @@ if TYPE_CHECKING:
     from kernel.state import PaceKey, State
 
 KERNEL = "kernel"
+POOL, MEMORY = "governor_pool", "memory:"
+"""The option that names a ledger, and the beginning of the name of one that is this process' own."""
+GRANTED, SETTLED, REFUSED, LOST_LEASE = "granted", "settled", "refused", "lost"
+"""What becomes of a lease: `act` of its entries."""
 CLI = "cli"
 """The lane of verbs that find no Governor running. `by` of what another lane takes over from it is `cli/SEQ`."""
 
@@ -47,7 +56,7 @@ _ACT = re.compile(rf"{CLI}(?:-([1-9][0-9]{{0,5}}))?/([0-9]{{1,9}})", re.ASCII)
 _LANE_ACTS = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
-_NO_ACCOUNT = frozenset({RATE, REFUSALS, REPEATS})
+_COUNTS = frozenset({REFUSALS, REPEATS})
 _SETTLED = frozenset({Unit.REQUESTS, Unit.BYTES, Unit.SECONDS, Unit.TOKENS, Unit.USD})
 
 
@@ -70,14 +79,50 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            return _halted(state, entry["agent"], Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name))
+            halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name)
+            return _heard(_halted(state, entry["agent"], halt), entry)
+        case "preventive":
+            return _heard(_prevented(state, entry, name, now_us), entry)
         case "operator":
             return _acted(state, entry, name, now_us)
         case "clock":
             return Change(clock_ok=False)
+        case "lease":
+            return _lease(state, entry)
+        case "config":
+            return Change(pooled=is_pooled(entry["options"]), workers=entry["options"].get("workers", 1))
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE
+
+
+def is_pooled(options: Mapping[str, Any]) -> bool:
+    """True where the options of a start name a ledger that other processes draw on, too."""
+    return not str(options.get(POOL, MEMORY)).startswith(MEMORY)
+
+
+def _lease(state: State, entry: Mapping[str, Any]) -> Change:
+    """A lease was granted, settled or lost, or refused: what may be drawn here, and what is known of others."""
+    key: AccountKey = (entry["budget"], entry["unit"], entry["for"] or TOGETHER)
+    window, amount, number = entry["window"], entry["amount"], entry["lease"]
+    known = state.leased.get(key)
+    here = known if known is not None and known.window == window else None
+    if entry["act"] in (SETTLED, LOST_LEASE):
+        settled = () if number is None else (number,)
+        return Change(leased={key: here._replace(amount=here.amount - amount)} if here else {}, settled=settled)
+    newest = known.lease if known is not None else None
+    begun = (here or Leased(window, _gone(state, key, window), lease=newest))._replace(elsewhere=entry["elsewhere"])
+    if entry["act"] == REFUSED:
+        return Change(leased={key: begun})
+    leases = {} if number is None else {number: Lease(key, window, amount)}
+    new = begun._replace(amount=begun.amount + amount, lease=begun.lease if number is None else number)
+    return Change(leased={key: new}, leases=leases)
+
+
+def _gone(state: State, key: AccountKey, window: int) -> int:
+    """What was drawn of an account in a window before anything was leased of it."""
+    account = state.account(key)
+    return account.spent + account.held if account.window == window else 0
 
 
 def named(made: Change, name: str) -> Change:
@@ -124,7 +169,7 @@ def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> 
     agents = {} if standing is state.agents.get(agent) or standing == Standing() else {agent: standing}
     opened = {name: OpenFlow(entry["flow"], agent, now_us, request, draws)} if passed else {}
     broken = entry["code"] == Code.CONTRACT_VIOLATION
-    return Change(agents, accounts, paces, opened, broken=broken)
+    return Change(agents, accounts, paces, opened, broken=broken, seen=(agent, now_us))
 
 
 def _drawn(
@@ -133,9 +178,10 @@ def _drawn(
     accounts: dict[AccountKey, Account] = {}
     paces: dict[PaceKey, int] = {}
     for draw in draws:
-        if draw.unit == RATE:
+        if draw.unit in _COUNTS:
+            continue
+        if draw.unit == RATE and not state.pooled:
             paces[draw.budget, draw.agent or TOGETHER] = draw.window
-        if draw.unit in _NO_ACCOUNT:
             continue
         key = draw.key
         window, spent, held, places, trail = (accounts.get(key) or state.account(key)).in_window(draw.window)
@@ -285,11 +331,33 @@ def _halted(state: State, agent: str, halt: Halt) -> Change:
     return Change({agent: standing._replace(halt=halt)})
 
 
+def _prevented(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
+    """Held back because another was halted. A halt stays as it is, and so does what is more severe until it ends.
+
+    Told by another process, it may be over when it comes.
+    """
+    agent, do, until = entry["agent"], Prevention(entry["do"]), entry["until"]
+    standing = state.agent(agent)
+    new = Preventive(do, 0 if until is None else micros(until), entry["origin"], tuple(entry["path"]), entry["hop"],
+                     name, now_us, entry["degraded"])
+    if standing.halt is not None or new.is_weaker(standing.preventive):
+        return NO_CHANGE
+    if do is not Prevention.HALT:
+        return Change({agent: standing._replace(preventive=new)}) if new.is_in_force(now_us) else NO_CHANGE
+    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why)
+    return Change({agent: standing._replace(preventive=new, halt=halt)})
+
+
 def _acted(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
     """What an operator did: here, or in lane `cli` while this lane was not written."""
     made = _done(state, entry, name, now_us)
     number = act_number(entry.get("by", ""))
-    return made if number is None else replace(made, taken_over=number)
+    return _heard(made if number is None else replace(made, taken_over=number), entry)
+
+
+def _heard(made: Change, entry: Mapping[str, Any]) -> Change:
+    """The change of an entry that may be of news: with their number they are taken."""
+    return replace(made, heard=entry["heard"]) if "heard" in entry else made
 
 
 def act_number(by: str) -> int | None:
@@ -310,12 +378,18 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
-            return Change({agent: Standing(standing.epoch + 1, standing.session, trail=trail)})
+            epoch, session = entry.get("epoch", standing.epoch + 1), entry.get("session", standing.session)
+            return Change({agent: Standing(epoch, session, trail=trail)})
+        case "agents halt all":
+            return Change(switch=state.switch.halted(
+                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
+        case "agents release all":
+            return Change(switch=state.switch.released(entry.get("epoch")))
         case "agents quarantine":
             said = Quarantine(now_us, entry["operator"], name, entry["reason"])
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
-            return Change({agent: standing._replace(session=standing.session + 1)})
+            return Change({agent: standing._replace(session=entry.get("session", standing.session + 1))})
     return NO_CHANGE

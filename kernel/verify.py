@@ -15,6 +15,7 @@ from itertools import islice
 from kernel.canonical import Value
 from kernel.chain import split
 from kernel.errors import KernelError, TrustError
+from kernel.leases_together import lease_problems
 from kernel.loss import Compromise, Succession, compromise_in, loss_in
 from kernel.marks import MINIMUM, Broken, Held, Sighted
 from kernel.note import VerifierKey, Verify
@@ -88,7 +89,8 @@ def verify(
     known = {lane: copy.by for lane, copy in anchors.witnessed.items()}
     known |= {lane: heads[0].by for lane, heads in anchors.held.items()}
     known |= dict.fromkeys([*notes, *recorded], "the log")
-    problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part)]
+    problems = [*_trust_problems(anchors, root), *_lane_problems(found, known, part=anchors.part),
+                *lease_problems(found, ordered, parse, part=anchors.part)]
     report = _report(found, problems, pinned=anchors.trusted is not None, every_signature=every_signature)
     losses = tuple(opening.loss for _, opening in sorted(openings.items()) if opening.loss is not None)
     unattested = _unattested(found, [opening.compromise for _, opening in sorted(openings.items())])

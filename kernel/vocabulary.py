@@ -28,9 +28,9 @@ POLICY = Keys(
     "a policy",
     now=frozenset({
         "version", "tier", "for", "unmatched", "mode", "until", "contact", "identity", "agents", "destinations",
-        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters", "prices",
+        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters", "cascade", "prices",
     }),
-    ahead=frozenset({"cascade", "dns"}),
+    ahead=frozenset({"dns"}),
     required=("version",),
 )
 # From the uppermost to the lowest.

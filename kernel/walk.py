@@ -16,6 +16,7 @@ from kernel.canonical import Value
 from kernel.chain import GENESIS_PREV, MAX_LINE_BYTES, entry_hash, signed_bytes
 from kernel.errors import CanonicalError, ChainError, KernelError
 from kernel.key_chain import KeyChain, certified
+from kernel.lease_numbers import LEASE, LeaseNumbers, granted
 from kernel.loss import Loss, compromise_in, loss_in
 from kernel.marks import Broken, Held, Marks, Sighted
 from kernel.merkle import Tree, leaf_hash, leaf_hashes
@@ -102,6 +103,7 @@ class Found:
     anchored: Anchored | None = None
     checkpoints: int = 0
     keys: list[KeyRange] = field(default_factory=list)
+    leases: LeaseNumbers = field(default_factory=LeaseNumbers)
     broken: Broken | None = None
 
 
@@ -123,6 +125,7 @@ class Walk:
         self._reader = LineReader(rules.parse, self._lane)
         self._tree = Tree()
         self._stamps = Stamps()
+        self._leases = LeaseNumbers()
         self._prev = GENESIS_PREV.encode()
         self._keys = KeyChain(source.lane, rules.root, rules.verify)
         self._kid = b""
@@ -228,6 +231,10 @@ class Walk:
         unsigned = read_columns(fields, sizes, self._prev, self._kid, first, self._stamps)
         if unsigned is None:
             return False
+        try:
+            self._take_leases([each[0] for each in fields if LEASE in each[0]])
+        except KernelError:
+            return False
         self._last = fields[-1][0]
         self._line += len(lines)
         self._offset += sum(sizes)
@@ -270,6 +277,8 @@ class Walk:
             self._rotate(raw, hashed, signature)
         elif kind == KEY_COMPROMISED:
             self._distrust(raw)
+        elif LEASE in raw:
+            self._lease(raw)
         self._last = raw
         place = (self._segment, self._line, self._start, self._tree.size)
         self._tree.append(leaf_hash(line[:-1]))
@@ -345,6 +354,16 @@ class Walk:
             raise self._fails(str(error)) from None
         if self._tree.size != 1 or not said.is_of(self._loss):
             raise self._fails("key_compromised stands behind a lane_open that tells of the same loss, nowhere else")
+
+    def _lease(self, raw: bytes) -> None:
+        try:
+            self._take_leases([raw])
+        except KernelError as error:
+            raise self._fails(str(error)) from None
+
+    def _take_leases(self, raws: Sequence[bytes]) -> None:
+        if leases := list(filter(None, map(granted, map(self._rules.parse, raws)))):
+            self._leases.take(leases)
 
     def _resume(self, kind: bytes, raw: bytes) -> None:
         if kind != SEGMENT_OPEN or not self._resumes:
@@ -425,6 +444,7 @@ class Walk:
             self._begin_at,
             self._standing(),
             checkpoints=self._marks.checkpoints,
+            leases=self._leases,
             broken=broken,
         )
         if self._marks.anchored:

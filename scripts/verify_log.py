@@ -38,6 +38,7 @@ MAX_RAW = MAX_LINE - 121
 MAX_NOTE_LINES = 64
 PENDING = 4096
 MAX_DEPTH = 32
+MAX_BLOCKS = 2**15
 LINE = re.compile(rb'\{"e":(.*),"kid":"([0-9a-f]{8})","sig":"([A-Za-z0-9+/]{86}==)"\}\n', re.DOTALL)
 STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 LANE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -268,6 +269,8 @@ class Lane:
         self.signer, self.former = None, set()
         self.unsigned, self.place = [], ""
         self.segment, self.loss = "000000.jsonl", None
+        # (ledger, number) of each lease that was granted, with the number of its entry.
+        self.leases, self.blocks, self.broken = {}, set(), False
 
     def verify(self, minimum, claims):
         try:
@@ -318,6 +321,7 @@ class Lane:
         hashed = blake3(ENTRY + raw).digest()
         require(begins or self.signer is self.key or self.signer is None, "key_rotate is not the last of its segment")
         self.check_signer(entry, kid, hashed, signature)
+        self.take_lease(entry)
         self.tree.append(line[:-1])
         self.head = hashed.hex()
 
@@ -348,6 +352,17 @@ class Lane:
             self.unsigned.clear()
             self.former.add(self.key.text)
             self.key = next_key(entry, self.name, self.key, self.former)
+
+    def take_lease(self, entry):
+        pool, number = entry.get("pool"), entry.get("lease")
+        if entry["type"] != "lease" or entry.get("act") != "granted" or number is None:
+            return
+        good = type(number) is int and number > 0 and isinstance(pool, str) and len(pool) <= 64
+        require(good, "a lease has the id of its ledger and a number from 1 on")
+        require((pool, number) not in self.leases, f"lease {number} was granted before")
+        self.leases[pool, number] = self.tree.size
+        self.blocks.add((pool, number // 4096))
+        require(len(self.blocks) <= MAX_BLOCKS, "the numbers of leases leap")
 
     def check_signatures(self):
         unsigned, self.unsigned = self.unsigned, []
@@ -521,16 +536,18 @@ def verify(audit, trusted, every=False):
         problems.append((1, str(problem)))
     if stated is not None and root is not None and stated.text != root.text:
         problems.append((1, "trust.json names another root key"))
-    for folder in folders:
-        lane = Lane(folder, root, every)
+    lanes = [Lane(folder, root, every) for folder in folders]
+    for lane in lanes:
         try:
             lane.verify(minimum.get(lane.name), recorded.get(lane.name, {}))
         except Problem as problem:
+            lane.broken = True
             place = f"{lane.place}: " if lane.place else ""
             problems.append((problem.code, f"lane {lane.name}: {place}{problem}"))
         entries += lane.tree.size
         beginnings += [lane.name] if lane.genesis else []
     problems += missing(folders, recorded.keys() | minimum.keys(), beginnings)
+    problems += lease_problems(lanes)
     return sorted(problems, key=lambda problem: (1, 5, 4).index(problem[0])), entries
 
 
@@ -562,6 +579,25 @@ def missing(folders, known, beginnings):
         yield 4, f"lane {name}: absent"
     if not beginnings:
         yield 4, "no lane begins with genesis"
+
+
+def lease_problems(lanes):
+    """Numbers in two lanes, and in none where every lane holds."""
+    seen, blocks = {}, set()
+    for lane in lanes:
+        for pool, number in sorted(lane.leases.keys() & seen.keys())[:1]:
+            entry = f"entry {lane.name}/{lane.leases[pool, number]}"
+            yield 1, f"{entry}: lease {number} stands in lane {seen[pool, number]}, too"
+        seen |= dict.fromkeys(lane.leases, lane.name)
+        blocks |= lane.blocks
+    if len(blocks) > MAX_BLOCKS:
+        yield 1, "the numbers of leases leap"
+    if any(lane.broken for lane in lanes):
+        return
+    numbers = {number for _, number in seen}
+    lacking = next((number for number in range(1, max(numbers, default=0)) if number not in numbers), None)
+    if lacking is not None:
+        yield 4, f"lease {lacking} stands in no lane"
 
 
 def shown(text):

@@ -271,7 +271,38 @@ def receipts_gone(at: Scene) -> None:
     """What anchors replied is kept beside the log, and nothing is proved by it: the anchor itself is asked."""
 
 
+def _with_leases(at: Scene) -> None:
+    """Two processes lease by turns, behind all heads that anybody keeps but the last."""
+    at.main.lease(1)
+    at.other.lease(2).checkpoint().lease(3)
+    at.main.lease(4).checkpoint()
+
+
+def lane_with_leases_gone(at: Scene) -> None:
+    """A young one of a third process, which nothing but its leases tells of."""
+    _with_leases(at)
+    Lane("w1").open(siblings=[at.main]).lease(5)
+    at.main.lease(6)
+
+
+def tail_with_lease_gone(at: Scene) -> None:
+    _with_leases(at)
+    del at.other.lines[size_of(at.other.notes[-1]) :]
+
+
 # Whoever holds keys
+
+
+def lease_of_another_lane(at: Scene) -> None:
+    """A process draws on what was leased to another."""
+    _with_leases(at)
+    at.main.lease(3)
+
+
+def lease_rewritten(at: Scene) -> None:
+    """Another entry in the place of a lease, so that what it drew on was not leased to it."""
+    _with_leases(at)
+    rewrite(at.other, len(at.other.lines) - 1, change=lambda body: body | {"act": "refused", "lease": None})
 
 
 def older_segment_with_current_key(at: Scene) -> None:
@@ -392,6 +423,8 @@ BY_ANYBODY = (
     Row(lane_gone, "deletes a lane", 0, 4, 4, YOUNG),
     Row(recorded_lane_gone, "deletes a lane that another one recorded", 4, 4, 4),
     Row(young_lane_gone, "deletes a lane that is younger than the anchored heads", 0, 4, 0, YOUNG),
+    Row(lane_with_leases_gone, "deletes a lane that nothing had heard of, with leases", 4, 4, 4),
+    Row(tail_with_lease_gone, "cuts the end off, down to the newest head, with a lease", 4, 4, 4),
     Row(all_lanes_gone, "deletes every lane", 4, 4, 4),
     Row(home_gone, "deletes the home (`rm -r`)", 2, 2, 2),
     Row(foreign_chain, "puts another log in its place", 1, 1, 1),
@@ -418,6 +451,8 @@ BY_KEYS = (
     Row(tail_with_current_key, "rewrites entries behind the newest head with the current key", 0, 0, 0, KEY),
     Row(tail_cut_with_current_key, "replaces the end by another with the current key", 0, 0, 0, KEY),
     Row(above_anchor_with_current_key, "rewrites entries behind the anchored head with the current key", 0, 1, 0, KEY),
+    Row(lease_of_another_lane, "writes a lease of another lane into its own with the current key", 1, 1, 1),
+    Row(lease_rewritten, "rewrites a lease behind the newest head with the current key", 4, 4, 4),
     Row(anchored_with_current_key, "rewrites anchored entries with the current key", 0, 1, 1, KEY),
     Row(across_rotation_with_two_keys, "rewrites across a rotation with the old and the current key", 0, 1, 1, KEYS),
     Row(across_rotation_with_old_key, "certifies a key of its own with an old key", 0, 1, 1, KEYS),

@@ -22,6 +22,7 @@ LOG_ID = "00112233445566ff"
 START = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 KERNEL = entry.kernel_identity("1.0.0", "5a" * 32)
 POLICY = "c0" * 32
+POOL = "5ec0ffee5ec0ffee"
 
 
 class Key:
@@ -90,6 +91,12 @@ class Lane:
         certificate = self.root.sign(entry.certificate_bytes(self.log_id, self.name, key))
         recorded = [entry.sibling(other.name, other.tree.size, other.head) for other in siblings]
         self.add(entry.lane_open(key, base64.b64encode(certificate).decode(), KERNEL, recorded))
+        return self
+
+    def lease(self, *numbers: int, pool: str = POOL) -> Lane:
+        """Leases of a budget as they are granted by a ledger."""
+        for number in numbers:
+            self.add(entry.lease("granted", pool, number, ("team", "requests", ""), 81920, 64, 128))
         return self
 
     def rotate(self) -> Lane:
@@ -213,6 +220,18 @@ def three_keys() -> Log:
     main = Lane("main").open(first=True).traffic(3).checkpoint().traffic(2).renew("size")
     main.traffic(2).checkpoint().traffic(1).renew("time").traffic(2)
     return Log([main]).raise_minimum()
+
+
+def leased() -> Log:
+    """A valid log of two processes that have leased by turns from one ledger, and settled one lease."""
+    main = Lane("main").open(first=True).traffic(2)
+    other = Lane("w0").open(siblings=[main]).lease(2).traffic(2).lease(3).checkpoint()
+    main.lease(1).traffic(1).lease(4).traffic(1)
+    main.add(entry.lease("settled", POOL, 1, ("team", "requests", ""), 81920, 60, 128))
+    main.add(entry.lease("refused", POOL, None, ("team", "requests", ""), 81920, 0, 1000))
+    main.checkpoint()
+    other.lease(5).traffic(1).checkpoint()
+    return Log([main, other]).raise_minimum()
 
 
 def source(lane: Lane) -> Source:

@@ -18,7 +18,7 @@ from kernel.errors import KernelError
 from kernel.trust import Minimum, minimum_file, trust_file
 from tests.attack_matrix import scene
 from tests.forgery import THIEF, cut_back, entry_of, rewrite, sign_heads
-from tests.logs import LOG_ID, Key, Lane, Log, three_keys, three_segments, two_lanes
+from tests.logs import LOG_ID, POOL, Key, Lane, Log, leased, three_keys, three_segments, two_lanes
 
 type Files = dict[str, bytes]
 
@@ -28,7 +28,8 @@ def _scene() -> Log:
 
 
 BASES: dict[str, Callable[[], Log]] = {
-    "two lanes": two_lanes, "three segments": three_segments, "three keys": three_keys, "a scene": _scene}
+    "two lanes": two_lanes, "three segments": three_segments, "three keys": three_keys, "a scene": _scene,
+    "leases": leased}
 
 
 @lru_cache
@@ -168,6 +169,18 @@ def _other_opening_field(rng: Random, body: dict[str, Value]) -> dict[str, Value
     return body | {name: _other_value(rng, body[name])}
 
 
+def _leases(rng: Random, log: Log) -> None:
+    """Leases with numbers that nobody had, that somebody has, or that are none."""
+    lane = _lane(rng, log)
+    _follow(lane)
+    for _ in range(rng.randrange(1, 4)):
+        lane.lease(rng.choice((*range(9), 4095, 4096, 2**53 - 1)), pool=rng.choice((POOL, POOL, "another", "p" * 65)))
+        if rng.random() < 0.3:
+            rewrite(lane, len(lane.lines) - 1, None, lambda body: _other_field(rng, body))
+    if rng.random() < 0.5:
+        lane.checkpoint()
+
+
 def _lines(rng: Random, log: Log) -> None:
     """Lines of one lane moved, repeated, lost or taken from another."""
     lane = _lane(rng, log)
@@ -289,8 +302,8 @@ def _beside(rng: Random, log: Log) -> None:
             del log.lanes[rng.randrange(len(log.lanes))]
 
 
-OF_LOGS = (_sign_entry, _rewrite, _rewrite, _append, _append, _other_opening, _other_opening, _lines, _segments, _notes,
-           _notes, _beside)
+OF_LOGS = (_sign_entry, _rewrite, _rewrite, _append, _append, _other_opening, _other_opening, _leases, _lines,
+           _segments, _notes, _notes, _beside)
 
 _SPELLINGS = (
     (b":443,", b":0443,"), (b":443,", b":443.0,"), (b":443,", b":1e2,"), (b":443,", b":-0,"), (b'":', b'": '),

@@ -13,6 +13,7 @@ from blake3 import blake3
 from kernel import canonical, entry
 from kernel.bounds import Bounded
 from kernel.budget import Counter, Effect, Every
+from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.contracts import broken
 from kernel.decide import address_stage, name_stage
 from kernel.disclosure import Disclosure
@@ -150,6 +151,7 @@ class Recorder:
         while self.open:
             self.end(0, "unknown", None)
         self.write(entry.recovery("000000.jsonl", 4711, 12, "ab" * 32))
+        self.write(entry.config({}, {}))
         real, shadow = State(), State()
         for each in self.entries:
             observed = each.get("mode") == Mode.OBSERVE and each["type"] == "decision"
@@ -184,6 +186,7 @@ class Recorder:
         groups = judged.groups if judged else ()
         judging, agent = self.judging, facts.agent.id
         bounds, bounded = judging.bounds, judging.bounds.of(agent)
+        before, on_trial = self.real.agent(agent).halt, mode is Mode.OBSERVE
         shown = self.disclosure.shown(facts.host)
         request = f"{hash((facts.method, facts.host.name, facts.path.text, facts.body_bytes)) & (2**64 - 1):016x}"
         asked = Asked(agent, verdict, facts.method, f"{shown}:{facts.port}", request, facts.body_bytes,
@@ -204,6 +207,7 @@ class Recorder:
         flow = f"f{len(self.entries)}"
         body = entry.decision("request", flow, agent, "proxy-auth", judging.policy.digest, seen, groups, said.action,
                               said.rule, said.code, observing(said.reason, groups, judging.index.observed), mode)
+        body |= self.caused(agent)
         body["draws"] = [entry.draw(each) for each in decided.draws]
         state = self.shadow if mode is Mode.OBSERVE else self.real
         paces = (*bounded.paces, *asked.throttles)
@@ -215,7 +219,26 @@ class Recorder:
         name = self.write(body, state)
         if made.opened:
             self.open.append((flow, name))
-        return self.entries[-1]
+        said_so = self.entries[-1]
+        if before is None and self.real.agent(agent).halt is not None:
+            self.spread(agent, on_trial=on_trial)
+        return said_so
+
+    def caused(self, agent: str | None) -> dict[str, Any]:
+        """The chain of causes of whoever another's halt holds back."""
+        cause = None if agent is None else cause_of(self.real.agent(agent), self.now_us)
+        return {} if cause is None else {"cause": cause}
+
+    def spread(self, origin: str, *, on_trial: bool) -> None:
+        """What follows from a halt for others."""
+        halt = self.real.agent(origin).halt
+        assert halt is not None
+        roll = roll_at(States(self.real, self.shadow), self.now_us)
+        for body in entries_after(self.judging.policy.cascade, roll, origin, halt, on_trial=on_trial):
+            self.write(body)
+            if body["do"] == "halt":
+                agent = str(body["agent"])
+                self.write(entry.halt(agent, Code.CASCADE, None, None, []) | self.caused(agent))
 
     def _decided(self, bounded: Bounded, asked: Asked, mode: Mode) -> tuple[Decided, Mode]:
         if mode is not Mode.OBSERVE or not (asked.verdict.lets_through or asked.verdict.code in OBSERVED):
@@ -228,7 +251,8 @@ class Recorder:
     def connect(self, agent: str | None = "a1") -> None:
         facts = entry.request_facts("CONNECT", None, "api.example.com", 443, None, None, None, None)
         self.write(entry.decision("connect", f"f{len(self.entries)}", agent, "proxy-auth" if agent else "none",
-                                  self.judging.policy.digest, facts, (), "allow", None, "TUNNEL", "", self.mode))
+                                  self.judging.policy.digest, facts, (), "allow", None, "TUNNEL", "", self.mode)
+                   | self.caused(agent))
 
     def random(self, decisions: int) -> Recorder:
         """So many decisions, and what comes between them."""

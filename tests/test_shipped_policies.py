@@ -14,11 +14,13 @@ from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read
 from addons.verbs.policy import policy as policy_verbs
 from kernel.account_review import account_findings
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT, SESSION_COUNTER
-from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
 from kernel.ahead.clauses import GIT, GRAPHQL, MCP
+from kernel.ahead.dns import DNS
 from kernel.ahead.outlook import review_at_most
 from kernel.ahead.prose import in_words
 from kernel.budget import Counter
+from kernel.cascade_review import cascade_findings
+from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.llm_terms import LLM
@@ -113,6 +115,7 @@ def test_every_example_of_the_page_on_policies_loads_and_only_a_trial_is_told(ex
 
     assert [finding.code for finding in read.findings] == on_trial
     assert list(map(str, account_findings(read.policy))) == []
+    assert list(map(str, cascade_findings(read.policy, ()))) == []
 
 
 def test_the_page_on_policies_shows_every_key_of_this_version():
@@ -120,7 +123,8 @@ def test_the_page_on_policies_shows_every_key_of_this_version():
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
-    for keys in (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER, LLM, PRICE):
+    of_sections = (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER, CASCADE, ON_HALT, BREAKER)
+    for keys in (*of_sections, LLM, PRICE):
         assert {key for key in keys.now if f"{key}:" not in "".join(EXAMPLES)} == set()
 
 
@@ -141,7 +145,7 @@ def _in_short(counter: Counter) -> str:
 
 
 AHEAD_EXAMPLES = re.findall(r"```yaml ahead\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
-AHEAD_KEYS = (CASCADE, ON_HALT, BREAKER, DNS, MCP, GIT, GRAPHQL)
+AHEAD_KEYS = (DNS, MCP, GIT, GRAPHQL)
 
 
 @pytest.mark.parametrize("example", AHEAD_EXAMPLES)

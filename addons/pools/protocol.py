@@ -13,6 +13,10 @@ class LedgerError(GovernorError):
     """The ledger does not answer, or not as one does. Nothing was granted; what was asked may have been done."""
 
 
+class NotJoined(LedgerError):
+    """This run has not joined, or another life of its holder has begun since. Nothing was done."""
+
+
 class Ledger(Protocol):
     """Used by one thread at a time. Each call is one transaction and blocks, as short as its kind can promise.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from addons.agents_file import Act, AgentsError
 from addons.home import Paths, home_folder
 from addons.operator_acts import MOST_QUARANTINE_SECONDS, Deed
 from addons.verbs import standings
-from addons.verbs.acting import Reply, asked, home_option, json_option, operator_option, reason_option
+from addons.verbs.acting import TIMED_OUT, Reply, asked, home_option, json_option, operator_option, reason_option
 from addons.verbs.output import console, print_json
 from kernel.errors import PatternError
 from kernel.identity import digest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN_BYTES = 32
+_OF_ALL = ("changed", "entry", "in_force", "confirmed", "processes")
 
 
 def _names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
@@ -45,6 +47,8 @@ def _seconds(_: click.Context, parameter: click.Parameter, value: str) -> int:
     return found
 
 
+_all_option = click.option("--all", "everybody", is_flag=True, help="All agents together, in place of NAME.")
+_name_or_all = click.argument("name", required=False, shell_complete=_names)
 _new_name = click.argument("name")
 _name = click.argument("name", shell_complete=_names)
 
@@ -103,7 +107,7 @@ def remove(name: str, home: str | None, as_json: bool) -> None:
 @home_option
 @json_option
 def list_agents(everyone: bool, home: str | None, as_json: bool) -> None:
-    """Show who there is: running, halted, quarantined or revoked, and what is left of the budgets.
+    """Show who there is: running, halted, quarantined, throttled or revoked, and what is left of the budgets.
 
     Of several budgets the one nearest its end is shown; governor agents show NAME has all of them. JSON always has
     every agent.
@@ -111,12 +115,15 @@ def list_agents(everyone: bool, home: str | None, as_json: bool) -> None:
     folder = home_folder(home)
 
     def alone() -> Reply:
-        return {"agents": acts_alone.rows(folder).all()}
+        rows = acts_alone.rows(folder)
+        return {"agents": rows.all(), "system": rows.system()}
 
-    rows = asked(folder, "agents", alone, as_json=as_json, act="list")["agents"]
+    told = asked(folder, "agents", alone, as_json=as_json, act="list")
+    rows = told["agents"]
     if as_json:
         print_json([{name: row[name] for name in FIELDS} for row in rows])
     else:
+        standings.tell_system(told["system"])
         standings.tell_rows(rows, datetime.now(UTC), everyone=everyone)
 
 
@@ -139,29 +146,61 @@ def show(name: str, home: str | None, as_json: bool) -> None:
 
 
 @agents.command()
-@_name
+@_name_or_all
+@_all_option
+@click.option("--yes", is_flag=True, help="Halt all without asking whether that is meant.")
 @reason_option
 @operator_option
 @home_option
 @json_option
-def halt(name: str, reason: str, operator: str | None, home: str | None, as_json: bool) -> None:
+def halt(
+    name: str | None, everybody: bool, yes: bool, reason: str, operator: str | None, home: str | None, as_json: bool
+) -> None:
     """Stop the agent NAME: what it has open is cut, and everything else of it is refused until it is released.
 
     Nothing else lifts a halt: no restart, no reload, no new token, no new day. Nobody without an identity passes any
     more from where the agent came. To let an agent read on, see governor agents quarantine.
+
+    With --all everybody is stopped, whoever asks, in every process and on every host that shares the budgets; it says
+    in how many of them that is in force, and ends with 4 where not all have confirmed it within 5 s.
     """
-    _act(Deed.HALT, name, reason, operator, home, as_json)
+    _check_whom(name, everybody=everybody)
+    if name is not None:
+        _act(Deed.HALT, name, reason, operator, home, as_json)
+        return
+    if not yes and _is_terminal():
+        click.confirm("this stops every agent, and cuts what all have open; go on?", abort=True, err=True)
+    _act_on_all(Deed.HALT_ALL, reason, operator, home, as_json)
 
 
 @agents.command()
-@_name
+@_name_or_all
+@_all_option
 @reason_option
 @operator_option
 @home_option
 @json_option
-def release(name: str, reason: str, operator: str | None, home: str | None, as_json: bool) -> None:
-    """Let the halted or quarantined agent NAME go on. A new epoch begins: its sessions and counters begin anew."""
-    _act(Deed.RELEASE, name, reason, operator, home, as_json)
+def release(
+    name: str | None, everybody: bool, reason: str, operator: str | None, home: str | None, as_json: bool
+) -> None:
+    """Let the halted or quarantined agent NAME go on. A new epoch begins: its sessions and counters begin anew.
+
+    With --all the halt of all agents ends, and no other: who is halted by itself stays halted.
+    """
+    _check_whom(name, everybody=everybody)
+    if name is not None:
+        _act(Deed.RELEASE, name, reason, operator, home, as_json)
+    else:
+        _act_on_all(Deed.RELEASE_ALL, reason, operator, home, as_json)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _check_whom(name: str | None, *, everybody: bool) -> None:
+    if (name is None) != everybody:
+        raise click.UsageError("name one agent, or say --all")
 
 
 @agents.command()
@@ -193,6 +232,42 @@ def _act(
         console().print(_sentence(deed, told))
 
 
+def _act_on_all(deed: Deed, reason: str, operator: str | None, home: str | None, as_json: bool) -> None:
+    folder = home_folder(home)
+    told = asked(
+        folder, "agents", lambda: acts_alone.act(folder, deed, None, reason, operator, 0), as_json=as_json,
+        act=deed.removeprefix("agents "), reason=reason, operator=operator)
+    if as_json:
+        print_json(told["system"] | {field: told[field] for field in _OF_ALL})
+    else:
+        console().print(_sentence_of_all(deed, told))
+    if told["confirmed"] != told["processes"]:
+        raise click.exceptions.Exit(TIMED_OUT)
+
+
+def _sentence_of_all(deed: Deed, told: Reply) -> str:
+    system, where = told["system"], _where(told)
+    if not told["changed"]:
+        since = f"since {standings.moment(system['since'])} by {system['by']}: {system['reason']}"
+        return f"all agents are halted already, {since}; nothing was changed{where}"
+    done = ("halted all agents: what they had open is cut, and nothing passes until governor agents release --all"
+            if deed is Deed.HALT_ALL else
+            "released all agents; who is halted by itself stays so (governor agents list)")
+    return f"{done}{where} ({told['entry']})"
+
+
+def _where(told: Reply) -> str:
+    """In which processes it is in force."""
+    if not told["in_force"]:
+        return "; no Governor runs, so this is in force from the next start on"
+    if told["processes"] is None:
+        return "; in force here, and everywhere else once the ledger answers again"
+    missing = told["processes"] - told["confirmed"]
+    more = f"; {missing} did not confirm it in time: governor status names them" if missing else ""
+    processes = "1 process" if told["processes"] == 1 else f"{told['processes']} processes"
+    return f"; in force in {told['confirmed']} of {processes}{more}"
+
+
 def _sentence(deed: Deed, told: Reply) -> str:
     row = told["agent"]
     name = row["id"]
@@ -206,6 +281,8 @@ def _sentence(deed: Deed, told: Reply) -> str:
     }[deed]
     if not told["in_force"]:
         done += "; no Governor runs, so this is in force from the next start on"
+    if deed is Deed.RELEASE and row["with_all"]:
+        done += "; all agents are halted, so nothing passes until governor agents release --all"
     if deed is Deed.RELEASE and row["state"] == "revoked":
         done += f"; it has no token (governor agents add {name} gives it one)"
     return f"{done} ({told['entry']})"

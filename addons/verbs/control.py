@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
+from rich.table import Table
 
 from addons.control import ControlError, ControlTimeout, request
 from addons.home import home_folder
+from addons.verbs import standings
 from addons.verbs.output import console, print_json
 
 STATUS_SECONDS = 10.0
@@ -22,6 +25,8 @@ _NOT_RUNNING: dict[str, Any] = {
     "workers": 0,
     "agents": 0,
     "halted": [],
+    "system": None,
+    "fleet": [],
 }
 
 
@@ -30,7 +35,8 @@ _NOT_RUNNING: dict[str, Any] = {
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def status(ctx: click.Context, home: str | None, as_json: bool) -> None:
-    """Say whether the running Governor is ready, and what it enforces.
+    """Say whether the running Governor is ready, and what it enforces; how all agents together stand, and what is left
+    of their budgets; and every process that shares these budgets, on whatever host.
 
     Exit status: 0 when it is ready, 1 when it is not or none runs.
     """
@@ -49,10 +55,32 @@ def _tell(reply: dict[str, Any]) -> None:
     out = console()
     out.print("ready" if reply["ready"] else "NOT READY", style="bold green" if reply["ready"] else "bold red")
     for name, value in reply.items():
-        if name not in ("ready", "hints") and value not in (None, [], {}):
+        if name not in ("ready", "hints", "system", "fleet") and value not in (None, [], {}):
             out.print(f"  {name:8} {_plain(value)}")
+    if reply.get("system"):
+        _tell_system(reply["system"])
+    if len(reply.get("fleet", [])) > 1:
+        _tell_fleet(reply["fleet"])
     for hint in reply.get("hints", []):
         out.print(f"  hint: {hint}")
+
+
+def _tell_system(system: dict[str, Any]) -> None:
+    standings.tell_system(system)
+    if system["budgets"]:
+        console().print("  all agents together")
+        standings.tell_balances(system["budgets"])
+
+
+def _tell_fleet(fleet: list[dict[str, Any]]) -> None:
+    """Every process that shares the budgets: one row each."""
+    now = datetime.now(UTC)
+    table = Table("process", "ready", "policy", "open", "heard of", "version", box=None, pad_edge=False)
+    for each in fleet:
+        ready = "yes" if each["ready"] else "no" if each["alive"] else "silent"
+        table.add_row(each["holder"], ready, each["policy"][:12], str(each["open"]),
+                      f"{standings.age(each['seen'], now)} ago", each["version"])
+    standings.tell_table(table)
 
 
 def _plain(value: object) -> str:

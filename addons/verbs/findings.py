@@ -15,10 +15,11 @@ from rich.text import Text
 
 from addons.policy_files import PolicyMissing, read_file
 from addons.verbs.output import counted
-from kernel.document import printable
+from kernel.document import joined, printable
 from kernel.findings import Finding, Severity, Witness
 from kernel.hours import told
 from kernel.policy import Policy
+from kernel.reach import Reach
 
 _STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "bold yellow", Severity.INFO: "cyan"}
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
@@ -29,7 +30,8 @@ _EXCERPT_LINES = 3
 class Checked:
     """The files of one policy, the policy where it loads, all that was found, and what could not be decided.
 
-    `proved` are the never items of which it was shown that nothing in them passes.
+    `proved` are the never items of which it was shown that nothing in them passes, `reach` is the worst that one halt
+    brings about where halts spread.
     """
 
     files: tuple[Path, ...]
@@ -37,6 +39,7 @@ class Checked:
     findings: tuple[Finding, ...]
     undecided: tuple[str, ...] = ()
     proved: tuple[str, ...] = ()
+    reach: Reach | None = None
 
     @property
     def loads(self) -> bool:
@@ -132,12 +135,34 @@ def tell_check(out: Console, checked: Sequence[Checked], seconds: float) -> None
     tell_findings(out, findings)
     for what in (what for each in checked for what in each.undecided):
         out.print(f"undecided  {what}", style="yellow")
+    for reach in (each.reach for each in checked if each.reach is not None):
+        out.print(_worst(reach))
     out.print(f"{_summed_up(findings)}. {_looked_at(checked)}, {seconds:.2f} s")
     refused = sum(not each.loads for each in checked)
     if refused:
         errors = "error is" if sum(finding.severity is Severity.ERROR for finding in findings) == 1 else "errors are"
         which = "This policy does" if len(checked) == 1 else f"{refused} of {len(checked)} policies do"
         out.print(f"{which} not load until the {errors} gone.")
+
+
+def _worst(reach: Reach) -> str:
+    """The worst halt in one line."""
+    unknown = f"; nobody knows how many agents {joined(reach.unknown, 'and')} are" if reach.unknown else ""
+    if not reach.reached:
+        return f"cascade: no halt of the {counted(reach.agents, 'known agent')} acts on another one{unknown}"
+    instead = f", and slows {reach.slowed_instead} down instead" if reach.slowed_instead else ""
+    return (f"cascade: the worst halt, of {reach.worst}, acts on {len(reach.reached)} of {reach.agents} known agents "
+            f"in {reach.in_hops}; the blast radius holds back {reach.radius} at most{instead}{unknown}")
+
+
+def reach_json(checked: Sequence[Checked]) -> dict[str, Any] | None:
+    """The worst halt of these policies as `policy check --json` prints it; None where no halt spreads."""
+    found = [each.reach for each in checked if each.reach is not None]
+    if not found:
+        return None
+    worst = max(found, key=lambda reach: len(reach.reached))
+    return {"worst": worst.worst or None, "reach": len(worst.reached), "agents": worst.agents, "radius": worst.radius,
+            "hops": worst.hops, "slowed_instead": worst.slowed_instead, "unknown": list(worst.unknown)}
 
 
 def _summed_up(findings: Sequence[Finding]) -> str:

@@ -12,7 +12,7 @@ import click
 
 from addons import ahead_keys, build_info, durable, package_sources, pins, policy_files
 from addons.errors import StartCode, StartRefused
-from addons.home import Home, Paths, home_folder
+from addons.home import MAIN, Home, Paths, home_folder
 from addons.lane import Lane
 from addons.verbs.output import console, print_json, progress
 from addons.verbs.root_key import asked_for, root_key_option, root_passphrase_option
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-MAIN = "main"
 MOST_WORKERS = 1000
 
 

@@ -8,7 +8,7 @@ import click
 
 from addons.audit_text import escaped
 from addons.errors import GovernorError
-from addons.home import home_folder
+from addons.home import MAIN, home_folder
 from addons.report_text import loss_words
 from addons.verbs.acting import REFUSED, end, home_option, json_option, operator_option, reason_option, words
 from addons.verbs.output import console, print_json
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 
     from kernel.loss import Succession
 
-MAIN = "main"
-
 
 @click.command(name="accept-loss")
 @click.argument("reason", callback=words)
 @operator_option
 @click.option("--lane", default=MAIN, show_default=True, metavar="LANE",
-              help=f"The lane that was lost: {MAIN}, or {CLI}, which verbs write.")
+              help=f"The lane that was lost: {MAIN}, w0 and so on with workers, or {CLI}, which verbs write.")
 @root_key_option
 @root_passphrase_option
 @home_option

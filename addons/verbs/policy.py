@@ -30,7 +30,7 @@ from addons.verbs.explanation import (
     tell_explained,
     tell_prose,
 )
-from addons.verbs.findings import Checked, as_json, tell_check, tell_findings
+from addons.verbs.findings import Checked, as_json, reach_json, tell_check, tell_findings
 from addons.verbs.github import workflow_commands
 from addons.verbs.output import console, print_json, progress
 from addons.verbs.sarif import sarif
@@ -46,6 +46,7 @@ from kernel.fields import Headers
 from kernel.findings import Severity
 from kernel.normal import host as canonical_host
 from kernel.policy import Policy
+from kernel.reach import worst_reach
 from kernel.schema import schema
 from kernel.vocabulary import WELL_KNOWN_METHODS
 
@@ -132,7 +133,8 @@ def _answer_check(
     if form == "json":
         ok = not any(finding.severity is Severity.ERROR for finding in findings)
         shown = [as_json(finding) for finding in findings]
-        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": undecided})
+        print_json({"files": [str(file) for file in files], "ok": ok, "findings": shown, "undecided": undecided,
+                    "cascade": reach_json(checked)})
     elif form == "sarif":
         print_json(sarif(findings, undecided))
     elif form == "github":
@@ -170,7 +172,8 @@ def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> 
         return Checked(files, None, refused.findings)
     reviewed = review_at_most(compiled.policy, known_of_the_world(), int(time.time()))
     findings = (*compiled.findings, *reviewed.findings)
-    return Checked(files, compiled.policy, findings, reviewed.undecided, reviewed.proved)
+    reach = worst_reach(compiled.policy, known)
+    return Checked(files, compiled.policy, findings, reviewed.undecided, reviewed.proved, reach)
 
 
 @policy.command()

@@ -14,11 +14,11 @@ from addons.verbs.output import console, print_json
 
 
 @click.command()
-@click.option("--lane", default="main", show_default=True, metavar="LANE", help="The lane that goes on with a new key.")
+@click.option("--lane", metavar="LANE", help="The lane that goes on with a new key.  [default: those of the proxy]")
 @operator_option
 @home_option
 @json_option
-def rotate(lane: str, operator: str | None, home: str | None, as_json: bool) -> None:
+def rotate(lane: str | None, operator: str | None, home: str | None, as_json: bool) -> None:
     """End the segment that is written, and with it the key that signs: the next one has a key of its own.
 
     The old key certifies the new one and is destroyed. Whoever steals the new one cannot rewrite what lies before it.
@@ -26,17 +26,19 @@ def rotate(lane: str, operator: str | None, home: str | None, as_json: bool) -> 
     when somebody was on this machine who should not have been; if the key itself may be stolen, this is not enough.
 
     The running Governor does it between two entries; without one the verb does. --json prints `lane`, `segment` (the
-    file that is written now), `kid` (the key that signs it) and `entry` (its first).
+    file that is written now), `kid` (the key that signs it) and `entry` (its first); with several workers and no --lane
+    a list of these.
 
     Exit status: 0 done and durable, 1 refused, 2 wrong usage, 4 not answered in time.
     """
     try:
-        told = rotated(home_folder(home), lane, operator)
+        done = rotated(home_folder(home), lane, operator)
     except ControlTimeout as problem:
         end(f"{problem}; it may still be done, which governor audit verify shows", TIMED_OUT, as_json=as_json)
     except GovernorError as problem:
         end(escaped(str(problem)), REFUSED, as_json=as_json)
     if as_json:
-        print_json(told)
-    else:
+        print_json(done if len(done) > 1 else done[0])
+        return
+    for told in done:
         console().print(f"lane {told['lane']} goes on in {told['segment']} with key {told['kid']} ({told['entry']})")

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_ROWS = 40
-_STYLES = {"halted": "bold red", "quarantined": "yellow", "revoked": "dim"}
-_ORDER = ("halted", "quarantined", "running", "revoked")
+_HELD_BACK = ("quarantined", "throttled")
+_STYLES = {"halted": "bold red", "quarantined": "yellow", "throttled": "yellow", "revoked": "dim"}
+_ORDER = ("halted", *_HELD_BACK, "running", "revoked")
 _CELLS = 8
 _NO_TERMINAL_COLUMNS = 500
 
@@ -32,14 +33,21 @@ def tell_rows(rows: Sequence[Row], now: datetime, *, everyone: bool) -> None:
     table = Table("agent", "state", "why", "budget", "risk", "last seen", box=None, pad_edge=False)
     for row in shown:
         risk = "" if row["risk"] is None else str(row["risk"])
-        seen = _age(row["last_seen"], now) if row["last_seen"] else "never"
+        seen = age(row["last_seen"], now) if row["last_seen"] else "never"
         table.add_row(row["id"], state(row), _came_to(row), _nearest(row["budgets"]), risk, seen)
-    _tell_table(table)
+    tell_table(table)
     if len(shown) < len(rows):
         console().print(f"{len(shown)} of {len(rows):,} shown (--all shows every one)")
-    held_back = [row["id"] for row in shown if row["state"] in ("halted", "quarantined")]
+    held_back = [row["id"] for row in shown if row["state"] in ("halted", *_HELD_BACK)]
     if held_back:
         console().print(f"more: governor agents show {held_back[0]}")
+
+
+def tell_system(system: Row) -> None:
+    """A line where all agents are halted."""
+    if system["halted"]:
+        said = f"since {moment(system['since'])} by {system['by']}: {system['reason']}"
+        console().print(f"ALL AGENTS ARE HALTED {said}; governor agents release --all ends that", style="bold red")
 
 
 def tell_agent(row: Row, now: datetime) -> None:
@@ -50,8 +58,9 @@ def tell_agent(row: Row, now: datetime) -> None:
         "reason": _reason(row),
         "until": moment(row["until"]) if row["until"] else "",
         "entry": row["entry"] or "",
+        "cause": _cause(row["cause"]),
         "closed": f"{', '.join(row['sources'])} to whoever has no identity" if row["sources"] else "",
-        "seen": f"{moment(row['last_seen'])}, {_age(row['last_seen'], now)} ago" if row["last_seen"] else "never",
+        "seen": f"{moment(row['last_seen'])}, {age(row['last_seen'], now)} ago" if row["last_seen"] else "never",
         "open": counted(row["open"], "flow"),
         "session": f"{row['session']}, epoch {row['epoch']}",
     }
@@ -61,9 +70,10 @@ def tell_agent(row: Row, now: datetime) -> None:
     for title, balances in (("budgets", row["budgets"]), ("counters", row["counters"])):
         if balances:
             out.print(f"  {title}")
-            _tell_balances(balances)
-    if row["state"] in ("halted", "quarantined"):
-        out.print(f"  it goes on after: governor agents release {row['id']} --reason TEXT")
+            tell_balances(balances)
+    if row["state"] in ("halted", *_HELD_BACK):
+        whom = "--all" if row["with_all"] else row["id"]
+        out.print(f"  it goes on after: governor agents release {whom} --reason TEXT")
 
 
 def state(row: Row) -> Text:
@@ -77,17 +87,17 @@ def moment(ts: str) -> str:
     return f"{ts[:10]} {ts[11:19]} UTC"
 
 
-def _tell_balances(balances: Sequence[Row]) -> None:
+def tell_balances(balances: Sequence[Row]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for each in balances:
         held = f", {each['held']:,} held" if each["held"] else ""
         whose = "" if each["each"] else "all together"
         used = f"{each['spent'] + each['held']:,} of {each['limit']:,}{held}"
         table.add_row("   ", each["budget"], each["unit"], _bar(each), used, f"{each['remaining']:,} left", whose)
-    _tell_table(table)
+    tell_table(table)
 
 
-def _tell_table(table: Table) -> None:
+def tell_table(table: Table) -> None:
     """The table with one row in a line where it is no terminal that must hold it."""
     out = console()
     if not out.is_terminal:
@@ -98,13 +108,20 @@ def _tell_table(table: Table) -> None:
 def _came_to(row: Row) -> str:
     if row["state"] == "halted":
         return f"{row['reason']} {moment(row['since'])} by {row['by']}"
-    return f"reads only until {moment(row['until'])} by {row['by']}" if row["state"] == "quarantined" else ""
+    if row["state"] in _HELD_BACK:
+        how = "reads only" if row["state"] == "quarantined" else "is slowed down"
+        return f"{how} until {moment(row['until'])} by {row['by']}"
+    return ""
+
+
+def _cause(cause: Row | None) -> str:
+    return "" if cause is None else f"{' > '.join(cause['path'])} ({cause['entry']})"
 
 
 def _since(row: Row, now: datetime) -> tuple[str, ...]:
     if not row["since"]:
         return ()
-    return (f" since {moment(row['since'])}, {_age(row['since'], now)} ago, by {row['by']}",)
+    return (f" since {moment(row['since'])}, {age(row['since'], now)} ago, by {row['by']}",)
 
 
 def _reason(row: Row) -> str:
@@ -126,7 +143,7 @@ def _bar(balance: Row) -> str:
     return "█" * full + "░" * (_CELLS - full)
 
 
-def _age(ts: str, now: datetime) -> str:
+def age(ts: str, now: datetime) -> str:
     seconds = max(0, int((now - datetime.fromisoformat(ts).astimezone(UTC)).total_seconds()))
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:

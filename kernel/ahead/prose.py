@@ -5,20 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from kernel.ahead.said import Ahead, Cascade, Clause, Dns, Prevention
+from kernel.ahead.said import Ahead, Clause, Dns
 from kernel.document import joined, printable
 from kernel.policy import Policy
 from kernel.prose import Paragraph, Sentence
 from kernel.prose import in_words as in_words_without_ahead
 from kernel.vocabulary import LATER_VERBS
 from kernel.words import duration_in_words
-
-_PREVENTIONS = {
-    Prevention.THROTTLE: "slowed down",
-    Prevention.ASK: "allowed only what a human agrees to",
-    Prevention.QUARANTINE: "allowed to read only",
-    Prevention.HALT: "halted until an operator releases them",
-}
 
 
 def in_words(policy: Policy) -> list[Paragraph]:
@@ -27,7 +20,8 @@ def in_words(policy: Policy) -> list[Paragraph]:
     ahead = policy.ahead or Ahead()
     later = {rule.name: ahead.clauses.get(rule.name, Clause()) for rule in policy.items
              if rule.name in ahead.clauses or rule.verb in LATER_VERBS}
-    if ahead == Ahead() and not later:
+    asks = policy.cascade is not None and policy.cascade.asks
+    if ahead == Ahead() and not (later or asks):
         return told
     rules = [_with_clauses(paragraph, later) for paragraph in told]
     return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules, *_sections(ahead)]
@@ -127,30 +121,8 @@ _PARTS: tuple[Callable[[Clause], str | None], ...] = (
 
 def _sections(ahead: Ahead) -> Iterator[Paragraph]:
     """A paragraph for each section that says something."""
-    said = [
-        ("When an agent is halted", [] if ahead.cascade is None else [Sentence(t) for t in _cascade(ahead.cascade)]),
-        ("Names that are looked up", [] if ahead.dns is None else [Sentence(_dns(ahead.dns))]),
-    ]
-    for title, sentences in said:
-        if sentences:
-            yield Paragraph(f"{title} (without effect yet)", tuple(sentences))
-
-
-def _cascade(cascade: Cascade) -> Iterator[str]:
-    for name, needed in cascade.depends.items():
-        yield f"{printable(name)} needs {_listed(needed, 'and')}."
-    if cascade.on_halt is not None:
-        halt = cascade.on_halt
-        steps = "" if halt.hops == 1 else f", up to {halt.hops} steps away,"
-        time = "" if halt.seconds is None else f", for {duration_in_words(halt.seconds)}"
-        yield (f"When an agent is halted for {_listed(sorted(halt.reasons))}, those that need it{steps} are "
-               f"{_PREVENTIONS[halt.do]}{time}.")
-    if cascade.blast_percent is not None:
-        yield f"One halt reaches {cascade.blast_percent} % of the agents at most."
-    if cascade.breaker is not None:
-        halts, seconds = cascade.breaker.halts, cascade.breaker.within_seconds
-        yield (f"After {halts:,} halt{'' if halts == 1 else 's'} within {duration_in_words(seconds)} the others of its "
-               f"group are {_PREVENTIONS[cascade.breaker.do]}.")
+    if ahead.dns is not None:
+        yield Paragraph("Names that are looked up (without effect yet)", (Sentence(_dns(ahead.dns)),))
 
 
 def _dns(dns: Dns) -> str:

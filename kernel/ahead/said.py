@@ -7,57 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-
-from kernel.policy import AgentPattern, Position
-
-
-class Prevention(StrEnum):
-    """What a halt does to the neighbours of the agent."""
-
-    THROTTLE = "throttle"
-    ASK = "ask"
-    QUARANTINE = "quarantine"
-    HALT = "halt"
-
-
-@dataclass(frozen=True, slots=True)
-class OnHalt:
-    """What a halt does along the declared edges."""
-
-    reasons: frozenset[str]
-    do: Prevention
-    hops: int
-    seconds: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Breaker:
-    """So many halts within some seconds, then this for the group."""
-
-    halts: int
-    within_seconds: int
-    do: Prevention
-
-
-@dataclass(frozen=True, slots=True)
-class Dependent:
-    """A group or an agent of `depends:`, as it was written, and the agents that it stands for."""
-
-    name: str
-    agents: tuple[AgentPattern, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cascade:
-    """The `cascade:` section. `depends` says for each name what it needs: when that halts, this is acted upon."""
-
-    depends: Mapping[str, tuple[str, ...]]
-    members: Mapping[str, Dependent]
-    on_halt: OnHalt | None
-    blast_percent: int | None
-    breaker: Breaker | None
-    position: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +74,6 @@ class Ahead:
     """Everything of a policy that this version cannot enforce. `clauses` are by the name of their rule."""
 
     clauses: Mapping[str, Clause] = field(default_factory=dict)
-    cascade: Cascade | None = None
     dns: Dns | None = None
 
     @property

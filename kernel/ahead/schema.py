@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from kernel.ahead.cascade import BREAKER, CASCADE, CONTAGIOUS, DNS, ON_HALT, RECORD_TYPES
 from kernel.ahead.clauses import DETECTORS, GIT, GRAPHQL, MCP, OPERATIONS
-from kernel.ahead.said import Prevention
+from kernel.ahead.dns import DNS, RECORD_TYPES
 from kernel.forms import (
     COUNT,
     DURATION,
@@ -25,8 +24,6 @@ from kernel.forms import (
 WITHOUT_EFFECT = "Without effect yet, so a policy that says it does not load; governor policy check --ahead reads it. "
 _NAMES = words(text("^[A-Za-z0-9]([A-Za-z0-9._@-]{0,98}[A-Za-z0-9])?$"))
 _DETECTORS = words(one_of(DETECTORS))
-_DO = one_of(each.value for each in Prevention)
-_AGENTS = words(text())
 _HEADERS: Schema = {
     **names(text()), "propertyNames": {"pattern": "^[A-Za-z0-9]([A-Za-z0-9-]{0,62}[A-Za-z0-9])?$"},
 }
@@ -44,29 +41,11 @@ _IN_THEIR_PLACE: dict[str, Described] = {
     "mcp": (ref("mcp"), "Only calls of these tools."),
     "git": (ref("git"), "Only these repositories, and what may be pushed."),
     "graphql": (ref("graphql"), "Only these operations."),
-    "cascade": (ref("cascade"), "What the halt of one agent means for its neighbours."),
     "dns": (ref("dns"), "Which names are answered."),
 }
 KEYS: dict[str, Described] = {key: (form, WITHOUT_EFFECT + said) for key, (form, said) in _IN_THEIR_PLACE.items()}
 """Of each such key of a policy, a rule or a never its form and what it is for."""
 
-_CASCADE: dict[str, Described] = {
-    "depends": (names(_AGENTS), "Whom each group or agent needs: when those halt, it is acted upon."),
-    "on-halt": (ref("on-halt"), "What a halt does to those that need the agent."),
-    "blast-radius": (text("^(0*[1-9][0-9]?|0*100)%$"), "How large a share of the agents one halt may reach: 10%."),
-    "circuit-breaker": (ref("circuit-breaker"), "What several halts in a short time lead to."),
-}
-_ON_HALT: dict[str, Described] = {
-    "reasons": (words(one_of(CONTAGIOUS)), "Which reasons spread."),
-    "do": (_DO, "What is done."),
-    "hops": (text("^0*([1-9]|1[0-6])$"), "How many steps along depends it goes: from 1 to 16. Without it: 1."),
-    "for": (DURATION, "How long it lasts: 10m."),
-}
-_BREAKER: dict[str, Described] = {
-    "halts": (COUNT, "How many halts."),
-    "within": (DURATION, "In how long: 5m."),
-    "do": (_DO, "What is done."),
-}
 _DNS: dict[str, Described] = {
     "answer": (one_of(["allowed-names", "nothing"]), "allowed-names: those that some rule could allow."),
     "types": (words(one_of(RECORD_TYPES)), "Which types of records."),
@@ -91,9 +70,6 @@ _GRAPHQL: dict[str, Described] = {
 
 
 DEFINITIONS: dict[str, Schema] = {
-    "cascade": mapping(CASCADE, _CASCADE),
-    "on-halt": mapping(ON_HALT, _ON_HALT),
-    "circuit-breaker": mapping(BREAKER, _BREAKER),
     "dns": mapping(DNS, _DNS),
     "mcp": mapping(MCP, _MCP),
     "git": {

@@ -15,6 +15,7 @@ from kernel.analysis.phrase import place
 from kernel.analysis.space import LITERAL_HOST
 from kernel.bounds import pace
 from kernel.budget import Unit
+from kernel.cascade_prose import consequences
 from kernel.match import hangs_on_addresses
 from kernel.policy import Verb
 from kernel.words import amount_in_words, rate_in_words
@@ -48,6 +49,7 @@ def shifts(old: Region, new: Region) -> Iterator[Shift]:
         yield from _throttles(held, other, looser=looser)
         yield from _halts(held, other, looser=looser)
         yield from (shift for shift in points if shift.looser is looser)
+        yield from _cascades(held.policy, other.policy, looser=looser)
     yield from _told(old.policy, new.policy)
 
 
@@ -75,6 +77,15 @@ def _told(old: Policy, new: Policy) -> Iterator[Shift]:
         if before[name] != after[name]:
             shares = " and ".join(f"{percent} %" for percent in after[name]) or "no share"
             yield Shift(None, (name,), f"{name} now tells what is left at {shares}")
+
+
+def _cascades(held: Policy, other: Policy, *, looser: bool) -> Iterator[Shift]:
+    """What a halt means for others in one policy, and not, or not for all of the same agents, in the other."""
+    kept = list(consequences(other.cascade))
+    for consequence in consequences(held.cascade):
+        if consequence not in kept:
+            when = "no longer" if looser else "now"
+            yield Shift(looser, (), f"{when} for others when an agent is halted: {consequence[0].rstrip('.')}")
 
 
 def _throttles(held: Region, other: Region, *, looser: bool) -> Iterator[Shift]:

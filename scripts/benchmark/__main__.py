@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from scripts.benchmark import report
+from scripts.benchmark import report, workers
 from scripts.benchmark.accounts import measure_accounts
 from scripts.benchmark.checks import measure_checks
 from scripts.benchmark.contenders import (
@@ -41,6 +42,7 @@ def main() -> int:
     """0 measured, 1 a proxy or a slice failed, 2 usage."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the two keep-alive axes alone, in under 50 seconds")
+    parser.add_argument("--workers", action="store_true", help="two workers against one instead, on those two axes")
     parser.add_argument("--json", action="store_true", help="print the ratios and the control's as JSON")
     options = parser.parse_args()
     if platform.system() != "Linux":
@@ -49,6 +51,8 @@ def main() -> int:
     # Not the usual temporary folder: where that is memory, making an entry durable would cost nothing.
     with tempfile.TemporaryDirectory(prefix="governor-bench-", dir="/var/tmp") as folder:
         try:
+            if options.workers:
+                return _measure_workers(Path(folder), quick=options.quick, as_json=options.json)
             return _measure(Path(folder), quick=options.quick, as_json=options.json)
         except (NoOrigin, NotStarted, SliceFailed) as problem:
             print(f"scripts/bench: {problem}", file=sys.stderr)
@@ -59,9 +63,7 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
     plan, axes = (QUICK, QUICK_AXES) if quick else (FULL, tuple(AXES))
     began = time.monotonic()
     _tell("starting nginx and four proxies")
-    origin = start_origin(folder)
-    client = subprocess.Popen([sys.executable, "-m", "scripts.benchmark.client"], cwd=ROOT, text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    origin, client = start_origin(folder), _start_client()
     contenders: list[Contender] = []
     streaming: list[Contender] = []
     try:
@@ -90,6 +92,27 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
     return 0
 
 
+def _measure_workers(folder: Path, *, quick: bool, as_json: bool) -> int:
+    plan = replace(QUICK if quick else FULL, connections=workers.CONNECTIONS)
+    _tell("starting nginx and three Governors, one with two workers")
+    origin, client = start_origin(folder), _start_client()
+    try:
+        results = workers.measure_workers(folder, origin, Bench(client, origin, plan), _tell)
+    finally:
+        client.terminate()
+        origin.process.terminate()
+    if as_json:
+        print(json.dumps(workers.as_json(results), indent=2))
+    else:
+        workers.print_table(results, _setting(folder, plan, pinned=None))
+    return 0
+
+
+def _start_client() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "scripts.benchmark.client"], cwd=ROOT, text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 def _measure_halts(folder: Path, origin: Origin) -> dict[str, str]:
     contender = start_governor(folder, origin, "halts", POLICY)
     try:
@@ -110,9 +133,10 @@ def _pin(contenders: list[Contender], origin: Origin, client: subprocess.Popen[s
     return True
 
 
-def _setting(folder: Path, plan: Plan, *, pinned: bool) -> str:
+def _setting(folder: Path, plan: Plan, *, pinned: bool | None) -> str:
     disk = subprocess.check_output(["stat", "-f", "-c", "%T", str(folder)], text=True).strip()
-    where = "proxies on one CPU, load and origin on another" if pinned else "one CPU for everything"
+    where = {True: "proxies on one CPU, load and origin on another", False: "one CPU for everything",
+             None: f"{os.cpu_count()} CPUs for everything"}[pinned]
     return (f"{plan.rounds} rounds of slices of {plan.seconds:g} s or more, {plan.connections} connections, {where}, "
             f"log on {disk}, Python {platform.python_version()}, load average {os.getloadavg()[0]:.1f}")
 

@@ -15,6 +15,7 @@ from scripts.benchmark.policies import policy
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class NotStarted(Exception):
@@ -40,14 +41,28 @@ class Contender:
             time.sleep(0.05)
 
     def busy_seconds(self) -> float:
-        """CPU time used so far, all threads."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU time used so far by all threads, of workers, too."""
+        return sum(map(_busy_seconds, [self.process.pid, *_children(self.process.pid)]))
 
     def memory_mib(self) -> float:
         """Resident memory now."""
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         return int(found[1]) / 1024 if found else 0.0
+
+
+def machine_seconds() -> tuple[float, float]:
+    """The CPU time that all processors of the machine were in use so far, and all that they had."""
+    fields = [int(field) / _TICKS for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def _busy_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
 
 def listens(pid: int, port: int) -> bool:
@@ -76,12 +91,12 @@ def start_contenders(folder: Path, origin: Origin) -> list[Contender]:
     return _listening(started)
 
 
-def start_governor(folder: Path, origin: Origin, name: str, rules: str) -> Contender:
+def start_governor(folder: Path, origin: Origin, name: str, rules: str, *options: str) -> Contender:
     """One more `governor serve`, on a home `name` in the folder. Raises `NotStarted`."""
     file = folder / f"{name}.yaml"
     file.write_text(rules)
     governor = str(Path(sys.executable).parent / "governor")
-    return _listening([_start(name, [governor, "serve", *_governed(folder, name, file)], folder, origin)])[0]
+    return _listening([_start(name, [governor, "serve", *options, *_governed(folder, name, file)], folder, origin)])[0]
 
 
 def start_streaming(folder: Path, origin: Origin) -> list[Contender]:

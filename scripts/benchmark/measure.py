@@ -6,11 +6,11 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.benchmark.contenders import Contender
+from scripts.benchmark.contenders import Contender, machine_seconds
 from scripts.benchmark.origin import Origin
 
 AXES = {
@@ -38,15 +38,20 @@ class Samples:
     slices: list[dict[str, Any]] = field(default_factory=list)
 
     def spread(self) -> tuple[float, float, float]:
-        """Median, low and high of the ratios: the quartiles, or the extremes of fewer than eight."""
-        ordered = sorted(self.ratios)
-        if len(ordered) < 8:
-            return statistics.median(ordered), ordered[0], ordered[-1]
-        low, middle, high = statistics.quantiles(ordered, n=4)
-        return middle, low, high
+        """Median, low and high of the ratios."""
+        return spread(self.ratios)
 
     def typical(self, name: str) -> float:
         return float(statistics.median(one[name] for one in self.slices))
+
+
+def spread(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Median, low and high: the quartiles, or the extremes of fewer than eight."""
+    ordered = sorted(ratios)
+    if len(ordered) < 8:
+        return statistics.median(ordered), ordered[0], ordered[-1]
+    low, middle, high = statistics.quantiles(ordered, n=4)
+    return middle, low, high
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,15 @@ class Bench:
         }
         assert self._client.stdin
         assert self._client.stdout
-        busy = contender.busy_seconds()
+        busy, machine = contender.busy_seconds(), machine_seconds()
         self._client.stdin.write(json.dumps(job) + "\n")
         self._client.stdin.flush()
         measured: dict[str, Any] = json.loads(self._client.stdout.readline() or '{"error": "the load generator ended"}')
         if "error" in measured:
             raise SliceFailed(f"{AXES[axis]} through {contender.name}: {measured['error']}")
-        return {**measured, "cpu_ms": (contender.busy_seconds() - busy) * 1000 / measured["requests"]}
+        used, passed = (after - before for before, after in zip(machine, machine_seconds(), strict=True))
+        return {**measured, "cpu_ms": (contender.busy_seconds() - busy) * 1000 / measured["requests"],
+                "machine_busy": used / passed}
 
 
 def _ratio(figure: str, one: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> float:

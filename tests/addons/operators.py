@@ -12,6 +12,7 @@ from addons import build_info
 from addons.agents_control import AgentsControl
 from addons.book import Book
 from addons.control import ControlServer
+from addons.fleet import Fleet
 from addons.governed import prepare
 from addons.identity import Registry
 from addons.lane import Lane
@@ -19,6 +20,7 @@ from addons.verbs.agents import agents
 from addons.verbs.clock import clock
 from kernel.folding import States
 from kernel.state import State
+from kernel.system import Said
 
 POLICY = """\
 version: 1
@@ -41,8 +43,13 @@ class Running:
         self.book = Book(self.lane, States(State(), State()), lambda: self.governed,
                          self.registry.whereabouts.of)
         self.book.on_halt = lambda agent, verdict: self.ended.append(agent)
-        self.control = AgentsControl(self.registry, self.book, home)
+        self.book.on_halt_all = lambda verdict: self.ended.append("*")
+        self.fleet = Fleet(f"{home.log_id}/main", self.book, self.tells)
+        self.control = AgentsControl(self.registry, self.book, home, self.fleet)
         self.server = ControlServer(home.paths.control_sock, self.control.handlers())
+
+    def tells(self):
+        return Said("main", "p" * 64, "1", True, halted=self.state.switch.halt is not None)
 
     @property
     def state(self):

@@ -597,4 +597,4 @@ def test_a_rotation_is_of_the_lane_that_goes_on(home):
     given_up(home)
     next_start(home)
 
-    assert rotate(home.paths.folder, "main", None)["lane"] == "main-1"
+    assert [each["lane"] for each in rotate(home.paths.folder, "main", None)] == ["main-1"]

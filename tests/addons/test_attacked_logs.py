@@ -13,11 +13,19 @@ from click import ClickException
 from click.testing import CliRunner
 
 from addons.verbs.audit import audit
-from tests.attack_matrix import NO_LOG, ROWS, VERIFIED, Row, scene
+from tests.attack_matrix import NO_LOG, ROLLED_BACK, ROWS, VERIFIED, Row, scene
 from tests.conftest import SCALE, scaled
-from tests.logs import Lane, Log
+from tests.logs import ROOT, Lane, Log, leased
 from tests.mutated_logs import BASES, mutated
-from tests.verifiers import Folder, one_file, product, product_in_parts, remember_signatures, report_of
+from tests.verifiers import (
+    Folder,
+    one_file,
+    one_file_verifier,
+    product,
+    product_in_parts,
+    remember_signatures,
+    report_of,
+)
 
 FEW = 30
 FULL = SCALE >= 10
@@ -113,6 +121,15 @@ def test_on_damaged_logs_both_verifiers_agree_quick_or_thorough_whole_or_in_part
     assert differing == []
     # A handful of damaged logs may happen to be damaged in one way.
     assert {0, 1} <= found or count < FEW
+
+
+def test_of_a_lane_that_does_not_hold_the_independent_verifier_misses_no_leases(folder: Folder) -> None:
+    log = leased()
+    del log.lanes[1].lines[3:]
+    module = one_file_verifier()
+    problems, _ = module.verify(folder.put(log.files()) / "audit", module.Key(str(ROOT.verifier)))
+
+    assert [code for code, _ in problems] == [ROLLED_BACK]
 
 
 VERBS = [["verify", "--json"], ["verify", "--since", "2026-01-02T03:04:05.2Z"], ["show"], ["show", "--json"],

@@ -187,6 +187,61 @@ async def test_a_halt_closes_an_idle_websocket_in_words(home: Home) -> None:
         assert last == (CLOSE, closing(1008, f"AGENT_HALTED {entry['decision']}".encode()), True)
 
 
+async def halt_all(place: Inside) -> str:
+    return await place.book.act("agents halt all", None, "our keys are out", "ann", "control")
+
+
+async def test_the_halt_of_all_ends_a_stream_in_words_and_nobody_passes_until_all_are_released(home: Home) -> None:
+    async with origin(answering(SSE, pause=LONG_SECONDS)) as url, bounded(home) as place:
+        async with connection(place) as (reader, writer):
+            writer.write(request(url))
+            got = await reader.readuntil(b"data: x\n\n")
+            started = time.monotonic()
+            await halt_all(place)
+            got += await reader.read()
+        refused = await place.get(url)
+        decided = place.entries("decision")[-1]
+
+        assert time.monotonic() - started < LONG_SECONDS / 2
+        assert refused_in_words(events(got.partition(b"\r\n\r\n")[2])[-1])["code"] == "AGENT_HALTED"
+        assert refused.startswith(b"HTTP/1.1 403 Forbidden by Governor: AGENT_HALTED")
+        assert b"all agents are halted" in refused
+        assert (decided["verdict"], decided["code"], decided["rule"]) == ("halt", "AGENT_HALTED", None)
+
+
+async def test_all_go_on_once_all_are_released(home: Home) -> None:
+    async with origin(OK) as url, bounded(home) as place:
+        await halt_all(place)
+        before = await statuses(place, url, 2)
+        await place.book.act("agents release all", None, "new keys", "ann", "control")
+
+        assert before + await statuses(place, url, 1) == ["AGENT_HALTED", "AGENT_HALTED", "OK"]
+        assert place.asked == ["localhost"]
+
+
+@pytest.mark.parametrize("halting", [halt, halt_all])
+async def test_who_is_halted_may_still_ask_governor_about_it(home: Home, halting: Any) -> None:
+    async with bounded(home) as place:
+        await halting(place)
+        got = await place.get("http://governor.internal/me")
+
+    assert got.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_the_halt_of_all_closes_an_idle_websocket_in_words(home: Home) -> None:
+    granted = policy("schemes: [ws, wss]", "websocket: {}").replace("    schemes: [http, https]\n", "", 1)
+    async with bounded(home, granted=granted) as place, open_websocket(place, place.outcomes.watch) as opened:
+        opened.client.send(frame(TEXT, b"hello"))
+        assert await opened.origin.next() == (TEXT, b"hello", True)
+        await halt_all(place)
+        last = await opened.client.next()
+        opened.client.send(frame(CLOSE))
+        await opened.origin.rest()
+        entry = (await place.wait_for("outcome"))[-1]
+
+        assert last == (CLOSE, closing(1008, f"AGENT_HALTED {entry['decision']}".encode()), True)
+
+
 async def test_a_halt_ends_an_upload(home: Home) -> None:
     received = bytearray()
 

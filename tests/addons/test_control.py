@@ -19,7 +19,7 @@ from addons.verbs import control as verbs
 
 STATUS = {
     "ready": True, "mode": "enforce", "policy": "ab" * 32, "lanes": ["main"], "workers": 1, "agents": 2, "halted": [],
-    "hints": ["a hint"],
+    "system": None, "fleet": [], "hints": ["a hint"],
 }  # fmt: skip
 
 

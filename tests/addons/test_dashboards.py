@@ -24,7 +24,7 @@ README = (FOLDER / "README.md").read_text()
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 METRIC = re.compile(r"\bgovernor_[a-z_]+\b(?!/|\.)")
 OPTIONS = {"governor_metrics", "governor_policy"}
-VERBS = {"clock", "status", "serve", "reload", "agents", "audit", "policy", "init"}
+VERBS = {"clock", "pool", "status", "serve", "reload", "agents", "audit", "policy", "init"}
 
 
 def exposed():

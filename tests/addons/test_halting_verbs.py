@@ -114,7 +114,7 @@ async def test_a_claimed_name_stands_beside_the_user_who_claims_it(home, running
 @pytest.mark.parametrize(("arguments", "said"), [
     pytest.param(("halt", "nobody", *WHY), "no agent nobody is known", id="a name nobody has"),
     pytest.param(("show", "nobody"), "no agent nobody is known", id="shown"),
-    pytest.param(("release", "coder-1", *WHY), "neither halted nor quarantined", id="not halted"),
+    pytest.param(("release", "coder-1", *WHY), "neither halted nor held back", id="not halted"),
     pytest.param(("quarantine", "nobody", "--for", "1h", *WHY), "no agent nobody is known", id="quarantined"),
 ])
 @pytest.mark.parametrize("lane", ["cli", "main"])

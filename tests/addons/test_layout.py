@@ -43,6 +43,7 @@ HOME_OF_LIBRARY = {
     "prometheus_client": {"addons/metrics.py"},
     "boto3": {"addons/anchors/bucket.py"},
     "botocore": {"addons/anchors/bucket.py"},
+    "redis": {"addons/pools/server.py"},
 }
 
 

@@ -21,8 +21,9 @@ FAMILIES = {
     "agent_decisions", "audit_anchor_age_seconds", "audit_anchor_overdue",
     "audit_commit_seconds", "audit_disk_free_bytes", "audit_entries", "audit_unanchored_entries",
     "budget_held", "budget_limit", "budget_spent", "build_info", "ca_expiry_timestamp_seconds", "decision_seconds",
-    "decisions", "faults", "halted", "halts", "mode_info", "open_streams",
-    "policy_info", "policy_loaded_timestamp_seconds", "policy_reload_failures", "rate_limited", "ready", "rule_hits",
+    "decisions", "faults", "halted", "halts", "held_back", "mode_info", "open_streams",
+    "policy_info", "policy_loaded_timestamp_seconds", "policy_reload_failures", "pool_up", "preventive_acts",
+    "rate_limited", "ready", "rule_hits",
     "steps", "tls_failures", "upstream_seconds",
 }  # fmt: skip
 
@@ -45,6 +46,17 @@ def test_every_metric_of_the_contract_is_there_from_the_first_scrape_and_no_othe
     families = {family.name for family in text_string_to_metric_families(metrics.render()[0].decode())}
 
     assert families == {f"governor_{name}" for name in FAMILIES}
+
+
+def test_what_halts_do_to_others_is_counted_and_how_many_they_hold_back_now(metrics):
+    for do, degraded in (("quarantine", False), ("throttle", True), ("throttle", True)):
+        metrics.preventive(do, degraded=degraded)
+    metrics.read_held_back(lambda: {"throttle": 2})
+    seen = samples(metrics)
+
+    assert seen["preventive_acts_total", "no", "quarantine"] == 1
+    assert seen["preventive_acts_total", "throttle", "yes"] == 2
+    assert (seen["held_back", "throttle"], seen["held_back", "quarantine"]) == (2, 0)
 
 
 def test_a_decision_is_counted_by_code_by_agent_and_by_rule(metrics):

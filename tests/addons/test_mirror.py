@@ -94,7 +94,7 @@ def test_the_reserved_name_is_one_host_in_every_spelling(name: str, own: bool) -
 def test_an_agent_sees_its_own_standing(mirror: Mirror) -> None:
     assert told(ask(mirror, "/me")) == {
         "agent": "coder-1", "mode": "enforce", "budgets": [], "halted": False, "reason": None,
-        "quarantined_until": None, "contact": "#agent-platform"}
+        "quarantined_until": None, "throttled_until": None, "contact": "#agent-platform"}
 
 
 def test_an_agent_sees_what_is_left_to_it_and_nobody_elses(governed: Governed) -> None:

@@ -19,8 +19,9 @@ from addons.policy_files import PolicyMissing, load_policy
 from addons.yaml_nodes import DEEPEST, LARGEST_BYTES, compose
 from kernel import normal
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
-from kernel.ahead.cascade import BREAKER, CASCADE, DNS, ON_HALT
 from kernel.ahead.clauses import GIT, GRAPHQL, MCP
+from kernel.ahead.dns import DNS
+from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
 from kernel.llm_terms import LLM

@@ -54,7 +54,32 @@ def test_check_says_yes_to_a_policy_without_errors(governor):
     status, out, _ = governor("check", "p.yaml", "--json")
 
     assert status == 0
-    assert json.loads(out) == {"files": ["p.yaml"], "ok": True, "findings": [], "undecided": []}
+    assert json.loads(out) == {"files": ["p.yaml"], "ok": True, "findings": [], "undecided": [], "cascade": None}
+
+
+def test_check_tells_the_worst_halt_where_halts_spread(governor):
+    Path("p.yaml").write_text("""version: 1
+agents: {coders: [c-1, c-2], reviewers: [r-1], ops: [o-*]}
+rules: [{deny: d, to: x.example, risk: 5}]
+profile: balanced
+cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [OVERRISK], do: quarantine}}
+""")
+    status, out, _ = governor("check", "p.yaml", "--json")
+    _, text, _ = governor("check", "p.yaml")
+
+    assert (status, json.loads(out)["cascade"]) == (0, {
+        "worst": "r-1", "reach": 2, "agents": 3, "radius": 1, "hops": 1, "slowed_instead": 1, "unknown": ["ops"]})
+    assert ("cascade: the worst halt, of r-1, acts on 2 of 3 known agents in 1 hop; the blast radius holds back 1 at "
+            "most, and slows 1 down instead; nobody knows how many agents ops are") in text
+
+
+def test_check_says_where_no_halt_acts_on_anybody(governor):
+    Path("p.yaml").write_text("""version: 1
+agents: {coders: [c-1], ops: [o-*]}
+cascade: {depends: {ops: [coders]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: throttle}}
+""")
+
+    assert "cascade: no halt of the 1 known agent acts on another one; nobody knows" in governor("check", "p.yaml")[1]
 
 
 def test_check_gives_each_finding_with_its_place_and_witness(governor):

@@ -32,12 +32,13 @@ from tests.addons.logs import KERNEL, crashed_copy, decision, entries, kinds, op
 from tests.conftest import scaled
 from tests.kernel.accounting import ALLOWED, DENIED, budget, policy, rate
 
-BOUNDS = Bounds(policy(
+POLICY = policy(
     budget({"requests": 10**6, "bytes": 10**12, "new-hosts": 50}, {"requests": 10**7, "seconds": 10**6}),
     budget({"requests": 10**6}, every=Every.SESSION, name="session"),
     rates=(rate(Rate(10**6, 1)),), counters=(Counter("persistence", 10**6, Effect.DENY),
-                                             Counter("stagnation", 10**6, Effect.DENY))))
-GOVERNED: Any = SimpleNamespace(bounds=BOUNDS)
+                                             Counter("stagnation", 10**6, Effect.DENY)))
+BOUNDS = Bounds(POLICY)
+GOVERNED: Any = SimpleNamespace(bounds=BOUNDS, policy=POLICY)
 AGENTS = ("one", "two", "three")
 
 
@@ -67,7 +68,7 @@ class Live:
 
     async def ask(self, agent: str = "one", verdict: Verdict = ALLOWED, mode: Mode = Mode.ENFORCE, request: str = "r",
                   host: str = "a.example") -> str:
-        weighed = self.book.weigh(GOVERNED, Asked(agent, verdict, place=f"{host}:443", request=request), mode)
+        weighed = await self.book.weigh(GOVERNED, Asked(agent, verdict, place=f"{host}:443", request=request), mode)
         said = weighed.decided.verdict
         facts = entry.request_facts("GET", "https", host, 443, None, None, 0, None) | {"request": request}
         body = entry.decision("request", "f", agent, "none", "0" * 64, facts, (), said.action, said.rule, said.code,

@@ -25,7 +25,7 @@ from kernel.note import VerifierKey, split_notes
 from kernel.report import Report, Result
 from tests.addons.logs import decision, entries, open_lane, outcome, segments
 from tests.conftest import scaled
-from tests.logs import ROOT
+from tests.logs import ROOT, Lane, Log
 from tests.vectors import make_vectors
 
 
@@ -235,3 +235,47 @@ def test_no_number_of_newer_heads_hides_one_that_the_log_does_not_have(written, 
 
 def heads_of(notes: list[str]) -> Keeper:
     return Keeper("a file", lambda origin: kept_heads._of_log("a file", notes, origin))
+
+
+def _leased(*numbers: tuple[int, ...]) -> Log:
+    """A log of two lanes, each of as many segments as it has leases."""
+    lanes: list[Lane] = []
+    for name, mine in zip(("main", "w0"), numbers, strict=True):
+        lane = Lane(name).open(first=not lanes, siblings=lanes)
+        for number in mine:
+            lane.traffic(5).lease(number).traffic(5).renew()
+        lanes.append(lane.checkpoint())
+    return Log(lanes).raise_minimum()
+
+
+@pytest.mark.parametrize(("numbers", "result", "lane"), [
+    pytest.param(((1, 4, 2, 7), (3, 5, 6)), Result.VERIFIED, None, id="each once"),
+    pytest.param(((1, 4, 2), (3, 5, 4)), Result.TAMPERED, "w0", id="one in both lanes"),
+    pytest.param(((1, 4, 2, 4), (3, 5)), Result.TAMPERED, "main", id="one twice in a lane, in two of its segments"),
+    pytest.param(((1, 4, 7), (3, 5, 2)), Result.INCOMPLETE, None, id="one in none"),
+])
+def test_leases_are_counted_over_all_parts_of_all_lanes(tmp_path, numbers, result, lane):
+    home = _leased(*numbers).write(tmp_path / "home")
+    in_parts = verified(home, ROOT.verifier, 2)
+
+    assert in_parts.result is result
+    assert in_parts == verified(home, ROOT.verifier, 1)
+    assert (in_parts.first_failure.lane if in_parts.first_failure else None) == lane
+
+
+@pytest.mark.parametrize("asked", [{"start": "2026-01-02T03:04:06.000000Z"}, {"end": "2026-01-02T03:04:06.000000Z"}])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_of_a_period_no_lease_is_missed(tmp_path, asked, jobs):
+    home = _leased((1, 4, 7, 9), (3, 5, 2)).write(tmp_path / "home")
+
+    assert verified(home, ROOT.verifier, jobs, period=Period(**asked)).result is Result.VERIFIED
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_numbers_that_leap_over_the_parts_of_a_lane_are_told_as_by_one_walk(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr("kernel.lease_numbers._MOST_BLOCKS", 3)
+    home = _leased((1, 2**20, 2**30, 2**40), ()).write(tmp_path / "home")
+    failure = verified(home, ROOT.verifier, jobs).first_failure
+
+    assert failure is not None
+    assert (failure.segment, "leap" in failure.reason) == ("000003.jsonl", True)

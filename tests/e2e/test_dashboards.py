@@ -72,11 +72,12 @@ def fed_server():
     metrics = Metrics("1", "2")
     metrics.policy_loaded("ab" * 32, "enforce", 1.7e9)
     for gauge, value in ((Gauge.READY, 1), (Gauge.OPEN_STREAMS, 2), (Gauge.UNANCHORED, 9), (Gauge.DISK_FREE, 5e10),
-                         (Gauge.CA_EXPIRY, 4e9), (Gauge.ANCHOR_OVERDUE, 0)):  # fmt: skip
+                         (Gauge.CA_EXPIRY, 4e9), (Gauge.ANCHOR_OVERDUE, 0), (Gauge.POOL_UP, 1)):  # fmt: skip
         metrics.read(gauge, lambda value=value: value)
 
     metrics.read_standings(lambda: {"coder-9": "OVERRISK"}, lambda: [BALANCE])
     metrics.read_anchors(lambda: {"file": 3.0})
+    metrics.read_held_back(lambda: {"throttle": 1})
     metrics.tls_failure(Side.CLIENT)
 
     def traffic():
@@ -84,6 +85,7 @@ def fed_server():
         metrics.decision("allow", "ALLOW", "coder-1", "read", 0.00004)
         metrics.decision("deny", "RULE_DENY", "coder-1", "no-gists", 0.00004)
         metrics.entry("decision")
+        metrics.preventive("throttle", degraded=False)
         metrics.commit(0.001)
         metrics.outcome(0.02)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from kernel import entry
 from kernel.bounds import Bounds
 from kernel.budget import Budget, Counter, Every, RateLimit, Threshold, Unit
+from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.contracts import broken, inconsistent
+from kernel.folding import States
 from kernel.hours import UTC_ZONE
 from kernel.policy import Policy, Position
 from kernel.state import NO_CHANGE, State, digest
@@ -62,15 +64,28 @@ class Kernel:
         said = decided.verdict
         body = entry.decision("request", f"f{len(self.entries)}", agent, "proxy-auth", "0" * 64, facts, (),
                               said.action, said.rule, said.code, said.reason, "enforce") | {"draws": draws}
+        cause = cause_of(self.state.agent(agent), self.now)
+        body |= {} if cause is None else {"cause": cause}
+        before = self.state.agent(agent).halt
         self.log(body, agent, passes=said.lets_through)
+        if before is None:
+            self.spread(agent)
         return decided
 
-    def log(self, body, agent, *, passes=False) -> str:
+    def spread(self, origin: str):
+        """What follows for others where the agent is halted now."""
+        halt, cascade = self.state.agent(origin).halt, self.said.cascade
+        if halt is None or cascade is None:
+            return
+        for body in entries_after(cascade, roll_at(States(self.state), self.now), origin, halt, on_trial=False):
+            self.log(body, body["agent"], lasts_us=cascade.seconds * MICROS)
+
+    def log(self, body, agent, *, passes=False, lasts_us=None) -> str:
         """Take an entry; the name it has."""
         name = f"main/{len(self.entries)}"
         self.entries.append((body, self.now))
         made = change(self.state, body, name, self.now)
-        assert broken(self.state, made, agent, self.bounds.of(agent).bounds, passes=passes) is None
+        assert broken(self.state, made, agent, self.bounds.of(agent).bounds, passes=passes, lasts_us=lasts_us) is None
         self.state.take(made)
         assert inconsistent(self.state) is None
         return name

@@ -28,7 +28,8 @@ def told(text: str) -> dict[str, list[str]]:
     ("budgets: [{budget: b, each: {seconds: 8h}, every: session}]", "What agents may use up",
      ["Every agent may use 8 hours in a session. When it is used up requests are refused."]),
     ("budgets: [{budget: b, together: {seconds: 90m}, every: hour}]", "What agents may use up",
-     [("All agents together may use 90 minutes in each hour by the clocks of UTC. When it is used up requests are "
+     [("All agents together may use 90 minutes in each hour by the clocks of UTC. What all use together is the "
+       "system's account, and governor status shows what is left of it. When it is used up requests are "
        "refused.")]),
     ("rates: [{for: coders, each: 60/minute, together: 600/hour, burst: 10}]", "How often agents may ask",
      ["Each of coders may ask 60 a minute and together coders may ask 600 an hour, 10 at once."]),

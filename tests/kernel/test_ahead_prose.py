@@ -50,13 +50,6 @@ def test_what_a_rule_says_without_effect_is_told_with_the_rule(text, sentence):
 
 
 @pytest.mark.parametrize(("text", "sentences"), [
-    (("cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [OVERRISK], do: quarantine, hops: 2, for: 10m}, "
-      "blast-radius: 10%, circuit-breaker: {halts: 3, within: 5m, do: ask}}"),
-     ["coders needs reviewers.",
-      ("When an agent is halted for OVERRISK, those that need it, up to 2 steps away, are allowed to read only, for 10 "
-       "minutes."),
-      "One halt reaches 10 % of the agents at most.",
-      "After 3 halts within 5 minutes the others of its group are allowed only what a human agrees to."]),
     ("dns: {answer: allowed-names, types: [A, AAAA], max-labels: 6, max-name: 100}",
      [("Only names that some rule could allow are answered, with records of the type A or AAAA, with at most 6 labels, "
        "of at most 100 characters.")]),
@@ -68,6 +61,13 @@ def test_what_a_section_says_is_a_paragraph_that_is_marked(text, sentences):
     assert next(iter(found)) == "Not in force"
     assert [said for title, each in found.items() if title.endswith("(without effect yet)")
             for said in each] == sentences
+
+
+def test_a_halt_that_asks_a_human_is_marked():
+    found = told("cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: ask}}")
+
+    assert list(found) == ["Not in force", "In general", "When an agent is halted"]
+    assert "without effect yet" in found["When an agent is halted"][1]
 
 
 def test_a_policy_that_says_nothing_of_the_kind_is_told_as_ever():

@@ -148,6 +148,17 @@ def test_a_halt_keeps_its_first_reason_and_a_later_quarantine_holds_longer():
     assert state.agent("two").quarantined_until_us == 5
 
 
+def test_what_another_s_halt_does_behind_the_verified_part_counts_unless_it_is_milder():
+    state = State()
+    for do, hours in (("quarantine", 1), ("throttle", 9), ("quarantine", 2)):
+        body = entry.preventive("two", do, written(START + hours * HOUR), "one", ["one", "two"], 1, "main/1", "on-halt",
+                                degraded=False)
+        bind(state, body | {"ts": written(START)}, "main/3")
+    held = state.agent("two").preventive
+
+    assert (held.action, held.until_us) == ("quarantine", START + 2 * HOUR)
+
+
 def test_what_is_carried_over_can_be_kept_and_read_again():
     kernel = Kernel(policy(budget({"requests": 5}, {"requests": 9}, every=Every.SESSION)))
     kernel.ask()

@@ -405,7 +405,6 @@ def test_a_field_that_cannot_be_meant_says_what_to_write(line, hint):
 
 LATER = {
     "a policy": [
-        "cascade",
         "dns",
     ],
     "a rule": [

@@ -121,6 +121,7 @@ class Machine(RuleBasedStateMachine):
         before = self.kernel.state.copy()
         fault = Verdict(Action.DENY, Code.RESOLVE_FAILED)
         self.kernel.ask(agent, DENIED if quiet else fault, quiet=quiet, risk=5)
+        before.seen[agent] = self.kernel.now
 
         assert self.kernel.state == before
 

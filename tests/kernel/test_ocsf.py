@@ -58,14 +58,17 @@ BODIES: dict[str, dict[str, Any]] = {
                         "reason": "stolen", "operator": "ann", "by": "cli", "statement": "AAAA"},
     "anchor": {"type": "anchor", "kind": "s3", "target": "s3://bucket/prefix", "of": "main", "size": 7,
                "root": "ab" * 32, "proof": {"version": "x"}},
-    "lease": {"type": "lease", "budget": "b", "amount": 3},
+    "lease": entry.lease("granted", "5ec0ffee", 7, ("team", "usd", "coder-1"), 81920, 3_000_000, 500),
+    "lease of a later version": {"type": "lease", "budget": "b", "amount": 3},
     "erase": {"type": "erase", "reason": "asked"},
     "heartbeat": {"type": "heartbeat"},
-    "preventive": {"type": "preventive", "agent": "coder-1"},
+    "preventive": entry.preventive("coder-2", "throttle", STAMP, "coder-1", ["coder-1", "coder-2"], 1, "main/6",
+                                   "on-halt", degraded=True),
     "what a later version writes": {"type": "spin", "how": {"fast": True}},
 }
 CLASSES = {
-    "decision": 4002, "outcome": 4002, "connection": 4001, "halt": 2004, "fault": 2004, "recovery": 2004,
+    "decision": 4002, "outcome": 4002, "connection": 4001, "halt": 2004, "preventive": 2004, "fault": 2004,
+    "recovery": 2004,
     "key_compromised": 2004, "operator": 3004, "policy_load": 3004, "config": 3004, "key_rotate": 3004,
     "lane_open": 6002, "close": 6002,
 }
@@ -201,6 +204,17 @@ def test_an_outcome_tells_its_answer_and_its_traffic_seen_from_the_agent():
 @pytest.mark.parametrize("status", [None, 204])
 def test_every_result_is_a_valid_event(result, status):
     assert faults(event(entry.outcome(FLOW, "main/6", result, status))) == []
+
+
+@pytest.mark.parametrize(("act", "status", "severity"), [
+    ("granted", "Success", 1), ("settled", "Success", 1), ("refused", "Failure", 1), ("lost", "Failure", 2)])
+def test_a_lease_says_what_became_of_it_and_whose_it_is(act, status, severity):
+    made = event(entry.lease(act, "5ec0ffee", 7, ("team", "usd", "coder-1"), 81920, 3_000_000, 500))
+
+    assert (made["activity_name"], made["status"], made["severity_id"]) == (f"Lease {act}", status, severity)
+    assert made["actor"] == {"app_name": "coder-1"}
+    assert (made["unmapped"]["lease"], made["unmapped"]["amount"], made["unmapped"]["elsewhere"]) == (7, 3_000_000, 500)
+    assert faults(made) == []
 
 
 @pytest.mark.parametrize(("act", "activity"), [

@@ -67,6 +67,7 @@ FAULTS = {
     "E405": f"contact: «{TOKEN}",
     "E502": f"{MODEL}budgets: [«{{budget: b, every: day, each: {{usd: 5}}}}]",
     "E601": "agents: {a: [a-1], b: [b-1]}\ncascade: «{depends: {a: [b], b: [a]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: halt, hops: 2}}\n",
+    "W602": "agents: {a: [a-1], b: [b-1, b-2]}\nrules: [{deny: r, from: [a, b], to: gist.github.com, risk: 5}]\nprofile: balanced\ncascade: «{depends: {b: [a]}, on-halt: {reasons: [OVERRISK], do: quarantine}}\n",
     "I108": "rules: [{allow: a, to: «10.0.0.0/8, methods: [GET]}]",
     "I304": f'rules:\n  - {{{ALLOW}, paths: ["/x/**"]}}\n  - «{{deny: d, to: a.example.org, paths: [/x/secret]}}',
     "P801": f'rules: [{{{ALLOW}}}]\nassert:\n  - «denied: {{from: local, to: "https://a.example.org/", method: GET}}',

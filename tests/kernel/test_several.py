@@ -158,7 +158,8 @@ def test_rules_nevers_and_limits_of_all_files_are_counted_through():
     pytest.param("", "unmatched: allow", "E102", 2, id="unmatched that is not pass"),
     pytest.param("", "rules: [{allow: x, methods: any}]\nunmatched: pass", "E112", 3, id="a grant that passes"),
     pytest.param("", "for: []", "E102", 2, id="for nobody"),
-    pytest.param("tier: platform\ncascade: x", "tier: team", "E180", 3, id="a key of later versions"),
+    pytest.param("tier: platform\ndns: x", "tier: team", "E180", 3, id="a key of later versions"),
+    pytest.param("", "cascade: {}", "E112", 2, id="a cascade below"),
 ])
 def test_what_a_lower_file_must_not_say_is_refused_at_its_place(upper, lower, code, line):
     file = "0.yaml" if code == "E180" else "1.yaml"
@@ -214,13 +215,12 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
         identity: {anonymous: allow}
         profile: balanced
         counters: {persistence: {limit: 7, then: throttle, within: 1h}}
+        cascade: {depends: {group-a: [a-1]}}
         mode: observe
         until: 2030-01-01"""), ("b", """
         tier: team
-        cascade: {depends: {group-b: [b-1]}}
         dns: {max-labels: 6}"""), ("c", """
         tier: agent
-        cascade: {depends: {group-c: [c-1]}}
         dns: {max-labels: 7}""")), 1)]
     policy = together(*texts, ahead=True).policy
 
@@ -230,6 +230,8 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
     assert list(policy.groups) == ["group-a", "group-b", "group-c"]
     assert [each.url for each in policy.assertions] == [f"https://x.example/{name}" for name in "abc"]
     assert [each.where.to[0].name for each in policy.claims] == [f"{name}.example" for name in "abc"]
+    assert policy.cascade is not None
+    assert list(policy.cascade.depends) == ["group-a"]
     assert (policy.profile, [counter.limit for counter in policy.counters]) == ("balanced", [7])
     assert [budget.name for budget in policy.budgets] == ["budget-a", "budget-b", "budget-c"]
     assert [rate.each.count for rate in policy.rates] == [1, 2, 3]
@@ -237,7 +239,7 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
     assert {name: clause.mcp.tools for name, clause in said.clauses.items()} == {
         f"rule-{name}": (name,) for name in "abc"}
     # Of what can be said once, the uppermost word.
-    assert (list(said.cascade.depends), said.dns.max_labels) == (["group-b"], 6)
+    assert said.dns.max_labels == 6
 
 
 def test_what_files_of_one_level_name_is_not_seen_by_each_other():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +12,25 @@ from hypothesis import strategies as st
 
 from kernel import entry
 from kernel.budget import Counter, Effect
+from kernel.contagion import Prevention
 from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.measures import Rate
 from kernel.snapshot import Snapshot, decode, encode, head
-from kernel.state import Account, Draw, Halt, OpenFlow, Quarantine, Run, Standing, State
+from kernel.state import (
+    Account,
+    Draw,
+    Halt,
+    Lease,
+    Leased,
+    OpenFlow,
+    Preventive,
+    Quarantine,
+    Run,
+    Standing,
+    State,
+    Switch,
+)
 from tests.conftest import scaled
 from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 
@@ -24,9 +39,12 @@ numbers = st.integers(0, 2**53 - 1)
 runs = st.dictionaries(text, st.builds(Run, numbers, numbers, text), max_size=3)
 halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple), text, text)
 quarantines = st.builds(Quarantine, numbers, text, text, text)
-standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, quarantines | st.none(), runs, runs, text)
+preventives = st.builds(Preventive, st.sampled_from(Prevention), numbers, text, st.lists(text, max_size=3).map(tuple),
+                        numbers, text, numbers, st.booleans())
+standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, quarantines | st.none(), runs, runs, text,
+                      preventives | st.none())
 accounts = st.builds(Account, numbers, numbers, numbers, st.frozensets(text, max_size=3), text)
-draws = st.builds(Draw, text, text.filter(bool) | st.none(), text, numbers, numbers)
+draws = st.builds(Draw, text, text.filter(bool) | st.none(), text, numbers, numbers, st.none())
 flows = st.builds(OpenFlow, text, text, numbers, text | st.none(), st.lists(draws, max_size=2).map(tuple))
 states = st.builds(
     State,
@@ -34,9 +52,17 @@ states = st.builds(
     st.dictionaries(st.tuples(text, text, text), accounts, max_size=4),
     st.dictionaries(st.tuples(text, text), numbers, max_size=3),
     st.dictionaries(text, flows, max_size=3),
-    st.booleans(), st.booleans(), st.booleans(), numbers,
+    st.booleans(), st.booleans(), st.booleans(), numbers, st.dictionaries(text, st.integers(1, 2**53 - 1), max_size=3),
 )
-snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states, states))
+keys = st.tuples(text, text, text)
+leased = st.dictionaries(keys, st.builds(Leased, numbers, numbers, numbers, st.none() | numbers), max_size=3)
+leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_size=3)
+pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2],
+                                                    workers=pool[3]),
+                   states, leased, leases, numbers, numbers)
+switched = st.builds(lambda state, epoch, halt: replace(state, switch=Switch(epoch, halt)),
+                     states | pooled, numbers, halts | st.none())
+snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | switched, states))
 
 
 @given(snapshots)
@@ -54,7 +80,9 @@ def reordered(values, chance):
 @given(snapshots, st.randoms(use_true_random=False))
 def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapshot, chance):
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
-                  each.clock_ok, each.clock_accepted, each.broken, each.taken_over)
+                  each.clock_ok, each.clock_accepted, each.broken, each.taken_over, reordered(each.seen, chance),
+                  each.pooled, each.workers, reordered(each.leased, chance), reordered(each.leases, chance), each.heard,
+                  each.switch)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)
@@ -71,6 +99,8 @@ def busy() -> Snapshot:
         kernel.ask(agent, request="open")
     kernel.act("halt", "two", sources=["192.0.2.1"])
     kernel.act("quarantine", "one", until="2027-01-15T08:30:00.000000Z")
+    kernel.log(entry.preventive("one", "throttle", "2027-01-15T08:30:00.000000Z", "two", ["two", "one"], 1, "main/9",
+                                "on-halt", degraded=False), "one")
     shadow = Kernel(policy(budget({"requests": 9})))
     shadow.ask("one")
     return Snapshot("main", 27, States(kernel.state, shadow.state))
@@ -91,7 +121,9 @@ def test_the_file_is_what_its_description_says():
     assert [line["state"] for line in lines[1:] if isinstance(line, dict)] == ["real", "shadow"]
     agents = [line[0] for line in lines if isinstance(line, list) and len(line) == 11]
     assert agents == ["", "one", "thr\u00e9e", "two", "one"]
-    assert {len(line) for line in lines if isinstance(line, list)} == {6, 11}
+    active = [line[0] for line in lines if isinstance(line, list) and len(line) == 3]
+    assert active == ["one", "thr\u00e9e", "two", "one"]
+    assert {len(line) for line in lines if isinstance(line, list)} == {3, 6, 11}
 
 
 def readable(raw: bytes) -> bool:

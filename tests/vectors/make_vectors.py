@@ -22,7 +22,7 @@ from kernel.receipt import write_receipt
 from tests import attack_matrix, logs, proofs
 from tests.attack_matrix import ROWS, Scene, scene
 from tests.forgery import THIEF, certified, cut_back, rewrite
-from tests.logs import KERNEL, ROOT, Key, Lane, Log, two_lanes
+from tests.logs import KERNEL, POOL, ROOT, Key, Lane, Log, two_lanes
 
 FOLDER = Path(__file__).parent / "logs"
 PROOFS = Path(__file__).parent / "proofs"
@@ -385,6 +385,65 @@ def hour_24(log: Log) -> None:
     log.lanes[1].add_raw(canonical.encode(_next(log.lanes[1]) | {"ts": "2026-01-02T24:00:00.000000Z"}))
 
 
+def leased(log: Log) -> None:
+    """As it was written: two processes that leased by turns from one ledger."""
+
+
+def leased_from_two_ledgers(log: Log) -> None:
+    """The second went on from an older state: what was given again is another lease."""
+    log.lanes[0].lease(5, 7, pool="another ledger")
+    log.lanes[1].lease(6, pool="another ledger")
+
+
+def lease_in_two_lanes(log: Log) -> None:
+    """A number of the other lane, by the key that signs this one."""
+    log.lanes[1].lease(4)
+
+
+def lease_twice_in_a_lane(log: Log) -> None:
+    log.lanes[1].lease(3)
+
+
+def lease_in_no_lane(log: Log) -> None:
+    log.lanes[1].lease(7)
+
+
+def first_lease_in_no_lane(log: Log) -> None:
+    log.lanes = [Lane("main").open(first=True).lease(2).checkpoint()]
+    log.minimum = None
+
+
+def lane_with_leases_gone(log: Log) -> None:
+    """No other one recorded it, and nothing beside the log knows of it."""
+    del log.lanes[1]
+    log.minimum = None
+
+
+def tail_with_a_lease_gone(log: Log) -> None:
+    """Cut back to the newest head that anybody has."""
+    log.lanes[0].traffic(1).lease(6)
+    log.lanes[1].lease(7)
+    del log.lanes[0].lines[-2:]
+
+
+def lease_without_a_number(log: Log) -> None:
+    log.lanes[1].lease(0)
+
+
+def lease_of_no_ledger(log: Log) -> None:
+    log.lanes[1].lease(6, pool="p" * 65)
+
+
+def lease_number_that_is_true(log: Log) -> None:
+    log.lanes[1].lease(True)
+
+
+def leases_without_numbers(log: Log) -> None:
+    """What never goes back has none, and what is no grant may have any."""
+    for act, number in (("granted", None), ("refused", None), ("settled", 99), ("lost", 98), ("lent", 0)):
+        log.lanes[1].add(entry.lease(act, POOL, number, ("slow", "rate", ""), 0, 1, 0))
+
+
 VECTORS: dict[Callable[[Log], None], tuple[int, str | None]] = {
     valid: (0, None),
     torn_tail: (0, None),
@@ -451,6 +510,22 @@ OF_KEYS: dict[Callable[[Log], None], tuple[int, str | None]] = {
 }
 
 
+OF_LEASES: dict[Callable[[Log], None], tuple[int, str | None]] = {
+    leased: (0, None),
+    leased_from_two_ledgers: (0, None),
+    leases_without_numbers: (0, None),
+    lease_in_two_lanes: (1, "lease 4 stands in lane main, too"),
+    lease_twice_in_a_lane: (1, "granted before"),
+    lease_without_a_number: (1, "number from 1"),
+    lease_of_no_ledger: (1, "id of its ledger"),
+    lease_number_that_is_true: (1, "number from 1"),
+    lease_in_no_lane: (4, "stands in no lane"),
+    first_lease_in_no_lane: (4, "stands in no lane"),
+    lane_with_leases_gone: (4, "stands in no lane"),
+    tail_with_a_lease_gone: (4, "stands in no lane"),
+}
+
+
 OF_MATRIX: dict[Callable[[Scene], None], tuple[int, str | None]] = {
     row.attack: (row.minimum, None)
     for row in ROWS
@@ -489,12 +564,13 @@ def _next(lane: Lane) -> dict[str, canonical.Value]:
 def make(folder: Path) -> None:
     """Write every vector below `folder`, which must not be there."""
     expected = {}
-    for attack, (status, reason) in (VECTORS | OF_SEGMENTS | OF_KEYS).items():
-        made = logs.three_segments if attack in OF_SEGMENTS else logs.three_keys if attack in OF_KEYS else two_lanes
-        log = made()
-        attack(log)
-        log.write(folder / attack.__name__)
-        expected[attack.__name__] = {"exit": status, "reason": reason}
+    made = {two_lanes: VECTORS, logs.three_segments: OF_SEGMENTS, logs.three_keys: OF_KEYS, logs.leased: OF_LEASES}
+    for base, attacks in made.items():
+        for attack, (status, reason) in attacks.items():
+            log = base()
+            attack(log)
+            log.write(folder / attack.__name__)
+            expected[attack.__name__] = {"exit": status, "reason": reason}
     for attacked, (status, reason) in OF_MATRIX.items():
         at = scene()
         attacked(at)

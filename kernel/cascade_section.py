@@ -1,49 +1,54 @@
-"""`cascade` and `dns`, from text to values."""
+"""`cascade`, from text to values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from kernel.ahead.said import Breaker, Cascade, Dependent, Dns, OnHalt, Prevention
-from kernel.choices import choice, choices
+from kernel.choices import choice
+from kernel.contagion import USUAL_HOPS, USUAL_PERCENT, USUAL_SECONDS, Breaker, Cascade, OnHalt, Prevention
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PatternError
-from kernel.pattern import agent_pattern
+from kernel.pattern import agent_pattern, agents_of_both
 from kernel.policy import AgentPattern
 from kernel.quantity import count, duration, percentage
 
 CASCADE = Keys("cascade", now=frozenset({"depends", "on-halt", "blast-radius", "circuit-breaker"}))
 ON_HALT = Keys("on-halt", now=frozenset({"reasons", "do", "hops", "for"}), required=("reasons", "do"))
 BREAKER = Keys("circuit-breaker", now=frozenset({"halts", "within", "do"}), required=("halts", "within", "do"))
-DNS = Keys("dns", now=frozenset({"answer", "types", "max-labels", "max-name"}))
 
 CONTAGIOUS = frozenset({"OVERRISK", "EXPLORATION_DRIFT"})
 OTHER_REASONS = frozenset({
     "EXHAUSTION", "PERSISTENCE_LIMIT", "STAGNATION", "EXTERNAL", "OPERATOR", "CASCADE", "CONTRACT_VIOLATION",
 })
-RECORD_TYPES = frozenset({"A", "AAAA", "CNAME", "HTTPS", "SVCB", "SRV", "MX", "TXT", "PTR", "NS", "SOA", "CAA"})
-_DO = frozenset(each.value for each in Prevention)
+DO = frozenset(each.value for each in Prevention)
+# A whole group is halted by people alone.
+BREAKER_DO = DO - {Prevention.HALT}
 _MOST_HOPS = 16
 
 
 class CascadeReader:
-    """Reads the `cascade:` section. `groups` are the groups of the policy."""
+    """Reads the `cascade:` section. `groups` are those of the policy; only agents that the file `binds` are meant."""
 
-    def __init__(self, reader: Reader, groups: Mapping[str, tuple[AgentPattern, ...]]) -> None:
-        self._reader, self._groups = reader, groups
-        self._members: dict[str, Dependent] = {}
+    def __init__(
+        self, reader: Reader, groups: Mapping[str, tuple[AgentPattern, ...]], binds: tuple[AgentPattern, ...] | None
+    ) -> None:
+        self._reader, self._groups, self._binds = reader, groups, binds
+        self._members: dict[str, tuple[AgentPattern, ...]] = {}
 
     def cascade(self, node: Node | None) -> Cascade | None:
-        if node is None:
+        found = None if node is None else self._reader.mapping(node, CASCADE)
+        if node is None or found is None:
             return None
-        found = self._reader.mapping(node, CASCADE) or {}
+        percent = self._reader.value(found, "blast-radius", "E223", _share)
+        breaker = self._breaker(found["circuit-breaker"]) if "circuit-breaker" in found else None
         return Cascade(
-            depends=self._depends(found.get("depends")),
-            members=self._members,
-            on_halt=self._on_halt(found["on-halt"]) if "on-halt" in found else None,
-            blast_percent=self._reader.value(found, "blast-radius", "E223", _share),
-            breaker=self._breaker(found["circuit-breaker"]) if "circuit-breaker" in found else None,
-            position=self._reader.at(node),
+            self._reader.at(node),
+            self._depends(found.get("depends")),
+            self._members,
+            {name: self._bound(node, patterns) for name, patterns in self._groups.items()} if breaker else {},
+            self._on_halt(found["on-halt"]) if "on-halt" in found else None,
+            breaker,
+            USUAL_PERCENT if percent is None else percent,
         )
 
     def _depends(self, node: Node | None) -> dict[str, tuple[str, ...]]:
@@ -58,7 +63,7 @@ class CascadeReader:
     def _knows(self, word: Scalar) -> bool:
         """True when the word is a group, or an agent id of one of the groups."""
         if word.text in self._groups:
-            self._members[word.text] = Dependent(word.text, self._groups[word.text])
+            self._members[word.text] = self._bound(word, self._groups[word.text])
             return True
         ids = {pattern.text for group in self._groups.values() for pattern in group if "*" not in pattern.text}
         if word.text not in ids:
@@ -66,8 +71,16 @@ class CascadeReader:
             hint = did_you_mean(word.text, self._groups.keys() | ids) or "make it a group in agents:"
             self._reader.error("E229", word, message, hint)
             return False
-        self._members[word.text] = Dependent(word.text, (agent_pattern(word.text),))
+        self._members[word.text] = self._bound(word, (agent_pattern(word.text),))
         return True
+
+    def _bound(self, node: Node, patterns: tuple[AgentPattern, ...]) -> tuple[AgentPattern, ...]:
+        """Those of the agents that the file binds."""
+        try:
+            return agents_of_both(patterns, self._binds) or ()
+        except PatternError as refused:
+            self._reader.error("E205", node, refused.problem, refused.hint)
+            return ()
 
     def _on_halt(self, node: Node) -> OnHalt | None:
         found = self._reader.mapping(node, ON_HALT)
@@ -75,34 +88,28 @@ class CascadeReader:
             return None
         words = self._reader.words(found["reasons"], "reasons")
         reasons = [self._reader.parsed("E226", word, _reason) for word in words]
-        do = choice(self._reader, found, "do", "E225", _DO)
-        if do == Prevention.HALT and "for" in found:
+        do = self._do(found, DO)
+        if do is Prevention.HALT and "for" in found:
             message = '"for:" means nothing beside do: halt'
             self._reader.error("E112", found["for"], message, "a halt ends only when an operator releases the agent")
-        hops = self._reader.value(found, "hops", "E221", _hops) or 1
-        seconds = self._reader.value(found, "for", "E222", duration)
+        hops = self._reader.value(found, "hops", "E221", _hops) or USUAL_HOPS
+        seconds = self._reader.value(found, "for", "E222", duration) or USUAL_SECONDS
         known = frozenset(reason for reason in reasons if reason is not None)
-        return None if do is None else OnHalt(known, Prevention(do), hops, seconds)
+        return None if do is None else OnHalt(known, do, hops, seconds)
 
     def _breaker(self, node: Node) -> Breaker | None:
         found = self._reader.mapping(node, BREAKER) or {}
         halts = self._reader.value(found, "halts", "E221", count)
         within = self._reader.value(found, "within", "E222", duration)
-        do = choice(self._reader, found, "do", "E225", _DO)
-        return None if halts is None or within is None or do is None else Breaker(halts, within, Prevention(do))
+        do = self._do(found, BREAKER_DO)
+        return None if halts is None or within is None or do is None else Breaker(halts, within, do)
 
-
-def dns(reader: Reader, node: Node | None) -> Dns | None:
-    """The `dns:` section."""
-    if node is None:
-        return None
-    found = reader.mapping(node, DNS) or {}
-    return Dns(
-        choice(reader, found, "answer", "E226", {"allowed-names", "nothing"}) or "allowed-names",
-        choices(reader, found, "types", "E226", RECORD_TYPES),
-        reader.value(found, "max-labels", "E221", count),
-        reader.value(found, "max-name", "E221", count),
-    )
+    def _do(self, found: Mapping[str, Node], options: Collection[str]) -> Prevention | None:
+        do = choice(self._reader, found, "do", "E225", options)
+        if do == Prevention.ASK and not self._reader.ahead:
+            message = '"do: ask" belongs to the language, but this version can ask nobody'
+            self._reader.error("E180", found["do"], message, "write throttle or quarantine; --ahead reads it")
+        return None if do is None else Prevention(do)
 
 
 def _reason(text: str) -> str:

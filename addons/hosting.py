@@ -1,0 +1,120 @@
+"""What surrounds the enforcer of a process: it serves alone, or beside others (`workers/worker.py`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from addons import policy_store
+from addons.home import MAIN, Home
+from addons.premises import Premises
+from addons.workers.siblings import Siblings
+from kernel.trial import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from addons.agents_control import AgentsControl
+    from addons.control import Handler, Message, Peer
+    from addons.governed import Governed
+    from addons.hooks import Hooks
+    from addons.identity import Registry
+    from addons.metrics import Metrics
+    from addons.outcomes import Outcomes
+    from addons.settings import Settings
+
+class Enforcing(Protocol):
+    """What a host needs of the enforcer that runs."""
+
+    metrics: Metrics
+    hooks: Hooks
+    outcomes: Outcomes
+    registry: Registry
+    operator: AgentsControl
+    mode: Mode
+
+    @property
+    def governed(self) -> Governed: ...
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """The verbs that every process answers for itself."""
+
+    def checks(self) -> dict[str, bool]:
+        """The conditions of readiness by name."""
+
+    def turns(self) -> bool:
+        """Whether the event loop turns."""
+
+    def proxies(self) -> Sequence[tuple[str, str, int]]:
+        """Scheme, host and port of each proxy."""
+
+    def put_in_force(self, governed: Governed) -> None:
+        """Record a policy that was kept, then judge by it."""
+
+    def reload_soon(self, by: str) -> None:
+        """Begin to read the policy again."""
+
+    async def answer_reload(self, message: Message, peer: Peer) -> Message:
+        """Read the policy again at an operator's word."""
+
+    async def write_reload(self, by: str) -> None:
+        """Record that an operator asked for the policy to be read again."""
+
+
+class Host(Protocol):
+    """`lane` is the one that the process writes, `processes` how many serve from the home.
+
+    `patience_seconds`: how long to wait for somebody who looks at the lane, or puts it in order.
+    """
+
+    home: Home
+    lane: str
+    processes: int
+    patience_seconds: float
+    siblings: Siblings
+
+    def first_policy(self, asked: Settings, registry: Registry) -> Governed:
+        """The policy with which the process starts; `StartRefused` without one."""
+
+    def show_metrics(self, enforcing: Enforcing) -> int:
+        """Have the metrics told; the number of the port at which they are."""
+
+    def hide_metrics(self) -> None:
+        """The start was refused after all."""
+
+    async def open(self, enforcing: Enforcing) -> None:
+        """The ports are open: have operators answered."""
+
+    def close(self) -> None:
+        """The log is closed."""
+
+
+class Alone:
+    """The host of the one process that serves from its home."""
+
+    lane = MAIN
+    processes = 1
+    patience_seconds = 0.0
+
+    def __init__(self, options: Any, asked: Settings) -> None:
+        """Takes the premises; `StartRefused` where they cannot be had."""
+        self._premises = Premises(options, asked)
+        self.home, self.siblings = self._premises.home, Siblings()
+
+    def first_policy(self, asked: Settings, registry: Registry) -> Governed:
+        return policy_store.first(asked.policies, self.home.paths, registry, strict=asked.strict)
+
+    def show_metrics(self, enforcing: Enforcing) -> int:
+        self._premises.read_gauges(enforcing.metrics)
+        return self._premises.show_metrics(enforcing.metrics, enforcing.turns, enforcing.checks)
+
+    def hide_metrics(self) -> None:
+        self._premises.hide_metrics()
+
+    async def open(self, enforcing: Enforcing) -> None:
+        handlers = {"reload": enforcing.answer_reload, **enforcing.handlers()}
+        await self._premises.open(handlers, enforcing.metrics.fault, enforcing.reload_soon)
+        observed_until = enforcing.governed.observed_until if enforcing.mode is Mode.OBSERVE else None
+        self._premises.show_banner(enforcing.proxies(), observed_until)
+
+    def close(self) -> None:
+        self._premises.close()

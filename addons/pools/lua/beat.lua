@@ -1,0 +1,15 @@
+-- SAID: holder, run, the newest news seen, what the process says of itself. {name, now_us, alive, lost, repost, news},
+-- of the news those after the ones that were seen, each {kind, agent, origin, said, epoch, session, at_us}.
+local holder, run, seen, said = unpack(SAID)
+local refusal = stranger(holder, run)
+if refusal then return refusal end
+arrive()
+sweep()
+local life = lives[holder]
+life.seen_us, life.said = NOW, said
+save(holder)
+local news = {}
+for place, row in ipairs(redis.call('LRANGE', NEWS, text(seen), text(seen + MOST_NEWS - 1))) do
+  news[place] = cmsgpack.unpack(row)
+end
+return {redis.call('HGET', HEAD, 'name'), NOW, living(), life.lost and 1 or 0, life.owes and 1 or 0, news}

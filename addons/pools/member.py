@@ -1,0 +1,231 @@
+"""One process among those that share a ledger: its heartbeat, its leases, its news."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from contextlib import suppress
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from addons.pools.leasing import Leasing
+from addons.pools.line import Line
+from addons.pools.news import KINDS, epoch_of, halted, halts_of, taken
+from addons.pools.protocol import LedgerError
+from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
+from kernel.posting import held, totals
+from kernel.transition import act_number
+from kernel.verdict import Action, Code, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from addons.pools.leasing import Writes
+    from addons.pools.news import Written
+    from addons.pools.protocol import Ledger
+    from kernel.leases import Overview
+    from kernel.state import Draw
+    from kernel.step import Want
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+TELL_SECONDS = 5.0
+CUT_OFF = Verdict(Action.DENY, Code.POOL_UNREACHABLE, reason="the ledger of shared budgets does not answer")
+
+
+class Member:
+    """A life of one lane in a ledger. `on_cut_off` is called when the ledger has not answered for too long."""
+
+    def __init__(self, ledger: Ledger, log_id: str, lane: str, book: Writes, say: Callable[[str], object],
+                 beat_seconds: float = 1.0) -> None:
+        self._ledger, self._log_id, self._lane, self._book, self._say = ledger, log_id, lane, book, say
+        self._holder, self._run, self._line = f"{log_id}/{lane}", token_hex(8), Line()
+        self._leasing = Leasing(ledger, self._line, self._holder, self._run, book)
+        self._beat_seconds = beat_seconds
+        self._said: Mapping[str, object] = {}
+        self._tells: Mapping[str, object] = self._said
+        self._heard_at = self._now()
+        self._newest = 0
+        self._untold: deque[News] = deque()
+        self._waiting: dict[int, asyncio.Future[Written | None]] = {}
+        self._poked = asyncio.Event()
+        self._beating: asyncio.Task[None] | None = None
+        self._was_cut_off = False
+        self.on_cut_off: Callable[[], object] = lambda: None
+        self.about: Callable[[], Mapping[str, object]] = dict
+        """What this process tells of itself as it is, beside what it told when it joined: asked for each heartbeat."""
+        self.on_told: Callable[[], object] = lambda: None
+        """Called when this process has told something: others on this host may be poked."""
+
+    @staticmethod
+    def _now() -> float:
+        # It goes on while the machine sleeps.
+        return time.clock_gettime(_CLOCK)
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the ledger has not answered for so long that nothing may pass."""
+        return self._now() - self._heard_at > CUT_OFF_SECONDS
+
+    def begin(self, said: Mapping[str, object]) -> None:
+        """Join, settle what former lives left, and take the news since. Blocks; `LedgerError` where that fails."""
+        self._said = self._tells = said
+        self._newest = self._book.state.heard
+        began = self._now()
+        self._leasing.pool = self._line.call_patiently(self._ledger.overview).server
+        self._leasing.begin(said)
+        self._hear(self._line.call_patiently(self._beat), began)
+        self._untold.extend(halts_of(self._book.state, self._log_id, self._lane))
+
+    def _beat(self) -> Beat:
+        """All news there are since the last time. In the line's thread."""
+        beat = self._ledger.beat(self._holder, self._run, self._newest, time.time_ns() // 1000, self._tells)
+        news = list(beat.news)
+        while more := self._ledger.beat(
+                self._holder, self._run, news[-1].number, time.time_ns() // 1000, self._tells).news if news else ():
+            news += more
+        return Beat(beat.server, beat.now_us, beat.alive, tuple(news), beat.lost, beat.repost)
+
+    def take_over(self, acts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Have the acts of verbs that found nobody running done everywhere, once; those that are this process' alone.
+
+        Blocks, at a start.
+        """
+        alone = []
+        for fields in acts:
+            kind = KINDS.get(fields["act"])
+            if kind is None:
+                alone.append(fields)
+            else:
+                agent = fields["agent"] or ""
+                news = News(kind, agent, f"{self._log_id}/{fields['by']}", fields,
+                            epoch=epoch_of(self._book.state, kind, agent))
+                self._line.call_patiently(self._ledger.tell, self._holder, news)
+        self._hear(self._line.call_patiently(self._beat), self._now())
+        return alone
+
+    def start(self) -> None:
+        """Beat from now on."""
+        self._beating = asyncio.get_running_loop().create_task(self._beat_on())
+
+    async def _beat_on(self) -> None:
+        while True:
+            await self.turn()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), self._beat_seconds)
+            self._poked.clear()
+
+    async def turn(self) -> None:
+        """One heartbeat: tell what is to be told, hear what is new, settle what is over."""
+        began = self._now()
+        try:
+            while self._untold:
+                await self._line.call(self._ledger.tell, self._holder, self._untold[0])
+                self._untold.popleft()
+                self.on_told()
+            # Here, as the line has a thread of its own.
+            self._tells = {**self._said, **self.about()}
+            beat = await self._line.call(self._beat)
+            self._hear(beat, began)
+            if beat.repost:
+                await self._line.call(self._ledger.repost, self._holder, *self._posts())
+            await self._leasing.settle()
+            if beat.news:
+                # Whoever waits for all to have heard of it hears so at once.
+                self.poke()
+        except LedgerError as problem:
+            self._look(problem)
+
+    def _look(self, problem: LedgerError) -> None:
+        if self.cut_off and not self._was_cut_off:
+            self._was_cut_off = True
+            self._say(f"{problem}; nothing passes until it answers")
+            self.on_cut_off()
+
+    def _hear(self, beat: Beat, began: float) -> None:
+        self._heard_at = began
+        self._leasing.pool = beat.server
+        if self._was_cut_off:
+            self._was_cut_off = False
+            self._say("the ledger answers again")
+        if beat.lost:
+            self._leasing.lose()
+        for news in beat.news:
+            written = taken(self._book, news, self._holder)
+            self._newest = news.number
+            if news.origin.startswith(f"{self._log_id}/"):
+                self._awaited(news.number).set_result(written)
+
+    def _posts(self) -> tuple[list[Total], list[Held]]:
+        return list(totals(self._book.state)), held(self._book.state, self._run)
+
+    def poke(self) -> None:
+        """Something was told elsewhere: hear of it at once."""
+        self._poked.set()
+
+    def tell_halt(self, agent: str) -> None:
+        """Tell others that this lane has halted an agent."""
+        halt = self._book.state.agent(agent).halt
+        if halt is not None:
+            self._tell(halted(self._book.state, self._log_id, agent, halt))
+
+    def tell(self, kind: Kind, agent: str, fields: Mapping[str, Any], name: str) -> None:
+        """Tell others what the entry `name` of this lane has done already."""
+        epoch = epoch_of(self._book.state, kind, agent)
+        self._tell(News(kind, agent, f"{self._log_id}/{name}", fields, epoch=epoch))
+
+    def _tell(self, news: News) -> None:
+        """It is tried again until the ledger has taken it."""
+        self._untold.append(news)
+        self.poke()
+
+    async def publish(self, kind: Kind, agent: str, fields: Mapping[str, Any]) -> str:
+        """Have an act done everywhere; the name of its entry here, once it is in force and durable.
+
+        `LedgerError` where the ledger does not take it: then it is done nowhere.
+        """
+        by = fields.get("by", "")
+        # What all processes take over of lane cli is told once.
+        origin = f"{self._log_id}/{by}" if act_number(by) is not None else f"{self._holder}/{token_hex(8)}"
+        told = News(kind, agent, origin, fields, epoch=epoch_of(self._book.state, kind, agent))
+        number = (await self._line.call(self._ledger.tell, self._holder, told)).number
+        self.on_told()
+        self.poke()
+        try:
+            written = await asyncio.wait_for(self._awaited(number), TELL_SECONDS)
+        except TimeoutError:
+            raise LedgerError("the ledger has taken it, and it is not in force here yet") from None
+        if written is None:
+            # A former life of this lane has written it.
+            return f"pool/{number}"
+        await written[1]
+        return f"{self._lane}/{written[0]}"
+
+    def _awaited(self, number: int) -> asyncio.Future[Written | None]:
+        """What resolves once the news of this number, told by this process, are written here."""
+        return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
+
+    async def overview(self) -> Overview:
+        """All that the ledger knows; `LedgerError` where it does not answer in time."""
+        return await self._line.call(self._ledger.overview)
+
+    async def obtain(self, wants: Sequence[Want]) -> int | None:
+        """See `Leasing.obtain`."""
+        return await self._leasing.obtain(wants)
+
+    def obtain_now(self, wants: Sequence[Want]) -> None:
+        """See `Leasing.obtain_now`."""
+        self._leasing.obtain_now(wants)
+
+    def drawn(self, draws: Iterable[Draw]) -> None:
+        """See `Leasing.drawn`."""
+        self._leasing.drawn(draws)
+
+    def end(self) -> None:
+        """Give back what is leased and leave. Blocks."""
+        if self._beating is not None:
+            self._beating.cancel()
+        with suppress(LedgerError):
+            self._leasing.end()
+        self._line.close()

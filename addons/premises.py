@@ -1,0 +1,85 @@
+"""What a Governor has once, however many processes serve: ports, home and CA, metrics port, control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from addons import authority, banner, listeners, settings
+from addons.control import ControlServer
+from addons.home import Home, home_folder
+from addons.home_lock import home_lock
+from addons.metrics import Gauge
+from addons.metrics_server import MetricsServer
+from addons.port_lock import port_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from addons.control import Handler
+    from addons.metrics import Metrics
+
+
+class Premises:
+    """Taken when it is made, or `StartRefused`; given back by `close`."""
+
+    def __init__(self, options: Any, asked: settings.Settings) -> None:
+        self._metrics_address = (asked.metrics_host, asked.metrics_port)
+        self._server: MetricsServer | None = None
+        with contextlib.ExitStack() as taken:
+            for host, port in settings.listen_addresses(options):
+                taken.enter_context(port_lock(host, port, open_already=listeners.tried(host, port)))
+            self.home = Home.open(home_folder(asked.home))
+            taken.enter_context(home_lock(self.home.paths))
+            self.certificate: Path = authority.ensure(self.home.paths.ca, datetime.now(UTC))
+            self._taken = taken.pop_all()
+
+    def show_metrics(self, metrics: Metrics, health: Callable[[], bool],
+                     ready: Callable[[], Mapping[str, bool]]) -> int:
+        """Open the metrics port; its number. `StartRefused` where it cannot be had."""
+        self._server = MetricsServer(self._metrics_address, metrics, health, ready)
+        self._server.start()
+        return self._server.address[1]
+
+    def hide_metrics(self) -> None:
+        """Close the metrics port."""
+        if self._server is not None:
+            self._server.stop()
+
+    def read_gauges(self, metrics: Metrics) -> None:
+        """Have what there is once read at every scrape."""
+        paths = self.home.paths
+        metrics.read(Gauge.DISK_FREE, lambda: _free_bytes(paths.audit))
+        metrics.read(Gauge.CA_EXPIRY, lambda: authority.expiry(paths.ca).timestamp())
+
+    async def open(self, handlers: Mapping[str, Handler], fault: Callable[[str], object],
+                   reload: Callable[[str], object]) -> None:
+        """Answer on the control socket, and call `reload` at SIGHUP. `fault` hears where an answer failed."""
+        control = ControlServer(self.home.paths.control_sock, handlers, lambda where, error: fault(where))
+        await control.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, "SIGHUP")
+
+    def show_banner(
+        self, proxies: Sequence[tuple[str, str, int]], observed_until: int | None, workers: int = 1
+    ) -> None:
+        """Say where everything is. A proxy is its scheme, host and port."""
+        assert self._server is not None
+        banner.show(proxies, self.certificate, self._server.address, self.home.paths.folder, observed_until, workers)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.hide_metrics()
+        self._taken.close()
+        with contextlib.suppress(OSError):
+            self.home.paths.control_sock.unlink()
+
+
+def _free_bytes(folder: Path) -> float:
+    status = os.statvfs(folder)
+    return float(status.f_bavail * status.f_frsize)

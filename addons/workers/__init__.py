@@ -1,0 +1,1 @@
+"""`governor serve --workers N`: one supervisor, N workers, one of everything that there is once."""

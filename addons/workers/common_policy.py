@@ -1,0 +1,106 @@
+"""The policy of all workers: the same in each of them, changed in all of them or in none."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from addons import policy_store
+from addons.errors import GovernorError, ReloadRefused
+from addons.workers.slot import Slot, Stage
+from kernel.errors import PolicyError
+
+if TYPE_CHECKING:
+    from addons.control import Message
+    from addons.home import Paths
+    from addons.identity import Registry
+    from addons.settings import Settings
+    from kernel.trial import Mode
+
+# A policy of 10,000 rules takes a second, and several workers share the cores.
+_PREPARE_SECONDS = 60.0
+_ENFORCE_SECONDS = 10.0
+
+
+class CommonPolicy:
+    """Read and kept here; workers take it from where it is kept, by its digest. `StartRefused` without one.
+
+    A worker that starts comes up under the policy in force, whatever its file says by now.
+    """
+
+    def __init__(self, asked: Settings, paths: Paths, registry: Registry, slots: Sequence[Slot],
+                 turns: asyncio.Lock) -> None:
+        self._paths, self._registry, self._slots, self._turns = paths, registry, slots, turns
+        self.on_refused: Callable[[], object] = lambda: None
+        self.governed = policy_store.first(asked.policies, paths, registry, strict=asked.strict)
+        policy_store.keep(self.governed, paths)
+
+    @property
+    def mode(self) -> Mode:
+        return self.governed.mode(time.time())
+
+    def told(self) -> Message:
+        """What a worker is told that starts."""
+        return {"digest": self.governed.policy.digest, "files": [str(file) for file in self.governed.files]}
+
+    def reload_soon(self, by: str) -> None:
+        """Begin to read the policy again, from a place that cannot wait for it."""
+        self._reloading = asyncio.get_running_loop().create_task(self.reload(by))
+
+    async def reload(self, by: str, operator: str | None = None) -> Message:
+        """Read the policy again; unless it is good, and ready in every worker, the old one stays in all of them.
+
+        `operator` asked for it, if it was one.
+        """
+        try:
+            async with self._turns:
+                return await self._changed(by, operator)
+        except PolicyError as problem:
+            return self._not_reloaded(by, problem.findings)
+        except GovernorError as problem:
+            return self._not_reloaded(by, (problem,))
+
+    async def _changed(self, by: str, operator: str | None) -> Message:
+        changed = await asyncio.to_thread(policy_store.again, self.governed, self._paths, self._registry)
+        digest = changed.policy.digest
+        serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
+        await asyncio.gather(*(_prepare(slot, digest, operator) for slot in serving))
+        self.governed = changed
+        await asyncio.gather(*(_enforce(slot, digest) for slot in serving))
+        _say(f"policy {digest[:12]} in force ({by})")
+        return self._told(changed.findings, ok=True)
+
+    def _not_reloaded(self, by: str, findings: Iterable[object]) -> Message:
+        self.on_refused()
+        told = self._told(findings, ok=False)
+        _say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
+        return told
+
+    def _told(self, findings: Iterable[object], *, ok: bool) -> Message:
+        return {"ok": ok, "policy": self.governed.policy.digest, "findings": [str(finding) for finding in findings]}
+
+
+async def _prepare(slot: Slot, digest: str, operator: str | None) -> None:
+    """Have a worker read the policy and keep it ready. Raises `ReloadRefused`."""
+    try:
+        told = await slot.ask("prepare", _PREPARE_SECONDS, digest=digest, by=operator)
+    except GovernorError as problem:
+        raise ReloadRefused(f"worker {slot.name}: {problem}; ask again") from problem
+    if told["digest"] != digest:
+        raise ReloadRefused(f"worker {slot.name} has read another policy, {told['digest']}; restart Governor")
+
+
+async def _enforce(slot: Slot, digest: str) -> None:
+    """Have a worker judge by what it has ready; one that does not is killed, and starts under the new policy."""
+    try:
+        await slot.ask("enforce", _ENFORCE_SECONDS, digest=digest)
+    except GovernorError as problem:
+        _say(f"worker {slot.name} did not take the policy: {problem}")
+        slot.kill()
+
+
+def _say(text: str) -> None:
+    print(f"governor: {text}", file=sys.stderr, flush=True)

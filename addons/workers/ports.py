@@ -1,0 +1,87 @@
+"""One port for several workers: chosen, kept and shared by SO_REUSEPORT.
+
+The kernel gives each new connection to one of the sockets that listen. Whoever runs as the same user could listen
+there, too; nobody else can, as long as the supervisor keeps the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+from mitmproxy.proxy.mode_servers import AsyncioServerInstance
+from mitmproxy.proxy.mode_specs import ProxyMode
+
+from addons.errors import StartCode, StartRefused
+from addons.port_lock import families
+
+_TRIES = 16
+
+
+def chosen(modes: Sequence[str], host: str, port: int | None) -> tuple[str, ...]:
+    """The modes as mitmproxy's option has them, each port of 0 replaced by a free one."""
+    return tuple(_with_port(ProxyMode.parse(mode), host, port) for mode in modes)
+
+
+def _with_port(mode: ProxyMode, host: str, port: int | None) -> str:
+    if mode.listen_port(port) != 0:
+        return mode.full_spec
+    place = "" if mode.custom_listen_host is None else f"{mode.custom_listen_host}:"
+    return f"{mode.type_name}@{place}{_free(mode.listen_host(host))}"
+
+
+def _free(host: str) -> int:
+    for _ in range(_TRIES):
+        try:
+            with ExitStack() as kept:
+                return _bound_everywhere(host, 0, kept)
+        except OSError:
+            # Free for one family and taken for the other.
+            continue
+    raise StartRefused(StartCode.PORT_BUSY, f"no port of {host or '*'} is free; give --listen-port a number")
+
+
+@contextmanager
+def kept(places: Iterable[tuple[str, int]]) -> Iterator[None]:
+    """Keep these (host, port) so that nobody of another user can have them. Raises `StartRefused`."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise StartRefused(StartCode.OPTION_REFUSED, "on this system no port can be shared; start without --workers")
+    with ExitStack() as bound:
+        for host, port in places:
+            try:
+                _bound_everywhere(host, port, bound)
+            except OSError as problem:
+                text = f"{host or '*'}:{port}: {problem.strerror or problem}"
+                raise StartRefused(StartCode.PORT_BUSY, text) from None
+        yield
+
+
+def _bound_everywhere(host: str, port: int, bound: ExitStack) -> int:
+    """Bind in every family in which mitmproxy will listen, at one port. A socket that does not listen gets nothing."""
+    for family, address in families(host):
+        shared = bound.enter_context(closing(socket.socket(family, socket.SOCK_STREAM)))
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            shared.bind((address, port))
+        except OSError as problem:
+            # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
+            if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+        else:
+            port = shared.getsockname()[1]
+    return port
+
+
+def share() -> None:
+    """Have mitmproxy in this process open its ports beside those of the other workers."""
+    AsyncioServerInstance.listen = _listen  # type: ignore[method-assign, assignment]
+
+
+async def _listen(self: Any, host: str, port: int) -> list[asyncio.Server]:
+    return [await asyncio.start_server(self.handle_stream, host, port, reuse_port=True)]

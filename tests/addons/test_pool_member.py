@@ -1,0 +1,327 @@
+"""Processes that share a ledger: what is leased, drawn, given back and told, with a lane and a book each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from addons.audit_log import AuditLog
+from addons.home import Home
+from addons.pools.memory import MemoryLedger
+from addons.pools.protocol import LedgerError
+from addons.verifying import verify_log
+from kernel.budget import Effect, Unit
+from kernel.measures import Rate
+from kernel.report import Result
+from kernel.trial import Mode
+from kernel.verdict import Code
+from tests.addons.logs import entries
+from tests.addons.workers import Worker
+from tests.kernel.accounting import DENIED, at, budget, policy, rate
+
+MIB = 2**20
+
+
+class Shared(MemoryLedger):
+    """A ledger that can be cut off, and that answers late."""
+
+    away = False
+    lost_answers = 0
+
+    def _transact(self, call: Any) -> Any:
+        if self.away:
+            raise LedgerError("the ledger does not answer")
+        answer = super()._transact(call)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise LedgerError("the answer was lost")
+        return answer
+
+
+@pytest.fixture
+def ledger() -> Shared:
+    return Shared()
+
+
+def spent(ledger: Shared, unit: str = "requests") -> int:
+    return sum(each.spent + each.held for each in ledger.overview().balances if each.purse.unit == unit)
+
+
+async def until(holds: Any, seconds: float = 5.0) -> None:
+    for _ in range(int(seconds / 0.01)):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+def verified(home: Home) -> Result:
+    return verify_log(AuditLog.at(home.paths.folder), home.root, every_signature=True).result
+
+
+async def test_two_processes_never_draw_more_than_there_is(home: Home, ledger: Shared) -> None:
+    workers = [Worker(home, ledger, policy(budget({"requests": 100})), f"w{number}") for number in range(2)]
+    for worker in workers:
+        worker.member.start()
+    passed = 0
+    for _ in range(40):
+        for verdict in await asyncio.gather(*(worker.ask() for worker in workers for _ in range(3))):
+            passed += verdict.code is Code.ALLOW
+    for worker in workers:
+        worker.leave()
+
+    assert 90 <= passed <= 100
+    assert ledger.overview().balances[0].spent == passed
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_what_is_not_drawn_is_given_back_and_serves_another(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 40})), name) for name in ("w0", "w1"))
+    one.member.start()
+    await one.ask()
+    assert spent(ledger) > 1
+    await until(lambda: ledger.overview().balances[0].held == 0)
+
+    codes = [(await two.ask()).code for _ in range(40)]
+    assert codes.count(Code.ALLOW) == 39
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_process_that_dies_leaves_what_its_chain_does_not_say_to_its_next_life(
+    home: Home, ledger: Shared
+) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    for _ in range(3):
+        await first.ask()
+    held = ledger.overview().balances[0].held
+    assert held > 3
+    first.lane.close("test")
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    balance = ledger.overview().balances[0]
+    assert (balance.spent, balance.held) == (3, 0)
+    assert second.state.leases == {}
+    second.leave()
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_a_lease_that_no_entry_tells_of_is_written_down_by_the_next_life(home: Home, ledger: Shared) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    ledger.lost_answers = 1
+    assert (await first.ask()).code is Code.POOL_UNREACHABLE
+    assert spent(ledger) > 0
+    first.lane.close("test")
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    second.leave()
+
+    acts = [(each["act"], each["lease"]) for each in second.entries("lease")]
+    assert acts == [("granted", 1), ("settled", 1)]
+    assert spent(ledger) == 0
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_a_lease_of_a_window_that_is_over_is_written_down_once(home: Home, ledger: Shared) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    await first.ask()
+    [granted] = first.entries("lease")
+    later = {"act": "refused", "lease": None, "window": granted["window"] + 4, "amount": 0, "elsewhere": 400}
+    first.book.record("lease", {name: granted[name] for name in ("pool", "budget", "unit", "for")} | later, "coder")
+    first.lane.close("test")
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    second.leave()
+
+    assert [each["lease"] for each in second.entries("lease") if each["act"] == "granted"] == [1]
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_what_is_granted_after_the_ledger_came_back_from_an_older_state_stands_under_its_new_id(
+    home: Home, ledger: Shared
+) -> None:
+    worker = Worker(home, ledger, policy(budget({"requests": 400, "bytes": 10**9})))
+    await worker.ask()
+    before, ledger.server = ledger.server, "restored"
+    await worker.member.turn()
+    assert (await worker.ask("other")).code is Code.ALLOW
+    worker.leave()
+
+    assert {each["pool"] for each in worker.entries("lease") if each["for"] == "other"} == {"restored"}
+    assert worker.entries("lease")[0]["pool"] == before
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_an_answer_that_was_lost_is_asked_for_again(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"requests": 400})))
+    ledger.lost_answers = 1
+    assert (await worker.ask()).code is Code.POOL_UNREACHABLE
+    assert (await worker.ask()).code is Code.ALLOW
+
+    assert [each.lease for _, each in ledger.overview().leases] == [1]
+    worker.leave()
+
+
+async def test_without_an_answer_nothing_new_passes_and_what_is_leased_does(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"requests": 400})))
+    await worker.ask()
+    ledger.away = True
+
+    assert (await worker.ask()).code is Code.ALLOW
+    assert (await worker.ask("other")).code is Code.POOL_UNREACHABLE
+    worker.lane.close("test")
+
+
+async def test_who_hears_nothing_for_too_long_is_cut_off_and_comes_back(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(home, ledger, policy(budget({"requests": 400})))
+    cut: list[str] = []
+    worker.member.on_cut_off = lambda: cut.append("all")
+    worker.member.start()
+    monkeypatch.setattr("addons.pools.member.CUT_OFF_SECONDS", 0.1)
+    ledger.away = True
+    await until(lambda: worker.member.cut_off and cut == ["all"])
+    ledger.away = False
+    await until(lambda: not worker.member.cut_off)
+
+    assert cut == ["all"]
+    worker.leave()
+
+
+async def test_what_was_lost_with_the_silence_stays_drawable_and_is_counted_once(home: Home) -> None:
+    now = [time.time_ns() // 1000]
+    ledger = Shared(clock=lambda: now[0])
+    worker, other = (Worker(home, ledger, policy(budget({"requests": 32})), name) for name in ("w0", "w1"))
+    await worker.ask()
+    held = ledger.overview().balances[0].held
+    now[0] += 1_900_000
+    for _ in range(8):
+        now[0] += 2_000_000
+        await other.member.turn()
+    assert ledger.overview().balances[0].stranded == held
+
+    codes = [(await worker.ask()).code for _ in range(held)]
+    spent_before = ledger.overview().balances[0].spent
+    worker.lane.close("test")
+    again = Worker(home, ledger, policy(budget({"requests": 32})))
+    assert codes.count(Code.ALLOW) >= held - 1
+    assert spent_before == ledger.overview().balances[0].spent <= 32
+    for each in (again, other):
+        each.lane.close("test")
+
+
+async def test_a_halt_reaches_the_other_process_at_once(home: Home, ledger: Shared) -> None:
+    halting = policy(budget({"requests": 1}, when_used=[at(100, Effect.HALT)]))
+    one, two = (Worker(home, ledger, halting, name, beat_seconds=5.0) for name in ("w0", "w1"))
+    one.member.on_told = two.member.poke
+    for worker in (one, two):
+        worker.member.start()
+    await one.ask()
+    assert (await one.ask()).code is Code.EXHAUSTION
+    await until(lambda: two.ended == ["coder"], 1.0)
+
+    assert (await two.ask()).code is Code.AGENT_HALTED
+    for worker in (one, two):
+        worker.leave()
+    [halt] = two.entries("halt")
+    assert (halt["decision"].partition("/")[0], halt["heard"]) == ("w0", 1)
+
+
+async def test_a_halt_that_nobody_heard_of_is_told_by_the_next_life(home: Home, ledger: Shared) -> None:
+    halting = policy(budget({"requests": 1}, when_used=[at(100, Effect.HALT)]))
+    one = Worker(home, ledger, halting)
+    await one.ask()
+    await one.ask()
+    one.lane.close("test")
+    again, two = Worker(home, ledger, halting), Worker(home, ledger, halting, "w1")
+    for worker in (again, two):
+        worker.member.start()
+
+    await until(lambda: two.ended == ["coder"])
+    for worker in (again, two):
+        worker.leave()
+
+
+async def test_a_release_is_counted_once_and_the_same_everywhere(home: Home, ledger: Shared) -> None:
+    workers = [Worker(home, ledger, policy(budget({"requests": 9})), f"w{number}") for number in range(3)]
+    for worker in workers:
+        worker.member.start()
+    await workers[0].acts.act("agents halt", "coder", "because", "ann", "control")
+    await until(lambda: all(worker.state.agent("coder").halt for worker in workers))
+    name = await workers[1].acts.act("agents release", "coder", "fine", "ann", "control")
+    await until(lambda: all(worker.state.agent("coder").epoch == 1 for worker in workers))
+
+    assert name.startswith("w1/")
+    assert [worker.state.agent("coder").halt for worker in workers] == [None] * 3
+    for worker in workers:
+        worker.leave()
+    again = Worker(home, ledger, policy(budget({"requests": 9})), "w2")
+    again.leave()
+    assert again.state.agent("coder").epoch == 1
+    assert len(again.entries("operator")) == 2
+
+
+async def test_a_process_that_comes_later_hears_all_that_was_told(home: Home, ledger: Shared) -> None:
+    one = Worker(home, ledger, policy(budget({"requests": 9})))
+    one.member.start()
+    for agent in ("a", "b"):
+        await one.acts.act("agents halt", agent, "because", "ann", "control")
+    await one.acts.act("agents rotate", "c", "", "ann", "control")
+    two = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+
+    assert [bool(two.state.agent(name).halt) for name in "abc"] == [True, True, False]
+    assert two.state.agent("c").session == 1
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_points_of_risk_add_up_over_processes(home: Home, ledger: Shared) -> None:
+    risky = policy(budget({"risk": 30}, when_used=[at(100, Effect.HALT)]))
+    one, two = (Worker(home, ledger, risky, name) for name in ("w0", "w1"))
+
+    assert (await one.ask(verdict=DENIED, risk=20)).code is Code.RULE_DENY
+    assert (await two.ask(verdict=DENIED, risk=20)).code is Code.OVERRISK
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_destination_is_new_once_for_all_processes(home: Home, ledger: Shared) -> None:
+    few = policy(budget({"new-hosts": 2}))
+    one, two = (Worker(home, ledger, few, name) for name in ("w0", "w1"))
+    codes = [(await worker.ask(place=f"{host}.example:443")).code
+             for worker in (one, two) for host in ("a", "b", "c")]
+
+    for worker in (one, two):
+        worker.leave()
+    assert codes == [Code.ALLOW, Code.ALLOW, Code.BUDGET_EXHAUSTED] * 2
+    assert not [each for each in entries(home, "w0") if each["type"] == "lease" and "a.example" in str(each)]
+
+
+async def test_a_rate_holds_over_processes(home: Home, ledger: Shared) -> None:
+    paced = policy(rates=(rate(None, Rate(10, 3600), burst=4),))
+    workers = [Worker(home, ledger, paced, f"w{number}") for number in range(2)]
+    codes = [(await worker.ask()).code for _ in range(4) for worker in workers]
+
+    assert codes.count(Code.ALLOW) == 4
+    assert codes.count(Code.RATE_LIMITED) == 4
+    for worker in workers:
+        worker.leave()
+
+
+async def test_a_stream_leases_more_while_it_lasts(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"bytes": 100 * MIB})))
+    await worker.ask()
+    drawn = 0
+    for part in range(1, 200):
+        more = worker.book.draw_more(worker.open[0], "coder", Mode.ENFORCE, part, Unit.BYTES, 4 * MIB, at_once=True)
+        if not isinstance(more, tuple):
+            break
+        drawn += more[0]
+
+    assert 90 * MIB <= drawn <= 100 * MIB
+    assert spent(ledger, "bytes") <= 100 * MIB
+    worker.leave()
