@@ -151,6 +151,16 @@ def test_what_others_have_is_told_without_what_one_has_oneself(ledger):
     assert ledger.ask(1).elsewhere == 3
 
 
+def test_what_one_has_lost_is_elsewhere_for_others_alone(ledger):
+    ledger.join(B)
+    ledger.ask(10)
+    ledger.now_us += LEASE
+    ledger.join(B)
+
+    assert ledger.ask(1).elsewhere == 0
+    assert ledger.ask(1, holder=B).elsewhere == 11
+
+
 def test_the_newest_limit_holds(ledger):
     ledger.ask(60, limit=100)
 
@@ -411,6 +421,17 @@ def test_who_never_speaks_stays_charged_and_is_granted_nothing_more(ledger):
     assert ledger.ask(1, limit=1000).amount == 1
     assert ledger.balance()[1] == 8
     assert ledger.ask(1, limit=1000, holder=B).why is Why.RECOVERING
+
+
+def test_the_time_to_speak_begins_with_the_first_call_that_comes_whatever_it_is(ledger):
+    ledger.join(B)
+    lease = ledger.ask(8, limit=1000).lease
+    changed(ledger)
+    ledger.settle(lease, 8)
+    ledger.now_us += LEASE
+    ledger.repost([Total(TOTAL, 1000, 8)])
+
+    assert ledger.ask(1, limit=1000).amount == 1
 
 
 def test_leases_that_a_chain_does_not_know_go_back_and_those_that_only_it_knows_are_held(ledger):

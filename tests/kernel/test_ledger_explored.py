@@ -267,9 +267,10 @@ def copied(kept):
 WORLDS = [
     pytest.param(Explorer(2, 3, asks=2, deaths=1, cut_offs=0, changes=False), id="two processes"),
     pytest.param(Explorer(3, 3, asks=1, deaths=0, cut_offs=1, changes=False), id="three, one is cut off"),
-    pytest.param(Explorer(2, 2, asks=2, deaths=0, cut_offs=0, changes=True), id="two and another server"),
+    pytest.param(Explorer(2, 4, asks=1, deaths=0, cut_offs=0, changes=True), id="two and another server"),
 ]
 MORE = [
+    pytest.param(Explorer(2, 2, asks=2, deaths=0, cut_offs=0, changes=True), id="two, another server, two asks each"),
     pytest.param(Explorer(2, 3, asks=2, deaths=1, cut_offs=1, changes=False), id="two, one dies, one is cut off"),
     pytest.param(Explorer(3, 4, asks=1, deaths=1, cut_offs=1, changes=False), id="three, one dies, one is cut off"),
     pytest.param(Explorer(3, 3, asks=1, deaths=2, cut_offs=0, changes=False), id="three, two die"),

@@ -184,7 +184,7 @@ def test_a_ledger_answers_and_keeps_as_the_model_does(request, tmp_path, monkeyp
 
     run_state_machine_as_test(
         lambda: Compared(lambda clock: subjects(request, tmp_path, kind, clock)),
-        settings=settings(max_examples=scaled(25), stateful_step_count=40, deadline=None,
+        settings=settings(max_examples=scaled(25 if kind == "redis" else 10), stateful_step_count=40, deadline=None,
                           suppress_health_check=list(HealthCheck)))
 
 
