@@ -16,7 +16,7 @@ INTERVAL_SECONDS = 0.02
 PATIENCE_SECONDS = 20.0
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _EVENT = re.compile(rb'data: (?:[^\n]*"content":")?(\d+)[^\n]*\n\n')
-_ASKED = re.compile(rb"(GET|POST) \S*?/(\d+)(?:/chat/completions)? HTTP")
+_ASKED = re.compile(rb"(GET|POST) \S*?/(\d+)(?:/v1/chat/completions)? HTTP")
 _CALL = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"say numbers"}]}'
 _CHUNK = (b'{"id":"c-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,'
           b'"delta":{"content":"%d"},"finish_reason":null}],"usage":null}')
@@ -78,7 +78,7 @@ async def _listen(run: Run, number: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", run.proxy_port)
     authority = f"localhost:{run.origin_port}"
     if run.model:
-        head = f"POST http://{authority}/{number}/chat/completions HTTP/1.1\r\nContent-Length: {len(_CALL)}\r\n"
+        head = f"POST http://{authority}/{number}/v1/chat/completions HTTP/1.1\r\nContent-Length: {len(_CALL)}\r\n"
     else:
         head = f"GET http://{authority}/{number} HTTP/1.1\r\n"
     writer.write(f"{head}Host: {authority}\r\nContent-Type: application/json\r\n\r\n".encode())

@@ -351,3 +351,16 @@ async def test_an_edit_while_the_call_is_judged_is_not_hidden_by_its_change(home
 
         assert b"x-governor-code: EDITED\r\n" in answer
         assert there.heads == []
+
+
+async def test_calls_that_follow_one_another_on_one_connection_are_each_charged(home: Home) -> None:
+    async with provider() as there, inside(home, policy=BUDGET) as place:
+        there.answer = lambda asked: Answer([sse(CHAT)])
+        place.answers |= {host: ["127.0.0.1"] for host in HOSTS}
+        call = post(OPENAI[0], there.port, OPENAI[1], json.dumps(CALLED | {"stream": True}).encode())
+        answer = await place.ask(call.replace(b"Connection: close\r\n", b"") * 2 + call)
+        outcomes = await settled(place, 3)
+
+        assert answer.count(b"HTTP/1.1 200 Said") == 3
+        assert [each["usage"]["usd"] for each in outcomes] == [cost(120, 45, 20, 0)] * 3
+        assert account(place) == (3 * cost(120, 45, 20, 0), 0)
