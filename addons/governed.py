@@ -49,13 +49,14 @@ class Governed:
 
 def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False,
             contents: Sequence[bytes] | None = None) -> Governed:
-    """Check and index the policy in files, read here unless their `contents` are given, with what was kept beside them.
+    """Check and index the policy in files, read here unless their `contents` are given; behind those of the files
+    may stand the prices that were kept with them.
 
     Raises `PolicyError`, or `PolicyMissing` when a file is not there.
     """
     if contents is None:
         contents = [policy_files.read_file(file) for file in files]
-    names = [*map(str, files), *("what was kept with it" for _ in contents[len(files):])]
+    names = (*map(str, files), "prices.yaml")[: max(len(files), len(contents))]
     sources = list(zip(names, contents, strict=True))
     compiled = policy_files.read_policy(sources, known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())

@@ -98,8 +98,8 @@ def _prices(tables: Sequence[tuple[str, bytes]]) -> Prices:
 
 def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
     policy = compiled.policy
-    more = (*account_findings(policy, llm_hosts()), *cascade_findings(policy, known_agents),
-            *llm_findings(as_if(policy, ()), model_calls()))
+    more = (*account_findings(policy, llm_hosts()), *llm_findings(as_if(policy, ()), model_calls()),
+            *cascade_findings(policy, known_agents))
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)

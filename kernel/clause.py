@@ -18,6 +18,7 @@ from kernel.facts import UPGRADES
 from kernel.fields import Part
 from kernel.glob import PathSet
 from kernel.hours import HORIZON_SECONDS
+from kernel.model_calls import CallPaths
 from kernel.pattern import ANONYMOUS, agent_matches
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 
@@ -227,7 +228,7 @@ class Hole:
 
     def __init__(self, where: Conditions, shared: Shared, *, of_grant: bool) -> None:
         self._gate = shared.gate(where)
-        self._paths = tuple([paths for each in (where.paths, where.calls) if (paths := path_set(each)) is not None])
+        self._paths = path_sets(where)
         self._fields, self._phase = field_test(where, wide=of_grant), shared.phase(where)
         self._address = shared.address(where)
         items = where.to or ()
@@ -279,7 +280,14 @@ def inside(residue: Residue, address: Address, inner: tuple[Address, ...]) -> bo
     return all(any(each in ranges for ranges in either for each in every) for either in residue)
 
 
-def path_set(globs: tuple[PathGlob, ...] | None) -> PathSet | None:
+def path_sets(where: Conditions, url: UrlPattern | None = None) -> tuple[PathSet | CallPaths, ...]:
+    """The sets of paths, each of which a path must be in."""
+    globs = (where.paths, where.calls if where.in_path is None else None, None if url is None else (url.path,))
+    found = [paths for each in globs if (paths := _path_set(each)) is not None]
+    return (*found, *([CallPaths(where.calls or (), where.in_path)] if where.in_path is not None else []))
+
+
+def _path_set(globs: tuple[PathGlob, ...] | None) -> PathSet | None:
     """The paths that the globs match; None where that is every path."""
     if globs is None or any(glob.text == "/**" for glob in globs):
         return None

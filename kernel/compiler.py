@@ -45,6 +45,10 @@ from kernel.vocabulary import (
 
 _VERSION = "1"
 _LONGEST_CONTACT = 500
+# What is said for all agents, or before an agent is known.
+_OF_THE_FIRST = frozenset({
+    "identity", "contact", "mode", "until", "profile", "counters", "cascade", "prices",
+})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +159,15 @@ class _Compiler:
             rates=accounts.rates(found.get("rates")),
             profile=accounts.profile(found),
             counters=accounts.counters(found.get("counters")),
-            cascade=CascadeReader(self.reader, groups, tier.binds).cascade(found.get("cascade")),
             prices=read_prices(self.reader, found.get("prices")),
+            cascade=CascadeReader(self.reader, groups, tier.binds).cascade(found.get("cascade")),
             ahead=ahead,
         ), destinations)
 
     def _refuse_below(self, found: Mapping[str, Node]) -> None:
-        """What is said for all agents, or before an agent is known, is said by the first file."""
+        """What is said for all is said by the first file."""
         if self._above.parts:
-            once = {"identity", "contact", "mode", "until", "profile", "counters", "cascade", "prices"}
-            for key in found.keys() & once:
+            for key in found.keys() & _OF_THE_FIRST:
                 first = self._above.parts[0].files[0]
                 message = f'"{key}:" stands only in the first tier'
                 self.reader.error("E112", found[key], message, f"write it into {first}")

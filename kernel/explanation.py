@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from kernel.address import range_contains
 from kernel.bounds import Bounds
 from kernel.budget import Unit
-from kernel.clause import compared
+from kernel.clause import compared, path_sets
 from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
 from kernel.document import joined, quote
 from kernel.facts import UPGRADES, Address, RequestFacts
 from kernel.fields import Part
+from kernel.glob import joined as segmented
 from kernel.hours import told
 from kernel.measures import Measures
 from kernel.model_calls import spread
@@ -224,13 +225,19 @@ def _unfit_model(where: Conditions, facts: RequestFacts, *, wide: bool) -> Itera
     if where.llm is None:
         return
     near = [each for each in spread(Conditions(llm=where.llm), wide=wide)
-            if facts.method in (each.methods or ()) and _fits_paths(each.calls or (), facts, every_reading=not wide)]
+            if facts.method in (each.methods or ()) and _is_call(each, facts, every_reading=not wide)]
     unfit = [list(_unfit_fields(each, facts, wide=wide)) for each in near]
     if not near:
         models = where.llm.models
         yield f"it is no call of {'a model' if models is None else f'the model {_listed(models)}'}"
     elif all(unfit):
         yield from unfit[0]
+
+
+def _is_call(where: Conditions, facts: RequestFacts, *, every_reading: bool) -> bool:
+    sets = path_sets(where)
+    fits = [all(paths.has(segmented(reading), reading) for paths in sets) for reading in facts.path.readings]
+    return all(fits) if every_reading else any(fits)
 
 
 def _is_first_call(where: Conditions, facts: RequestFacts) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
-from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_set
+from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_sets
 from kernel.glob import joined
 from kernel.measures import DEFAULT, NOTHING_SAID, combined, tightest
 from kernel.model_calls import spread
@@ -72,8 +72,7 @@ class Entry:
         # What leaves is let out by no more than was asked for: a grant covers a WebSocket where it says `websocket:`.
         upgrades = not self.grants or rule.terms.websocket is not None
         self._gate = shared.gate(where, url, bound, everyone=not self.grants, upgrades=upgrades)
-        globs = (where.paths, where.calls, None if url is None else (url.path,))
-        self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
+        self._paths = path_sets(where, url)
         self._address = shared.address(where)
         self._fields = field_test(where, wide=not self.grants)
         self._phase = shared.phase(where, of_grant=self.grants)

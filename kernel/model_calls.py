@@ -7,12 +7,14 @@ no model, is covered by what refuses and never by what grants, as with `json:`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from kernel.comparison import Comparison, Field
 from kernel.fields import MODEL
+from kernel.glob import PathSet, word
 from kernel.pattern import path_glob
 
 if TYPE_CHECKING:
@@ -28,11 +30,12 @@ _IN_BODY = (
     "/chat/completions", "/v1beta/openai/chat/completions", "/v1beta/openai/embeddings",
 )  # fmt: skip
 _IN_PATH = ("/v1/models/", "/v1beta/models/", "/v1alpha/models/")
-_ACTIONS = ("generateContent", "streamGenerateContent")
+_ENDS = (":generateContent", ":streamGenerateContent")
 # Ways to ask that are rare, old, or no way at any server that is known: they are refused, and never granted.
-_REFUSED_IN_BODY = (*(f"/*/*/v1/{each}" for each in _ENDPOINTS), "/v1/complete")
-_REFUSED_ACTIONS = ("embedContent", "batchEmbedContents")
-_REFUSED_COLON = "%3A"
+_REFUSED_IN_BODY = ("/v1/complete",)
+_REFUSED_ENDS = (":embedContent", ":batchEmbedContents", "%3AgenerateContent", "%3AstreamGenerateContent")
+_CALL = re.compile(
+    f"(?:{'|'.join(_IN_PATH)})(?P<model>[^/]*?)(?:{'|'.join(sorted((*_ENDS, *_REFUSED_ENDS), key=len, reverse=True))})")
 _POST = frozenset({"POST"})
 _ANY = ("*",)
 
@@ -46,40 +49,68 @@ def spread(where: Conditions, *, wide: bool) -> tuple[Conditions, ...]:
 
 
 def _spread(where: Conditions, said: Llm, *, wide: bool) -> Iterator[Conditions]:
-    posted = replace(where, methods=_POST if where.methods is None else where.methods & _POST)
+    methods = _POST if where.methods is None else where.methods & _POST
     json = where.json
     if said.models is not None or not wide:
         json = (*(json or ()), Field(MODEL, Comparison(said.models or _ANY, absent=wide)))
-    yield replace(posted, calls=_in_body(wide=wide), json=json)
-    in_path = _in_path(said.models or _ANY, wide=wide)
-    if in_path:
-        yield replace(posted, calls=in_path)
+    for calls in _in_body(wide=wide):
+        yield replace(where, methods=methods, calls=calls, json=json)
+    # A name with a slash stands in no path.
+    models = None if said.models is None else tuple(model for model in said.models if "/" not in model)
+    if models is None or models:
+        yield replace(where, methods=methods, calls=_in_path(wide=wide), in_path=models)
     # What clients begin with has methods of its own, whatever `methods:` says of the calls that follow.
     for method in sorted({call.method for call in said.calls}):
-        paths = tuple(dict.fromkeys(call.path for call in said.calls if call.method == method))
-        yield replace(where, methods=frozenset({method}), calls=paths)
+        for calls in _dealt(call.path for call in said.calls if call.method == method):
+            yield replace(where, methods=frozenset({method}), calls=calls)
 
 
 @cache
-def _in_body(*, wide: bool) -> tuple[PathGlob, ...]:
-    return _globs((*_IN_BODY, *_REFUSED_IN_BODY) if wide else _IN_BODY)
+def _in_body(*, wide: bool) -> tuple[tuple[PathGlob, ...], ...]:
+    return _dealt(map(path_glob, (*_IN_BODY, *_REFUSED_IN_BODY) if wide else _IN_BODY))
 
 
 @cache
-def _in_path(models: tuple[str, ...], *, wide: bool) -> tuple[PathGlob, ...]:
-    """The paths in which one of the models stands. A name with a slash stands in none."""
-    colons = (":", _REFUSED_COLON) if wide else (":",)
-    actions = (*_ACTIONS, *_REFUSED_ACTIONS) if wide else _ACTIONS
-    return _globs(f"{folder}{_one_star(model)}{colon}{action}" for folder in _IN_PATH for model in models
-                  for colon in colons for action in actions if "/" not in model)
+def _in_path(*, wide: bool) -> tuple[PathGlob, ...]:
+    ends = (*_ENDS, *_REFUSED_ENDS) if wide else _ENDS
+    return tuple(path_glob(f"{folder}*{end}") for folder in _IN_PATH for end in ends)
 
 
-def _one_star(glob: str) -> str:
-    """The glob with one star where several stand in a row: in a path, two would stand for any number of segments."""
-    while "**" in glob:
-        glob = glob.replace("**", "*")
-    return glob
+def _dealt(globs: Iterable[PathGlob]) -> tuple[tuple[PathGlob, ...], ...]:
+    """The globs that are single paths apart from the others: of a list of paths the analyser answers at once."""
+    known = tuple(dict.fromkeys(globs))
+    lots = tuple(glob for glob in known if "*" not in glob.text), tuple(glob for glob in known if "*" in glob.text)
+    return tuple(lot for lot in lots if lot)
 
 
-def _globs(texts: Iterable[str]) -> tuple[PathGlob, ...]:
-    return tuple(map(path_glob, dict.fromkeys(texts)))
+def model_in_path(segments: tuple[str, ...]) -> str | None:
+    """The model that stands in the path of a call; None where it is no such call."""
+    text = "/" + "/".join(segments)
+    found = _CALL.fullmatch(text)
+    return None if found is None else found["model"]
+
+
+def with_model(path: str, model: str) -> str:
+    """The path with this model in it, where it is that of such a call."""
+    found = _CALL.fullmatch(path.replace("%2F", "/"))
+    if found is None:
+        return path
+    # Whatever separates its segments, the model is followed by what follows it here.
+    end = len(path) - (len(found[0]) - found.end("model"))
+    return path[: end - len(found["model"])] + model + path[end:]
+
+
+class CallPaths:
+    """The paths of calls that have one of these models in them."""
+
+    __slots__ = ("_models", "_paths")
+
+    def __init__(self, calls: Iterable[PathGlob], models: Iterable[str]) -> None:
+        self._paths, self._models = PathSet(calls), tuple(map(word, models))
+
+    def has(self, text: str, segments: tuple[str, ...]) -> bool:
+        """True for the path of a call that asks one of the models, given as text and as segments."""
+        if not self._paths.has(text, segments):
+            return False
+        model = model_in_path(segments)
+        return model is not None and any(each.fits(model) for each in self._models)

@@ -133,8 +133,9 @@ class PortRange:
 class Conditions:
     """The keys of a rule, AND-ed; each list is an OR, but all fields of a part must fit. None says nothing (any).
 
-    `llm` is written out as conditions on method, path and body (`calls` and `json`) before anything is matched:
-    kernel/model_calls.py. `expires` is the first moment at which they no longer hold, in seconds since 1970.
+    `llm` is written out as conditions on method, path (`calls`, and the models `in_path` of those) and body (`json`)
+    before anything is matched: kernel/model_calls.py. `expires` is the first moment at which they no longer hold, in
+    seconds since 1970.
     """
 
     agents: tuple[AgentPattern, ...] | None = None
@@ -151,6 +152,7 @@ class Conditions:
     form: tuple[Field, ...] | None = None
     llm: Llm | None = None
     calls: tuple[PathGlob, ...] | None = None
+    in_path: tuple[str, ...] | None = None
     when: Window | None = None
     expires: int | None = None
 

@@ -67,8 +67,8 @@ def in_words(policy: Policy) -> list[Paragraph]:
         Paragraph("How often agents may ask", tuple(
             Sentence(rates_in_words(each, policy.groups), each.name, each.position) for each in policy.rates)),
         Paragraph("What is counted of every agent", tuple(map(Sentence, counters_in_words(policy)))),
-        Paragraph("When an agent is halted", tuple(map(Sentence, cascade_in_words(policy.cascade)))),
         Paragraph("What models cost here", tuple(map(Sentence, prices_in_words(policy)))),
+        Paragraph("When an agent is halted", tuple(map(Sentence, cascade_in_words(policy.cascade)))),
         Paragraph("Checked at each load", (
             *(_asserted(assertion) for assertion in policy.assertions),
             *(_claimed(claim, policy.groups) for claim in policy.claims))),

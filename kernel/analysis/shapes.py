@@ -18,6 +18,7 @@ from kernel.analysis.sizes import EVERY_SIZE, NO_MEASURE, Measure, Sizes
 from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.clause import compared
+from kernel.comparison import Comparison
 from kernel.facts import UPGRADES
 from kernel.match import hosts_of
 from kernel.model_calls import spread
@@ -111,7 +112,8 @@ class Shapes:
         space = self.space
         return Box((
             space.hosts.every, space.addresses.every, space.methods.every, _EVERY_SCHEME, space.ports.every,
-            _BOTH_READINGS, _EVERYBODY, EVERY_SIZE, space.moments.every, *(each.every for each in space.values)))
+            _BOTH_READINGS, _EVERYBODY, EVERY_SIZE, space.moments.every, space.models.texts,
+            *(each.every for each in space.values)))
 
     def _of(self, rule: Rule) -> Iterator[Box]:
         grants = rule.verb.grants
@@ -147,15 +149,21 @@ class Shapes:
         methods, schemes = self.space.methods.mask(where.methods), scheme_mask(where.schemes)
         ports, addresses = self.space.ports.mask(where.ports), self._addresses(where.address, side)
         moments, values = self.space.moments.mask(where), self._values(where, side)
+        models = self._models(where.in_path)
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
-                         target.ports & ports, readings, who, EVERY_SIZE, moments, *values)
+                         target.ports & ports, readings, who, EVERY_SIZE, moments, models, *values)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
                        for pattern in self._paths((where.paths, where.calls, own), second=second)}
                 alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))
                 if alive is not None:
                     yield alive
+
+    def _models(self, models: tuple[str, ...] | None) -> int:
+        """The models that a path may have in it."""
+        known = self.space.models
+        return known.texts if models is None else known.mask(Comparison(models), wide=False) & known.texts
 
     def _values(self, where: Conditions, side: _Side) -> tuple[int, ...]:
         """What each field may be."""

@@ -266,9 +266,11 @@ def test_a_policy_that_counts_money_is_kept_with_the_prices_that_it_counts_by(
     assert name == f"{governed.policy.digest}.yaml" == f"{blake3(content).hexdigest()}.yaml"
     _ship_other_prices(monkeypatch, tmp_path)
     kept, shipped = read([home.paths.policies / name], registry), read([file], registry)
+    told = policy_store.kept(governed.policy.digest, [file], home.paths, registry).policy
     asked = "openai", "gpt-5-mini"
     assert kept.prices.of(*asked) == governed.policy.prices.of(*asked)
-    assert kept.digest == governed.policy.digest
+    assert told.prices.of(*asked) == governed.policy.prices.of(*asked)
+    assert kept.digest == told.digest == governed.policy.digest
     assert shipped.prices.of(*asked) != kept.prices.of(*asked)
 
 

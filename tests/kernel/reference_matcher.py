@@ -252,7 +252,7 @@ def _is_first(call: Call, point: Point) -> bool:
 _ENDPOINTS = "chat/completions|completions|embeddings|messages|responses"
 _IN_BODY = re.compile(
     rf"(?:/[^/]*)?/v1/(?:{_ENDPOINTS})|/chat/completions|/v1beta/openai/(?:chat/completions|embeddings)")
-_IN_BODY_WIDE = re.compile(rf"{_IN_BODY.pattern}|/[^/]*/[^/]*/v1/(?:{_ENDPOINTS})|/v1/complete")
+_IN_BODY_WIDE = re.compile(rf"{_IN_BODY.pattern}|/v1/complete")
 _IN_PATH = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*):(?:generateContent|streamGenerateContent)")
 _IN_PATH_WIDE = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*)(?::|%3A)"
                            r"(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)")

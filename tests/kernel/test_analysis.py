@@ -89,6 +89,7 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
         if masks[1] & shapes.space.addresses.vague or is_unread(shapes, facts):
             continue
         for rule in policy.items:
+            shapes.boxes.allowance.renew()
             held = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in shapes.of(rule))
 
             assert held is holds(rule, facts, address), (rule, facts, address)
