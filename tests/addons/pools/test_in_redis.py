@@ -255,6 +255,7 @@ def secured(request, tmp_path, certificates):
     return port
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_tls_needs_a_certificate_that_is_trusted_and_names_the_host(secured, certificates):
     ours, theirs = (certificates / f"{name}.pem" for name in ("ours", "theirs"))
     with closing(RedisLedger(f"rediss://localhost:{secured}?ssl_ca_certs={ours}")) as ledger:
