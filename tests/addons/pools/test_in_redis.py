@@ -92,6 +92,17 @@ def test_a_server_that_is_gone_is_asked_again_when_it_is_back(request, tmp_path)
         assert ask(ledger, 2).lease == 2
 
 
+def test_a_server_that_has_become_a_replica_is_left(server, ledger):
+    connection = ledger._server._connection
+    server.ask("REPLICAOF 127.0.0.1 1")
+    with pytest.raises(LedgerError, match="against a read only replica"):
+        ask(ledger, 1)
+    server.ask("REPLICAOF NO ONE")
+
+    assert ask(ledger, 1).lease == 1
+    assert ledger._server._connection is not connection
+
+
 def test_scripts_that_the_server_forgot_are_sent_again(server, ledger):
     server.ask("SCRIPT FLUSH")
 
@@ -244,6 +255,7 @@ def secured(request, tmp_path, certificates):
     return port
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_tls_needs_a_certificate_that_is_trusted_and_names_the_host(secured, certificates):
     ours, theirs = (certificates / f"{name}.pem" for name in ("ours", "theirs"))
     with closing(RedisLedger(f"rediss://localhost:{secured}?ssl_ca_certs={ours}")) as ledger:
