@@ -34,7 +34,7 @@ def test_a_path_is_taken_from_where_governor_was_started(monkeypatch, tmp_path):
     "redis://host:port", "pw-secret", "redis://[::1",
 ])
 def test_what_is_no_ledger_is_refused_without_its_secrets(option):
-    with pytest.raises(StartRefused, match="write memory:, sqlite:PATH or redis://HOST") as refused:
+    with pytest.raises(StartRefused, match="write memory:, sqlite:PATH, redis://HOST") as refused:
         read(option)
 
     assert refused.value.code is StartCode.OPTION_REFUSED
