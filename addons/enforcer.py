@@ -54,9 +54,9 @@ from addons.operator_acts import hints
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.pools.acts import SharedActs
-from addons.pools.joining import joined
+from addons.pools.joining import bring_over, joined
 from addons.pools.member import CUT_OFF, Member
-from addons.pools.setting import pool_for
+from addons.pools.setting import Kind, pool_for
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
@@ -234,6 +234,8 @@ class _Running:
 
     def _join(self) -> None:
         """Become one of those that share a ledger, where there is one."""
+        if self._host.processes == 1:
+            bring_over(self.pool, self._host.home, {self.lane.name}, _say)
         said = {"policy": self._governed.policy.digest, "version": VERSION}
         self._member = joined(self.pool, self._host.home, self.lane.name, self.book, _say, said)
         self._acts: Acts = self.book
@@ -284,7 +286,7 @@ class _Running:
         for _ in range(self._anchored.silent):
             self.lane.record("fault", entry.fault("anchor", "AnchorError", Code.FAULT, None))
         said = settings.recorded(options) | self._anchored.recorded()
-        if self._host.processes > 1:
+        if self.pool.kind is not Kind.MEMORY:
             said |= {"governor_pool": str(self.pool), "workers": self._host.processes}
         self.book.begin(entry.config(said, versions))
         policy_store.keep(self._governed, self.paths)

@@ -116,6 +116,8 @@ class Kind(StrEnum):
     QUARANTINE = "quarantine"
     SESSION = "session"
     """An agent's token is new: so is its session."""
+    STANDING = "standing"
+    """How far an agent's epoch and session have come where no ledger counted them."""
     PREVENTIVE = "preventive"
     HALT_ALL = "halt-all"
     RELEASE_ALL = "release-all"

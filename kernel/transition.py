@@ -303,6 +303,8 @@ def _used(unit: str, entry: Mapping[str, Any], micros_open: int) -> int:
             return 0
         case _, Unit.BYTES:
             return int(entry["bytes_up"]) + int(entry["bytes_down"])
+        case _, Unit.USD | Unit.TOKENS if isinstance(used := entry.get("usage", {}).get(unit), int):
+            return used
         case _, Unit.SECONDS:
             return -(-micros_open // 1_000_000)
     return MAX_INTEGER
@@ -320,6 +322,13 @@ def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[
     return {opened.agent: standing._replace(
         repeated=_with(standing.repeated, request, Run(run.since_us, count, outcome)),
         trail=followed(standing.trail, outcome, request, count))}
+
+
+def _at_least(standing: Standing, epoch: int, session: int) -> Standing:
+    """The standing of an agent of which more releases and tokens are known than this lane has counted."""
+    if epoch > standing.epoch:
+        return Standing(epoch, session=max(session, standing.session), trail=followed(standing.trail, "release"))
+    return standing._replace(session=max(session, standing.session))
 
 
 def _halted(state: State, agent: str, halt: Halt) -> Change:
@@ -378,8 +387,8 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
         case "agents release":
             standing = state.agent(agent)
             trail = followed(standing.trail, "release")
-            epoch, session = entry.get("epoch", standing.epoch + 1), entry.get("session", standing.session)
-            return Change({agent: Standing(epoch, session, trail=trail)})
+            epoch = max(entry.get("epoch", 0), standing.epoch + 1)
+            return Change({agent: Standing(epoch, max(entry.get("session", 0), standing.session), trail=trail)})
         case "agents halt all":
             return Change(switch=state.switch.halted(
                 Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
@@ -389,7 +398,10 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
             said = Quarantine(now_us, entry["operator"], name, entry["reason"])
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
+        case "agents standing":
+            return Change({agent: _at_least(state.agent(agent), entry["epoch"], entry["session"])})
         case "agents add" | "agents rotate":
             standing = state.agent(agent)
-            return Change({agent: standing._replace(session=entry.get("session", standing.session + 1))})
+            session = max(entry.get("session", standing.session + 1), standing.session)
+            return Change({agent: standing._replace(session=session)})
     return NO_CHANGE

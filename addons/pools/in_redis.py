@@ -26,7 +26,7 @@ from kernel.leases import (
     Purse,
     Why,
 )
-from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, text_of
+from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, MOST_UNKNOWN, text_of
 from kernel.ledger.turns import paced
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 _LUA = ROOT / "addons" / "pools" / "lua"
 _CONSTANTS = {
     "KINDS": KINDS, "LEASE_US": LEASE_SECONDS * 1_000_000, "CLOCKS_APART_US": CLOCKS_APART_US,
-    "PROCESSES_SHARE": PROCESSES_SHARE, "MOST_NEWS": MOST_NEWS, "FORGOTTEN_US": FORGOTTEN_US,
+    "PROCESSES_SHARE": PROCESSES_SHARE, "MOST_NEWS": MOST_NEWS, "MOST_UNKNOWN": MOST_UNKNOWN,
+    "FORGOTTEN_US": FORGOTTEN_US,
 }  # fmt: skip
 # Calls that are not on the way of a request may look at all there is.
 _PATIENT_SECONDS = 5.0
@@ -63,11 +64,11 @@ class RedisLedger:
     def beat(self, holder: str, run: str, seen: int, now_us: int, said: Mapping[str, object]) -> Beat:
         seen = max(0, seen)
         name, now, alive, lost, repost, news = self._run("beat", [holder, run, seen, text_of(said)])
-        told = tuple(_news(number, row) for number, row in enumerate(news, seen + 1))
+        told = tuple(_news(number, row) for number, row in enumerate(news, seen + 1) if row)
         return Beat(self._named(name), now, alive, told, lost=bool(lost), repost=bool(repost))
 
     def tell(self, holder: str, news: News) -> News:
-        said = [news.kind, news.agent, news.origin, text_of(news.said), news.epoch]
+        said = [news.kind, news.agent, news.origin, text_of(news.said), news.epoch, news.session]
         number, epoch, session, at_us, kept = self._run("tell", said)
         return News(news.kind, news.agent, news.origin, json.loads(kept), number, epoch, session, at_us)
 
@@ -121,10 +122,13 @@ def _purse(name: bytes) -> Purse:
 
 
 def _ask(ask: Ask) -> list[object]:
-    each_us, burst = paced(ask) if ask.each_us > 0 else (0, 0)
-    amounts = [max(-1, min(number, MOST)) for number in (ask.limit, ask.least, ask.want)]
-    amounts[0] = max(0, amounts[0])
-    return [ask.number, _name(ask.purse), ask.purse.window, ask.purse.agent, *amounts, ask.item, each_us, burst]
+    limit, want = clamped(ask.limit, MOST), clamped(ask.want, MOST)
+    least = ask.least if ask.least <= limit else -1
+    each_us = burst = 0
+    if ask.each_us > 0:
+        each_us, burst, least = paced(ask)
+    purse = ask.purse
+    return [ask.number, _name(purse), purse.window, purse.agent, limit, least, want, ask.item, each_us, burst]
 
 
 def _grant(ask: Ask, answer: Sequence[Any]) -> Grant:

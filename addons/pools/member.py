@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import KINDS, epoch_of, halted, halts_of, taken
+from addons.pools.news import KINDS, epoch_of, halted, halts_of, standings_of, taken
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
@@ -68,15 +68,24 @@ class Member:
         """Whether the ledger has not answered for so long that nothing may pass."""
         return self._now() - self._heard_at > CUT_OFF_SECONDS
 
-    def begin(self, said: Mapping[str, object]) -> None:
-        """Join, settle what former lives left, and take the news since. Blocks; `LedgerError` where that fails."""
+    def begin(self, said: Mapping[str, object], *, newcomer: bool = False) -> None:
+        """Join, settle what former lives left, tell what they did, and take the news since.
+
+        A `newcomer` has counted alone until now. Blocks; `LedgerError` where it fails.
+        """
         self._said = self._tells = said
         self._newest = self._book.state.heard
         began = self._now()
-        self._leasing.pool = self._line.call_patiently(self._ledger.overview).server
+        known = self._line.call_patiently(self._ledger.overview)
+        # One that knows less than this lane has heard from it was made anew.
+        newcomer = newcomer or known.news < self._newest
+        self._leasing.pool = known.server
         self._leasing.begin(said)
+        state = self._book.state
+        alone = standings_of(state, self._log_id, self._lane, time.time_ns() // 1000) if newcomer else ()
+        for news in [*alone, *halts_of(state, self._log_id, self._lane)]:
+            self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), began)
-        self._untold.extend(halts_of(self._book.state, self._log_id, self._lane))
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
@@ -100,7 +109,8 @@ class Member:
             else:
                 agent = fields["agent"] or ""
                 news = News(kind, agent, f"{self._log_id}/{fields['by']}", fields,
-                            epoch=epoch_of(self._book.state, kind, agent))
+                            epoch=epoch_of(self._book.state, kind, agent),
+                            session=self._book.state.agent(agent).session)
                 self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), self._now())
         return alone
@@ -188,7 +198,8 @@ class Member:
         by = fields.get("by", "")
         # What all processes take over of lane cli is told once.
         origin = f"{self._log_id}/{by}" if act_number(by) is not None else f"{self._holder}/{token_hex(8)}"
-        told = News(kind, agent, origin, fields, epoch=epoch_of(self._book.state, kind, agent))
+        told = News(kind, agent, origin, fields, epoch=epoch_of(self._book.state, kind, agent),
+                    session=self._book.state.agent(agent).session)
         number = (await self._line.call(self._ledger.tell, self._holder, told)).number
         self.on_told()
         self.poke()

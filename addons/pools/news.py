@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kernel import entry
 from kernel.leases import Kind, News
+from kernel.transition import written
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -27,7 +28,8 @@ KINDS = {
 """The acts of an operator that concern all processes."""
 COUNTED = frozenset({Kind.RELEASE, Kind.RELEASE_ALL, Kind.SESSION})
 """What begins an epoch or a session: the ledger counts them, and nothing is done before it has."""
-_DONE_FIRST = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE})
+_WITH_COUNTS = COUNTED | {Kind.STANDING}
+_DONE_FIRST = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE, Kind.STANDING})
 _OF_ALL = frozenset({Kind.HALT_ALL, Kind.RELEASE_ALL})
 
 
@@ -43,7 +45,7 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     if not news.origin.startswith(f"{holder.partition('/')[0]}/") and "by" in fields:
         # The acts of lane cli are numbered within a log.
         fields["by"] = f"{news.origin.partition('/')[0]}/{fields['by']}"
-    if news.kind in COUNTED:
+    if news.kind in _WITH_COUNTS:
         fields |= {"epoch": news.epoch, "session": news.session}
     return book.take_news(fields.pop("type"), fields, news.agent)
 
@@ -51,6 +53,18 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
 def epoch_of(state: State, kind: Kind, agent: str) -> int:
     """The epoch that such news are about: the agent's, or that of all."""
     return state.switch.epoch if kind in _OF_ALL else state.agent(agent).epoch
+
+
+def standings_of(state: State, log_id: str, lane: str, now_us: int) -> Iterator[News]:
+    """How the agents of a lane stand that no ledger has known: their epochs, sessions and quarantines, as news."""
+    for agent, standing in sorted(state.agents.items()):
+        if standing.epoch or standing.session:
+            said = entry.operator("agents standing", agent, "carried over", lane, lane)
+            yield News(Kind.STANDING, agent, f"{log_id}/{lane}", said, epoch=standing.epoch, session=standing.session)
+        if standing.quarantine is not None and now_us < standing.quarantined_until_us:
+            quarantine, until = standing.quarantine, written(standing.quarantined_until_us)
+            said = entry.operator("agents quarantine", agent, quarantine.why, quarantine.by, lane) | {"until": until}
+            yield News(Kind.QUARANTINE, agent, f"{log_id}/{quarantine.entry}", said, epoch=standing.epoch)
 
 
 def halts_of(state: State, log_id: str, lane: str) -> Iterator[News]:

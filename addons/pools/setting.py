@@ -46,9 +46,16 @@ def read(option: str) -> Pool | None:
 
 
 def pool_for(asked: Pool | None, home: Path, workers: int) -> Pool:
-    """The ledger of a start: what was asked for, else for several workers the home's own. Raises `StartRefused`."""
+    """The ledger of a start: what was asked for, else the home's own for several workers, and where they had it before.
+
+    Raises `StartRefused`.
+    """
+    own = home / "pool.db"
     if asked is None:
-        return Pool(Kind.MEMORY) if workers == 1 else Pool(Kind.SQLITE, str(home / "pool.db"))
+        return Pool(Kind.SQLITE, str(own)) if workers > 1 or own.exists() else Pool(Kind.MEMORY)
+    if asked.kind is Kind.MEMORY and own.exists():
+        text = f"governor_pool={asked} would forget what workers have drawn, which {own} knows"
+        raise StartRefused(StartCode.OPTION_REFUSED, f"{text}; leave it out")
     if asked.kind is Kind.MEMORY and workers > 1:
         text = f"governor_pool={asked} would give each of {workers} workers budgets of its own"
         raise StartRefused(StartCode.OPTION_REFUSED, f"{text}; leave it out, or write sqlite:PATH or redis://HOST")

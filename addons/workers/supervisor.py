@@ -21,6 +21,7 @@ from addons.errors import StartRefused
 from addons.home import home_folder
 from addons.identity import Registry
 from addons.lineage import newest
+from addons.pools.joining import bring_over
 from addons.pools.setting import pool_for
 from addons.premises import Premises
 from addons.workers import ports
@@ -99,14 +100,16 @@ class Supervisor:
         options = self._options
         settings.check_at_start(options)
         asked = settings.read(options)
-        pool_for(asked.pool, home_folder(asked.home), len(self._slots))
+        pool = pool_for(asked.pool, home_folder(asked.home), len(self._slots))
         options.update(mode=list(ports.chosen(options.mode, options.listen_host, options.listen_port)))
         self._premises = Premises(options, asked)
         opened.callback(self._premises.close)
         opened.enter_context(ports.kept(settings.listen_addresses(options)))
         home = self._premises.home
-        for slot in self._slots:
-            ahead_keys.demand(home, newest(home.paths, slot.name, home.root))
+        served = [newest(home.paths, slot.name, home.root) for slot in self._slots]
+        for lane in served:
+            ahead_keys.demand(home, lane)
+        bring_over(pool, home, served, _say)
         self._policy = CommonPolicy(asked, home.paths, Registry(home.paths.agents), self._slots, self._turns)
         self._policy.on_refused = self._metrics.reload_failed
         self._premises.read_gauges(self._metrics)

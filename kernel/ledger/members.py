@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kernel.ledger.tables import Draft, Told
 
 MOST_NEWS = 256
+MOST_UNKNOWN = 65536
+"""How many news a process may have seen that an older state does not know."""
 FORGOTTEN_US = 86_400_000_000
 """For how long a ledger knows a process of which nothing is heard."""
 
@@ -46,6 +48,10 @@ def beat(draft: Draft, holder: str, run: str, seen: int, said: Mapping[str, obje
     draft.lives.put((holder,), life._replace(seen_us=draft.now_us, said=text_of(said)))
     head = draft.head.get(HEAD)
     assert head is not None
+    if 0 < seen - head.news <= MOST_UNKNOWN:
+        # Of a state older than what the process has seen: the numbers that it knows are not given again.
+        head = head._replace(news=seen)
+        draft.head.put(HEAD, head)
     numbers = range(max(0, seen) + 1, min(head.news, max(0, seen) + MOST_NEWS) + 1)
     news = ((number, draft.news.get((number,))) for number in numbers)
     return Beat(draft.server, draft.now_us, living(draft), tuple(as_news(n, told) for n, told in news if told),

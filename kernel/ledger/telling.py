@@ -23,8 +23,8 @@ _RELEASES = frozenset({Kind.RELEASE, Kind.RELEASE_ALL})
 def tell(draft: Draft, news: News) -> News:
     """Publish news once. A halt of an epoch that is over is not: it comes back with number 0.
 
-    What concerns all agents has the agent "", and epochs of its own. One who tells of a later epoch has counted
-    releases that this ledger does not know.
+    What concerns all agents has the agent "", and epochs of its own. One who tells of a later epoch or session has
+    counted what this ledger does not know.
     """
     head = arrive(draft)
     key = (news.kind, news.agent, news.origin)
@@ -37,7 +37,7 @@ def tell(draft: Draft, news: News) -> News:
     if news.kind in _HALTS and news.epoch < before.epoch:
         return replace(news, number=0, epoch=before.epoch, session=before.session, at_us=draft.now_us)
     epoch = max(before.epoch, clamped(news.epoch, MOST)) + (news.kind in _RELEASES)
-    after = Standing(epoch, before.session + (news.kind is Kind.SESSION))
+    after = Standing(epoch, max(before.session, clamped(news.session, MOST)) + (news.kind is Kind.SESSION))
     if after != before:
         draft.standings.put((news.agent,), after)
     number, told = head.news + 1, Told(*key, text_of(news.said), *after, draft.now_us)

@@ -132,6 +132,33 @@ def test_the_ledger_is_made_anew_from_the_log(tmp_path: Path) -> None:
     assert balance(both.governor)["spent"] >= before["spent"] == 20
 
 
+def test_what_was_drawn_and_who_is_halted_stays_known_when_workers_come_and_go(tmp_path: Path) -> None:
+    with serving() as origin, started(tmp_path, limited(), serve=True) as alone:
+        for _ in range(20):
+            assert asked(alone, f"{origin.url}/x")[0] == 200
+        assert alone.verb("agents", "halt", "anonymous", "--reason", "it uploads").returncode == 0
+        alone.stop()
+        with crew(tmp_path, policy=limited()) as both:
+            halted = [both.status()["halted"]]
+            ask_many(both, f"{origin.url}/x", 20)
+            assert both.governor.verb("agents", "release", "anonymous", "--reason", "fine").returncode == 0
+            both.governor.stop()
+        with started(tmp_path, limited(), serve=True) as again:
+            for _ in range(LIMIT):
+                asked(again, f"{origin.url}/x")
+            passed = len(origin.seen.requests)
+            halted.append(json.loads(again.verb("status", "--json").stdout)["halted"])
+            assert again.verb("agents", "halt", "local", "--reason", "enough").returncode == 0
+            again.stop()
+        with crew(tmp_path, workers=3, policy=limited()) as three:
+            halted.append(three.status()["halted"])
+            three.governor.stop()
+
+            assert halted == [["anonymous"], [], ["local"]]
+            assert LIMIT * 9 // 10 <= passed <= LIMIT
+            whole(three.governor)
+
+
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[RedisServer]:
     folder.mkdir()

@@ -8,8 +8,11 @@ sweep()
 local life = lives[holder]
 life.seen_us, life.said = NOW, said
 save(holder)
+-- Of a state older than what the process has seen: the numbers that it knows are not given again.
+local there = redis.call('LLEN', NEWS)
+for _ = there + 1, seen - there <= MOST_UNKNOWN and seen or 0 do redis.call('RPUSH', NEWS, '') end
 local news = {}
 for place, row in ipairs(redis.call('LRANGE', NEWS, text(seen), text(seen + MOST_NEWS - 1))) do
-  news[place] = cmsgpack.unpack(row)
+  news[place] = row == '' and {} or cmsgpack.unpack(row)
 end
 return {redis.call('HGET', HEAD, 'name'), NOW, living(), life.lost and 1 or 0, life.owes and 1 or 0, news}

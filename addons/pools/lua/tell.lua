@@ -1,5 +1,5 @@
--- SAID: kind, agent, origin, what is said, epoch. {number, epoch, session, at_us, said}.
-local kind, agent, origin, said, epoch = unpack(SAID)
+-- SAID: kind, agent, origin, what is said, epoch, session. {number, epoch, session, at_us, said}.
+local kind, agent, origin, said, epoch, session = unpack(SAID)
 arrive()
 local told = key('told')
 local field = kind .. '\n' .. agent .. '\n' .. origin
@@ -13,7 +13,7 @@ local known = redis.call('HGET', told, field)
 if known then return answer(tonumber(known)) end
 local epochs, sessions = get(STANDINGS, 'epoch ' .. agent), get(STANDINGS, 'session ' .. agent)
 if (kind == 'halt' or kind == 'halt-all') and epoch < epochs then return {0, epochs, sessions, NOW, said} end
-epochs = math.max(epochs, epoch)
+epochs, sessions = math.max(epochs, epoch), math.max(sessions, session)
 if kind == 'release' or kind == 'release-all' then epochs = epochs + 1 end
 if kind == 'session' then sessions = sessions + 1 end
 if epochs + sessions > 0 then
