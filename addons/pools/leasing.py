@@ -50,6 +50,8 @@ class Writes(Protocol):
 
     def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, asyncio.Future[None]]: ...
 
+    def spread_heard(self, origin: str, decision: str) -> None: ...
+
 
 @dataclass(slots=True)
 class _Asking:
