@@ -226,7 +226,7 @@ class Book:
                 self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
             finally:
                 if weighed is not None:
-                    self._spread(agent, halt, weighed)
+                    self._spread(agent, halt, weighed.cascade, weighed.at, on_trial=weighed.on_trial)
 
     def _say_halted(self, agent: str, decision: str | None) -> None:
         """An entry of its own for a halt that a decision or another's halt brought about: whom it shuts out, too."""
@@ -239,13 +239,19 @@ class Book:
         if self.pool is not None:
             self.pool.tell_halt(agent)
 
-    def _spread(self, origin: str, halt: Halt, weighed: Weighed) -> None:
-        """Do to others what follows from a halt that an agent earned here: written down, and in force at once."""
-        cascade = weighed.cascade
+    def spread_heard(self, origin: str, decision: str) -> None:
+        """Do to the agents that are active here what follows from a halt that `decision` of another process earned."""
+        halt, at, governed = self.state.agent(origin).halt, self._lane.now(), self._governed()
+        if halt is not None:
+            on_trial = governed.mode(at.micros // 1_000_000) is Mode.OBSERVE
+            self._spread(origin, halt._replace(entry=decision), governed.policy.cascade, at, on_trial=on_trial)
+
+    def _spread(self, origin: str, halt: Halt, cascade: Cascade | None, at: Moment, *, on_trial: bool) -> None:
+        """Do to others what follows from a halt that an agent earned: written down, and in force at once."""
         if cascade is None:
             return
-        roll = roll_at(self._states, weighed.at.micros)
-        for fields in entries_after(cascade, roll, origin, halt, on_trial=weighed.on_trial):
+        roll = roll_at(self._states, at.micros)
+        for fields in entries_after(cascade, roll, origin, halt, on_trial=on_trial):
             agent = str(fields["agent"])
             number = self.record("preventive", fields, agent, lasts_us=cascade.seconds * 1_000_000)
             if self.pool is not None:

@@ -80,6 +80,10 @@ class Deadlines:
         """The hooks whose flows are held."""
         return [running for running in self._running if running.held]
 
+    def runs(self, handler: ConnectionHandler) -> bool:
+        """Whether a hook of this client's is running."""
+        return any(running.handler is handler for running in self._running)
+
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sweep from here on, in this loop."""
         self._next(loop, monotonic())

@@ -13,12 +13,14 @@ from addons.book import Book, Weighed
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.governed import Governed
-from addons.judged import Judged, decision_fields, secrets
+from addons.judged import Judged, decision_fields, fingerprint, secrets
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.mirror import ITSELF
+from addons.model_calls import change, sized
 from addons.refusal_rate import MOST_PAUSE_SECONDS, MOST_WAIT_SECONDS, RefusalRate
 from kernel import entry
+from kernel.budget import SPENT
 from kernel.step import Asked, asked_method
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
@@ -41,6 +43,7 @@ class DecisionLog:
             decided = weighed.decided
             judged = replace(judged, verdict=decided.verdict, mode=weighed.mode, draws=decided.draws,
                              left=decided.left, wait_us=decided.wait_us)
+            judged = _sized(flow.request, judged, weighed)
         verdict, agent = judged.verdict, judged.agent
         source = agent.id if agent else connection.peer
         quiet = verdict.rule is not None and not judged.lets_through and verdict.rule in governed.index.quiet
@@ -82,7 +85,8 @@ class DecisionLog:
             0 if judged.facts is None or judged.open_ended else judged.facts.body_bytes,
             governed.bounds.risk(groups), governed.bounds.throttles(groups),
             connection.peer if agent.by == "none" else None,
-            verdict.rule is not None and verdict.rule in governed.index.quiet), judged.mode)
+            verdict.rule is not None and verdict.rule in governed.index.quiet,
+            spend=None if judged.model is None else judged.model.spend), judged.mode)
 
     def _count(self, stage: str, judged: Judged, started: float) -> None:
         verdict, agent = judged.verdict, judged.agent
@@ -103,3 +107,17 @@ class DecisionLog:
         if seconds > MOST_WAIT_SECONDS:
             connection.pause(seconds)
         await asyncio.sleep(min(seconds, MOST_WAIT_SECONDS))
+
+
+def _sized(request: http.Request, judged: Judged, weighed: Weighed) -> Judged:
+    """The verdict on a call of a model with the size that its answer may have. The request is changed to that.
+
+    Nothing is changed on trial, nor in a request that is not the one that was judged: that one does not leave.
+    """
+    if judged.model is None:
+        return judged
+    model = sized(judged.model, weighed.decided.output)
+    if not judged.lets_through or judged.mode is Mode.OBSERVE or fingerprint(request) != judged.sent:
+        return replace(judged, model=model)
+    model = change(request, model, counts=not weighed.bounded.units.isdisjoint(SPENT))
+    return replace(judged, model=model, sent=fingerprint(request))

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from typing import Protocol
 
 import brotli  # type: ignore[import-untyped]
@@ -68,13 +67,13 @@ def decoded(content: bytes, content_encoding: str, bounds: Bounds) -> bytes:
 
 def pieces(chunks: Iterable[bytes], content_encoding: str, bounds: Bounds) -> Iterator[bytes]:
     """The body without its codings while it is read. Raises `Undecodable`, also after it has yielded pieces."""
-    layers = _layers(content_encoding)
+    layers = layers_of(content_encoding)
     read = _Count()
     decoding: Iterator[bytes] = read.counting(chunks)
     if not layers:
         return _within(bounds, read, decoding)
-    for decoder in reversed(layers):
-        decoding = _within(bounds, read, decoder(decoding))
+    for layer in layers:
+        decoding = _within(bounds, read, layer.through(decoding))
     return decoding
 
 
@@ -172,26 +171,52 @@ class _Zstd:
                 return
 
 
-def _members(chunks: Iterable[bytes], begin: Callable[[], _Member], next_begins: bytes) -> Iterator[bytes]:
-    """One stream after the other; another one must begin with one of the bytes `next_begins`."""
-    member, count = None, 0
-    for chunk in chunks:
-        given = chunk
+class Layer:
+    """Takes one coding off, piece by piece: of one complete stream, and of others that follow it."""
+
+    def __init__(self, begin: Callable[[bytes], _Member], next_begins: bytes, head_bytes: int = 1) -> None:
+        """`begin` makes the decoder of a stream from its first `head_bytes`; another one begins with one of the bytes
+        `next_begins`.
+        """
+        self._begin, self._next_begins, self._head_bytes = begin, next_begins, head_bytes
+        self._head = b""
+        self._member: _Member | None = None
+        self._count = 0
+
+    def take(self, piece: bytes) -> Iterator[bytes]:
+        """What a piece gives. Raises `Undecodable`."""
+        if self._member is None:
+            piece, self._head = self._head + piece, b""
+            if len(piece) < self._head_bytes:
+                self._head = piece
+                return
+        yield from self._decoded(piece)
+
+    def end(self) -> Iterator[bytes]:
+        """What is left once everything was given. Raises `Undecodable` where the end is missing."""
+        yield from self._decoded(self._head)
+        if self._member is not None and not self._member.finished:
+            raise Undecodable(Reason.CORRUPT)
+
+    def _decoded(self, given: bytes) -> Iterator[bytes]:
         while given:
-            if member is None or member.finished:
-                _check_next(given, count, next_begins)
-                member, count = begin(), count + 1
-            yield from _sound(member.decode(given))
-            given = member.rest if member.finished else b""
-    if member is not None and not member.finished:
-        raise Undecodable(Reason.CORRUPT)
+            if self._member is None or self._member.finished:
+                self._check_next(given)
+                self._member, self._count = self._begin(given), self._count + 1
+            yield from _sound(self._member.decode(given))
+            given = self._member.rest if self._member.finished else b""
 
+    def _check_next(self, given: bytes) -> None:
+        if self._count and given[0] not in self._next_begins:
+            raise Undecodable(Reason.TRAILING_GARBAGE)
+        if self._count >= MAX_MEMBERS:
+            raise Undecodable(Reason.TOO_DEEP)
 
-def _check_next(given: bytes, count: int, next_begins: bytes) -> None:
-    if count and given[0] not in next_begins:
-        raise Undecodable(Reason.TRAILING_GARBAGE)
-    if count >= MAX_MEMBERS:
-        raise Undecodable(Reason.TOO_DEEP)
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """What all of these give."""
+        for chunk in chunks:
+            yield from self.take(chunk)
+        yield from self.end()
 
 
 def _sound(decoding: Iterator[bytes]) -> Iterator[bytes]:
@@ -201,34 +226,35 @@ def _sound(decoding: Iterator[bytes]) -> Iterator[bytes]:
         raise Undecodable(Reason.CORRUPT) from None
 
 
-def _gzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    return _members(chunks, lambda: _Inflate(zlib.MAX_WBITS | 16), b"\x1f")
+def _gzip() -> Layer:
+    return Layer(lambda _: _Inflate(zlib.MAX_WBITS | 16), b"\x1f")
 
 
-def _deflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _deflate() -> Layer:
     """RFC 9110 means zlib's format; some clients send the bare stream. The first two bytes say which it is."""
-    head = b""
-    while len(head) < 2 and (chunk := next(chunks, None)) is not None:
-        head += chunk
+    return Layer(_inflate_of, b"", head_bytes=2)
+
+
+def _inflate_of(head: bytes) -> _Member:
     zlib_format = len(head) >= 2 and head[0] & 0x0F == 8 and int.from_bytes(head[:2]) % 31 == 0
-    window_bits = zlib.MAX_WBITS if zlib_format else -zlib.MAX_WBITS
-    yield from _members(chain((head,), chunks), lambda: _Inflate(window_bits), b"")
+    return _Inflate(zlib.MAX_WBITS if zlib_format else -zlib.MAX_WBITS)
 
 
-def _br(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    return _members(chunks, _Brotli, b"")
+def _br() -> Layer:
+    return Layer(lambda _: _Brotli(), b"")
 
 
-def _zstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _zstd() -> Layer:
     # A frame, or one of those that readers skip.
-    return _members(chunks, _Zstd, bytes((0x28, *range(0x50, 0x60))))
+    return Layer(lambda _: _Zstd(), bytes((0x28, *range(0x50, 0x60))))
 
 
 # Two of these at once could take more than 32 MiB.
 _LARGE_WINDOWS = ("br", "zstd")
 
-type _Decoder = Callable[[Iterator[bytes]], Iterator[bytes]]
-_DECODERS: dict[str, _Decoder] = {"gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate, "br": _br, "zstd": _zstd}
+_DECODERS: dict[str, Callable[[], Layer]] = {
+    "gzip": _gzip, "x-gzip": _gzip, "deflate": _deflate, "br": _br, "zstd": _zstd,
+}  # fmt: skip
 
 
 def _bounds_output() -> bool:
@@ -244,8 +270,8 @@ if not _bounds_output():
     del _DECODERS["br"]
 
 
-def _layers(content_encoding: str) -> list[_Decoder]:
-    """The decoders in the order in which the codings were applied."""
+def layers_of(content_encoding: str) -> list[Layer]:
+    """What takes the codings off, in this order. Raises `Undecodable`."""
     if not content_encoding:
         return []
     if len(content_encoding) > _HEADER_CHARACTERS:
@@ -256,4 +282,4 @@ def _layers(content_encoding: str) -> list[_Decoder]:
         raise Undecodable(Reason.UNKNOWN_ENCODING)
     if len(applied) > MAX_LAYERS or sum(name in _LARGE_WINDOWS for name in applied) > 1:
         raise Undecodable(Reason.TOO_DEEP)
-    return [_DECODERS[name] for name in applied]
+    return [_DECODERS[name]() for name in reversed(applied)]

@@ -7,7 +7,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
+from mitmproxy.proxy.server import ConnectionHandler
 
+from addons import gate
 from addons.replies import close_client
 from kernel.verdict import Action, Code, Verdict
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 10.0
 # For the last words of what is cut to reach its client.
 _WORDS_SECONDS = 1.0
-# A client that has just connected, or had its answer, may have sent a request that is not here yet.
+# A client that has just connected, or had its answer, may have sent a request that is not here yet; and between the
+# steps of one that is, nothing may seem to be under way for a moment.
 _SETTLED_SECONDS = 0.5
 _PAUSE_SECONDS = 0.05
 _ENDED = Verdict(Action.DENY, Code.BUSY, reason="Governor is being stopped")
@@ -34,17 +37,25 @@ async def drain(hooks: Hooks, outcomes: Outcomes, seconds: float) -> None:
 
 
 async def _emptied(hooks: Hooks, seconds: float) -> bool:
-    """Whether all clients had gone in time; each is closed as soon as nothing of it is under way."""
-    until = monotonic() + seconds
-    while len(hooks.clients) and monotonic() < until:
+    """Whether all clients had gone in time; each is closed once nothing of it has been under way for a while."""
+    until, busy = monotonic() + seconds, dict[ConnectionHandler, float]()
+    while len(hooks.clients) and (now := monotonic()) < until:
         for handler, connection in hooks.clients.items():
-            if _rests(connection):
+            if _is_under_way(handler, connection):
+                busy[handler] = now
+            elif now - max(connection.since, busy.get(handler, 0.0)) > _SETTLED_SECONDS:
                 close_client(handler)
         await asyncio.sleep(_PAUSE_SECONDS)
     return not len(hooks.clients)
 
 
-def _rests(connection: ClientConnection) -> bool:
-    under_way = (connection.begun or connection.open_flows or connection.head_since is not None
-                 or connection.handshake_since is not None)
-    return not under_way and monotonic() - connection.since > _SETTLED_SECONDS
+def _is_under_way(handler: ConnectionHandler, connection: ClientConnection) -> bool:
+    return bool(connection.begun or connection.open_flows or connection.head_since is not None
+                or connection.handshake_since is not None or gate.is_busy(handler) or _is_writing(handler))
+
+
+def _is_writing(handler: ConnectionHandler) -> bool:
+    """Whether something waits here for the client to read on."""
+    transport = handler.transports.get(handler.client)
+    writer = transport.writer if transport is not None else None
+    return isinstance(writer, asyncio.StreamWriter) and writer.transport.get_write_buffer_size() > 0

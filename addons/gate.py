@@ -79,6 +79,11 @@ def installed() -> bool:
     return all(hasattr(handler.handle_hook, "ungoverned") for handler in (ProxyConnectionHandler, ReplayHandler))
 
 
+def is_busy(handler: ConnectionHandler) -> bool:
+    """True while a hook of this client's is running: a verdict is on its way, or its entry."""
+    return _deadlines.runs(handler)
+
+
 def client_left(handler: ConnectionHandler) -> None:
     """End the holds of a client that is gone: nobody would ever resume them."""
     for running in _deadlines.held():

@@ -10,7 +10,9 @@ from addons import policy_files
 from kernel.bounds import Bounds
 from kernel.disclosure import Disclosure
 from kernel.findings import Finding
+from kernel.host_set import HostSet, named
 from kernel.match import Index
+from kernel.pattern import host_pattern
 from kernel.policy import Policy, Rule, UrlPattern
 from kernel.secret_paths import SecretPaths
 from kernel.suffix import Suffixes
@@ -26,10 +28,12 @@ class Governed:
     bounds: Bounds
     disclosure: Disclosure
     secret_paths: SecretPaths
-    llm_hosts: frozenset[str]
+    llm_hosts: HostSet
     files: tuple[Path, ...]
     findings: tuple[Finding, ...]
     constrains_method_or_path: bool
+    model_rules: frozenset[str] = frozenset()
+    """The grants with `llm:`: what they let pass are calls of models, wherever they go."""
     strict: bool = False
     """Whether this start enforces whatever the policy says."""
 
@@ -45,24 +49,29 @@ class Governed:
 
 def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False,
             contents: Sequence[bytes] | None = None) -> Governed:
-    """Check and index the policy in files, read here unless their `contents` are given.
+    """Check and index the policy in files, read here unless their `contents` are given; behind those of the files
+    may stand the prices that were kept with them.
 
     Raises `PolicyError`, or `PolicyMissing` when a file is not there.
     """
     if contents is None:
         contents = [policy_files.read_file(file) for file in files]
-    sources = [(str(file), content) for file, content in zip(files, contents, strict=True)]
+    names = (*map(str, files), "prices.yaml")[: max(len(files), len(contents))]
+    sources = list(zip(names, contents, strict=True))
     compiled = policy_files.read_policy(sources, known_agents)
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
+    models = [rule for rule in compiled.policy.rules if rule.verb.grants and rule.where.llm is not None]
+    llm_hosts = HostSet((*map(host_pattern, policy_files.llm_hosts()), *named(models)))
     return Governed(compiled.policy, Index(compiled.policy), Bounds(compiled.policy),
-                    Disclosure(compiled.policy, suffixes), secret_paths, frozenset(policy_files.llm_hosts()),
+                    Disclosure(compiled.policy, suffixes), secret_paths, llm_hosts,
                     tuple(files), tuple(compiled.findings),
-                    any(_constrains(rule) for rule in compiled.policy.items), strict)
+                    any(_constrains(rule) for rule in compiled.policy.items),
+                    frozenset(rule.name for rule in models), strict)
 
 
 def _constrains(rule: Rule) -> bool:
     return any(
-        conditions.methods is not None or conditions.paths is not None
+        conditions.methods is not None or conditions.paths is not None or conditions.llm is not None
         or any(isinstance(destination, UrlPattern) for destination in conditions.to or ())
         for conditions in (rule.where, *rule.holes))

@@ -10,7 +10,7 @@ from time import monotonic, perf_counter, time
 from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import websocket_handshake
+from addons import model_calls, websocket_handshake
 from addons.book import Book
 from addons.connections import ClientConnection, connected_peers
 from addons.decision_log import TOO_MANY, DecisionLog
@@ -22,6 +22,7 @@ from addons.judged import Judged, decision_fields, fingerprint
 from addons.lane import Lane
 from addons.metrics import Metrics
 from addons.mirror import ITSELF, Mirror
+from addons.model_calls import ModelCall
 from addons.refusal import Refused
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import Incoming, RequestBodies
@@ -34,6 +35,7 @@ from kernel.decide import address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
 from kernel.fields import MOST_BODY_BYTES, Fields
+from kernel.llm.request import MOST_CALL_BYTES
 from kernel.trial import OBSERVED, Mode, enforced, widest
 from kernel.verdict import Action, Code, Verdict
 
@@ -257,7 +259,9 @@ class Judge:
             return Judged(halted, agent, facts.method, facts.host, facts.port, facts)
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
-        asked = _with_fields(governed, flow, facts, body)
+        headers = flow.request.data.headers.fields
+        model = model_calls.read(governed, facts, headers, lambda: self._whole(flow, body))
+        asked = _with_fields(governed, flow, facts, body, model)
         named = self._name(governed, flow, facts, body)
         mode = governed.mode(facts.at)
         judgement = name_stage(governed.index, asked)
@@ -267,7 +271,7 @@ class Judge:
         overridden = found.overrides and governed.constrains_method_or_path
         if judgement is None and overridden and facts.host.address is None:
             # No address would let it through, so the name is not asked.
-            return Judged(_OVERRIDE, agent, facts.method, facts.host, facts.port, facts, request=named)
+            return Judged(_OVERRIDE, agent, facts.method, facts.host, facts.port, facts, request=named, model=model)
         addresses: tuple[Address, ...] = ()
         if judgement is None:
             try:
@@ -279,9 +283,18 @@ class Judge:
         if mode is Mode.OBSERVE:
             judgement = enforced(governed.index, asked, addresses, judgement, governed.observed_until)
         timed = governed.index.timed or mode is Mode.OBSERVE
+        model = model_calls.bounded(model, judgement.measures)
         judged = Judged(judgement.verdict, agent, facts.method, facts.host, facts.port, facts, judgement, addresses,
-                        request=named, sent=sent, mode=mode, asked=(governed.index, asked) if timed else None)
-        return replace(judged, verdict=_OVERRIDE) if overridden and judged.lets_through else judged
+                        request=named, sent=sent, mode=mode, asked=(governed.index, asked) if timed else None,
+                        model=model)
+        refused = _OVERRIDE if overridden else None
+        if refused is None and mode is Mode.ENFORCE:
+            refused = model_calls.refused(governed, facts, judgement, model, overrides=found.overrides)
+        return judged if refused is None or not judged.lets_through else replace(judged, verdict=refused)
+
+    def _whole(self, flow: http.HTTPFlow, body: bytes | Gap) -> bytes | Gap | None:
+        """The body of a call of a model, which may be longer than what rules compare fields of."""
+        return body if body is STREAMED else self._bodies.content(flow, MOST_CALL_BYTES)
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
                          facts: RequestFacts) -> tuple[Address, ...]:
@@ -399,11 +412,13 @@ def _host_or_none(flow: http.HTTPFlow) -> Host | None:
         return None
 
 
-def _with_fields(governed: Governed, flow: http.HTTPFlow, facts: RequestFacts, body: bytes | Gap) -> RequestFacts:
+def _with_fields(governed: Governed, flow: http.HTTPFlow, facts: RequestFacts, body: bytes | Gap,
+                 model: ModelCall | None = None) -> RequestFacts:
     """The facts with what rules can compare, where some rule does. What is kept of a request is without them."""
     if not governed.index.needs_fields:
         return facts
-    return replace(facts, fields=Fields(facts.query, flow.request.data.headers.fields, body))
+    asked = None if model is None else model.model
+    return replace(facts, fields=Fields(facts.query, flow.request.data.headers.fields, body, asked))
 
 
 def _settle(request: http.Request, facts: RequestFacts) -> None:

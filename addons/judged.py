@@ -9,6 +9,7 @@ from mitmproxy import http
 
 from addons.governed import Governed
 from addons.journal import Secrets, Veiled
+from addons.model_calls import ModelCall
 from kernel import entry
 from kernel.decide import Judgement, address_stage
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
@@ -48,6 +49,8 @@ class Judged:
     mode: Mode = Mode.ENFORCE
     asked: tuple[Index, RequestFacts] | None = None
     """What was asked of which policy, where that may say another thing at another time."""
+    model: ModelCall | None = None
+    """The call of a model that the request makes; None where it makes none."""
 
     @property
     def lets_through(self) -> bool:
@@ -92,9 +95,10 @@ def decision_fields(stage: str, flow: http.HTTPFlow, governed: Governed, judged:
     groups = judgement.groups if judgement else ()
     because = observing(verdict.reason, groups, governed.index.observed) if governed.index.observed else verdict.reason
     mode = judged.mode if judged.lets_through else Mode.ENFORCE
-    return entry.decision(
+    made = entry.decision(
         stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
         governed.policy.digest, seen, groups, verdict.action, verdict.rule, verdict.code, because, mode)
+    return made if judged.model is None else made | {"llm": judged.model.told()}
 
 
 def secrets(fields: entry.Body, governed: Governed, judged: Judged) -> Secrets | None:

@@ -12,6 +12,7 @@ from mitmproxy import http
 
 from addons import cutting, ending_words, websocket_layer
 from addons.allowance import Allowance, Drawn
+from addons.answer_tap import Tap
 from addons.book import Book
 from addons.connections import ClientConnection
 from addons.in_flight import InFlight
@@ -19,7 +20,8 @@ from addons.judged import Judged
 from addons.lane import Lane
 from addons.metrics import Metrics
 from kernel import entry
-from kernel.budget import Unit
+from kernel.budget import SPENT, Unit
+from kernel.llm.usage import Bound
 from kernel.measures import Cap, Measures, WebSocketMeasures
 from kernel.trial import Mode
 from kernel.verdict import Action, Code, Verdict
@@ -37,7 +39,8 @@ class OpenFlow:
 
     `streams` says that its body passes while it comes. `passed` is the cap over which its request or its answer has
     gone, `over` says that the hours of what granted it are, or that its agent is halted: it goes no further.
-    `allowance` is what budgets still give it, None where none counts what it uses.
+    `allowance` is what budgets still give it, None where none counts what it uses. `tap` reads what the answer of a
+    model says.
     """
 
     flow: http.HTTPFlow
@@ -52,6 +55,7 @@ class OpenFlow:
     status: int | None = None
     passed: Cap | None = None
     over: Verdict | None = None
+    tap: Tap | None = None
 
     @property
     def agent(self) -> str:
@@ -184,7 +188,8 @@ class Outcomes:
         """
         decision = f"{self._lane.name}/{judged.number}"
         opened = self._open[flow.id] = OpenFlow(
-            flow, judged, decision, connection, body_bytes, monotonic(), streams, self._allowance(judged, decision))
+            flow, judged, decision, connection, body_bytes, monotonic(), streams, self._allowance(judged, decision),
+            tap=_tap(judged))
         connection.open_flows.add(flow.id)
         opened.over = self._book.halted(opened.agent, None)
         if judged.websocket is not None and opened.waits(self._clock()) is not None:
@@ -259,8 +264,11 @@ class Outcomes:
             return
         opened.status = response.status_code
         self._metrics.outcome(monotonic() - opened.sent)
+        if opened.tap is not None:
+            opened.tap.begin(response)
         if not _short(response):
-            response.stream = opened.meter if opened.measures.max_response is None else opened.capped
+            meter = opened.meter if opened.measures.max_response is None else opened.capped
+            response.stream = meter if opened.tap is None else opened.tap.beside(meter)
 
     def completed(self, flow: http.HTTPFlow) -> None:
         """The answer has passed to its end."""
@@ -268,6 +276,8 @@ class Outcomes:
         if opened is not None:
             if flow.response is not None and flow.response.data.content:
                 opened.bytes_down += len(flow.response.data.content)
+                if opened.tap is not None:
+                    opened.tap.take(flow.response.data.content)
             self._record(flow.id, opened, "completed")
 
     def watch(self, flow: http.HTTPFlow) -> WebSocketWatch | None:
@@ -350,9 +360,25 @@ class Outcomes:
         return opened
 
     def _record(self, flow_id: str, opened: OpenFlow, result: str, code: Code | None = None) -> None:
-        self._book.record("outcome", entry.outcome(
+        said = {} if opened.tap is None else opened.tap.told(opened.status, whole=result == "completed")
+        self._book.record("outcome", said | entry.outcome(
             flow_id, opened.decision, result, opened.status, opened.bytes_up, opened.bytes_down, code=code),
             opened.agent, opened.judged.mode)
+        if opened.tap is not None and opened.tap.exceeded:
+            self._say_over(flow_id)
+
+    def _say_over(self, flow_id: str) -> None:
+        """A provider reports more than a call could cost. What was held for it is charged, and somebody is to know."""
+        self._metrics.fault("spend")
+        self._lane.record("fault", entry.fault("spend", "OverBound", Code.FAULT, flow_id))
+
+
+def _tap(judged: Judged) -> Tap | None:
+    """What reads the answer to a call of a model."""
+    if judged.model is None:
+        return None
+    held = {unit: min((draw.amount for draw in judged.draws if draw.unit == unit), default=None) for unit in SPENT}
+    return Tap(judged.model, Bound(held[Unit.TOKENS], held[Unit.USD]))
 
 
 def _short(response: http.Response) -> bool:

@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,15 +21,18 @@ from addons.time_zones import ZONES
 from addons.yaml_nodes import LARGEST_BYTES, compose
 from kernel.account_review import account_findings
 from kernel.address import named_ranges
-from kernel.ahead.review import ahead_findings
-from kernel.ahead.startup_review import Call
+from kernel.ahead.outlook import as_if
 from kernel.analysis.review import Tables
 from kernel.cascade_review import cascade_findings
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
-from kernel.pattern import host_pattern
-from kernel.policy import HostPattern
+from kernel.llm_review import llm_findings
+from kernel.llm_terms import Call
+from kernel.pattern import host_pattern, url_pattern
+from kernel.policy import HostPattern, Policy
+from kernel.price_lists import read_table
+from kernel.prices import Prices
 from kernel.suffix import Suffixes
 from kernel.whole_secrets import whole_secrets
 
@@ -60,22 +63,43 @@ def read_policy(
 
     One that was kept beside a log may be given as the file that it is there.
     """
-    digest = blake3(packed([data for _, data in sources])).hexdigest()
+    given = [data for _, data in sources]
     if len(sources) == 1:
         sources = _taken_apart(*sources[0])
     _refuse_secrets(sources)
     ranges = named_ranges(metadata_ranges())
+    tables = [source for source in sources if _is_prices(source[1])]
     with _without_collection():
-        documents = [compose(data, name) for name, data in sources]
-        compiled = compile_policy(documents, ranges, digest, known_agents, ZONES, int(time.time()), ahead=ahead,
-                                  tables=known_of_the_world())
-    return _looked_over(compiled, known_agents)
+        documents = [compose(data, name) for name, data in sources if not _is_prices(data)]
+        compiled = compile_policy(documents, ranges, "", known_agents, ZONES, int(time.time()), ahead=ahead,
+                                  tables=known_of_the_world(), calls=model_calls(), prices=_prices(tables))
+    digest = blake3(kept(given, compiled.policy)).hexdigest()
+    return _looked_over(replace(compiled, policy=replace(compiled.policy, digest=digest)), known_agents)
+
+
+def kept(contents: Sequence[bytes], policy: Policy) -> bytes:
+    """What is kept of a policy beside the log: its files, and where it counts what models cost the shipped prices, too.
+
+    So a later version, with other prices, judges by those that were in force.
+    """
+    known = any(_is_prices(each) for content in contents for each in unpacked(content))
+    return packed([*contents, _shipped_prices()] if policy.counts_spend and not known else contents)
+
+
+def _is_prices(data: bytes) -> bool:
+    """True for a table of prices: no policy has such a first line."""
+    return data.startswith(b"table: prices\n")
+
+
+def _prices(tables: Sequence[tuple[str, bytes]]) -> Prices:
+    """The prices that were kept beside a policy; else those that are shipped."""
+    return read_table(compose(tables[-1][1], tables[-1][0]))[0] if tables else shipped_prices()
 
 
 def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
     policy = compiled.policy
-    more = (*account_findings(policy, llm_hosts()), *cascade_findings(policy, known_agents),
-            *ahead_findings(policy, llm_calls()))
+    more = (*account_findings(policy, llm_hosts()), *llm_findings(as_if(policy, ()), model_calls()),
+            *cascade_findings(policy, known_agents))
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)
@@ -165,9 +189,21 @@ def secret_path_hosts() -> tuple[HostPattern, ...]:
 
 
 @cache
-def llm_calls() -> tuple[Call, ...]:
+def model_calls() -> tuple[Call, ...]:
     """The harmless calls with which the clients of model APIs begin."""
-    return tuple(Call(*text.split(" ", 1)) for text in _table("llm-endpoints.yaml"))
+    written = (text.split(" ", 1) for text in _table("llm-housekeeping.yaml"))
+    return tuple(Call(method, url_pattern(url, {})) for method, url in written)
+
+
+@cache
+def shipped_prices() -> Prices:
+    """What models cost, as far as the release knows."""
+    return read_table(compose(_shipped_prices(), "prices.yaml"))[0]
+
+
+@cache
+def _shipped_prices() -> bytes:
+    return _shipped(_SHIPPED / "data" / "prices.yaml")
 
 
 @cache

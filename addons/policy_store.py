@@ -12,7 +12,7 @@ from addons.errors import ReloadRefused, StartCode, StartRefused
 from addons.governed import Governed, prepare
 from addons.home import Paths
 from addons.identity import Registry
-from addons.policy_archive import packed, unpacked
+from addons.policy_archive import unpacked
 from kernel.errors import PolicyError
 
 
@@ -60,7 +60,7 @@ def keep(governed: Governed, paths: Paths) -> None:
     if target.exists():
         return
     try:
-        content = packed([policy_files.read_file(file) for file in governed.files])
+        content = policy_files.kept([policy_files.read_file(file) for file in governed.files], governed.policy)
         if blake3(content).hexdigest() != governed.policy.digest:
             text = f"{', '.join(map(str, governed.files))}: it changed while it was read; try again"
             raise StartRefused(StartCode.POLICY_INVALID, text)

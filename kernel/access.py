@@ -96,7 +96,7 @@ def _covers(refusal: Rule, grant: Conditions, agent: str | None) -> bool:
     agents = where.agents is None or agent is not None or _within(grant.agents, where.agents)
     more = any(getattr(where, name) is not None for name in _NOT_COMPARED)
     return (not refusal.holes and not more and agents
-            and _within(grant.methods, where.methods)
+            and _within(None if _begins_otherwise(grant) else grant.methods, where.methods)
             and _within(grant.schemes, where.schemes)
             and _within(grant.ports, where.ports)
             and _within(grant.paths, where.paths)
@@ -126,13 +126,18 @@ def _host_inside(smaller: HostPattern, larger: HostPattern) -> bool:
 
 def _touches(refusal: Conditions, grant: Conditions, agent: str | None) -> bool:
     """False only where the two certainly have no request in common."""
-    return (_meet(refusal.methods, grant.methods)
+    return ((_meet(refusal.methods, grant.methods) or _begins_otherwise(grant))
             and _meet(refusal.schemes, grant.schemes)
             and (agent is not None or agents_meet(refusal.agents, grant.agents))
             and _any_pair(refusal.ports, grant.ports, _ports_meet)
             and _any_pair(refusal.paths, grant.paths, _paths_meet)
             and (refusal.to is None or any(_meets(item, grant) for item in refusal.to))
             and (refusal.address is None or any(_range_meets(each, grant) for each in refusal.address)))
+
+
+def _begins_otherwise(grant: Conditions) -> bool:
+    """True where clients may begin with calls that have methods of their own."""
+    return grant.llm is not None and grant.llm.housekeeping
 
 
 def _meet[T](one: frozenset[T] | None, other: frozenset[T] | None) -> bool:

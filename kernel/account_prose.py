@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kernel.bounds import MICROS, SLOW_COUNT, SLOW_MICROS
-from kernel.budget import SPENT, Budget, Counter, Effect, RateLimit, Threshold, Unit
-from kernel.document import joined
+from kernel.budget import Budget, Counter, Effect, RateLimit, Threshold, Unit
+from kernel.document import joined, printable
 from kernel.measures import Rate
 from kernel.policy import AgentPattern, Policy
 from kernel.profiles import counters
@@ -55,8 +55,7 @@ _ENDS = f"When it is used up {_EFFECTS[Effect.DENY]}"
 
 
 def _amounts(amounts: Mapping[Unit, int]) -> str:
-    return joined([amount_in_words(unit, amount) + (" (without effect yet)" if unit in SPENT else "")
-                   for unit, amount in amounts.items()], "and")
+    return joined([amount_in_words(unit, amount) for unit, amount in amounts.items()], "and")
 
 
 def rates_in_words(limit: RateLimit, groups: Groups) -> str:
@@ -83,6 +82,25 @@ def counters_in_words(policy: Policy) -> Iterator[str]:
     said = {counter.name for counter in policy.counters}
     for counter in counters(policy.profile, policy.counters).values():
         yield counter_in_words(counter) + ("" if counter.name in said else f" (profile {policy.profile})") + "."
+
+
+def prices_in_words(policy: Policy) -> Iterator[str]:
+    """What the policy itself says of prices, and what a budget of money or tokens does with a model that has none."""
+    for provider, priced in policy.prices.own.items():
+        for each in priced:
+            cost = each.price
+            spent = [f"{_usd(amount)} {what}" for amount, what in (
+                (cost.input, "for input"), (cost.cached, "for input that was cached"),
+                (cost.written, "for input that is cached"), (cost.output, "for output"))]
+            named = f"{joined(each.models, 'or')} of {printable(provider)}"
+            yield (f"A million tokens of {named} cost {joined(spent, 'and')}; it takes {cost.context:,} tokens and "
+                   f"gives {cost.longest_output:,} at most.")
+    if policy.counts_spend:
+        yield "A model without a known price is not asked at all where a budget of money or tokens counts."
+
+
+def _usd(amount: int) -> str:
+    return amount_in_words(Unit.USD, amount)
 
 
 def counter_in_words(counter: Counter) -> str:

@@ -41,7 +41,7 @@ def _unreached(policy: Policy, budget: Budget, model_hosts: Collection[str]) -> 
             reached = any(_is_risky(policy, rule) for rule in near)
             hint = "give a rule risk: POINTS"
         elif unit in SPENT:
-            reached = any(rule.verb.grants and _asks_models(policy, rule, hosts) for rule in near)
+            reached = any(rule.verb.grants and _asks_models(rule, hosts) for rule in near)
             hint = "no rule lets these agents reach a model API"
         else:
             reached = any(rule.verb.grants for rule in near)
@@ -62,8 +62,8 @@ def _is_risky(policy: Policy, rule: Rule) -> bool:
     return bool(rule.risk or _clause(policy, rule).contains)
 
 
-def _asks_models(policy: Policy, rule: Rule, hosts: list[Host]) -> bool:
-    if rule.where.to is None or _clause(policy, rule).llm is not None:
+def _asks_models(rule: Rule, hosts: list[Host]) -> bool:
+    if rule.where.to is None or rule.where.llm is not None:
         return True
     named = [hosts_of(item) for item in rule.where.to]
     return any(

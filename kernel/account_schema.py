@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, PROFILES, RATE_LIMIT, SESSION_COUNTER
-from kernel.ahead.schema import WITHOUT_EFFECT
-from kernel.budget import SPENT, Effect, Every
+from kernel.budget import Effect, Every
 from kernel.forms import (
     COUNT,
     DURATION,
@@ -78,11 +77,10 @@ _COUNTER: dict[str, Described] = {
     "then": (one_of(each.value for each in Effect), "What happens then."),
     "within": (DURATION, "In how long: 1h."),
 }
-_UNITS = {unit: (form, WITHOUT_EFFECT + said if unit in SPENT else said) for unit, (form, said) in _AMOUNTS.items()}
 
 DEFINITIONS: dict[str, Schema] = {
     "budget": with_one_of(BUDGET, _BUDGET, "each", "together"),
-    "amounts": {**mapping(AMOUNTS, _UNITS), "minProperties": 1},
+    "amounts": {**mapping(AMOUNTS, _AMOUNTS), "minProperties": 1},
     "rate-limit": with_one_of(RATE_LIMIT, _RATE_LIMIT, "each", "together"),
     "counters": mapping(COUNTERS, _COUNTERS),
     "counter": mapping(COUNTER, _COUNTER),

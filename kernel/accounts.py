@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from kernel.budget import SPENT, Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
+from kernel.budget import Budget, Counter, Effect, Every, RateLimit, Threshold, Unit
 from kernel.choices import choice
 from kernel.conditions import ConditionReader
 from kernel.document import Keys, Node, Reader, Scalar, did_you_mean, quote
@@ -30,13 +30,7 @@ BUDGET = Keys(
         "pool": "write budget: NAME",
     },
 )
-_UNREAD = "spend is not read from the wire yet, so nothing would ever count; say requests, bytes or seconds"
-AMOUNTS = Keys(
-    "an amount",
-    now=frozenset(unit.value for unit in Unit if unit not in SPENT),
-    ahead=frozenset(unit.value for unit in SPENT),
-    waits={unit.value: _UNREAD for unit in SPENT},
-)
+AMOUNTS = Keys("an amount", now=frozenset(unit.value for unit in Unit))
 RATE_LIMIT = Keys(
     "an item of rates",
     now=frozenset({"for", "each", "together", "burst"}),

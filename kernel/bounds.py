@@ -113,6 +113,11 @@ class Bounded(NamedTuple):
         """True where it matters which request is the same as another."""
         return self.refused is not None or self.repeated is not None
 
+    @property
+    def units(self) -> frozenset[Unit]:
+        """What is counted of the agent."""
+        return frozenset(bound.unit for bound in self.bounds)
+
 
 class Bounds:
     """What a policy says for each agent."""

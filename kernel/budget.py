@@ -30,7 +30,7 @@ class Unit(StrEnum):
 
 
 SPENT = frozenset({Unit.USD, Unit.TOKENS})
-"""What an answer of a model costs: it says so itself, and nothing reads that yet."""
+"""What an answer of a model costs, as it says itself. Until then the most that it may cost is held."""
 
 
 class Every(StrEnum):

@@ -18,6 +18,7 @@ from kernel.facts import UPGRADES
 from kernel.fields import Part
 from kernel.glob import PathSet
 from kernel.hours import HORIZON_SECONDS
+from kernel.model_calls import CallPaths
 from kernel.pattern import ANONYMOUS, agent_matches
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 
@@ -226,7 +227,8 @@ class Hole:
     __slots__ = ("_address", "_fields", "_gate", "_hosts", "_paths", "_phase", "_ranges", "_to", "_urls")
 
     def __init__(self, where: Conditions, shared: Shared, *, of_grant: bool) -> None:
-        self._gate, self._paths = shared.gate(where), path_set(where.paths)
+        self._gate = shared.gate(where)
+        self._paths = path_sets(where)
         self._fields, self._phase = field_test(where, wide=of_grant), shared.phase(where)
         self._address = shared.address(where)
         items = where.to or ()
@@ -239,7 +241,7 @@ class Hole:
         self, shape: Shape, host: Host, text: str, segments: tuple[str, ...], fields: Fields
     ) -> Residue | None:
         """What is left to ask of the address."""
-        if not self._gate[shape] or (self._paths is not None and not self._paths.has(text, segments)):
+        if not self._gate[shape] or not all(paths.has(text, segments) for paths in self._paths):
             return None
         if self._fields is not None and not self._fields.passes(fields):
             return None
@@ -255,7 +257,7 @@ class Hole:
 
     def swallows(self, agent: str, host: Host, port: int) -> bool:
         """True when no request of the agent to this host and port escapes the hole."""
-        if self._fields is not None or self._phase is not None or self._paths is not None or self._address:
+        if self._fields is not None or self._phase is not None or self._paths or self._address:
             return False
         return (not self._to or host in self._hosts) and self._gate.whole(agent, port)
 
@@ -278,7 +280,14 @@ def inside(residue: Residue, address: Address, inner: tuple[Address, ...]) -> bo
     return all(any(each in ranges for ranges in either for each in every) for either in residue)
 
 
-def path_set(globs: tuple[PathGlob, ...] | None) -> PathSet | None:
+def path_sets(where: Conditions, url: UrlPattern | None = None) -> tuple[PathSet | CallPaths, ...]:
+    """The sets of paths, each of which a path must be in."""
+    globs = (where.paths, where.calls if where.in_path is None else None, None if url is None else (url.path,))
+    found = [paths for each in globs if (paths := _path_set(each)) is not None]
+    return (*found, *([CallPaths(where.calls or (), where.in_path)] if where.in_path is not None else []))
+
+
+def _path_set(globs: tuple[PathGlob, ...] | None) -> PathSet | None:
     """The paths that the globs match; None where that is every path."""
     if globs is None or any(glob.text == "/**" for glob in globs):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernel.accounts import AccountReader
 from kernel.ahead.dns import dns
@@ -19,6 +19,7 @@ from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
 from kernel.hours import ONLY_UTC, Zones, told
+from kernel.llm_terms import Call
 from kernel.pattern import agent_pattern
 from kernel.policy import (
     AddressRange,
@@ -28,6 +29,8 @@ from kernel.policy import (
     Rule,
     Tier,
 )
+from kernel.price_lists import read_prices
+from kernel.prices import NO_PRICES, Prices
 from kernel.question import judge_assertions
 from kernel.rules import RuleReader
 from kernel.several import Above, Destinations, Groups, Level, joined, levels, unbound, untold
@@ -42,6 +45,10 @@ from kernel.vocabulary import (
 
 _VERSION = "1"
 _LONGEST_CONTACT = 500
+# What is said for all agents, or before an agent is known.
+_OF_THE_FIRST = frozenset({
+    "identity", "contact", "mode", "until", "profile", "counters", "cascade", "prices",
+})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +69,25 @@ def compile_policy(
     *,
     ahead: bool = False,
     tables: Tables = NO_TABLES,
+    calls: tuple[Call, ...] = (),
+    prices: Prices = NO_PRICES,
 ) -> Compiled:
     """The policy that the documents say. `digest` names their bytes. Raises `PolicyError` with every finding.
 
-    `tables` is what is known of names. `now` only tells what has expired: whether a policy loads never hangs on the
+    `tables` is what is known of names, `calls` what `also: housekeeping` means, `prices` what models cost of which the
+    policy says nothing. `now` only tells what has expired: whether a policy loads never hangs on the
     time. With `ahead` keys without effect yet are read, too: such a policy can be analysed, and never governs.
     """
     if not files:
         raise PolicyError([Finding("E111", Severity.ERROR, Position("(no file)", 1, 1), "no file is given")])
     above, findings = Above(), list(untold(files))
     for level in levels(files):
-        compiler = _Compiler(level, above, named_ranges, known_agents, zones, now, ahead=ahead)
+        compiler = _Compiler(level, above, named_ranges, known_agents, zones, now, calls, ahead=ahead)
         compiler.read(digest)
         findings += compiler.reader.findings
     raise_errors(findings)
     policy = joined(above.parts)
+    policy = replace(policy, prices=replace(policy.prices, table=prices.table))
     findings += [*_unbound(policy), *errors_at_load(at_most(policy), tables), *judge_assertions(at_most(policy)),
                  *refuted(at_most(policy))]
     raise_errors(findings)
@@ -103,11 +114,11 @@ class _Compiler:
 
     def __init__(
         self, level: Level, above: Above, ranges: Mapping[str, AddressRange], known: frozenset[str], zones: Zones,
-        now: int, *, ahead: bool,
+        now: int, calls: tuple[Call, ...], *, ahead: bool,
     ) -> None:
         self.reader = Reader(level.document.file, ahead=ahead)
         self._times = TimeReader(self.reader, zones, now)
-        self._level, self._above, self._ranges, self._known = level, above, ranges, known
+        self._level, self._above, self._ranges, self._known, self._calls = level, above, ranges, known, calls
 
     def read(self, digest: str) -> None:
         """Add the document to what is above those that follow: as a policy of its own, with one tier."""
@@ -122,7 +133,7 @@ class _Compiler:
         named = self._above.destinations(self._level.number)
         destinations = self._destinations(found.get("destinations"), named)
         names = Names(self._ranges, self._known, groups, named | destinations,
-                      (self._above.identity or identity).anonymous)
+                      (self._above.identity or identity).anonymous, self._calls)
         self._conditions = ConditionReader(self.reader, names, self._times)
         reading = RuleReader(self.reader, self._conditions, self._above)
         rules = reading.rules(found.get("rules"))
@@ -148,14 +159,15 @@ class _Compiler:
             rates=accounts.rates(found.get("rates")),
             profile=accounts.profile(found),
             counters=accounts.counters(found.get("counters")),
+            prices=read_prices(self.reader, found.get("prices")),
             cascade=CascadeReader(self.reader, groups, tier.binds).cascade(found.get("cascade")),
             ahead=ahead,
         ), destinations)
 
     def _refuse_below(self, found: Mapping[str, Node]) -> None:
-        """What is said for all agents, or before an agent is known, is said by the first file."""
+        """What is said for all is said by the first file."""
         if self._above.parts:
-            for key in found.keys() & {"identity", "contact", "mode", "until", "profile", "counters", "cascade"}:
+            for key in found.keys() & _OF_THE_FIRST:
                 first = self._above.parts[0].files[0]
                 message = f'"{key}:" stands only in the first tier'
                 self.reader.error("E112", found[key], message, f"write it into {first}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from kernel.document import Node, Reader, Scalar, Sequence, did_you_mean, quote
 from kernel.field_conditions import read_fields
+from kernel.llm_terms import Call, read_llm, refuse_lengths
 from kernel.normal import OWN_PORTS
 from kernel.pattern import (
     ANONYMOUS,
@@ -57,13 +58,14 @@ _PLAIN_WORD = re.compile(r"[A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the words of a policy can stand for. `known` are registered agent ids."""
+    """What the words of a policy can stand for. `known` are registered agent ids, `calls` is housekeeping."""
 
     ranges: Mapping[str, AddressRange]
     known: frozenset[str]
     groups: Mapping[str, tuple[AgentPattern, ...]]
     destinations: Mapping[str, tuple[Destination, ...]]
     anonymous: bool
+    calls: tuple[Call, ...] = ()
 
 
 class ConditionReader:
@@ -95,6 +97,8 @@ class ConditionReader:
                 said[words.field] = words.meant(node)
             elif key in FIELDS:
                 said |= read_fields(self._reader, key, node)
+            elif key == "llm":
+                said["llm"] = read_llm(self._reader, node, self._names.calls)
         if found.keys() & {"when", "expires"}:
             self._read_times(found, said)
         usual = _WSS if "websocket" in found else _HTTPS
@@ -146,7 +150,12 @@ class ConditionReader:
         for item, keys in read:
             if keys is not None and not keys:
                 self._reader.error("E104", item, "an exception without conditions would except everything")
-        return tuple(self.conditions(keys) for _, keys in read if keys)
+        return tuple(self._hole(keys) for _, keys in read if keys)
+
+    def _hole(self, found: Mapping[str, Node]) -> Conditions:
+        where = self.conditions(found)
+        refuse_lengths(self._reader, found, where.llm, "an exception")
+        return where
 
     def _agent(self, word: Scalar) -> tuple[AgentPattern, ...]:
         if word.text in self._names.groups:

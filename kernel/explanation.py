@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from kernel.address import range_contains
 from kernel.bounds import Bounds
 from kernel.budget import Unit
-from kernel.clause import compared
+from kernel.clause import compared, path_sets
 from kernel.comparison import Gap, Value, fits
 from kernel.decide import Judgement
 from kernel.document import joined, quote
 from kernel.facts import UPGRADES, Address, RequestFacts
 from kernel.fields import Part
+from kernel.glob import joined as segmented
 from kernel.hours import told
 from kernel.measures import Measures
+from kernel.model_calls import spread
 from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS, agent_matches, host_matches, path_matches
 from kernel.policy import (
@@ -115,6 +117,9 @@ def measured(measures: Measures) -> list[str]:
              if cap is not None]
     if measures.in_flight is not None:
         found.append(f"in flight at most {measures.in_flight.most} at a time ({measures.in_flight.by or 'default'})")
+    if measures.max_output_tokens is not None:
+        found.append(f"a model's answer at most {measures.max_output_tokens.most:,} tokens "
+                     f"({measures.max_output_tokens.by or 'default'})")
     websocket = measures.websocket
     if websocket is not None and websocket.max_frame_bytes is not None:
         found.append(f"a frame at most {size_in_words(websocket.max_frame_bytes)}")
@@ -189,7 +194,7 @@ def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_
     agent = facts.agent.id
     if where.agents is not None and not any(agent_matches(pattern, agent) for pattern in where.agents):
         yield f"the agent is {agent} and it wants {_listed([pattern.text for pattern in where.agents])}"
-    if where.methods is not None and facts.method not in where.methods:
+    if where.methods is not None and facts.method not in where.methods and not _is_first_call(where, facts):
         yield f"the method is {facts.method} and it wants {_listed(sorted(where.methods))}"
     if where.schemes is not None and facts.scheme not in where.schemes:
         yield f"the scheme is {facts.scheme} and it wants {_listed(sorted(where.schemes))}"
@@ -197,6 +202,7 @@ def _misfits(where: Conditions, facts: RequestFacts, address: Address, *, every_
         yield f"the port is {facts.port} and it wants {_listed([_port(each) for each in where.ports])}"
     if where.paths is not None and not _fits_paths(where.paths, facts, every_reading=every_reading):
         yield f"the path is {facts.path.text} and it wants {_listed([glob.text for glob in where.paths])}"
+    yield from _unfit_model(where, facts, wide=not every_reading)
     if where.address is not None and not any(range_contains(each, address) for each in where.address):
         yield f"the address is {address} and it wants {_listed([each.text for each in where.address])}"
     yield from _unfit_fields(where, facts, wide=not every_reading)
@@ -212,6 +218,32 @@ def _unfit_fields(where: Conditions, facts: RequestFacts, *, wide: bool) -> Iter
         if not fits(comparison, value, wide=wide):
             what = "content type" if part is Part.CONTENT_TYPES else f"{_KINDS[part]} {name}"
             yield f"the {what} is {_read(value)} and it wants {_listed(comparison.spelled)}"
+
+
+def _unfit_model(where: Conditions, facts: RequestFacts, *, wide: bool) -> Iterator[str]:
+    """What keeps the request from being one of the calls that `llm:` means."""
+    if where.llm is None:
+        return
+    near = [each for each in spread(Conditions(llm=where.llm), wide=wide)
+            if facts.method in (each.methods or ()) and _is_call(each, facts, every_reading=not wide)]
+    unfit = [list(_unfit_fields(each, facts, wide=wide)) for each in near]
+    if not near:
+        models = where.llm.models
+        yield f"it is no call of {'a model' if models is None else f'the model {_listed(models)}'}"
+    elif all(unfit):
+        yield from unfit[0]
+
+
+def _is_call(where: Conditions, facts: RequestFacts, *, every_reading: bool) -> bool:
+    sets = path_sets(where)
+    fits = [all(paths.has(segmented(reading), reading) for paths in sets) for reading in facts.path.readings]
+    return all(fits) if every_reading else any(fits)
+
+
+def _is_first_call(where: Conditions, facts: RequestFacts) -> bool:
+    """True for a call with which clients begin: it has a method of its own."""
+    calls = () if where.llm is None else where.llm.calls
+    return any(call.method == facts.method and _fits_paths((call.path,), facts, every_reading=True) for call in calls)
 
 
 _KINDS = {Part.QUERY: "query field", Part.HEADERS: "header", Part.JSON: "JSON field", Part.FORM: "form field"}

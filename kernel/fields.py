@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 type Headers = tuple[tuple[bytes, bytes], ...]
 
+MODEL = "model"
+"""The member of a JSON body that names the model which is asked."""
+
 MOST_BODY_BYTES = 1024 * 1024
 """A body that is longer, as it goes over the wire or decoded, is not read for its fields."""
 
@@ -49,15 +52,19 @@ class _Readable(Protocol):
 class Fields:
     """The fields of one request: its query as it is sent, its header fields, and its body without content codings.
 
-    A `Gap` in the place of a part makes every field of it one.
+    A `Gap` in the place of a part makes every field of it one. `model` is the member `model` of a JSON body, where
+    somebody else has read it: one of a long body, or of a request in the log.
     """
 
     __slots__ = ("_body", "_headers", "_parts", "_query", "_values")
 
-    def __init__(self, query: str | Gap = "", headers: Headers | Gap = (), body: bytes | Gap = b"") -> None:
+    def __init__(
+        self, query: str | Gap = "", headers: Headers | Gap = (), body: bytes | Gap = b"",
+        model: str | Gap | None = None,
+    ) -> None:
         self._query, self._headers, self._body = query, headers, body
         self._parts: dict[Part, _Readable | Gap] = {}
-        self._values: dict[tuple[Part, str], Value] = {}
+        self._values: dict[tuple[Part, str], Value] = {} if model is None else {(Part.JSON, MODEL): model}
 
     def value(self, part: Part, name: str) -> Value:
         """The field's value. The content type has the name ""."""
@@ -89,6 +96,14 @@ class Fields:
         self, is_one: Callable[[str], bool], what: str, read: Callable[[bytes], _Readable | Gap]
     ) -> _Readable | Gap:
         """What a body says that is declared to be of this kind."""
+        body = self._declared(is_one, what)
+        return body if isinstance(body, Gap) else read(body)
+
+    def json_body(self) -> bytes | Gap:
+        """The body, where it is declared to be JSON."""
+        return self._declared(_is_json, "JSON")
+
+    def _declared(self, is_one: Callable[[str], bool], what: str) -> bytes | Gap:
         if isinstance(self._body, Gap):
             return self._body
         kind = self.value(Part.CONTENT_TYPES, "")
@@ -99,7 +114,7 @@ class Fields:
         charsets = _CHARSET.findall(_first(self._headers, b"content-type"))
         if not all(charset.lower() in _READABLE_CHARSETS for charset in charsets):
             return Gap("the content type names another charset than UTF-8")
-        return read(self._body)
+        return self._body
 
 
 NOT_LOOKED_AT = Fields(UNREADABLE, UNREADABLE, UNREADABLE)

@@ -98,6 +98,7 @@ CATALOGUE: dict[str, str] = {
     "W306": "A rule or exception has expired and has no effect, or a trial is over.",
     "W307": "The policy is on trial: what its rules refuse passes until a day.",
     "W310": "A rule for a model API lets none of the calls through with which its clients begin.",
+    "W311": "A rule names a model without a price, and a budget of money or tokens lets nobody ask it.",
     "W501": "A budget, counter, rate or cascade can never be reached, or promises more than there is.",
     "W503": "A budget that begins anew halts its agents for good.",
     "W602": "A halt can reach more agents than `blast-radius` lets be held back: the others are only slowed down.",

@@ -56,6 +56,7 @@ def with_one_of(keys: Keys, described: dict[str, Described], *needed: str) -> Sc
 
 
 NAME = text("^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$")
+GLOBS = words(text("^[A-Za-z0-9_*]([A-Za-z0-9_*./:@-]{0,126}[A-Za-z0-9_*])?$"))
 YES: Schema = {"enum": ["yes", True]}
 YES_OR_NO: Schema = {"enum": ["yes", "no", True, False]}
 SIZE = text("^[0-9]+([KMG]i?B)?$")

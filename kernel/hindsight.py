@@ -17,6 +17,7 @@ from typing import NamedTuple
 from kernel.decide import address_stage, name_stage
 from kernel.entry import draw
 from kernel.facts import RequestFacts
+from kernel.llm.recorded import spend_of
 from kernel.question import STAND_IN
 from kernel.recorded import (
     FIELDS_DECIDE,
@@ -131,7 +132,7 @@ class Hindsight:
             agent, verdict, asked_method(seen["method"], seen["scheme"]),
             None if seen["host"] is None else place_of(seen), seen.get("request"),
             seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
-            quiet=verdict.rule in judging.index.quiet), now_us)
+            quiet=verdict.rule in judging.index.quiet, spend=spend_of(entry)), now_us)
 
     def _judged(self, entry: Entry, values: Values, at: int) -> tuple[Verdict, tuple[str, ...]] | str:
         """What the rules say, and which they are; or why that is not known."""
@@ -143,7 +144,7 @@ class Hindsight:
         facts = self._judging.facts_of_any_path(entry, values, at)
         if facts is None:
             return NO_FACTS
-        ways = [self._answer(each, entry) for each in extremes(self._judging.index, facts)]
+        ways = [self._answer(each, entry) for each in extremes(self._judging.index, entry, facts)]
         if len({(way.verdict.action, way.verdict.lets_through) for way in ways}) > 1:
             return FIELDS_DECIDE
         if code == Code.URL_TOO_LONG and ways[0].verdict.code == Code.URL_TOO_LONG:

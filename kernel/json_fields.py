@@ -84,23 +84,35 @@ def _text(node: Any) -> Value:
 def read_json(body: bytes) -> JsonFields | Gap:
     """The fields of a body, or why it has none."""
     try:
+        _check_texts(body)
+    except _Refused as refused:
+        return Gap(str(refused))
+    root = read_tree(body)
+    return root if isinstance(root, Gap) else JsonFields(root)
+
+
+def read_tree(body: bytes) -> Any | Gap:
+    """What a body says, where all readers find the same names and values in it. Fractions are bytes, as written."""
+    try:
         _check_form(body)
-        root = _DECODER.decode(body.decode())
+        return _DECODER.decode(body.decode())
     except _Refused as refused:
         return Gap(str(refused))
     except UnicodeError:
         return Gap("the body is not UTF-8")
     except ValueError:
         return Gap("the body is not JSON")
-    return JsonFields(root)
 
 
-def _check_form(body: bytes) -> None:
+def _check_texts(body: bytes) -> None:
     if rb"\u0000" in body:
         raise _Refused("some readers end a text at a NUL")
     # A backslash that is itself escaped begins nothing.
     if _HALF.search(body) and _HALF.search(_PAIR.sub(b"", body.replace(rb"\\", b"--"))):
         raise _Refused("the JSON has half a surrogate pair")
+
+
+def _check_form(body: bytes) -> None:
     nodes = body.count(b"{") + body.count(b"[")
     if nodes > MOST_NODES:
         raise _Refused(f"the JSON has more than {MOST_NODES} objects and arrays")

@@ -1,8 +1,9 @@
 """The index of a policy: which rules hold for a request, found without looking at the rest.
 
-A rule is split into entries, one for each item of its `to`; each entry is filed under its host or its range of
-addresses, and there by the words it cannot do without (kernel/bucket.py). What a range in `to` judges: in the
-conditions of a grant only a host that is an address literal, everywhere else the address of the point.
+A rule is split into entries, one for each item of its `to` and each kind of call that its `llm:` means; each entry is
+filed under its host or its range of addresses, and there by the words it cannot do without (kernel/bucket.py). What a
+range in `to` judges: in the conditions of a grant only a host that is an address literal, everywhere else the address
+of the point.
 `tests/kernel/reference_matcher.py` says the same slowly.
 """
 
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
-from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_set
+from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_sets
 from kernel.glob import joined
 from kernel.measures import DEFAULT, NOTHING_SAID, combined, tightest
+from kernel.model_calls import spread
 from kernel.places import Place, Places
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 from kernel.tiers import asked, suffice
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from kernel.facts import Address, Host, RequestFacts
     from kernel.fields import Fields
     from kernel.measures import Measures, Named
-    from kernel.policy import Destination, Policy, Rule
+    from kernel.policy import Conditions, Destination, Policy, Rule
 
 _REMEMBERED_HOSTS = 32768
 _REMEMBERED_MEASURES = 4096
@@ -56,32 +58,31 @@ class Entry:
     """A rule at one item of its `to`. Where it is filed says that the host or the range of that item fits."""
 
     __slots__ = (
-        "_address", "_bound", "_fields", "_gate", "_holes", "_item", "_literal", "_made", "_paths", "_phase", "certain",
-        "grants", "rule",
+        "_address", "_bound", "_fields", "_gate", "_holes", "_item", "_literal", "_paths", "_phase", "_verb", "_where",
+        "certain", "grants", "rule",
     )
 
     def __init__(
         self, certain: Pending, rule: Rule, item: Destination | None, holes: tuple[Hole, ...], shared: Shared,
-        bound: Agents,
+        bound: Agents, where: Conditions,
     ) -> None:
         self.certain, self.rule, self.grants = certain, certain.rule, certain.grants
-        self._made, self._item, self._holes, self._bound = rule, item, holes, bound
+        self._where, self._verb, self._item, self._holes, self._bound = where, rule.verb, item, holes, bound
         url = item if isinstance(item, UrlPattern) else None
         # What leaves is let out by no more than was asked for: a grant covers a WebSocket where it says `websocket:`.
         upgrades = not self.grants or rule.terms.websocket is not None
-        self._gate = shared.gate(rule.where, url, bound, everyone=not self.grants, upgrades=upgrades)
-        globs = (rule.where.paths, None if url is None else (url.path,))
-        self._paths = tuple([paths for each in globs if (paths := path_set(each)) is not None])
-        self._address = shared.address(rule.where)
-        self._fields = field_test(rule.where, wide=not self.grants)
-        self._phase = shared.phase(rule.where, of_grant=self.grants)
+        self._gate = shared.gate(where, url, bound, everyone=not self.grants, upgrades=upgrades)
+        self._paths = path_sets(where, url)
+        self._address = shared.address(where)
+        self._fields = field_test(where, wide=not self.grants)
+        self._phase = shared.phase(where, of_grant=self.grants)
         self._literal = self.grants and item is not None and isinstance(hosts_of(item), AddressRange)
 
     def features(self) -> Features:
         """What a request must have for this entry to hold."""
-        where, item = self._made.where, self._item
+        where, item = self._where, self._item
         agents = tuple([agent_feature(each) for each in (where.agents, self._bound) if each is not None])
-        paths = () if where.paths is None else (path_feature(where.paths),)
+        paths = tuple([path_feature(each) for each in (where.paths, where.calls) if each is not None])
         return (*agents, *paths, path_feature((item.path,))) if isinstance(item, UrlPattern) else (*agents, *paths)
 
     def asked(
@@ -107,7 +108,7 @@ class Entry:
 
     @property
     def refuses(self) -> bool:
-        return self._made.verb.refuses
+        return self._verb.refuses
 
     def may_hold(self, agent: str, host: Host, port: int) -> bool:
         """True when this entry can hold for a request of the agent to this host and port, at some address."""
@@ -151,8 +152,9 @@ class Index:
         self._limits_from = len(deciding)
         terms = [rule.terms for rule in self.rules if rule.terms is not NOTHING_SAID]
         self._has_terms = bool(terms)
-        asked = [each for rule in self.rules for each in (rule.where, *rule.holes) if each.compares_fields]
-        parts = {part for each in asked for part, _, _ in compared(each)}
+        asked = [each for rule in self.rules for each in (rule.where, *rule.holes)]
+        parts = {part for each in asked for one in spread(each, wide=False) if one.compares_fields
+                 for part, _, _ in compared(one)}
         self.needs_fields, self.needs_body = bool(parts), any(part.in_body for part in parts)
         sizes = [each.max_request for each in terms if each.max_request is not None]
         self.least_request = min([DEFAULT.max_request.most, *sizes])
@@ -194,10 +196,13 @@ class Index:
         self._last: tuple[RequestFacts, Candidates] | None = None
 
     def _entries(self, number: int, rule: Rule) -> Iterator[tuple[Destination | None, Entry]]:
-        holes = tuple([Hole(each, self._shared, of_grant=rule.verb.grants) for each in rule.holes])
-        certain = Pending(number, rule.verb.grants, CERTAIN, ())
-        for item in (None,) if rule.where.to is None else rule.where.to:
-            yield item, Entry(certain, rule, item, holes, self._shared, self._tiers[rule.tier].binds)
+        grants = rule.verb.grants
+        holes = tuple([Hole(one, self._shared, of_grant=grants)
+                       for each in rule.holes for one in spread(each, wide=grants)])
+        certain = Pending(number, grants, CERTAIN, ())
+        for where in spread(rule.where, wide=not grants):
+            for item in (None,) if where.to is None else where.to:
+                yield item, Entry(certain, rule, item, holes, self._shared, self._tiers[rule.tier].binds, where)
 
     def by_name(self, facts: RequestFacts) -> Candidates:
         """What the request's own words say, before any address is known."""

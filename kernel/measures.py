@@ -46,7 +46,7 @@ class WebSocketMeasures:
 class Terms:
     """What one rule or limits item says; None where it says nothing.
 
-    `in_flight` is for limits, `websocket` and `stream_request` are for grants.
+    `in_flight` is for limits, `websocket`, `stream_request` and `min_output_tokens` are for grants.
     """
 
     max_request: int | None = None
@@ -55,6 +55,12 @@ class Terms:
     in_flight: int | None = None
     websocket: WebSocketMeasures | None = None
     stream_request: bool = False
+    max_output_tokens: int | None = None
+    min_output_tokens: int | None = None
+
+
+USUAL_LEAST_OUTPUT = 256
+"""An answer of a model is cut down to no fewer tokens than these, where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,8 @@ class Measures:
     """What applies to one request: bytes of its body, of the response's body and of its URL, and flows at a time.
 
     None: no such measure. `websocket` is None where no grant lets the request become a WebSocket. `stream_request`
-    is True where a grant lets the body pass before it is known whole.
+    is True where a grant lets the body pass before it is known whole. `max_output_tokens` is how long a model's answer
+    may be; where a budget pays for less, it is cut down to no less than `min_output_tokens`, or refused.
     """
 
     max_request: Cap
@@ -71,6 +78,8 @@ class Measures:
     in_flight: Cap | None = None
     websocket: WebSocketMeasures | None = None
     stream_request: bool = False
+    max_output_tokens: Cap | None = None
+    min_output_tokens: int = USUAL_LEAST_OUTPUT
 
 
 type Named = tuple[str, Terms]
@@ -93,6 +102,9 @@ def combined(grants: Sequence[Named], limits: Sequence[Named]) -> Measures:
         in_flight=_applying((), limits, lambda terms: terms.in_flight),
         websocket=_widest_websocket([terms.websocket for terms in said if terms.websocket is not None]),
         stream_request=any(terms.stream_request for terms in said),
+        max_output_tokens=_applying(grants, limits, lambda terms: terms.max_output_tokens),
+        min_output_tokens=min((terms.min_output_tokens or USUAL_LEAST_OUTPUT for terms in said),
+                              default=USUAL_LEAST_OUTPUT),
     )
 
 
@@ -108,6 +120,8 @@ def tightest(first: Measures, second: Measures) -> Measures:
         in_flight=_smaller(first.in_flight, second.in_flight),
         websocket=None if None in websockets else _narrowest_websocket([each for each in websockets if each]),
         stream_request=first.stream_request and second.stream_request,
+        max_output_tokens=_smaller(first.max_output_tokens, second.max_output_tokens),
+        min_output_tokens=max(first.min_output_tokens, second.min_output_tokens),
     )
 
 

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from kernel.budget import SPENT
 from kernel.comparison import Comparison, Field
 from kernel.example import NOTHING, Example
 from kernel.facts import Address
 from kernel.hours import Window
 from kernel.measures import NOTHING_SAID, Rate, Terms
+from kernel.prices import NO_PRICES, Prices
 
 if TYPE_CHECKING:
     from kernel.ahead.said import Ahead
     from kernel.budget import Budget, Counter, RateLimit
     from kernel.contagion import Cascade
+    from kernel.llm_terms import Llm
 
 
 class Verb(StrEnum):
@@ -130,7 +133,9 @@ class PortRange:
 class Conditions:
     """The keys of a rule, AND-ed; each list is an OR, but all fields of a part must fit. None says nothing (any).
 
-    `expires` is the first moment at which they no longer hold, in seconds since 1970.
+    `llm` is written out as conditions on method, path (`calls`, and the models `in_path` of those) and body (`json`)
+    before anything is matched: kernel/model_calls.py. `expires` is the first moment at which they no longer hold, in
+    seconds since 1970.
     """
 
     agents: tuple[AgentPattern, ...] | None = None
@@ -145,6 +150,9 @@ class Conditions:
     content_types: Comparison | None = None
     json: tuple[Field, ...] | None = None
     form: tuple[Field, ...] | None = None
+    llm: Llm | None = None
+    calls: tuple[PathGlob, ...] | None = None
+    in_path: tuple[str, ...] | None = None
     when: Window | None = None
     expires: int | None = None
 
@@ -235,7 +243,8 @@ class Policy:
     `observed_until` is the end of `mode: observe`, in seconds since 1970; None where the policy enforces.
     `claims` are assertions about many requests: an allow that must pass whole, a never that nothing passes.
     `tiers` go from the uppermost to the lowest, one for each file. Budgets and rates are those of every file, each for
-    agents that its file binds. `ahead` is what has no effect yet, None unless the policy was read ahead; one that was
+    agents that its file binds. `prices` is what models cost: by the policy, and else by the table it was read with.
+    `ahead` is what has no effect yet, None unless the policy was read ahead; one that was
     never governs.
     """
 
@@ -256,12 +265,18 @@ class Policy:
     profile: str | None = None
     counters: tuple[Counter, ...] = ()
     cascade: Cascade | None = None
+    prices: Prices = NO_PRICES
     ahead: Ahead | None = None
 
     @property
     def narrows(self) -> bool:
         """True when there is more to it than one file that binds every agent."""
         return len(self.tiers) > 1 or self.tiers[0].binds is not None
+
+    @property
+    def counts_spend(self) -> bool:
+        """True where some budget is of money or tokens: then the prices say what passes."""
+        return any(budget.units & SPENT for budget in self.budgets)
 
     @property
     def items(self) -> tuple[Rule, ...]:

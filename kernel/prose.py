@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 
-from kernel.account_prose import budget_in_words, counters_in_words, rates_in_words
+from kernel.account_prose import budget_in_words, counters_in_words, prices_in_words, rates_in_words
 from kernel.budget import Unit
 from kernel.cascade_prose import cascade_in_words
 from kernel.comparison import Comparison, Field, Interval
@@ -67,6 +67,7 @@ def in_words(policy: Policy) -> list[Paragraph]:
         Paragraph("How often agents may ask", tuple(
             Sentence(rates_in_words(each, policy.groups), each.name, each.position) for each in policy.rates)),
         Paragraph("What is counted of every agent", tuple(map(Sentence, counters_in_words(policy)))),
+        Paragraph("What models cost here", tuple(map(Sentence, prices_in_words(policy)))),
         Paragraph("When an agent is halted", tuple(map(Sentence, cascade_in_words(policy.cascade)))),
         Paragraph("Checked at each load", (
             *(_asserted(assertion) for assertion in policy.assertions),
@@ -241,6 +242,14 @@ def _interval(interval: Interval) -> str:
     return f"from {interval.low} to {interval.high}"
 
 
+def _llm(where: Conditions) -> str | None:
+    if where.llm is None:
+        return None
+    models = where.llm.models
+    asked = "any model" if models is None else f"the model{'' if len(models) == 1 else 's'} {joined(models, 'or')}"
+    return f"only calls of {asked}{' and the harmless calls with which clients begin' if where.llm.calls else ''}"
+
+
 def _when(where: Conditions) -> str | None:
     if where.when is None:
         return None
@@ -268,7 +277,7 @@ def _expires(where: Conditions) -> str | None:
 
 
 _PARTS: tuple[Callable[[Conditions], str | None], ...] = (
-    _paths, _query, _headers, _content_types, _json, _form, _address, _schemes, _ports, _when, _expires,
+    _paths, _llm, _query, _headers, _content_types, _json, _form, _address, _schemes, _ports, _when, _expires,
 )  # fmt: skip
 
 
@@ -359,8 +368,18 @@ def _streaming(terms: Terms) -> str | None:
     return "the body goes out while it is still coming in" if terms.stream_request else None
 
 
+def _max_output(terms: Terms) -> str | None:
+    return None if terms.max_output_tokens is None else f"a model's answer at most {terms.max_output_tokens:,} tokens"
+
+
+def _min_output(terms: Terms) -> str | None:
+    if terms.min_output_tokens is None:
+        return None
+    return f"a model's answer cut down to no fewer than {terms.min_output_tokens:,} tokens where a budget pays for less"
+
+
 _MEASURES: tuple[Callable[[Terms], str | None], ...] = (
-    _max_request, _max_response, _max_url, _in_flight, _websocket, _streaming,
+    _max_request, _max_response, _max_url, _in_flight, _websocket, _streaming, _max_output, _min_output,
 )  # fmt: skip
 
 

@@ -76,11 +76,22 @@ def tally(text: str) -> int:
 
 def money(text: str) -> int:
     """The micro-USD of an amount in US dollars above 0: `5`, `0.25`."""
+    return _positive(text, _micro_usd(text), "an amount", _MOST_MONEY)
+
+
+def price(text: str) -> int:
+    """The micro-USD of an amount in US dollars; 0 is one."""
+    found = _micro_usd(text)
+    if found > _MOST_MONEY:
+        raise PatternError(f'"{text}" is more than anything costs', "write a smaller amount")
+    return found
+
+
+def _micro_usd(text: str) -> int:
     parts = _MONEY.fullmatch(text)
     if parts is None:
         raise PatternError(f'"{text}" is not an amount of money', _money_hint(text))
-    found = _number(parts[1]) * _MICRO + int((parts[2] or "").ljust(6, "0"))
-    return _positive(text, found, "an amount", _MOST_MONEY)
+    return _number(parts[1]) * _MICRO + int((parts[2] or "").ljust(6, "0"))
 
 
 def duration(text: str) -> int:

@@ -1,7 +1,8 @@
 """A decision of the log as it was asked: what its entry, and the vault where that has the values, tell of the request.
 
-What stands nowhere is not guessed. Query, headers and body are in no log: where they could decide, both answers are
-had, the one that lets most pass and the one that lets least pass. The length of a URL is known from below alone.
+What stands nowhere is not guessed. Query, headers and body are in no log, but for the model that a call asks: where
+they could decide, both answers are had, the one that lets most pass and the one that lets least pass. The length of a
+URL is known from below alone.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kernel import normal
 from kernel.bounds import Bounds
-from kernel.comparison import UNREAD
+from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import INSIDE, NO_UPGRADE, address_stage, from_groups, name_stage
 from kernel.facts import OWN_NAME, UPGRADES, Agent, Host, RequestFacts
-from kernel.fields import NOT_LOOKED_AT, Fields
+from kernel.fields import Fields
 from kernel.match import Index, opens
 from kernel.policy import UrlPattern
 from kernel.tiers import suffice
@@ -53,8 +54,7 @@ _HIDDEN_BY_HOURS = frozenset({Code.DEFAULT_DENY, Code.UPGRADE_REFUSED, Code.PRIV
 _WITH_A_RULE = frozenset({Code.BUSY, Code.BODY_TOO_LARGE})
 _LONGER_THAN_ANY = 2**62
 _REMEMBERED = 65536
-# Grants cover what has not come yet, and refusals do not.
-_AT_BEST = Fields(UNREAD, UNREAD, UNREAD)
+_NO_MODEL = Gap("it could not be read")
 
 
 class Judging:
@@ -65,7 +65,8 @@ class Judging:
         self.rules: Mapping[str, Rule] = {rule.name: rule for rule in policy.items}
         conditions = [each for rule in policy.items for each in (rule.where, *rule.holes)]
         self.asks_path = any(
-            each.paths is not None or any(isinstance(item, UrlPattern) for item in each.to or ())
+            each.paths is not None or each.llm is not None
+            or any(isinstance(item, UrlPattern) for item in each.to or ())
             for each in conditions)
         self._longest_url = max((rule.terms.max_url or 0 for rule in policy.items), default=0)
         self._ruled: dict[tuple[object, ...], Verdict] = {}
@@ -198,15 +199,28 @@ class Matched(NamedTuple):
 def matched(judging: Judging, entry: Entry, facts: RequestFacts) -> Matched:
     """The rules that hold for a request at the address that decided."""
     index, address = judging.index, address_of(entry["in"]["address"])
-    ways = [_stage(index, each, address) for each in extremes(index, facts)]
+    ways = [_stage(index, each, address) for each in extremes(index, entry, facts)]
     return Matched(ways[0], ways[-1])
 
 
-def extremes(index: Index, facts: RequestFacts) -> tuple[RequestFacts, ...]:
-    """The request with fields that let most pass, and with those that let least; as it is where none is asked for."""
+def extremes(index: Index, entry: Entry, facts: RequestFacts) -> tuple[RequestFacts, ...]:
+    """The request with fields that let most pass, and with those that let least; as it is where none is asked for.
+
+    Which model it asks is known where the entry says it. Grants cover what has not come yet, and refusals do not.
+    """
     if not index.needs_fields:
         return (facts,)
-    return tuple(replace(facts, fields=fields) for fields in (_AT_BEST, NOT_LOOKED_AT))
+    asked = model_of(entry)
+    return tuple(replace(facts, fields=Fields(each, each, each, asked)) for each in (UNREAD, UNREADABLE))
+
+
+def model_of(entry: Entry) -> str | Gap | None:
+    """The model that a call of a model API asks, as it was judged; None where the entry is of no such call."""
+    told = entry.get("llm")
+    if not isinstance(told, Mapping):
+        return None
+    model = told.get("model")
+    return model if isinstance(model, str) else _NO_MODEL
 
 
 def has_groups(entry: Entry) -> bool:

@@ -22,6 +22,7 @@ from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.entry import EMPTY_SET, draw
 from kernel.errors import KernelError
 from kernel.folding import States
+from kernel.llm.recorded import spend_of
 from kernel.recorded import (
     FIELDS_DECIDE,
     NOT_KEPT,
@@ -361,7 +362,7 @@ class _Comparison:
             agent, ruled, asked_method(seen["method"], seen["scheme"]),
             None if seen["host"] is None else place_of(seen), seen.get("request"),
             seen["body_bytes"] or 0, bounds.risk(groups), bounds.throttles(groups),
-            self._source(), ruled.rule in self._judging.index.quiet)
+            self._source(), ruled.rule in self._judging.index.quiet, spend=spend_of(self._entry))
 
     def _deciding(self, bounded: Bounded, asked: Asked) -> Found | None:
         """The first field of what the kernel decides that is not as recorded, or the mode."""
@@ -396,9 +397,17 @@ def _unlike(entry: Entry, decided: Decided) -> Found | None:
     draws = [draw(each) for each in decided.draws] if decided.draws else []
     if (entry["verdict"] == verdict.action and entry["rule"] == verdict.rule and entry["code"] == verdict.code
             and entry["draws"] == draws):
-        return None
+        return _unlike_in_size(entry, decided)
     return _different(
         entry, {"verdict": verdict.action, "rule": verdict.rule, "code": verdict.code, "draws": draws})
+
+
+def _unlike_in_size(entry: Entry, decided: Decided) -> Found | None:
+    """Compare how large the answer of a model may be, where a bound of it stands in the entry."""
+    if decided.output is None:
+        return None
+    recorded = entry["llm"]["max_output"]
+    return None if recorded == decided.output else ("max_output", recorded, decided.output)
 
 
 _OF_RULES = frozenset({

@@ -10,6 +10,7 @@ from kernel.ahead.said import Clause
 from kernel.conditions import ConditionReader
 from kernel.document import Mapping as Tree
 from kernel.document import Node, Reader, Scalar, quote
+from kernel.llm_terms import refuse_lengths
 from kernel.match import hangs_on_addresses, hosts_of
 from kernel.measures import NOTHING_SAID, Rate
 from kernel.policy import AddressRange, Conditions, HostPattern, Rule, Verb
@@ -53,9 +54,10 @@ class RuleReader:
         terms = NOTHING_SAID
         if verb.grants:
             self._check_grant(node, verb, found, where)
-            terms = grant_terms(self._reader, found)
+            terms = grant_terms(self._reader, found, where.llm)
         else:
             self._refuse_terms(verb, found)
+            refuse_lengths(self._reader, found, where.llm, f"a {verb}")
         tell = self._reader.line(found["tell"], "tell", _LONGEST_TOLD) if "tell" in found else None
         why = self._why(found)
         quiet, observed = self._quiet(found, verb), self._observed(found, verb)
@@ -131,7 +133,7 @@ class RuleReader:
             self._reader.error("E112", found[key], message, TERMS_ELSEWHERE[key])
 
     def _check_grant(self, node: Node, verb: Verb, found: Mapping[str, Node], where: Conditions) -> None:
-        if verb is Verb.ALLOW and not _keys(node) & ({"methods"} | OWN_METHODS.keys()):
+        if verb is Verb.ALLOW and not _keys(node) & ({"methods", "llm"} | OWN_METHODS.keys()):
             hint = "reads, writes, any or a list such as [GET, POST]"
             self._reader.error("E104", node, 'an allow needs "methods:"', hint)
         check_upgrades(self._reader, found, where)
@@ -182,6 +184,7 @@ class RuleReader:
             message = "an item of never without conditions would refuse everything"
             self._reader.error("E104", node, message, "say to:, address:, methods: or another key")
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
+        refuse_lengths(self._reader, found, where.llm, "an item of never")
         if self._reader.ahead:
             self._read_clause(name, found, Verb.NEVER, where)
         quiet = self._quiet(found, Verb.NEVER)
@@ -198,7 +201,7 @@ class RuleReader:
         if found is None:
             return None
         where, holes = self._conditions.conditions(found), self._conditions.holes(found)
-        terms = limit_terms(self._reader, node, found)
+        terms = limit_terms(self._reader, node, found, where.llm)
         return Rule(number, name, Verb.LIMIT, where, holes, self._reader.at(node), terms=terms)
 
 

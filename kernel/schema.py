@@ -16,10 +16,12 @@ from kernel.cascade_schema import DEFINITIONS as CASCADE_DEFINITIONS
 from kernel.cascade_schema import KEYS as CASCADE_KEYS
 from kernel.forms import (
     COUNT,
+    GLOBS,
     NAME,
     POSITIVE_SIZE,
     RATE,
     SIZE,
+    TALLY,
     YES,
     Described,
     Schema,
@@ -31,8 +33,10 @@ from kernel.forms import (
     text,
     words,
 )
+from kernel.llm_terms import HOUSEKEEPING, LLM
 from kernel.normal import OWN_PORTS
 from kernel.policy import Verb
+from kernel.price_lists import PRICE
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
@@ -55,6 +59,7 @@ _FIELDS = names(words(text()))
 _METHOD = text("^[A-Z][A-Z0-9_-]{0,31}$|^(" + "|".join(sorted(METHOD_SETS)) + ")$")
 _METHODS: Schema = {"anyOf": [{"const": "any"}, *words(_METHOD)["anyOf"]]}
 _SCHEME = one_of(OWN_PORTS)
+_COST = text(r"^[0-9]+(\.[0-9]{1,6})?$")
 
 # Of each key its form and what it is for.
 _KEYS: dict[str, Described] = {
@@ -89,6 +94,9 @@ _KEYS: dict[str, Described] = {
     "content-types": (words(text()), "Media types: application/json, text/*, or absent."),
     "json": (_FIELDS, "What fields of a JSON body may be: a.b is the field b of the object a."),
     "form": (_FIELDS, "What fields of a form may be."),
+    "llm": (ref("llm"), "Only calls of a model API: these models, and how long their answers may be."),
+    "prices": (names({"type": "array", "items": ref("price")}),
+               "What models cost, by provider, where the shipped table says it wrong or not at all."),
     "when": (ref("when"), "Days and hours in which it holds. What is open is cut at their end."),
     "expires": (text(), "The last day, 2026-12-31, or a moment as RFC 3339 has it. Afterwards it has no effect."),
     "days": (words(text()), "mon-fri, or a list: [mon, wed]."),
@@ -115,6 +123,21 @@ _KEYS: dict[str, Described] = {
     "denied": (ref("asserted"), "This request must be refused."),
     "method": (text("^[A-Z][A-Z0-9_-]{0,31}$"), "The method of the request."),
 }
+_LLM: dict[str, Described] = {
+    "models": (GLOBS, "Names of models: [claude-sonnet-*, gpt-5-mini]. Without it: any model."),
+    "max-output-tokens": (TALLY, "How long an answer may be: 8k. Longer ones are asked for with this length."),
+    "min-output-tokens": (TALLY, "Where a budget pays for less than this, the request is refused. Without it: 256."),
+    "also": (one_of([HOUSEKEEPING]), "housekeeping: the harmless calls with which clients begin, too."),
+}
+_PRICE: dict[str, Described] = {
+    "models": (GLOBS, "Names of models: [our-model, our-model-*]."),
+    "input": (_COST, "US dollars for a million tokens of input."),
+    "cached": (_COST, "The same for input that was cached before. Without it: as input."),
+    "written": (_COST, "The same for input that is cached for later. Without it: as input."),
+    "output": (_COST, "US dollars for a million tokens of output."),
+    "context": (TALLY, "How many tokens the model takes: 400k."),
+    "longest-output": (TALLY, "How many tokens it gives at most: 128k."),
+}
 _OF_AN_ASSERTION = {
     "from": "With method: the id of one agent.", "to": "With method: the URL of the request.",
     "address": "What the host leads to.",
@@ -140,6 +163,8 @@ def schema() -> Schema:
             "except": {**mapping(EXCEPT, _KEYS), "minProperties": 1},
             "websocket": mapping(WEBSOCKET, _KEYS),
             "when": mapping(WHEN, _KEYS),
+            "llm": mapping(LLM, _LLM),
+            "price": mapping(PRICE, _PRICE),
             "assertion": {**mapping(ASSERT, _KEYS), "minProperties": 1, "maxProperties": 1},
             "asserted": asserted,
             "identity": mapping(IDENTITY, _KEYS),
@@ -157,7 +182,7 @@ def _of_verb(verb: Verb) -> Schema:
     refused |= (set() if verb is Verb.THROTTLE else {"rate"}) | ({"risk"} if verb is Verb.HALT else set())
     found: Schema = {"required": [verb.value, *needed], **_without(refused)}
     if verb is Verb.ALLOW:
-        found["anyOf"] = [{"required": [key]} for key in ("methods", *sorted(OWN_METHODS))]
+        found["anyOf"] = [{"required": [key]} for key in ("methods", *sorted({"llm", *OWN_METHODS}))]
     return found
 
 

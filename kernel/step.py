@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed, smaller
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
-from kernel.budget import Effect, Every, Unit
+from kernel.budget import SPENT, Effect, Every, Unit
 from kernel.contagion import Prevention
 from kernel.facts import UPGRADES
 from kernel.state import LOST, RATE, UNTOUCHED, Account, AccountKey, Draw, Leased, Run, Standing, State, turns_key
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
+from kernel.words import amount_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from kernel.llm.spend import Spend
 
 REFUSALS = "refusals"
 REPEATS = "repeats"
@@ -56,7 +59,8 @@ class Asked(NamedTuple):
 
     `place` is the destination as the log shows it, `request` names what is asked: the same again has the same name.
     Either is None where it is not known. `source` is the client's address, told where it gave no identity. `quiet`: a
-    refusal that its rule expects. `final`: what lacks a lease is refused; else the step says what it wants.
+    refusal that its rule expects. `final`: what lacks a lease is refused; else the step says what it wants. `spend` is
+    what a call of a model may cost, None of what is no call or has no bound.
     """
 
     agent: str
@@ -70,6 +74,7 @@ class Asked(NamedTuple):
     source: str | None = None
     quiet: bool = False
     final: bool = True
+    spend: Spend | None = None
 
 
 class Want(NamedTuple):
@@ -92,7 +97,7 @@ class Decided(NamedTuple):
     """A decision. `wait_us`: after how long a throttled request may be asked again.
 
     `left` is what remains of each unit of which a budget wants the agent to be told, the least where several do. With
-    `wants` it is none yet.
+    `wants` it is none yet. `output` is how many tokens each choice of a call may have.
     """
 
     verdict: Verdict
@@ -100,6 +105,7 @@ class Decided(NamedTuple):
     wait_us: int = 0
     left: Mapping[str, int] = {}
     wants: tuple[Want, ...] = ()
+    output: int | None = None
 
 
 def asked_method(method: str | None, scheme: str | None) -> str:
@@ -190,7 +196,7 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
     """A request that passes, unless an account or a rate is used up."""
     draws: list[Draw] = []
     left: dict[str, int] = {}
-    wants: list[Want] = []
+    asked, wants = _sized(state, bounded, standing, asked, now_us)
     paces = [*bounded.paces, *asked.throttles, *_slowed(state, bounded, standing, asked, now_us)]
     for bound in bounded.bounds:
         taken = _take(state, bound, standing, asked, now_us)
@@ -211,7 +217,34 @@ def _passing(state: State, bounded: Bounded, standing: Standing, asked: Asked, n
         return Decided(over, points)
     if isinstance(paced, Decided) or wants or risky:
         return Decided(asked.verdict, wants=(*wants, *(paced.wants if isinstance(paced, Decided) else ()), *risky))
-    return Decided(asked.verdict, (*draws, *paced, *points, *_begun(bounded, standing, asked, now_us)), left=left)
+    return Decided(asked.verdict, (*draws, *paced, *points, *_begun(bounded, standing, asked, now_us)), left=left,
+                   output=None if asked.spend is None else asked.spend.most)
+
+
+def _sized(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> tuple[Asked, list[Want]]:
+    """A call with the largest answer that every account of money and tokens pays: the least over all of them.
+
+    Where more can be leased that is wanted first, and the call draws on no such account until then.
+    """
+    if asked.spend is None:
+        return asked, []
+    wants, size = [], asked.spend.most
+    for bound in bounded.bounds:
+        if bound.unit in SPENT:
+            account = account_at(state, bound, standing, asked.agent, now_us)
+            leased = _leased(state, bound, asked.agent, account.window)
+            left = remaining(_most(bound, leased), account.spent, account.held)
+            paid = asked.spend.paid(bound.unit, left)
+            if leased is not None and not asked.final and paid != asked.spend.most and _has_more(bound, leased):
+                least, most = (asked.spend.amount(bound.unit, each) for each in (asked.spend.least, asked.spend.most))
+                wants.append(Want(bound.key(asked.agent), account.window, bound.most()[0], least, most))
+            size = smaller(size, asked.spend.least if paid is None else paid)
+    return asked._replace(spend=None if wants else asked.spend._replace(most=size)), wants
+
+
+def _has_more(bound: Bound, leased: Leased) -> bool:
+    """True where the ledger may still lease some of a budget."""
+    return leased.elsewhere + leased.amount < bound.most()[0]
 
 
 def more(
@@ -272,6 +305,9 @@ def _take(
         item = asked.place if unit is Unit.NEW_HOSTS else None
         return Want(bound.key(asked.agent), window, most, least, wanted, item or "")
     if not amount and effect is not Effect.TELL and unit is not Unit.RISK:
+        if unit in SPENT and drawn(_most(bound, leased), spent, 0, least, wanted):
+            # What is only held comes back, most of it: nobody is halted for that.
+            return _used_up(bound, Effect.DENY)
         return _used_up(bound, _earned(state, bound, standing, asked.agent, window, leased, least))
     draws: tuple[Draw, ...] = ()
     if amount and unit is not Unit.RISK:
@@ -399,12 +435,16 @@ def _wanted(unit: Unit, asked: Asked, known: frozenset[str]) -> tuple[int, int]:
             new = int(asked.place is not None and asked.place not in known)
             return new, new
         case Unit.BYTES:
-            return asked.body_bytes + 1, asked.body_bytes + CHUNK_BYTES
+            body_bytes = larger(asked.body_bytes, 0 if asked.spend is None else asked.spend.body_bytes)
+            return body_bytes + 1, body_bytes + CHUNK_BYTES
         case Unit.SECONDS:
             return 1, CHUNK_SECONDS
         case Unit.RISK:
             # Points are drawn by `_risk`, of a refusal as of what passes.
             return 0, asked.risk
+        case Unit.USD | Unit.TOKENS if asked.spend is not None:
+            amount = asked.spend.amount(unit, asked.spend.most)
+            return amount, amount
     return 0, 0
 
 
@@ -466,7 +506,9 @@ def _repeated(repeats: Repeats, run: Run) -> Verdict:
 def _used_up(bound: Bound, effect: Effect) -> Verdict:
     """What follows when an account has nothing left."""
     rule = None if bound.counter else bound.budget
-    what = f"{bound.limit} {bound.unit} in a {bound.every} are used up"
+    what = f"{amount_in_words(bound.unit, bound.limit)} in a {bound.every} are used up"
+    if bound.unit in SPENT:
+        what = f"what is left of {amount_in_words(bound.unit, bound.limit)} in a {bound.every} does not pay for this"
     if effect is Effect.HALT:
         return Verdict(Action.HALT, bound.reason, rule, what)
     return Verdict(Action.DENY, bound.reason if bound.counter else Code.BUDGET_EXHAUSTED, rule, what)

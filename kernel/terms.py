@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kernel.document import Node, Reader
 from kernel.facts import UPGRADES
+from kernel.llm_terms import Llm
 from kernel.measures import NOTHING_SAID, Terms, WebSocketMeasures
 from kernel.policy import Conditions, UrlPattern
 from kernel.quantity import count, positive_size, rate, size
@@ -15,27 +16,35 @@ from kernel.vocabulary import GRANT_TERMS, SIZES, WEBSOCKET
 _UPGRADE_METHOD = "GET"
 
 
-def grant_terms(reader: Reader, found: Mapping[str, Node]) -> Terms:
-    """What an allow with these keys says."""
-    if not found.keys() & GRANT_TERMS:
+def grant_terms(reader: Reader, found: Mapping[str, Node], said: Llm | None = None) -> Terms:
+    """What an allow with these keys says; `said` is its `llm:`."""
+    if not found.keys() & GRANT_TERMS and (said is None or not said.has_measures):
         return NOTHING_SAID
     if "stream-request" in found:
-        for key in found.keys() & {"json", "form"}:
+        for key in found.keys() & {"json", "form", "llm"}:
             message = f'"{key}:" means nothing beside "stream-request:": the body passes before it could be read'
             reader.error("E112", found[key], message, "take one of them out, or make two rules")
+    said = said or Llm()
     return replace(
         _sizes(reader, found),
+        max_output_tokens=said.max_output_tokens,
+        min_output_tokens=said.min_output_tokens,
         websocket=_websocket(reader, found["websocket"]) if "websocket" in found else None,
         stream_request="stream-request" in found and is_yes(reader, found["stream-request"], "stream-request"),
     )
 
 
-def limit_terms(reader: Reader, node: Node, found: Mapping[str, Node]) -> Terms:
-    """What an item of limits says: one cap at least."""
-    if not found.keys() & (SIZES | {"in-flight"}):
-        hint = "say max-request:, max-response:, max-url: or in-flight:"
+def limit_terms(reader: Reader, node: Node, found: Mapping[str, Node], said: Llm | None) -> Terms:
+    """What an item of limits says: one cap at least. `said` is its `llm:`."""
+    longest = None if said is None else said.max_output_tokens
+    if longest is None and not found.keys() & (SIZES | {"in-flight"}):
+        hint = "say max-request:, max-response:, max-url:, in-flight: or llm: {max-output-tokens: N}"
         reader.error("E104", node, "an item of limits without a cap limits nothing", hint)
-    return replace(_sizes(reader, found), in_flight=reader.value(found, "in-flight", "E209", count))
+    if said is not None and said.min_output_tokens is not None:
+        message = '"min-output-tokens:" means nothing in an item of limits: it caps nothing'
+        reader.error("E112", found["llm"], message, "it stands in an allow")
+    return replace(_sizes(reader, found), max_output_tokens=longest,
+                   in_flight=reader.value(found, "in-flight", "E209", count))
 
 
 def check_upgrades(reader: Reader, found: Mapping[str, Node], where: Conditions) -> None:

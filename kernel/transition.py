@@ -303,6 +303,8 @@ def _used(unit: str, entry: Mapping[str, Any], micros_open: int) -> int:
             return 0
         case _, Unit.BYTES:
             return int(entry["bytes_up"]) + int(entry["bytes_down"])
+        case _, Unit.USD | Unit.TOKENS if isinstance(used := entry.get("usage", {}).get(unit), int):
+            return used
         case _, Unit.SECONDS:
             return -(-micros_open // 1_000_000)
     return MAX_INTEGER

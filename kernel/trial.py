@@ -74,7 +74,8 @@ def enforced(index: Index, facts: RequestFacts, addresses: Sequence[Address], ju
 
 def widened(measures: Measures) -> Measures:
     """The measures of a request in mode observe: no size that a rule says, but the one that is always held."""
-    return replace(measures, max_request=widest(measures.max_request), max_response=None, max_url=None)
+    return replace(measures, max_request=widest(measures.max_request), max_response=None, max_url=None,
+                   max_output_tokens=None)
 
 
 def widest(cap: Cap) -> Cap:

@@ -8,12 +8,12 @@ VERBS = frozenset({"allow", "throttle", "deny", "halt"})
 LATER_VERBS = frozenset({"ask"})
 
 # Keys without effect yet that `--ahead` reads in full.
-_AHEAD_CONDITIONS = frozenset({"llm", "mcp", "git", "graphql", "credentials", "contains"})
+_AHEAD_CONDITIONS = frozenset({"mcp", "git", "graphql", "credentials", "contains"})
 _AHEAD_EFFECTS = frozenset({"redact", "add-headers", "tunnel", "approvers", "hold", "valid"})
 # What compares the fields of a request.
 FIELDS = frozenset({"query", "headers", "content-types", "json", "form"})
 TIMES = frozenset({"when", "expires"})
-_CONDITIONS = FIELDS | TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes"}
+_CONDITIONS = FIELDS | TIMES | {"from", "to", "address", "methods", "paths", "ports", "schemes", "llm"}
 
 SIZES = frozenset({"max-request", "max-response", "max-url"})
 # What only a grant says: in a refusal there is nothing to measure.
@@ -28,7 +28,7 @@ POLICY = Keys(
     "a policy",
     now=frozenset({
         "version", "tier", "for", "unmatched", "mode", "until", "contact", "identity", "agents", "destinations",
-        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters", "cascade",
+        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters", "cascade", "prices",
     }),
     ahead=frozenset({"dns"}),
     required=("version",),

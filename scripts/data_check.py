@@ -13,10 +13,13 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from addons.policy_files import table
+from addons.yaml_nodes import compose
 from kernel.errors import KernelError
 from kernel.normal import host
-from kernel.pattern import host_matches, host_pattern
+from kernel.pattern import host_matches, host_pattern, url_pattern
 from kernel.policy import HostPattern, HostReach
+from kernel.price_lists import read_table
+from kernel.prices import Price
 from kernel.question import facts_of
 
 FOLDER = Path(__file__).resolve().parents[1] / "policies" / "data"
@@ -55,7 +58,7 @@ def address_problems(entries: tuple[str, ...]) -> Iterator[str]:
 
 
 def call_problems(entries: tuple[str, ...]) -> Iterator[str]:
-    """What is wrong with a list of calls."""
+    """What is wrong with a list of calls, each a method and a URL pattern."""
     if list(entries) != sorted(entries, key=lambda entry: entry.partition("//")[2]):
         yield "the calls are not sorted by host and path"
     for entry in entries:
@@ -64,6 +67,7 @@ def call_problems(entries: tuple[str, ...]) -> Iterator[str]:
             continue
         method, url = entry.split(" ")
         try:
+            url_pattern(url, {})
             facts_of("local", method, url)
         except KernelError as refused:
             yield f"{entry}: {refused}"
@@ -71,15 +75,45 @@ def call_problems(entries: tuple[str, ...]) -> Iterator[str]:
 
 KINDS: dict[str, Callable[[tuple[str, ...]], Iterator[str]]] = {
     "exfiltration-hosts.yaml": host_problems,
-    "llm-endpoints.yaml": call_problems,
     "llm-hosts.yaml": host_problems,
+    "llm-housekeeping.yaml": call_problems,
     "metadata-ranges.yaml": address_problems,
     "secret-path-hosts.yaml": host_problems,
 }
 
 
+PRICES = "prices.yaml"
+
+
+def price_problems(path: Path, today: date) -> Iterator[str]:
+    """What is wrong with the table of prices."""
+    try:
+        prices, origins = read_table(compose(path.read_bytes(), path.name))
+    except KernelError as refused:
+        yield str(refused)
+        return
+    for origin in origins:
+        yield from (f"{origin.provider}: {problem}" for problem in _origin_problems(origin.source, origin.date, today))
+    for provider, priced in prices.table.items():
+        for each in priced:
+            yield from (f"{provider}: {each.models[0]}: {problem}" for problem in _odd(each.price))
+
+
+def _odd(price: Price) -> Iterator[str]:
+    """What no provider charges: its sign is a slip of the pen."""
+    if not price.cached <= price.input <= price.written:
+        yield "what was cached is dearer than input, or what is cached for later is cheaper"
+    if price.output < price.input:
+        yield "output is cheaper than input"
+    if price.longest_output > price.context:
+        yield "the longest output is longer than the context"
+
+
 def table_problems(path: Path, today: date) -> Iterator[str]:
     """What is wrong with one table. Its kind is told by its name."""
+    if path.name == PRICES:
+        yield from price_problems(path, today)
+        return
     if path.name not in KINDS:
         yield "a table that is not known here"
         return
@@ -110,14 +144,14 @@ def problems(folder: Path, today: date) -> list[str]:
     """Everything that is wrong with the tables of a folder."""
     tables = sorted(folder.glob("*.yaml"))
     found = [f"{path.name}: {problem}" for path in tables for problem in table_problems(path, today)]
-    missing = KINDS.keys() - {path.name for path in tables}
+    missing = {*KINDS, PRICES} - {path.name for path in tables}
     return [*found, *(f"{name}: is not there" for name in sorted(missing))]
 
 
 def main() -> int:
     """Check the tables of this checkout."""
     found = problems(FOLDER, datetime.now(UTC).date())
-    print("\n".join(found) or f"{len(KINDS)} tables are in order")
+    print("\n".join(found) or f"{len(KINDS) + 1} tables are in order")
     return 1 if found else 0
 
 

@@ -14,7 +14,7 @@ from addons.policy_files import known_of_the_world, llm_hosts, load_policy, read
 from addons.verbs.policy import policy as policy_verbs
 from kernel.account_review import account_findings
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT, SESSION_COUNTER
-from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
+from kernel.ahead.clauses import GIT, GRAPHQL, MCP
 from kernel.ahead.dns import DNS
 from kernel.ahead.outlook import review_at_most
 from kernel.ahead.prose import in_words
@@ -23,7 +23,9 @@ from kernel.cascade_review import cascade_findings
 from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
 from kernel.errors import PolicyError
 from kernel.findings import Severity
+from kernel.llm_terms import LLM
 from kernel.match import Index
+from kernel.price_lists import PRICE
 from kernel.profiles import PROFILES
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
@@ -121,7 +123,8 @@ def test_the_page_on_policies_shows_every_key_of_this_version():
 
     for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
-    for keys in (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER, CASCADE, ON_HALT, BREAKER):
+    of_sections = (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER, CASCADE, ON_HALT, BREAKER)
+    for keys in (*of_sections, LLM, PRICE):
         assert {key for key in keys.now if f"{key}:" not in "".join(EXAMPLES)} == set()
 
 
@@ -142,7 +145,7 @@ def _in_short(counter: Counter) -> str:
 
 
 AHEAD_EXAMPLES = re.findall(r"```yaml ahead\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
-AHEAD_KEYS = (DNS, LLM, MCP, GIT, GRAPHQL)
+AHEAD_KEYS = (DNS, MCP, GIT, GRAPHQL)
 
 
 @pytest.mark.parametrize("example", AHEAD_EXAMPLES)
@@ -157,7 +160,7 @@ def test_an_example_with_keys_of_later_versions_is_read_ahead_without_a_finding_
 def test_the_page_on_policies_shows_every_key_of_later_versions():
     shown, told = "".join(AHEAD_EXAMPLES), (FOLDER / "README.md").read_text()
 
-    for keys in (POLICY, RULE, NEVER, AMOUNTS):
+    for keys in (POLICY, RULE, NEVER):
         assert {key for key in keys.ahead if f"{key}:" not in shown} == set()
     for keys in AHEAD_KEYS:
         assert {key for key in keys.now if f"{key}:" not in shown and not re.search(rf"# .*\b{key}\b", told)} == set()

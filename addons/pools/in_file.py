@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -133,9 +134,10 @@ class FileLedger(LedgerByTables):
                 self._recognise()
 
     def _check_ours(self) -> None:
-        version, = self._database.execute("PRAGMA user_version").fetchone()
-        application, = self._database.execute("PRAGMA application_id").fetchone()
+        # The tables first: another process may be making them.
         tables, = self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        application, = self._database.execute("PRAGMA application_id").fetchone()
+        version, = self._database.execute("PRAGMA user_version").fetchone()
         if tables and application != _APPLICATION:
             raise LedgerError(f"{self._path}: is a database, and no ledger of Governor; name another file")
         if tables and version != _VERSION:
@@ -215,6 +217,8 @@ def _made(path: Path) -> str:
     """
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.PRIVATE_FILE))
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file")
     os.chmod(path, durable.PRIVATE_FILE)
     return _inode(path)
 

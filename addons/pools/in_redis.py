@@ -122,10 +122,13 @@ def _purse(name: bytes) -> Purse:
 
 
 def _ask(ask: Ask) -> list[object]:
-    each_us, burst = paced(ask) if ask.each_us > 0 else (0, 0)
-    amounts = [max(-1, min(number, MOST)) for number in (ask.limit, ask.least, ask.want)]
-    amounts[0] = max(0, amounts[0])
-    return [ask.number, _name(ask.purse), ask.purse.window, ask.purse.agent, *amounts, ask.item, each_us, burst]
+    limit, want = clamped(ask.limit, MOST), clamped(ask.want, MOST)
+    least = ask.least if ask.least <= limit else -1
+    each_us = burst = 0
+    if ask.each_us > 0:
+        each_us, burst, least = paced(ask)
+    purse = ask.purse
+    return [ask.number, _name(purse), purse.window, purse.agent, limit, least, want, ask.item, each_us, burst]
 
 
 def _grant(ask: Ask, answer: Sequence[Any]) -> Grant:

@@ -52,6 +52,8 @@ class Writes(Protocol):
 
     def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, asyncio.Future[None]]: ...
 
+    def spread_heard(self, origin: str, decision: str) -> None: ...
+
 
 @dataclass(slots=True)
 class _Asking:
@@ -104,7 +106,7 @@ class Leasing:
                                    held(self._book.state, self._run))
 
     def _give_up_turns(self) -> None:
-        """The turns of a former life count as drawn when it ended."""
+        """The turns in hand count as drawn when the ledger heard no more of this lane."""
         state = self._book.state
         for key, leased in [(key, leased) for key, leased in state.leased.items() if key[1] == RATE]:
             free = leased.amount - state.account(key).spent
@@ -277,6 +279,7 @@ class Leasing:
 
     def lose(self) -> None:
         """The ledger counts all that is leased as spent, as it did not hear of this process. It may still be drawn."""
+        self._give_up_turns()
         for number, lease in sorted(self._book.state.leases.items()):
             self._over.append(Settled(number, lease.amount))
             self._record(LOST_LEASE, number, Purse(*lease.key, lease.window), 0, 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import KINDS, epoch_of, halted, halts_of, standings_of, taken
+from addons.pools.news import KINDS, decision_of, epoch_of, halted, halts_of, standings_of, taken
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
@@ -129,11 +129,14 @@ class Member:
             while self._untold:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])
                 self._untold.popleft()
-                self.on_told()
+                if not self._untold:
+                    # Others hear of a halt together with what follows from it here.
+                    self.on_told()
             # Here, as the line has a thread of its own.
             self._tells = {**self._said, **self.about()}
             beat = await self._line.call(self._beat)
-            self._hear(beat, began)
+            for agent, decision in self._hear(beat, began):
+                self._book.spread_heard(agent, decision)
             if beat.repost:
                 await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
@@ -142,6 +145,9 @@ class Member:
                 self.poke()
         except LedgerError as problem:
             self._look(problem)
+        except Exception as fault:  # noqa: BLE001
+            # Whatever it is, the heart goes on beating; while none succeeds nothing passes.
+            self._look(LedgerError(f"a heartbeat failed: {type(fault).__name__}: {fault}"))
 
     def _look(self, problem: LedgerError) -> None:
         if self.cut_off and not self._was_cut_off:
@@ -149,8 +155,9 @@ class Member:
             self._say(f"{problem}; nothing passes until it answers")
             self.on_cut_off()
 
-    def _hear(self, beat: Beat, began: float) -> None:
-        self._heard_at = began
+    def _hear(self, beat: Beat, began: float) -> list[tuple[str, str]]:
+        """Take the news; which agents decisions of other processes have halted, each with the decision."""
+        self._heard_at, halted_by = began, []
         self._leasing.pool = beat.server
         if self._was_cut_off:
             self._was_cut_off = False
@@ -160,8 +167,11 @@ class Member:
         for news in beat.news:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
+            if written is not None and news.kind is Kind.HALT and (decision := decision_of(news, self._log_id)):
+                halted_by.append((news.agent, decision))
             if news.origin.startswith(f"{self._log_id}/"):
                 self._answer(news.number, written)
+        return halted_by
 
     def _posts(self) -> tuple[list[Total], list[Held]]:
         return list(totals(self._book.state)), held(self._book.state, self._run)

@@ -42,12 +42,22 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     if news.kind in _DONE_FIRST - {Kind.HALT_ALL} and news.epoch < state.agent(news.agent).epoch:
         return None
     fields: Fields = dict(news.said) | {"heard": news.number}
-    if not news.origin.startswith(f"{holder.partition('/')[0]}/") and "by" in fields:
-        # The acts of lane cli are numbered within a log.
-        fields["by"] = f"{news.origin.partition('/')[0]}/{fields['by']}"
+    log_id = holder.partition("/")[0]
+    if not news.origin.startswith(f"{log_id}/"):
+        # Lanes and their entries have their names within a log.
+        named = ("by",) if fields["type"] == "operator" else ("decision", "cause")
+        fields |= {name: f"{news.origin.partition('/')[0]}/{fields[name]}" for name in named if fields.get(name)}
     if news.kind in _WITH_COUNTS:
         fields |= {"epoch": news.epoch, "session": news.session}
     return book.take_news(fields.pop("type"), fields, news.agent)
+
+
+def decision_of(news: News, log_id: str) -> str | None:
+    """The decision that halted an agent, as this log names it; None where none did."""
+    decision = news.said.get("decision")
+    if not isinstance(decision, str):
+        return None
+    return decision if news.origin.startswith(f"{log_id}/") else f"{news.origin.partition('/')[0]}/{decision}"
 
 
 def epoch_of(state: State, kind: Kind, agent: str) -> int:

@@ -47,6 +47,7 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.place, self._settings = _read(url)
+        self._moved: dict[str, Any] = {}
         self._connection: AbstractConnection | None = None
         self.run_id = ""
 
@@ -58,12 +59,13 @@ class Server:
             except MovedError as moved:
                 # A node of a cluster that has the ledger no more, or never had.
                 self.close()
-                self._settings |= {"host": moved.host, "port": moved.port}
+                self._moved = {"host": moved.host, "port": moved.port}
                 return self._run(script, arguments, seconds)
         except ResponseError as refused:
             raise self._refusal(str(refused)) from None
         except (RedisError, OSError) as fault:
             self.close()
+            self._moved = {}
             raise LedgerError(f"{self.place}: the ledger does not answer: {fault}") from None
 
     def close(self) -> None:
@@ -73,18 +75,20 @@ class Server:
 
     def _run(self, script: Script, arguments: tuple[str, ...], seconds: float) -> Any:
         connection = self._connected()
-        for command, source in (("EVALSHA", script.digest), ("EVAL", script.text)):
-            connection.send_command(command, source, 1, _TAG, self.run_id, *arguments)
-            try:
-                return connection.read_response(timeout=seconds)
-            except NoScriptError:
-                if command == "EVAL":
-                    raise
-        raise AssertionError("a script that was sent whole was not known")
+        try:
+            return self._sent(connection, seconds, "EVALSHA", script.digest, arguments)
+        except NoScriptError:
+            return self._sent(connection, seconds, "EVAL", script.text, arguments)
+
+    def _sent(
+        self, connection: AbstractConnection, seconds: float, command: str, script: str, arguments: tuple[str, ...]
+    ) -> Any:
+        connection.send_command(command, script, 1, _TAG, self.run_id, *arguments)
+        return connection.read_response(timeout=seconds)
 
     def _connected(self) -> AbstractConnection:
         if self._connection is None:
-            settings = dict(self._settings)
+            settings = {**self._settings, **self._moved}
             connection: AbstractConnection = settings.pop("connection_class", Connection)(**settings)
             try:
                 connection.connect()
@@ -109,6 +113,8 @@ class Server:
             return NotJoined(rest)
         if code == "JOINED":
             return LedgerError(rest)
+        # It may have become a replica: the name may lead to another by now.
+        self.close()
         return LedgerError(f"{self.place}: the server refuses: {text}")
 
 

@@ -6,18 +6,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from kernel.ahead.said import Clause, Git, GraphQl, Llm, Mcp
-from kernel.ahead.values import globs, yes_or_no
+from kernel.ahead.said import Clause, Git, GraphQl, Mcp
 from kernel.choices import choice, choices
 from kernel.document import Keys, Node, Reader, did_you_mean, quote
 from kernel.errors import PatternError
+from kernel.name_globs import globs
 from kernel.policy import Verb
-from kernel.quantity import duration, tally
+from kernel.quantity import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LLM = Keys("llm", now=frozenset({"models", "max-output-tokens", "also"}))
 MCP = Keys("mcp", now=frozenset({"tools", "where"}))
 GIT = Keys("git", now=frozenset({"fetch", "push", "refs", "force", "delete"}))
 GRAPHQL = Keys("graphql", now=frozenset({"operations", "fields"}))
@@ -55,7 +54,6 @@ def clause(reader: Reader, found: Mapping[str, Node], verb: Verb) -> Clause:
     """What the keys say in a rule of this verb. A key that means nothing there is a finding."""
     _refuse_misplaced(reader, found, verb)
     return Clause(
-        llm=_llm(reader, found["llm"]) if "llm" in found else None,
         mcp=_mcp(reader, found["mcp"]) if "mcp" in found else None,
         git=_git(reader, found["git"]) if "git" in found else None,
         graphql=_graphql(reader, found["graphql"]) if "graphql" in found else None,
@@ -88,15 +86,6 @@ def _refuse_misplaced(reader: Reader, found: Mapping[str, Node], verb: Verb) -> 
             reader.error("E112", node, '"contains:" means nothing in an allow', hint)
 
 
-def _llm(reader: Reader, node: Node) -> Llm:
-    found = reader.mapping(node, LLM) or {}
-    return Llm(
-        globs(reader, found, "models"),
-        reader.value(found, "max-output-tokens", "E221", tally),
-        choice(reader, found, "also", "E226", {"housekeeping"}) is not None,
-    )
-
-
 def _mcp(reader: Reader, node: Node) -> Mcp:
     found = reader.mapping(node, MCP) or {}
     entries = reader.entries(found["where"], "where") if "where" in found else []
@@ -115,14 +104,22 @@ def _git(reader: Reader, node: Node) -> Git:
         globs(reader, found, "fetch") or (),
         globs(reader, found, "push") or (),
         globs(reader, found, "refs"),
-        yes_or_no(reader, found, "force"),
-        yes_or_no(reader, found, "delete"),
+        _yes_or_no(reader, found, "force"),
+        _yes_or_no(reader, found, "delete"),
     )
 
 
 def _graphql(reader: Reader, node: Node) -> GraphQl:
     found = reader.mapping(node, GRAPHQL) or {}
     return GraphQl(choices(reader, found, "operations", "E226", OPERATIONS), globs(reader, found, "fields"))
+
+
+def _yes_or_no(reader: Reader, found: Mapping[str, Node], key: str) -> bool:
+    """False where the key is left out."""
+    said = reader.text(found[key], key) if key in found else "no"
+    if said not in ("yes", "no", None):
+        reader.error("E102", found[key], f"{key} is yes or no, not {quote(said or '')}")
+    return said == "yes"
 
 
 def _names(reader: Reader, found: Mapping[str, Node], key: str) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from kernel.ahead.said import Ahead, Clause, Dns
-from kernel.budget import SPENT
 from kernel.document import joined, printable
 from kernel.policy import Policy
 from kernel.prose import Paragraph, Sentence
@@ -21,9 +20,8 @@ def in_words(policy: Policy) -> list[Paragraph]:
     ahead = policy.ahead or Ahead()
     later = {rule.name: ahead.clauses.get(rule.name, Clause()) for rule in policy.items
              if rule.name in ahead.clauses or rule.verb in LATER_VERBS}
-    spends = any(budget.units & SPENT for budget in policy.budgets)
     asks = policy.cascade is not None and policy.cascade.asks
-    if ahead == Ahead() and not (later or spends or asks):
+    if ahead == Ahead() and not (later or asks):
         return told
     rules = [_with_clauses(paragraph, later) for paragraph in told]
     return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules, *_sections(ahead)]
@@ -44,16 +42,6 @@ def clause_in_words(clause: Clause) -> str:
     """What a rule says that has no effect yet."""
     parts = [part for function in _PARTS if (part := function(clause)) is not None]
     return f"Without effect yet{': ' if parts else ''}{'; '.join(parts)}."
-
-
-def _llm(clause: Clause) -> str | None:
-    said = clause.llm
-    if said is None:
-        return None
-    models = "any model" if said.models is None else f"the model{_s(said.models)} {_listed(said.models)}"
-    longest = "" if said.max_output_tokens is None else f", answers of at most {said.max_output_tokens:,} tokens"
-    also = ", and the harmless calls with which clients begin" if said.housekeeping else ""
-    return f"only calls of {models}{longest}{also}"
 
 
 def _mcp(clause: Clause) -> str | None:
@@ -127,7 +115,7 @@ def _valid(clause: Clause) -> str | None:
 
 
 _PARTS: tuple[Callable[[Clause], str | None], ...] = (
-    _llm, _mcp, _git, _graphql, _contains, _credentials, _redact, _add_headers, _tunnel, _approvers, _hold, _valid,
+    _mcp, _git, _graphql, _contains, _credentials, _redact, _add_headers, _tunnel, _approvers, _hold, _valid,
 )  # fmt: skip
 
 

@@ -20,15 +20,6 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True)
-class Llm:
-    """`llm:` of a rule. `housekeeping` is True where the harmless calls that a client begins with are meant, too."""
-
-    models: tuple[str, ...] | None
-    max_output_tokens: int | None
-    housekeeping: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Mcp:
     """`mcp:` of a rule: tool names, and what their arguments must be, as it was written."""
 
@@ -59,7 +50,6 @@ class GraphQl:
 class Clause:
     """What one rule or never item says that has no effect yet. None and empty: nothing said."""
 
-    llm: Llm | None = None
     mcp: Mcp | None = None
     git: Git | None = None
     graphql: GraphQl | None = None
@@ -75,7 +65,7 @@ class Clause:
     @property
     def is_open(self) -> bool:
         """True where the rule has a condition that this version cannot judge."""
-        judged_later = (self.llm, self.mcp, self.git, self.graphql)
+        judged_later = (self.mcp, self.git, self.graphql)
         return any(each is not None for each in judged_later) or bool(self.contains or self.credentials)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kernel.ahead.clauses import DETECTORS, GIT, GRAPHQL, LLM, MCP, OPERATIONS
+from kernel.ahead.clauses import DETECTORS, GIT, GRAPHQL, MCP, OPERATIONS
 from kernel.ahead.dns import DNS, RECORD_TYPES
 from kernel.forms import (
     COUNT,
     DURATION,
+    GLOBS,
     NAME,
-    TALLY,
     YES_OR_NO,
     Described,
     Schema,
@@ -22,7 +22,6 @@ from kernel.forms import (
 )
 
 WITHOUT_EFFECT = "Without effect yet, so a policy that says it does not load; governor policy check --ahead reads it. "
-_GLOBS = words(text("^[A-Za-z0-9_*]([A-Za-z0-9_*./:@-]{0,126}[A-Za-z0-9_*])?$"))
 _NAMES = words(text("^[A-Za-z0-9]([A-Za-z0-9._@-]{0,98}[A-Za-z0-9])?$"))
 _DETECTORS = words(one_of(DETECTORS))
 _HEADERS: Schema = {
@@ -39,7 +38,6 @@ _IN_THEIR_PLACE: dict[str, Described] = {
     "credentials": (_NAMES, "Whose keys may be used: names that the operator registered."),
     "add-headers": (_HEADERS, "Headers that are set in what passes."),
     "tunnel": (one_of(["opaque"]), "opaque: bytes pass unseen, measured only."),
-    "llm": (ref("llm"), "Only calls of a model API that fit."),
     "mcp": (ref("mcp"), "Only calls of these tools."),
     "git": (ref("git"), "Only these repositories, and what may be pushed."),
     "graphql": (ref("graphql"), "Only these operations."),
@@ -54,31 +52,25 @@ _DNS: dict[str, Described] = {
     "max-labels": (COUNT, "How many labels a name may have."),
     "max-name": (COUNT, "How long a name may be."),
 }
-_LLM: dict[str, Described] = {
-    "models": (_GLOBS, "Names of models: [claude-sonnet-*, gpt-5-mini]."),
-    "max-output-tokens": (TALLY, "How long an answer may be: 8k."),
-    "also": (one_of(["housekeeping"]), "housekeeping: the harmless calls with which clients begin, too."),
-}
 _MCP: dict[str, Described] = {
-    "tools": (_GLOBS, "Names of tools: [search_*, get_ticket]."),
+    "tools": (GLOBS, "Names of tools: [search_*, get_ticket]."),
     "where": (names(words(text())), 'What arguments may be: {amount: "<= 200", currency: [eur, usd]}.'),
 }
 _GIT: dict[str, Described] = {
-    "fetch": (_GLOBS, 'Repositories that may be fetched: ["acme/**"].'),
-    "push": (_GLOBS, "Repositories to which may be pushed: [acme/web]."),
-    "refs": (_GLOBS, 'Branches and tags of a push: ["refs/heads/agent/*"].'),
+    "fetch": (GLOBS, 'Repositories that may be fetched: ["acme/**"].'),
+    "push": (GLOBS, "Repositories to which may be pushed: [acme/web]."),
+    "refs": (GLOBS, 'Branches and tags of a push: ["refs/heads/agent/*"].'),
     "force": (YES_OR_NO, "Whether a push may rewrite what is there. Without it: no."),
     "delete": (YES_OR_NO, "Whether a push may delete a branch. Without it: no."),
 }
 _GRAPHQL: dict[str, Described] = {
     "operations": (words(one_of(OPERATIONS)), "query, mutation or subscription."),
-    "fields": (_GLOBS, "Fields at the root of an operation: [viewer, repository]."),
+    "fields": (GLOBS, "Fields at the root of an operation: [viewer, repository]."),
 }
 
 
 DEFINITIONS: dict[str, Schema] = {
     "dns": mapping(DNS, _DNS),
-    "llm": mapping(LLM, _LLM),
     "mcp": mapping(MCP, _MCP),
     "git": {
         **with_one_of(GIT, _GIT, "fetch", "push"),

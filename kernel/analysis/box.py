@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kernel.example import Example
     from kernel.fields import Fields
 
-HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE, MOMENT, VALUES = range(10)
+HOSTS, ADDRESSES, METHODS, SCHEMES, PORTS, READINGS, WHO, SIZE, MOMENT, MODEL, VALUES = range(11)
 AGENTS, PATHS = range(2)
 _MOST_PIECES = 20_000
 

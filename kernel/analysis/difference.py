@@ -194,13 +194,13 @@ def _names(rule: Rule, refusal: Rule | None) -> tuple[str, ...]:
 
 def _allowed(policy: Policy, rule: Rule, refusal: Rule | None, witness: Witness) -> Change:
     because = "" if refusal is None else f"; {refusal.name} no longer refuses it"
-    message = f"{who(policy, rule)} may now {how(rule)} to {to(rule)} ({place(rule)}){because}"
+    message = f"{who(policy, rule)} may now {how(rule)} {to(rule)} ({place(rule)}){because}"
     return Change(_names(rule, refusal), message, witness)
 
 
 def _denied(policy: Policy, rule: Rule, refusal: Rule | None, witness: Witness) -> Change:
     because = "" if refusal is None else f"; {refusal.name} refuses it"
-    message = f"{who(policy, rule)} may no longer {how(rule)} to all of {to(rule)} ({place(rule)}){because}"
+    message = f"{who(policy, rule)} may no longer {how(rule)} {to(rule, "all of ")} ({place(rule)}){because}"
     return Change(_names(rule, refusal), message, witness)
 
 

@@ -23,7 +23,11 @@ def who(policy: Policy, rule: Rule) -> str:
 
 
 def how(rule: Rule) -> str:
-    """The methods of a rule."""
+    """The methods of a rule, or the models that it may ask."""
+    if rule.where.llm is not None:
+        models = rule.where.llm.models
+        several = "" if models is None or len(models) == 1 else "s"
+        return "ask any model" if models is None else f"ask the model{several} {_listed(models)}"
     methods = rule.where.methods
     if methods is None:
         return "use any method"
@@ -31,12 +35,12 @@ def how(rule: Rule) -> str:
     return f"send {named[0]}" if named else _listed(sorted(methods))
 
 
-def to(rule: Rule) -> str:
-    """The destinations of a rule, with their paths."""
+def to(rule: Rule, all_of: str = "") -> str:
+    """The destinations of a rule, with their paths: models are asked at them, all else goes to them."""
     where = "every host" if rule.where.to is None else _listed(map(destination_in_words, rule.where.to))
     paths = "" if rule.where.paths is None else f" under {_listed(path.text for path in rule.where.paths)}"
     ranges = "" if rule.where.address is None else f" in {_listed(each.text for each in rule.where.address)}"
-    return where + ranges + paths
+    return f"{'to' if rule.where.llm is None else 'at'} {all_of}{where}{ranges}{paths}"
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
-from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, MOMENT, PORTS, SCHEMES, SIZE, Box
+from kernel.analysis.box import ADDRESSES, HOSTS, METHODS, MODEL, MOMENT, PORTS, SCHEMES, SIZE, Box
 from kernel.analysis.language import TooHard
 from kernel.analysis.places import Entry, Nearby, merged
 from kernel.analysis.shapes import Shapes
@@ -21,6 +21,7 @@ from kernel.analysis.space import (
 )
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.findings import Witness
+from kernel.model_calls import model_in_path, with_model
 from kernel.normal import OWN_PORTS
 from kernel.pattern import ANONYMOUS
 from kernel.question import STAND_IN
@@ -28,6 +29,7 @@ from kernel.question import STAND_IN
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from kernel.analysis.space import Space
     from kernel.facts import Address, RequestFacts
     from kernel.policy import Policy, Rule
 
@@ -175,7 +177,8 @@ class _Shown:
         port = self._port(OWN_PORTS[scheme])
         place = host if port == OWN_PORTS[scheme] else f"{host}:{port}"
         agent = self._boxes.agent(self._box) or ANONYMOUS
-        path = self._boxes.path(self._box) + (f"?{carried.query}" if carried.query else "")
+        model = self._space.models.shown(self._box.masks[MODEL]) or ""
+        path = with_model(self._boxes.path(self._box), model) + (f"?{carried.query}" if carried.query else "")
         return Witness(agent, self._method(), f"{scheme}://{place}{path}", address, carried.headers, carried.body,
                        self._at())
 
@@ -215,6 +218,12 @@ class _Shown:
         return known.shown[next(bits(mask & known.public or mask))]
 
 
+def _model(space: Space, facts: RequestFacts) -> int:
+    """The model in the path of a call; of any other request it says nothing, and counts as any."""
+    models = [model for each in facts.path.readings if (model := model_in_path(each)) is not None]
+    return space.models.kind(models[0]) if models else space.models.texts
+
+
 def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, ...]:
     """The kinds of one request at one address, in the order of a box's masks."""
     space = shapes.space
@@ -229,5 +238,6 @@ def kinds(shapes: Shapes, facts: RequestFacts, address: Address) -> tuple[int, .
         ANONYMOUS_AGENT if facts.agent.id == ANONYMOUS else NAMED_AGENT,
         EVERY_SIZE,
         space.moments.kind(facts.at),
+        _model(space, facts),
         *(each.kind(facts.fields.value(each.part, each.name)) for each in space.values),
     )

@@ -18,8 +18,10 @@ from kernel.analysis.sizes import EVERY_SIZE, NO_MEASURE, Measure, Sizes
 from kernel.analysis.space import ANONYMOUS_AGENT, LITERAL_HOST, NAMED_AGENT, PLAIN_PATH, SPLIT_PATH, Space
 from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.clause import compared
+from kernel.comparison import Comparison
 from kernel.facts import UPGRADES
 from kernel.match import hosts_of
+from kernel.model_calls import spread
 from kernel.pattern import ANONYMOUS
 from kernel.policy import AddressRange, HostPattern, UrlPattern
 
@@ -110,7 +112,8 @@ class Shapes:
         space = self.space
         return Box((
             space.hosts.every, space.addresses.every, space.methods.every, _EVERY_SCHEME, space.ports.every,
-            _BOTH_READINGS, _EVERYBODY, EVERY_SIZE, space.moments.every, *(each.every for each in space.values)))
+            _BOTH_READINGS, _EVERYBODY, EVERY_SIZE, space.moments.every, space.models.texts,
+            *(each.every for each in space.values)))
 
     def _of(self, rule: Rule) -> Iterator[Box]:
         grants = rule.verb.grants
@@ -139,29 +142,38 @@ class Shapes:
 
     def _read(self, where: Conditions, side: _Side, seconds: tuple[bool, ...], readings: int) -> Iterator[Box]:
         """The boxes of conditions under each of these readings at once: the first, the second, or both."""
+        for each in spread(where, wide=side.wide):
+            yield from self._read_one(each, side, seconds, readings)
+
+    def _read_one(self, where: Conditions, side: _Side, seconds: tuple[bool, ...], readings: int) -> Iterator[Box]:
         methods, schemes = self.space.methods.mask(where.methods), scheme_mask(where.schemes)
         ports, addresses = self.space.ports.mask(where.ports), self._addresses(where.address, side)
         moments, values = self.space.moments.mask(where), self._values(where, side)
+        models = self._models(where.in_path)
         for who, agents in self._agents(where.agents, side):
             for target, globs in self._targets(where, side, both=len(seconds) > 1):
                 masks = (target.hosts, target.addresses & addresses, methods, target.schemes & schemes,
-                         target.ports & ports, readings, who, EVERY_SIZE, moments, *values)
+                         target.ports & ports, readings, who, EVERY_SIZE, moments, models, *values)
                 pos = {pattern for second, own in zip(seconds, globs, strict=False)
-                       for pattern in self._paths((where.paths, own), second=second)}
+                       for pattern in self._paths((where.paths, where.calls, own), second=second)}
                 alive = self.boxes.alive(Box(masks, (agents, Lang(frozenset(pos)) if pos else EVERY)))
                 if alive is not None:
                     yield alive
+
+    def _models(self, models: tuple[str, ...] | None) -> int:
+        """The models that a path may have in it."""
+        known = self.space.models
+        return known.texts if models is None else known.mask(Comparison(models), wide=False) & known.texts
 
     def _values(self, where: Conditions, side: _Side) -> tuple[int, ...]:
         """What each field may be."""
         if not (self.space.values and where.compares_fields):
             return tuple([each.every for each in self.space.values])
-        asked = {(part, name): comparison for part, name, comparison in compared(where)}
-        return tuple([
-            each.every if (each.part, each.name) not in asked
-            else each.mask(asked[each.part, each.name], wide=side.wide)
-            for each in self.space.values
-        ])
+        masks = {(each.part, each.name): each.every for each in self.space.values}
+        known = {(each.part, each.name): each for each in self.space.values}
+        for part, name, comparison in compared(where):
+            masks[part, name] &= known[part, name].mask(comparison, wide=side.wide)
+        return tuple(masks.values())
 
     def _paths(
         self, lists: Iterable[tuple[PathGlob, ...] | tuple[str, ...] | None], *, second: bool
@@ -289,7 +301,7 @@ def scheme_mask(schemes: Iterable[str] | None) -> int:
 
 def _speaks_of_paths(rule: Rule) -> bool:
     return any(
-        each.paths is not None or any(isinstance(item, UrlPattern) for item in each.to or ())
+        each.paths is not None or each.llm is not None or any(isinstance(item, UrlPattern) for item in each.to or ())
         for each in (rule.where, *rule.holes)
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.measures import DEFAULT, NOTHING_SAID
+from kernel.measures import DEFAULT, NOTHING_SAID, USUAL_LEAST_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +38,11 @@ def _rate(terms: Terms) -> Amount | None:
     return None if rate is None else (rate.count * (_DAY_SECONDS // rate.seconds), rate.count)
 
 
+def _least_output(terms: Terms) -> Amount | None:
+    # The less an answer may be cut down to, the more passes.
+    return None if terms.min_output_tokens is None else -terms.min_output_tokens
+
+
 NO_MEASURE = Measure("", lambda _: None)
 MEASURES = (
     Measure("max-request", lambda terms: terms.max_request, unsaid=DEFAULT.max_request.most),
@@ -47,6 +52,8 @@ MEASURES = (
     Measure("max-frame", _frame, of_upgrades=True),
     Measure("max-rate", _rate, of_upgrades=True),
     Measure("stream-request", lambda terms: 1 if terms.stream_request else None, unsaid=0),
+    Measure("max-output-tokens", lambda terms: terms.max_output_tokens),
+    Measure("min-output-tokens", _least_output, unsaid=-USUAL_LEAST_OUTPUT),
 )
 
 

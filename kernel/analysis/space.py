@@ -18,8 +18,10 @@ from kernel.analysis.bodies import FORM_TYPES, JSON_TYPES
 from kernel.analysis.moments import Moments
 from kernel.analysis.values import Values
 from kernel.clause import compared, parents
-from kernel.fields import Part
+from kernel.comparison import Comparison
+from kernel.fields import MODEL, Part
 from kernel.match import hosts_of
+from kernel.model_calls import spread
 from kernel.normal import OWN_PORTS
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 from kernel.vocabulary import READS, WRITES
@@ -27,7 +29,6 @@ from kernel.vocabulary import READS, WRITES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from kernel.comparison import Comparison
     from kernel.facts import Address
     from kernel.policy import Conditions, Policy, PortRange, Rule
 
@@ -286,9 +287,16 @@ class Space:
         self, policies: Iterable[Policy], names: Iterable[HostPattern] = (), now: int = 0, more: Iterable[Rule] = ()
     ) -> None:
         rules = [*(rule for policy in policies for rule in policy.items), *more]
-        where = [each for rule in rules for each in (rule.where, *rule.holes)]
+        where = [one for rule in rules for each in (rule.where, *rule.holes) for one in _spread(each)]
         self.methods, self.ports, self.hosts = Methods(where), Ports(where), Hosts(where, names)
         self.addresses, self.moments, self.values = Addresses(rules), Moments(where, now), _values(where)
+        # The models that the paths of some calls have in them: texts alone, and none that a path could not hold.
+        self.models = Values(Part.JSON, MODEL, [Comparison(each.in_path) for each in where if each.in_path])
+
+
+def _spread(where: Conditions) -> Iterable[Conditions]:
+    """The conditions as they are matched, in either reading."""
+    return (where,) if where.llm is None else (*spread(where, wide=False), *spread(where, wide=True))
 
 
 def _values(where: Iterable[Conditions]) -> tuple[Values, ...]:

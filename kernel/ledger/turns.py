@@ -25,20 +25,19 @@ LONGEST_US = 2**52
 """The longest that a burst may take to come again: with the time since 1970 still an exact number everywhere."""
 
 
-def paced(ask: Ask) -> tuple[int, int]:
-    """The microseconds between turns, and the turns at once, within what every ledger counts exactly."""
+def paced(ask: Ask) -> tuple[int, int, int]:
+    """The microseconds between turns, the turns at once and the least that is asked for; every ledger counts so far."""
     each = min(ask.each_us, LONGEST_US)
-    return each, min(max(ask.limit, 1), LONGEST_US // each)
+    burst = min(max(ask.limit, 1), LONGEST_US // each)
+    return each, burst, min(max(ask.least, 1), burst + 1)
 
 
 def turns(draft: Draft, holder: str, ask: Ask) -> Grant:
     """As many turns as there are, or when there will be `least`."""
-    (each, burst), now = paced(ask), draft.now_us
+    (each, burst, least), now = paced(ask), draft.now_us
     drawn, others = _hands(draft, holder, ask)
     start = max(plausible(_due(draft, ask, each, burst), now, each, burst), now) + drawn * each
     room = (now + burst * each - start) // each - others
-    # One more than there ever are is as much as any more.
-    least = min(max(1, ask.least), burst + 1)
     if room < least:
         draft.rates.put(ask.purse, Count(start))
         wait = start + (least + others - burst) * each - now

@@ -74,7 +74,7 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
         results = {}
         for number, axis in enumerate(axes):
             budget = (QUICK_SECONDS - (time.monotonic() - began)) / (len(axes) - number) if quick else None
-            compared = [*streaming, *contenders[2:]] if axis == "events" else contenders
+            compared = [*streaming, *contenders[2:]] if axis in ("events", "models") else contenders
             results[axis] = bench.axis(axis, compared, _tell, budget)
         memory = {contender.name: contender.memory_mib() for contender in contenders}
     finally:
@@ -94,7 +94,7 @@ def _measure(folder: Path, *, quick: bool, as_json: bool) -> int:
 
 def _measure_workers(folder: Path, *, quick: bool, as_json: bool) -> int:
     plan = replace(QUICK if quick else FULL, connections=workers.CONNECTIONS)
-    _tell("starting nginx and three Governors, one with two workers")
+    _tell("starting nginx and four Governors, one with two workers")
     origin, client = start_origin(folder), _start_client()
     try:
         results = workers.measure_workers(folder, origin, Bench(client, origin, plan), _tell)

@@ -173,8 +173,9 @@ def main() -> None:
 
 
 def _measured(job: dict[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
-    if job["axis"] == "events":
-        return events.measure(events.Run(job["proxy_port"], job["origin_port"], job["warm_seconds"], job["seconds"]))
+    if job["axis"] in ("events", "models"):
+        return events.measure(events.Run(
+            job["proxy_port"], job["origin_port"], job["warm_seconds"], job["seconds"], model=job["axis"] == "models"))
     return measure(Run(**job))
 
 

@@ -15,17 +15,25 @@ STREAMS = 8
 INTERVAL_SECONDS = 0.02
 PATIENCE_SECONDS = 20.0
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-_EVENT = re.compile(rb"data: (\d+)\n\n")
+_EVENT = re.compile(rb'data: (?:[^\n]*"content":")?(\d+)[^\n]*\n\n')
+_ASKED = re.compile(rb"(GET|POST) \S*?/(\d+)(?:/v1/chat/completions)? HTTP")
+_CALL = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"say numbers"}]}'
+_CHUNK = (b'{"id":"c-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,'
+          b'"delta":{"content":"%d"},"finish_reason":null}],"usage":null}')
 
 
 @dataclass
 class Run:
-    """One slice of events. What arrives during the warm-up is not counted."""
+    """One slice of events. What arrives during the warm-up is not counted.
+
+    `model`: they are the answer of a model, in OpenAI's language.
+    """
 
     proxy_port: int
     origin_port: int
     warm_seconds: float
     seconds: float
+    model: bool = False
     delays_ms: list[float] = field(default_factory=list)
     counting: bool = False
     arrived: int = 0
@@ -48,14 +56,18 @@ async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     The streams take turns, by the clock: where they fall together, an event waits for those before it.
     """
     head = await reader.readuntil(b"\r\n\r\n")
-    number = int(head.split(b" ", 2)[1].rpartition(b"/")[2])
+    found = _ASKED.match(head)
+    assert found is not None
+    posted, number = found[1] == b"POST", int(found[2])
+    if posted:
+        await reader.readexactly(len(_CALL))
     writer.write(_HEAD)
     loop = asyncio.get_running_loop()
     try:
         while not reader.at_eof():
             turn = loop.time() / INTERVAL_SECONDS - number / STREAMS
             await asyncio.sleep((1 - turn % 1) * INTERVAL_SECONDS)
-            event = b"data: %d\n\n" % time.perf_counter_ns()
+            event = b"data: %b\n\n" % ((_CHUNK if posted else b"%d") % time.perf_counter_ns())
             writer.write(b"%x\r\n%b\r\n" % (len(event), event))
     finally:
         writer.close()
@@ -65,12 +77,16 @@ async def _listen(run: Run, number: int) -> None:
     """One stream of the client."""
     reader, writer = await asyncio.open_connection("127.0.0.1", run.proxy_port)
     authority = f"localhost:{run.origin_port}"
-    writer.write(f"GET http://{authority}/{number} HTTP/1.1\r\nHost: {authority}\r\n"
-                 "Accept: text/event-stream\r\n\r\n".encode())
+    if run.model:
+        head = f"POST http://{authority}/{number}/v1/chat/completions HTTP/1.1\r\nContent-Length: {len(_CALL)}\r\n"
+    else:
+        head = f"GET http://{authority}/{number} HTTP/1.1\r\n"
+    writer.write(f"{head}Host: {authority}\r\nContent-Type: application/json\r\n\r\n".encode())
+    writer.write(_CALL if run.model else b"")
     try:
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
-        if b" 200 " not in head[:20]:
-            raise ConnectionError(f"the proxy answered {head[:80]!r}")
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
+        if b" 200 " not in answer[:20]:
+            raise ConnectionError(f"the proxy answered {answer[:80]!r}")
         unread = b""
         while content := await reader.read(65536):
             unread += content

@@ -20,9 +20,10 @@ AXES = {
     "tls_new": "TLS, new connections",
     "h2": "HTTP/2",
     "events": "event stream",
+    "models": "answer of a model",
 }
 # What is compared on each axis: requests per second, or of an event stream the usual delay of an event.
-_FIGURES = {"events": "p50_ms"}
+_FIGURES = {"events": "p50_ms", "models": "p50_ms"}
 
 
 class SliceFailed(Exception):
@@ -98,7 +99,7 @@ class Bench:
         self._seconds = max(self._plan.seconds, each - (first_seconds - self._plan.seconds))
 
     def _origin_port(self, axis: str) -> int:
-        if axis == "events":
+        if axis in _FIGURES:
             return self._origin.events_port
         return self._origin.http_port if axis.startswith("plain") else self._origin.https_port
 

@@ -19,8 +19,14 @@ def policy(addresses: Iterable[str], ports: Iterable[int], rules: int = RULES) -
         "    schemes: [http, https]",
         f"    ports: [{', '.join(map(str, ports))}]",
         "    methods: reads",
+        "  - allow: models",
+        "    to: localhost",
+        f"    address: [{ranges}]",
+        "    schemes: [http, https]",
+        f"    ports: [{', '.join(map(str, ports))}]",
+        '    llm: {models: "*"}',
     ]
-    for number in range(1, rules):
+    for number in range(2, rules):
         lines += _rule(number)
     return "\n".join(lines) + "\n"
 

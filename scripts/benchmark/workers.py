@@ -1,4 +1,5 @@
-"""Two workers against one with everything on, and one against another one as the control.
+"""Two workers against one with everything on, one that leases what it draws against one that counts alone, and one
+against another one as the control. A budget of all agents and one of each bind every request.
 
 Load and origin share the machine with the proxies. Where that leaves no core of its own to the second worker, what the
 proxies answer for each second of their CPU time says what it would do with one.
@@ -24,31 +25,36 @@ if TYPE_CHECKING:
 MEASURED = ("plain_keepalive", "tls_keepalive")
 # Connections fall to workers by chance: of sixteen, one worker often has eleven.
 CONNECTIONS = 64
-_TITLES = {"one": "one worker", "control": "control", "two": "two workers"}
+_TITLES = {"one": "one worker", "control": "control", "pooled": "one, with a ledger", "two": "two workers"}
+_BUDGET = """\
+budgets:
+  - {budget: bench, each: {requests: 1G, bytes: 100GB}, together: {requests: 2G}, every: day, when-used: {100%: deny}}
+"""
 
 Results = dict[str, dict[str, Samples]]
 
 
 def measure_workers(folder: Path, origin: Origin, bench: Bench, tell: Callable[[str], None]) -> Results:
     """What was measured on each axis. Nothing is pinned: two workers are to have two cores."""
-    rules = policy(origin.addresses, (origin.http_port, origin.https_port))
+    rules = policy(origin.addresses, (origin.http_port, origin.https_port)) + _BUDGET
+    ledger = ("--set", f"governor_pool=sqlite:{folder / 'ledger.db'}")
     started: list[Contender] = []
     try:
-        for name, workers in (("one", 1), ("control", 1), ("two", 2)):
-            started.append(start_governor(folder, origin, name, rules, "--workers", str(workers)))
+        for name, options in (("one", ()), ("control", ()), ("pooled", ledger), ("two", ("--workers", "2"))):
+            started.append(start_governor(folder, origin, name, rules, *options))
         return {axis: bench.axis(axis, started, tell) for axis in MEASURED}
     finally:
         stop(started)
 
 
 def as_json(results: Results) -> dict[str, dict[str, float]]:
-    """`workers.AXIS`: requests per second, and per CPU-second, of two workers against one, beside the control's."""
+    """`workers.AXIS`: requests per second, and per CPU-second, against one worker: of two, one with a ledger, one."""
     return {f"workers.{axis}": _figures(samples) for axis, samples in results.items()}
 
 
 def _figures(samples: dict[str, Samples]) -> dict[str, float]:
     told: dict[str, float] = {"machine_busy": round(samples["two"].typical("machine_busy"), 3)}
-    for prefix, kept in (("", samples["two"]), ("control_", samples["control"])):
+    for prefix, kept in (("", samples["two"]), ("pooled_", samples["pooled"]), ("control_", samples["control"])):
         for name, ratios in (("ratio", kept.ratios), ("cpu_ratio", _per_cpu_second(kept))):
             middle, low, high = spread(ratios)
             told |= {f"{prefix}{name}": round(middle, 3), f"{prefix}{name}_low": round(low, 3),

@@ -19,11 +19,12 @@ from addons.policy_files import PolicyMissing, load_policy
 from addons.yaml_nodes import DEEPEST, LARGEST_BYTES, compose
 from kernel import normal
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
-from kernel.ahead.clauses import GIT, GRAPHQL, LLM, MCP
+from kernel.ahead.clauses import GIT, GRAPHQL, MCP
 from kernel.ahead.dns import DNS
 from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
+from kernel.llm_terms import LLM
 from kernel.policy import PortRange
 from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled, findings
@@ -212,7 +213,7 @@ def test_the_data_says_where_it_comes_from_and_of_when():
     data = policy_files.shipped_policy("default").parent / "data"
 
     for path in (path for path in data.iterdir() if path.name != "README.md"):
-        head = path.read_text()[:600].lower()
+        head = path.read_text()[:1500].lower()
         assert "source:" in head, path.name
         assert "date:" in head or "version 20" in head, path.name
 

@@ -19,6 +19,7 @@ from addons.identity import Registry
 from addons.policy_files import shipped_policy
 from addons.yaml_nodes import LARGEST_BYTES
 from kernel.errors import PolicyError
+from kernel.policy import Policy
 
 POLICY = "version: 1\nrules:\n  - {allow: local, to: api.example.org, methods: reads}\n"
 
@@ -181,7 +182,8 @@ def test_tables_that_can_no_longer_be_read_do_not_keep_a_policy_from_being_reloa
 
 TABLES = {
     "metadata-ranges.yaml": policy_files.metadata_ranges, "secret-path-hosts.yaml": policy_files.secret_path_hosts,
-    "llm-hosts.yaml": policy_files.llm_hosts, "public-suffixes.dat": policy_files.public_suffixes,
+    "llm-hosts.yaml": policy_files.llm_hosts, "llm-housekeeping.yaml": policy_files.model_calls,
+    "public-suffixes.dat": policy_files.public_suffixes,
 }
 
 
@@ -246,6 +248,63 @@ def test_several_files_are_kept_as_one_that_can_be_read_again(
     again = policy_store.first([home.paths.policies / kept[0]], home.paths, registry).policy
     assert again.digest == governed.policy.digest
     assert [(rule.name, rule.tier) for rule in again.rules] == [("local", 0), ("narrower", 1)]
+
+
+MONEY = f"{POLICY}  - {{allow: ask, to: api.openai.com, llm: {{models: gpt-5-mini}}}}\nbudgets:\n"
+MONEY += "  - {budget: b, each: {usd: 5}, every: day, when-used: {100%: deny}}\n"
+
+
+def test_a_policy_that_counts_money_is_kept_with_the_prices_that_it_counts_by(
+    home: Home, registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file.write_text(MONEY)
+    governed = policy_store.first([file], home.paths, registry)
+
+    policy_store.keep(governed, home.paths)
+
+    ((name, content),) = copies(home).items()
+    assert name == f"{governed.policy.digest}.yaml" == f"{blake3(content).hexdigest()}.yaml"
+    _ship_other_prices(monkeypatch, tmp_path)
+    kept, shipped = read([home.paths.policies / name], registry), read([file], registry)
+    told = policy_store.kept(governed.policy.digest, [file], home.paths, registry).policy
+    asked = "openai", "gpt-5-mini"
+    assert kept.prices.of(*asked) == governed.policy.prices.of(*asked)
+    assert told.prices.of(*asked) == governed.policy.prices.of(*asked)
+    assert kept.digest == told.digest == governed.policy.digest
+    assert shipped.prices.of(*asked) != kept.prices.of(*asked)
+
+
+def test_a_policy_that_counts_no_money_is_kept_as_it_is_whatever_prices_are_shipped(
+    home: Home, registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = read([file], registry).digest
+    _ship_other_prices(monkeypatch, tmp_path)
+
+    assert read([file], registry).digest == before == blake3(POLICY.encode()).hexdigest()
+
+
+def test_other_prices_make_another_policy_where_money_is_counted(
+    registry: Registry, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file.write_text(MONEY)
+    before = read([file], registry).digest
+    _ship_other_prices(monkeypatch, tmp_path)
+
+    assert read([file], registry).digest != before
+
+
+def read(files: list[Path], registry: Registry) -> Policy:
+    return prepare(files, registry.tokens.ids).policy
+
+
+def _ship_other_prices(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    shipped = folder / "policies"
+    shutil.copytree(policy_files.shipped_policy("default").parent, shipped)
+    table = shipped / "data" / "prices.yaml"
+    table.write_text(table.read_text().replace("input: 0.25,", "input: 0.75,"))
+    monkeypatch.setattr(policy_files, "_SHIPPED", shipped)
+    for cached in (policy_files.shipped_prices, policy_files._shipped_prices):
+        monkeypatch.setattr(policy_files, cached.__name__, cached.__wrapped__)
 
 
 def test_a_reload_reads_every_tier_again_and_a_bad_one_leaves_the_old(

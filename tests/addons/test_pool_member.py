@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError
 from addons.verifying import verify_log
 from kernel.budget import Effect, Unit
+from kernel.contagion import Cascade, OnHalt, Prevention
 from kernel.measures import Rate
+from kernel.pattern import agent_pattern
+from kernel.policy import Position
 from kernel.report import Result
 from kernel.trial import Mode
 from kernel.verdict import Code
@@ -23,6 +27,9 @@ from tests.addons.workers import Worker
 from tests.kernel.accounting import DENIED, at, budget, policy, rate
 
 MIB = 2**20
+_ONE, _NEEDS = (agent_pattern("one"),), (agent_pattern("needs-*"),)
+CASCADE = Cascade(Position("policy.yaml", 1, 1), {"needs": ("one",)}, {"needs": _NEEDS, "one": _ONE}, {},
+                  OnHalt(frozenset({"OVERRISK"}), Prevention.THROTTLE))
 
 
 class Shared(MemoryLedger):
@@ -325,3 +332,25 @@ async def test_a_stream_leases_more_while_it_lasts(home: Home, ledger: Shared) -
     assert 90 * MIB <= drawn <= 100 * MIB
     assert spent(ledger, "bytes") <= 100 * MIB
     worker.leave()
+
+
+async def test_what_a_halt_does_to_others_reaches_those_that_another_process_serves(
+    home: Home, ledger: Shared
+) -> None:
+    risky = replace(policy(budget({"risk": 30}, when_used=[at(100, Effect.HALT)])), cascade=CASCADE)
+    one, two = (Worker(home, ledger, risky, name) for name in ("w0", "w1"))
+    one.member.on_told, two.member.on_told = two.member.poke, one.member.poke
+    for worker in (one, two):
+        worker.member.start()
+    await one.ask("needs-1")
+    await two.ask("needs-2")
+    await one.ask("one", DENIED, risk=40)
+    await until(lambda: all(worker.state.agent(name).preventive for worker in (one, two)
+                            for name in ("needs-1", "needs-2")))
+    for worker in (one, two):
+        worker.leave()
+
+    acts = {lane: [(each["agent"], each["cause"].partition("/")[0], "heard" in each)
+                   for each in entries(home, lane) if each["type"] == "preventive"] for lane in ("w0", "w1")}
+    assert acts["w0"] == [("needs-1", "w0", False), ("needs-2", "w0", True)]
+    assert sorted(acts["w1"]) == [("needs-1", "w0", True), ("needs-2", "w0", False)]

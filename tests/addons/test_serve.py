@@ -13,15 +13,15 @@ from addons.serve import GovernedMaster, Stage, serve
 def ends(monkeypatch):
     """Let mitmproxy's run end as the test wants, before or after the ports were open."""
     def replace(outcome, *, stage):
-        def run(master, parser, arguments, extra):
-            class Ended:
-                pass
+        class Ended:
+            status = module.ASKED_TO_STOP
 
-            monkeypatch.setattr(module, "GovernedMaster", lambda opts: Ended())
+        def run(master, parser, arguments, extra):
             master(options.Options()).stage = stage
             if outcome is not None:
                 raise outcome
 
+        monkeypatch.setattr(module, "GovernedMaster", lambda opts: Ended())
         monkeypatch.setattr(module, "run", run)
 
     return replace

@@ -46,7 +46,8 @@ class Worker:
 
     def __init__(self, home: Home, ledger: Ledger, policy: Policy, lane: str = "w0",
                  beat_seconds: float = 0.02) -> None:
-        self.home, self.governed = home, SimpleNamespace(bounds=Bounds(policy), policy=policy)
+        self.home = home
+        self.governed = SimpleNamespace(bounds=Bounds(policy), policy=policy, mode=lambda at: Mode.ENFORCE)
         self.lane = Lane.open(home, lane, kernel=KERNEL, vault=False)
         self.book = Book(self.lane, self.lane.states, lambda: self.governed, lambda agent: ())  # type: ignore[arg-type,return-value]
         self.ended: list[str] = []

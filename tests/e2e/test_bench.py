@@ -62,9 +62,10 @@ def test_http2_answers_are_read_to_their_end_and_settings_are_acknowledged():
     assert codec.replies() == b"\0\0\0\x04\x01\0\0\0\0"
 
 
-async def test_the_delay_of_every_event_is_measured_between_its_origin_and_its_client():
+@pytest.mark.parametrize("model", [False, True])
+async def test_the_delay_of_every_event_is_measured_between_its_origin_and_its_client(model):
     port = free_port()
-    measured = await events.measure(events.Run(port, port, warm_seconds=0.0, seconds=0.2))
+    measured = await events.measure(events.Run(port, port, warm_seconds=0.0, seconds=0.2, model=model))
 
     assert 0 < measured["p50_ms"] <= measured["p99_ms"] < 1000
     assert measured["requests"] >= events.STREAMS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from math import inf
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from kernel.comparison import Comparison, Interval
     from kernel.facts import Address, RequestFacts
+    from kernel.llm_terms import Call
     from kernel.measures import Rate
     from kernel.policy import AgentPattern, Conditions, Policy, Rule
 
@@ -28,7 +30,8 @@ SEVERITY = [
     {Code.UPGRADE_REFUSED, Code.DEFAULT_DENY, Code.OUT_OF_HOURS}, {Code.PRIVATE_ADDRESS}, {Code.RULE_DENY},
     {Code.RULE_HALT}, {Code.NEVER},
 ]  # fmt: skip
-UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf}
+UNSAID = {"max_request": 16 * 1024 * 1024, "max_response": inf, "max_url": inf, "in_flight": inf,
+          "max_output_tokens": inf}
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> 
         return False
     if where.agents is not None and not any(_agent(pattern, facts.agent.id) for pattern in where.agents):
         return False
-    if where.methods is not None and facts.method not in where.methods:
+    if not _asks(where, point, wide):
         return False
     if where.schemes is not None and facts.scheme not in where.schemes:
         return False
@@ -231,6 +234,45 @@ def _fit(where: Conditions, point: Point, *, wide: bool, literal_only: bool) -> 
     if not all(_comparison(values, sent_value(facts, part, name), wide) for part, name, values in _compared(where)):
         return False
     return where.to is None or any(_destination(each, point, wide, literal_only) for each in where.to)
+
+
+def _asks(where: Conditions, point: Point, wide: bool) -> bool:
+    """The method fits, and so does the call of a model; one with which clients begin has a method of its own."""
+    if where.llm is not None and any(_is_first(call, point) for call in where.llm.calls):
+        return True
+    fits = where.methods is None or point.facts.method in where.methods
+    return fits and (where.llm is None or _asks_model(where.llm.models, point, wide))
+
+
+def _is_first(call: Call, point: Point) -> bool:
+    """A call with which clients begin: it has a method of its own."""
+    return call.method == point.facts.method and glob_matches(call.url.path.segments, point.segments)
+
+
+_ENDPOINTS = "chat/completions|completions|embeddings|messages|responses"
+_IN_BODY = re.compile(
+    rf"(?:/[^/]*)?/v1/(?:{_ENDPOINTS})|/chat/completions|/v1beta/openai/(?:chat/completions|embeddings)")
+_IN_BODY_WIDE = re.compile(rf"{_IN_BODY.pattern}|/v1/complete")
+_IN_PATH = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*):(?:generateContent|streamGenerateContent)")
+_IN_PATH_WIDE = re.compile(r"/v1(?:alpha|beta)?/models/([^/]*)(?::|%3A)"
+                           r"(?:generateContent|streamGenerateContent|embedContent|batchEmbedContents)")
+
+
+def _asks_model(models: tuple[str, ...] | None, point: Point, wide: bool) -> bool:
+    path = "/" + "/".join(point.segments)
+    if point.facts.method != "POST":
+        return False
+    in_path = (_IN_PATH_WIDE if wide else _IN_PATH).fullmatch(path)
+    if in_path is not None:
+        return models is None or any(word_matches(glob, in_path[1]) for glob in models)
+    if not (_IN_BODY_WIDE if wide else _IN_BODY).fullmatch(path):
+        return False
+    model = sent_value(point.facts, "json", "model")
+    if wide and models is None:
+        return True
+    if not isinstance(model, str):
+        return (not wide) if model is UNREAD else wide
+    return models is None or any(word_matches(glob, model) for glob in models)
 
 
 def _compared(where: Conditions) -> list[tuple[str, str, Comparison]]:

@@ -13,6 +13,7 @@ from kernel.comparison import UNREAD, UNREADABLE, Comparison, Field, Interval
 from kernel.facts import Agent, RequestFacts
 from kernel.fields import Fields
 from kernel.hours import UTC_ZONE, Window, Zone
+from kernel.llm_terms import Call, Llm
 from kernel.measures import NOTHING_SAID, Rate, Terms, WebSocketMeasures
 from kernel.normal import host, path
 from kernel.pattern import address_range, agent_pattern, host_pattern, path_glob, port_range, url_pattern
@@ -117,6 +118,25 @@ _whens = st.none() | st.none() | st.none() | windows
 _ends = st.none() | st.none() | st.none() | st.none() | st.sampled_from(MOMENTS)
 
 
+_CALLS = tuple(Call(method, url_pattern(f"https://x.com{path}", NAMED)) for method, path in (
+    ("GET", "/v1/models"), ("GET", "/v1/models/*"), ("POST", "/v1/messages/count_tokens")))
+llms = st.builds(
+    Llm,
+    models=_some(st.sampled_from(["m", "m-*", "*", "n*", "a/*", "5"])),
+    calls=st.sampled_from([(), _CALLS]),
+)
+MODEL_PATHS = [
+    "/v1/messages", "/v1/messages/count_tokens", "/v1/messages/", "/a/v1/chat/completions", "/a/b/v1/messages",
+    "/v1/models", "/v1/models/m", "/v1/models/m-1:generateContent", "/v1beta/models/m%2F1:streamGenerateContent",
+    "/v1beta/models/n%3AgenerateContent", "/v1beta/models/n:countTokens", "/a%2Fv1/responses", "/chat/completions",
+    "/v1%2Fmessages", "/", "/v1/files", "/v1/complete", "/v1/models/m:embedContent",
+]
+MODEL_BODIES = [
+    b"", b'{"model": "m"}', b'{"model": "m-1"}', b'{"model": "n", "a": 5}', b'{"model": "a/b"}', b'{"model": 5}',
+    b'{"model": "m", "model": "n"}', b'{"a": "x"}', b'{"model": ["m"]}', b'{"model": ""}', UNREADABLE,
+]  # fmt: skip
+
+
 def conditions(
     to: st.SearchStrategy[tuple[object, ...] | None] | None = None, paths: st.SearchStrategy[object] | None = None
 ) -> st.SearchStrategy[Conditions]:
@@ -166,9 +186,12 @@ _terms = st.just(NOTHING_SAID) | st.builds(
     max_url=_url_caps,
     websocket=st.none() | _websockets,
     stream_request=st.booleans(),
+    max_output_tokens=_more_caps,
+    min_output_tokens=st.sampled_from([None, None, 1, 300]),
 )
 _caps = st.builds(
-    Terms, max_request=_body_caps, max_response=_more_caps, max_url=_url_caps, in_flight=_more_caps)
+    Terms, max_request=_body_caps, max_response=_more_caps, max_url=_url_caps, in_flight=_more_caps,
+    max_output_tokens=_more_caps)
 _verbs = st.sampled_from([Verb.ALLOW] * 5 + [Verb.THROTTLE, Verb.DENY, Verb.HALT, Verb.NEVER])
 _holes = st.lists(conditions(), max_size=2).map(tuple)
 _bodies = st.tuples(_verbs, conditions(), _holes, _terms)
@@ -189,6 +212,19 @@ _open = st.tuples(
     _terms,
 )
 
+# Told apart by the models that they ask for.
+_asked = st.builds(
+    Conditions,
+    agents=_rarely | _some(agents),
+    to=_rarely | _some(st.just(host_pattern("x.com")) | urls),
+    methods=_rarely | _methods,
+    paths=_rarely | st.lists(st.sampled_from(MODEL_PATHS).map(path_glob), min_size=1, max_size=2).map(tuple),
+    json=_rarely | st.just((Field("model", Comparison(("m*",), absent=True)),)) | _field_lists,
+    llm=st.none() | llms | llms,
+)
+_asking = st.tuples(
+    st.sampled_from([Verb.ALLOW] * 4 + [Verb.DENY, Verb.DENY, Verb.NEVER]), _asked,
+    st.lists(_asked, max_size=1).map(tuple), _terms)
 # Told apart by their fields alone.
 _by_fields = st.tuples(
     st.sampled_from([Verb.ALLOW] * 4 + [Verb.DENY]), _compared, st.lists(_compared, max_size=1).map(tuple), _terms)
@@ -226,6 +262,10 @@ compared_policies = st.builds(
     st.lists(_by_fields, min_size=1, max_size=5),
     st.lists(st.tuples(_compared, st.just(()), _caps), max_size=2),
 )
+
+
+asking_policies = st.builds(
+    _policy, st.lists(_asking, min_size=1, max_size=5), st.lists(st.tuples(_asked, st.just(()), _caps), max_size=2))
 
 
 _binds = st.none() | st.lists(agents, min_size=1, max_size=2).map(tuple)
@@ -273,6 +313,19 @@ def requests(hosts: list[str] | None = None, *, unread: bool = True) -> st.Searc
         headers,
         st.sampled_from([*BODIES, UNREAD] if unread else BODIES),
         st.sampled_from(MOMENTS),
+    )
+
+
+def asking_requests(*, unread: bool = True) -> st.SearchStrategy[RequestFacts]:
+    """Requests of which most ask a model."""
+    return st.builds(
+        lambda facts, method, raw, sent, body: replace(
+            facts, method=method, path=path(raw), fields=Fields(facts.query, sent, body)),
+        requests(["x.com"], unread=unread),
+        st.sampled_from(["POST", "POST", "POST", "GET"]),
+        st.sampled_from(MODEL_PATHS),
+        st.sampled_from([((b"content-type", _JSON),)] * 5 + [(), ((b"content-type", _FORM),)]),
+        st.sampled_from([*MODEL_BODIES, UNREAD] if unread else MODEL_BODIES),
     )
 
 

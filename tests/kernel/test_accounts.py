@@ -19,6 +19,13 @@ MINUTE = 60
 GRANT = "to: x.example, methods: [POST]"
 
 
+def test_money_and_tokens_are_kept_in_whole_numbers():
+    (budget,) = compiled("budgets: [{budget: b, each: {usd: 0.5}, together: {usd: 50, tokens: 4M}, every: day, "
+                         "when-used: {100%: deny}}]").policy.budgets
+
+    assert (budget.each, budget.together) == ({Unit.USD: 500_000}, {Unit.USD: 50_000_000, Unit.TOKENS: 4_000_000})
+
+
 def test_what_agents_may_use_up_is_kept_with_its_types():
     policy = compiled("""
         agents: {coders: [claude-1, codex-*]}
@@ -95,6 +102,10 @@ def in_budget(keys: str) -> str:
         (in_budget("each: {token: 5}"), "E103", 'did you mean "tokens"?'),
         (in_budget("each: {seconds: 90}"), "E222", "say the unit"),
         (in_budget("each: {bytes: 1mb}"), "E209", "write 1MB"),
+        (in_budget("each: {usd: 5 USD}, when-used: {100%: deny}"), "E220", "write 5"),
+        (in_budget("each: {tokens: 4m}"), "E221", "write 4M"),
+        (in_budget("each: {usd: 5}"), "E502", "add when-used: {100%: deny}"),
+        (in_budget("each: {usd: 5}, when-used: {101%: halt}"), "E502", "what ends it"),
         (in_budget("limit: {usd: 5}"), "E112", 'say "each:"'),
         (in_budget("each: {requests: 5}, from: a"), "E112", 'say "for:" here'),
         (in_budget("each: {requests: 5}, timezone: Berlin time"), "E213", "is not a time zone"),

@@ -7,15 +7,13 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.ahead.outlook import as_if, at_most
-from kernel.ahead.said import Clause, Dns, Git, GraphQl, Llm, Mcp
-from kernel.budget import Unit
+from kernel.ahead.said import Clause, Dns, Git, GraphQl, Mcp
 from kernel.match import Index
 from kernel.policy import Verb
 from kernel.question import answer, facts_of
 from kernel.verdict import Action, Code
 from tests.addons.policies import codes, compiled, findings
 
-DENY = "when-used: {100%: deny}"
 GRANT = "to: x.example, methods: [POST]"
 
 
@@ -41,12 +39,10 @@ def verdict(text: str, method: str, url: str, address: str | None = None, holds:
     [
         "rules: [{ask: r, to: x.example}]",
         *(f"rules: [{{allow: r, {GRANT}, {key}}}]" for key in (
-            "llm: {}", "mcp: {}", "git: {}", "graphql: {}", "credentials: org", "redact: email", "tunnel: opaque",
+            "mcp: {}", "git: {}", "graphql: {}", "credentials: org", "redact: email", "tunnel: opaque",
             "add-headers: {x-a: b}", "approvers: ana", "hold: 20s", "valid: 15m")),
         "rules: [{deny: r, contains: secrets}]",
         "never: [{contains: secrets}]",
-        "budgets: [{budget: b, each: {usd: 5}, every: day, when-used: {100%: deny}}]",
-        "budgets: [{budget: b, together: {tokens: 5}, every: day}]",
         "agents: {a: [a-1]}\ncascade: {depends: {a: [a]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: ask}}",
         "dns: {}",
     ],
@@ -58,7 +54,7 @@ def test_a_key_without_effect_refuses_to_load_unless_it_is_looked_at_ahead(text)
 
 @pytest.mark.parametrize("text", [
     "rules: [{allow: r, to: x.example, methods: any, except: {mcp: {}}}]",
-    "limits: [{max-url: 1KB, llm: {}}]",
+    "limits: [{max-url: 1KB, mcp: {}}]",
     "assert: [{denied: {from: a, to: 'https://x.example/', method: GET, mcp: {}}}]",
 ])
 def test_a_place_where_a_key_is_not_read_ahead_either_refuses_it(text):
@@ -73,9 +69,6 @@ def test_without_a_look_ahead_nothing_of_it_is_kept():
 @pytest.mark.parametrize(
     ("rule", "said"),
     [
-        pytest.param(
-            f"allow: r, {GRANT}, llm: {{models: [claude-sonnet-*, gpt-5], max-output-tokens: 8k, also: housekeeping}}",
-            Clause(llm=Llm(("claude-sonnet-*", "gpt-5"), 8000, True)), id="models"),
         pytest.param(
             "allow: r, to: x.example, mcp: {tools: [search_*], where: {amount: '<= 200', currency: [eur, usd]}}",
             Clause(mcp=Mcp(("search_*",), {"amount": ("<= 200",), "currency": ("eur", "usd")})), id="tools"),
@@ -108,21 +101,6 @@ def test_what_is_said_of_names_is_kept_with_its_types():
     assert said.dns == Dns("allowed-names", frozenset({"A", "HTTPS"}), 6, 100)
 
 
-def test_amounts_of_money_and_tokens_are_kept_in_their_budget():
-    (budget,) = compiled("budgets: [{budget: b, each: {usd: 0.5}, together: {usd: 50, tokens: 4M}, every: day, "
-                         "when-used: {100%: deny}}]", ahead=True).policy.budgets
-
-    assert (budget.each, budget.together) == ({Unit.USD: 500_000}, {Unit.USD: 50_000_000, Unit.TOKENS: 4_000_000})
-
-
-@pytest.mark.parametrize("unit", ["usd", "tokens"])
-def test_an_amount_that_nothing_counts_yet_says_what_is_missing(unit):
-    (finding,) = findings(f"budgets: [{{budget: b, each: {{{unit}: 5}}, every: day}}]")
-
-    assert (finding.code, finding.position.column) == ("E180", 30)
-    assert finding.hint.startswith("spend is not read from the wire yet")
-
-
 def in_rule(keys: str) -> str:
     return f"rules: [{{allow: r, {GRANT}, {keys}}}]"
 
@@ -130,10 +108,6 @@ def in_rule(keys: str) -> str:
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [
-        (in_rule("llm: {modells: [m]}"), "E103", 'did you mean "models"?'),
-        (in_rule("llm: {max-output-tokens: 8K}"), "E221", "write 8k"),
-        (in_rule("llm: {also: housekeping}"), "E226", 'did you mean "housekeeping"?'),
-        (in_rule("llm: {models: ['a b']}"), "E228", "is no name and no pattern of names in models"),
         (in_rule("mcp: {tool: x}"), "E103", 'did you mean "tools"?'),
         (in_rule("git: {force: yes}"), "E104", "git without fetch: or push:"),
         (in_rule("git: {fetch: a, delete: yes}"), "E112", 'means nothing without "push:"'),
@@ -152,10 +126,6 @@ def in_rule(keys: str) -> str:
         ("rules: [{deny: r, redact: email}]", "E112", '"redact:" means nothing in a deny'),
         ("rules: [{deny: r, credentials: a}]", "E112", '"credentials:" means nothing in a deny'),
         ("rules: [{ask: r, deny: s}]", "E110", "a rule has one verb"),
-        (f"budgets: [{{budget: b, each: {{usd: 5 USD}}, every: day, {DENY}}}]", "E220", "write 5"),
-        (f"budgets: [{{budget: b, each: {{tokens: 4m}}, every: day, {DENY}}}]", "E221", "write 4M"),
-        ("budgets: [{budget: b, each: {usd: 5}, every: day}]", "E502", "add when-used: {100%: deny}"),
-        ("budgets: [{budget: b, each: {usd: 5}, every: day, when-used: {101%: halt}}]", "E502", "what ends it"),
         ("dns: {types: [AAAAA]}", "E226", 'did you mean "AAAA"?'),
     ],
 )
@@ -214,7 +184,7 @@ def test_what_is_too_large_is_not_asked_for():
 
 OPEN = """
     rules:
-      - {allow: claude, to: x.example, methods: [POST], llm: {models: [m]}}
+      - {allow: claude, to: x.example, methods: [POST], mcp: {tools: [m]}}
       - {deny: secrets, to: x.example, contains: secrets}
     never: [{to: x.example, contains: cloud-keys}]
 """

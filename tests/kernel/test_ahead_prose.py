@@ -24,10 +24,6 @@ GRANT = "allow: r, to: x.example, methods: [POST]"
 
 
 @pytest.mark.parametrize(("text", "sentence"), [
-    (f"{GRANT}, llm: {{}}", "only calls of any model."),
-    (f"{GRANT}, llm: {{models: m-1, max-output-tokens: 8k, also: housekeeping}}",
-     ("only calls of the model m-1, answers of at most 8,000 tokens, and the harmless calls with which clients "
-      "begin.")),
     (f"{GRANT}, mcp: {{tools: [search_*, get], where: {{amount: '<= 5', currency: [eur, usd]}}}}",
      "only calls of the tools search_* or get where amount is <= 5 and currency is eur or usd."),
     (f"{GRANT}, mcp: {{}}", "only calls of any tool."),
@@ -76,11 +72,3 @@ def test_a_halt_that_asks_a_human_is_marked():
 
 def test_a_policy_that_says_nothing_of_the_kind_is_told_as_ever():
     assert "Not in force" not in told(f"rules: [{{{GRANT}}}]")
-
-
-def test_an_amount_that_nothing_counts_yet_is_marked():
-    found = told("budgets: [{budget: b, each: {usd: 5, requests: 2k}, every: day, when-used: {100%: deny}}]")
-
-    assert list(found) == ["Not in force", "In general", "What agents may use up"]
-    (said,) = found["What agents may use up"]
-    assert said.startswith("Every agent may use 5 USD (without effect yet) and 2,000 requests in each day")

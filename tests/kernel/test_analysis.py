@@ -30,6 +30,8 @@ from tests.kernel.strategies import (
     MOMENTS,
     NAMED,
     answers,
+    asking_policies,
+    asking_requests,
     compared_policies,
     crowded_policies,
     policies,
@@ -77,16 +79,17 @@ REFUSED = {Code.NEVER, Code.RULE_DENY, Code.RULE_HALT, Code.PRIVATE_ADDRESS, Cod
 @settings(max_examples=scaled(20), deadline=None)
 @given(st.data())
 def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
-    policy: Policy = data.draw(policies | crowded_policies | compared_policies)
+    policy: Policy = data.draw(policies | crowded_policies | compared_policies | asking_policies)
     region = region_of(policy)
     shapes = region.shapes
 
-    for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
+    for facts in data.draw(st.lists(requests() | asking_requests(), min_size=1, max_size=20)):
         address = data.draw(answers(facts))[0]
         masks = kinds(shapes, facts, address)
         if masks[1] & shapes.space.addresses.vague or is_unread(shapes, facts):
             continue
         for rule in policy.items:
+            shapes.boxes.allowance.renew()
             held = any(shapes.boxes.has(box, masks, facts.agent.id, facts.path.text) for box in shapes.of(rule))
 
             assert held is holds(rule, facts, address), (rule, facts, address)
@@ -95,11 +98,11 @@ def test_the_boxes_of_a_rule_hold_a_request_exactly_when_the_rule_holds(data):
 @settings(max_examples=scaled(20), deadline=None)
 @given(st.data())
 def test_what_passes_is_what_the_slow_matcher_lets_pass(data):
-    policy: Policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies)
+    policy: Policy = data.draw(policies | crowded_policies | compared_policies | tiered_policies | asking_policies)
     region = region_of(policy)
     shapes = region.shapes
 
-    for facts in data.draw(st.lists(requests(), min_size=1, max_size=20)):
+    for facts in data.draw(st.lists(requests() | asking_requests(), min_size=1, max_size=20)):
         address = data.draw(answers(facts))[0]
         masks = kinds(shapes, facts, address)
         if masks[1] & shapes.space.addresses.vague or is_unread(shapes, facts):

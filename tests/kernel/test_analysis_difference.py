@@ -18,6 +18,8 @@ from tests.conftest import scaled
 from tests.kernel.reference_matcher import holds_for, judge
 from tests.kernel.strategies import (
     answers,
+    asking_policies,
+    asking_requests,
     compared_policies,
     crowded_policies,
     open_policies,
@@ -61,6 +63,7 @@ def checked(old: Policy, new: Policy) -> Difference:
 
 
 pairs = st.tuples(policies, policies) | st.tuples(open_policies, open_policies) | st.tuples(crowded_policies, policies)
+pairs |= st.tuples(asking_policies, asking_policies)
 pairs |= st.tuples(compared_policies, compared_policies) | st.tuples(tiered_policies, tiered_policies | policies)
 
 
@@ -70,7 +73,7 @@ def test_a_difference_holds_for_every_request(data):
     old, new = data.draw(pairs)
     found = checked(old, new)
 
-    for facts in data.draw(st.lists(requests(unread=False), min_size=1, max_size=20)):
+    for facts in data.draw(st.lists(requests(unread=False) | asking_requests(unread=False), min_size=1, max_size=20)):
         address = data.draw(answers(facts))[0]
         one, two = (judge(policy, facts, [address], set()).code for policy in (old, new))
         if found.undecided:

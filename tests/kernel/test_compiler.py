@@ -220,7 +220,7 @@ REFUSED = [
     ("a limit with websocket", "limits: [{max-url: 1KB, websocket: {}}]\n", "E112"),
     ("a limit with stream-request", "limits: [{max-url: 1KB, stream-request: yes}]\n", "E112"),
     ("a limit with a verb", "limits: [{allow: x, max-url: 1KB}]\n", "E103"),
-    ("a limit with a condition of a later version", "limits: [{max-url: 1KB, llm: x}]\n", "E180"),
+    ("a limit with a condition of a later version", "limits: [{max-url: 1KB, mcp: x}]\n", "E180"),
     ("a name like that of a limit", "rules:\n  - deny: limits-1\n", "E106"),
     ("a size that is none", f"{A_RULE}    max-request: 10mb\n", "E209"),
     ("a list of sizes", f"{A_RULE}    max-request: [1MB]\n", "E102"),
@@ -409,7 +409,6 @@ LATER = {
     ],
     "a rule": [
         "ask",
-        "llm",
         "mcp",
         "git",
         "graphql",

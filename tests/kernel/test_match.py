@@ -32,6 +32,8 @@ from tests.kernel.strategies import (
     NAMED,
     PUBLIC_ADDRESSES,
     answers,
+    asking_policies,
+    asking_requests,
     compared_policies,
     crowded_policies,
     open_policies,
@@ -93,6 +95,9 @@ def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address
         wanted = min(reference.cap(measure, *each)[0] for each in split)
         assert (inf if cap is None else cap.most) == wanted
         assert cap is None or (wanted, cap.by) in [reference.cap(measure, *each) for each in split]
+    assert found.min_output_tokens == max(
+        min((rule.terms.min_output_tokens or 256 for rule in grants), default=256)
+        for tiers, _ in split for grants in tiers)
     assert found.stream_request == all(
         any(rule.terms.stream_request for rule in grants) for tiers, _ in split for grants in tiers)
     websockets = [reference.websocket(tiers) for tiers, _ in split]
@@ -108,6 +113,12 @@ def _measures_agree(policy: Policy, facts: RequestFacts, addresses: list[Address
 @given(policies, st.data())
 def test_the_index_says_what_the_reference_says(policy, data):
     _agree(policy, data, requests(), ADDRESSES)
+
+
+@settings(max_examples=scaled(48))
+@given(asking_policies, st.data())
+def test_rules_for_models_hold_for_the_calls_that_the_reference_says(policy, data):
+    _agree(policy, data, asking_requests(), PUBLIC_ADDRESSES)
 
 
 @settings(max_examples=scaled(24))

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from kernel.measures import DEFAULT, Cap, Measures, Rate, Terms, WebSocketMeasures, combined, tightest
+from kernel.measures import (
+    DEFAULT,
+    USUAL_LEAST_OUTPUT,
+    Cap,
+    Measures,
+    Rate,
+    Terms,
+    WebSocketMeasures,
+    combined,
+    tightest,
+)
 
 MIB = 2**20
 
@@ -40,6 +50,14 @@ def test_of_the_grants_the_most_generous_counts(grants, cap):
 ])
 def test_a_grant_that_says_nothing_of_the_response_means_any_size(grants, cap):
     assert combined(grants, []).max_response == cap
+
+
+def test_what_an_answer_may_be_cut_down_to_is_the_least_of_grants_and_the_most_of_tiers_and_addresses():
+    one, two = (combined([grant("a", min_output_tokens=least), grant("b", min_output_tokens=900)], [])
+                for least in (300, 400))
+
+    assert (one.min_output_tokens, two.min_output_tokens, tightest(one, two).min_output_tokens) == (300, 400, 400)
+    assert combined([grant("a", min_output_tokens=900), grant("b")], []).min_output_tokens == USUAL_LEAST_OUTPUT
 
 
 def test_the_smallest_limit_caps_what_the_grants_give():

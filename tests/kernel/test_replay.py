@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from kernel import canonical, entry
 from kernel.fields import Fields
+from kernel.hindsight import NO_FACTS, Hindsight
 from kernel.recorded import FIELDS_DECIDE
 from kernel.replay import NO_POLICY, OTHER_KERNEL, Replay
 from kernel.report import Result
@@ -298,6 +299,59 @@ def test_a_rule_that_no_field_could_make_hold_is_told():
     entries[-1].update(groups=["docs"], rule="docs")
 
     assert replayed(recorder, entries).first_divergence.field == "groups"
+
+
+MODELS = judging("""\
+rules:
+  - {allow: ask, to: api.example.com, llm: {models: [m-*]}}
+  - {deny: not-that, to: api.example.com, llm: {models: m-9}}
+""", budgets=False)
+_CHAT, _GOOGLE = "/v1/chat/completions", "/v1beta/models/m-1:generateContent"
+
+
+@pytest.mark.parametrize(("where", "body", "told", "rule"), [
+    pytest.param(_CHAT, b'{"model": "m-1"}', "m-1", "ask", id="an allowed model"),
+    pytest.param(_CHAT, b'{"model": "m-9"}', "m-9", "not-that", id="a refused one"),
+    pytest.param(_CHAT, b'{"model": "n-1"}', "n-1", None, id="another one"),
+    pytest.param(_CHAT, b'{"model": ', None, "not-that", id="one that cannot be read"),
+    pytest.param(_GOOGLE, b"{}", "m-1", "ask", id="one in the path"),
+])
+def test_the_model_of_a_call_is_judged_again_from_its_entry(where, body, told, rule):
+    recorder = Recorder(MODELS)
+    sent = Fields("", ((b"content-type", b"application/json"),), body)
+    recorder.ask(where=where, method="POST", fields=sent)
+    entries = copy.deepcopy(recorder.entries)
+    entries[-1]["llm"] = {"model": told}
+
+    found = replayed(recorder, entries)
+    hindsight = Hindsight(recorder.lane, MODELS)
+    for each in entries:
+        hindsight.take(each, recorder.values.get(each["seq"], {}))
+
+    assert entries[-1]["rule"] == rule
+    assert (found.equal, found.matched, found.first_divergence) == (1, 1, None)
+    assert (hindsight.found.decisions, hindsight.found.changed, hindsight.found.undecided) == (1, {}, {})
+
+
+def test_without_its_path_a_call_of_a_model_cannot_be_judged_anew():
+    recorder = Recorder(MODELS)
+    recorder.ask(where=_CHAT, method="POST")
+    hindsight = Hindsight(recorder.lane, MODELS)
+    for each in recorder.entries:
+        hindsight.take(each)
+
+    assert hindsight.found.undecided == {NO_FACTS: 1}
+
+
+def test_another_model_in_an_entry_than_the_one_that_was_judged_is_told():
+    recorder = Recorder(MODELS)
+    sent = Fields("", ((b"content-type", b"application/json"),), b'{"model": "m-1"}')
+    recorder.ask(where=_CHAT, method="POST", fields=sent)
+    entries = copy.deepcopy(recorder.entries)
+    entries[-1]["llm"] = {"model": "m-9"}
+
+    assert replayed(recorder, entries).first_divergence.field == "groups"
+    assert replayed(recorder).not_replayable == {FIELDS_DECIDE: 1}
 
 
 def test_a_moment_at_which_hours_end_may_be_either_side_of_it():

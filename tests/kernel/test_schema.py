@@ -12,9 +12,11 @@ from jsonschema import Draft202012Validator
 from addons.policy_files import shipped_policy
 from addons.yaml_nodes import compose
 from kernel.accounts import AMOUNTS
-from kernel.ahead.clauses import GRAPHQL, LLM
+from kernel.ahead.clauses import GRAPHQL
 from kernel.ahead.dns import DNS
 from kernel.document import Mapping, Node, Scalar, Sequence
+from kernel.llm_terms import LLM
+from kernel.price_lists import PRICE
 from kernel.schema import schema
 from kernel.vocabulary import POLICY, RULE
 from tests.addons.policies import findings
@@ -90,6 +92,10 @@ def test_every_example_of_the_page_on_policies_fits(example):
     "version: 1\nassert: [{allowed: {from: a, method: GET}}]",
     "version: 1\nassert: [{allowed: {from: [a], to: 'https://x.com/', method: GET}}]",
     "version: 1\nidentity: {anonymous: yes}",
+    "version: 1\nrules: [{allow: r, to: x.example, llm: {model: m}}]",
+    "version: 1\nrules: [{allow: r, to: x.example, llm: {max-output-tokens: 0}}]",
+    "version: 1\nprices: [{models: m}]",
+    "version: 1\nprices: {openai: [{models: m, input: 1, output: 1, context: 1k}]}",
 ])
 def test_what_cannot_load_does_not_fit(wrong):
     assert judged(wrong)
@@ -126,7 +132,6 @@ AHEAD_RIGHT = [
     "rules: [{allow: r, to: x.example, mcp: {tools: [search_*], where: {amount: '<= 200', currency: [eur, usd]}}}]",
     "rules: [{allow: r, to: x.example, tunnel: opaque, ports: 5432}]",
     "rules: [{allow: r, to: x.example, methods: any, graphql: {operations: query, fields: [viewer]}}]",
-    "rules: [{allow: r, to: x.example, methods: any, llm: {models: m-*, max-output-tokens: 8k, also: housekeeping}}]",
     "rules: [{allow: r, to: x.example, methods: any, credentials: org, redact: [email], add-headers: {x-a: b}}]",
     "rules: [{deny: r, contains: [secrets, cloud-keys], risk: 20}]",
     "never: [{contains: secrets}]",
@@ -159,8 +164,6 @@ AHEAD_WRONG = [
     "rules: [{allow: r, to: x.example, methods: any, risk: 0}]",
     "rules: [{allow: r, to: x.example, methods: any, risk: 1.5}]",
     "rules: [{allow: r, to: x.example, methods: any, tunnel: yes}]",
-    "rules: [{allow: r, to: x.example, llm: {}}]",
-    "rules: [{allow: r, to: x.example, methods: any, llm: {model: m}}]",
     "rules: [{allow: r, to: x.example, methods: any, graphql: {operations: read}}]",
     "rules: [{allow: r, to: x.example, git: {refs: main}}]",
     "rules: [{allow: r, to: x.example, git: {fetch: a, force: no}}]",
@@ -238,6 +241,8 @@ PLACES = [
       for key, old in (("halts", "1"), ("within", "1h"), ("do", "ask"))),
     *(f"dns: {{{key}: VALUE}}" for key in sorted(DNS.now)),
     *(f"rules: [{{allow: r, to: x.example, methods: any, llm: {{{key}: VALUE}}}}]" for key in sorted(LLM.now)),
+    *("prices: {openai: [{models: m, input: 1, cached: 1, written: 1, output: 1, context: 1k, longest-output: 1k}]}"
+      .replace(f"{key}: {'m' if key == 'models' else '1'}", f"{key}: VALUE") for key in sorted(PRICE.now)),
     *(f"rules: [{{allow: r, to: x.example, git: {{push: a, {key}: VALUE}}}}]"
       for key in ("fetch", "refs", "force", "delete")),
     *(f"rules: [{{allow: r, to: x.example, methods: any, graphql: {{{key}: VALUE}}}}]" for key in sorted(GRAPHQL.now)),

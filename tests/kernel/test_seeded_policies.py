@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from addons import cli
 from addons.policy_files import load_policy
-from kernel.ahead.outlook import as_if, at_most
+from kernel.ahead.outlook import at_most
 from kernel.findings import CATALOGUE
 from kernel.question import STAND_IN, facts_of
 from kernel.verdict import Code
@@ -84,6 +84,7 @@ FAULTS = {
     "W306": "rules: [{deny: x, to: gist.github.com, expires: «2020-01-01}]",
     "W307": "mode: «observe\nuntil: 2099-01-01\nrules: [{deny: x, to: gist.github.com}]",
     "W310": "rules: [«{allow: m, to: api.anthropic.com, methods: [POST], llm: {models: m}}]",
+    "W311": f"{MODEL.replace('{also', '{models: claude-soonet-5, also').replace('[{', '[«{')}budgets: [{{budget: b, every: day, each: {{usd: 5}}, when-used: {{100%: deny}}}}]",
     "W401": "rules: [«{allow: a, to: .com, methods: [GET]}]",
     "W404": f"rules: [«{{{ALLOW}, schemes: [http]}}]",
     "W501": "rules: [{allow: a, to: a.example.org, methods: [GET]}]\nbudgets: [«{budget: b, every: day, each: {tokens: 5}}]",
@@ -140,8 +141,7 @@ def test_the_witness_of_a_fault_passes_or_not_as_the_finding_claims(check, code)
     text = text.replace("address: 127.0.0.1, ", "") if code == "E402" else text
     file.write_text(text if code != "E403" else text.replace("allow:", "why: meant, allow:"))
     policy = load_policy([file], ahead=True).policy
-    # A client's first call is asked for as if the conditions that nothing can judge yet refused.
-    policy = as_if(policy, ()) if code == "W310" else at_most(policy)
+    policy = at_most(policy)
 
     facts = facts_of(seen["agent"], seen["method"], seen["url"])
     address = facts.host.address or (ip_address(seen["address"]) if seen["address"] else STAND_IN)
@@ -180,6 +180,8 @@ TRICKY = {
     "a budget that every part fits into": f"{MODEL}agents: {{c: [c-*], d: [d-*]}}\nbudgets: [{{budget: all, for: [c, d], together: {{requests: 10}}, every: day}}, {{budget: c-s, for: c, together: {{requests: 4}}, every: day}}, {{budget: d-s, for: d, together: {{requests: 6}}, every: day}}]",
     "a circle that only slows down": "agents: {a: [a-1], b: [b-1]}\nrules: [{allow: r, from: [a, b], to: a.example.org, methods: [GET]}]\ncascade: {depends: {a: [b], b: [a]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: throttle, hops: 2}}",
     "a halt at the end of a session": f"{MODEL}budgets: [{{budget: b, every: session, each: {{requests: 5}}, when-used: {{100%: halt}}}}]",
+    "two rules for two models": "rules: [{allow: a, to: api.anthropic.com, llm: {models: claude-opus-5, also: housekeeping}}, {allow: b, to: api.anthropic.com, llm: {models: [claude-*], max-output-tokens: 4k}}]",
+    "a purse and a price of one's own": f"{MODEL.replace('{also', '{models: ours-1, also')}prices: {{openai: [{{models: ours-*, input: 0, output: 0, context: 8k, longest-output: 8k}}]}}\nbudgets: [{{budget: b, every: day, each: {{usd: 5}}, when-used: {{100%: deny}}}}]",
     "two rules for one tool server": "rules: [{allow: a, to: mcp.example.org, mcp: {tools: [get_*]}}, {allow: b, to: mcp.example.org, mcp: {tools: [put_x], where: {n: '<= 5'}}}]",
     "a quoted comment": 'contact: "#agent-platform"\nrules: [{deny: x, tell: "a # b", to: gist.github.com}]',
 }

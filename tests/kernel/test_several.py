@@ -202,7 +202,7 @@ def test_a_tier_that_is_no_text_is_a_tier_that_is_said():
 def test_the_policy_of_several_files_holds_what_each_of_them_says():
     texts = [f"""
         agents: {{group-{name}: [{name}-1]}}
-        rules: [{{allow: rule-{name}, to: x.example, methods: any, llm: {{models: {name}}}}}]
+        rules: [{{allow: rule-{name}, to: x.example, methods: any, mcp: {{tools: {name}}}}}]
         budgets: [{{budget: budget-{name}, every: day, each: {{requests: {number}}}}}]
         rates: [{{each: {number}/minute}}]
         {said}
@@ -236,7 +236,7 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
     assert [budget.name for budget in policy.budgets] == ["budget-a", "budget-b", "budget-c"]
     assert [rate.each.count for rate in policy.rates] == [1, 2, 3]
     said = policy.ahead
-    assert {name: clause.llm.models for name, clause in said.clauses.items()} == {
+    assert {name: clause.mcp.tools for name, clause in said.clauses.items()} == {
         f"rule-{name}": (name,) for name in "abc"}
     # Of what can be said once, the uppermost word.
     assert said.dns.max_labels == 6

@@ -39,7 +39,6 @@ local function turns(id, least, want, each_us, burst)
   if due > NOW + burst * each_us then due = NOW + (burst - 1) * each_us end
   local start = math.max(due, NOW) + drawn * each_us
   local room = math.floor((NOW + burst * each_us - start) / each_us) - others
-  least = math.min(math.max(1, least), burst + 1)
   if room < least then
     keep_rate(rate, start, others)
     return {id, 0, -1, 0, start + (least + others - burst) * each_us - NOW, 'exhausted'}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import shutil
-import time
 from contextlib import closing
+from pathlib import Path
 
 import redis
 
@@ -16,8 +16,9 @@ from addons.pools.in_redis import RedisLedger
 from addons.pools.memory import MemoryLedger
 from addons.pools.server import Script
 
-START_US = (time.time_ns() // 1000 // 3_600_000_000 + 240) * 3_600_000_000
-"""Later than the clock of any server, by which Redis would let keys expire."""
+ROOT = Path(__file__).resolve().parents[3]
+START_US = 900_000 * 3_600_000_000
+"""In 2072: later than the clock of any server, by which Redis would let keys expire."""
 _real = in_redis._script
 _names = itertools.count()
 

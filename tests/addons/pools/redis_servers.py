@@ -16,6 +16,12 @@ KEPT = ("--appendonly", "yes", "--appendfsync", "everysec")
 FORGETFUL = ("--appendonly", "no")
 
 
+def free_port():
+    with socket.socket() as plug:
+        plug.bind(("127.0.0.1", 0))
+        return plug.getsockname()[1]
+
+
 class RedisServer:
     """A server that keeps its data in `folder`, started with `arguments`."""
 
@@ -32,7 +38,8 @@ class RedisServer:
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while self.ask("PING") != b"+PONG\r\n":
-            assert time.monotonic() < deadline, "redis-server does not start"
+            assert self._process.poll() is None, "redis-server does not start"
+            assert time.monotonic() < deadline, "redis-server does not answer"
             time.sleep(0.01)
         return self
 

@@ -1,4 +1,4 @@
-"""Values under the keys without effect yet: yes and no, and lists of words of one form."""
+"""Names of models, tools, repositories and the like, in which a star is any run of characters."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from kernel.document import Node, Reader, quote
 from kernel.errors import PatternError
 
 _GLOB = re.compile(r"[A-Za-z0-9_*](?:[A-Za-z0-9_*./:@-]{0,126}[A-Za-z0-9_*])?", re.ASCII)
-
-
-def yes_or_no(reader: Reader, found: Mapping[str, Node], key: str) -> bool:
-    """False where the key is left out."""
-    said = reader.text(found[key], key) if key in found else "no"
-    if said not in ("yes", "no", None):
-        reader.error("E102", found[key], f"{key} is yes or no, not {quote(said or '')}")
-    return said == "yes"
 
 
 def globs(reader: Reader, found: Mapping[str, Node], key: str) -> tuple[str, ...] | None:
