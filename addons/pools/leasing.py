@@ -81,7 +81,8 @@ class Leasing:
         self.pool = ""
         """The id of the ledger."""
         self._numbers = count(1)
-        self._asking: dict[Purse, _Asking] = {}
+        # By account: of one of them only one thing is asked at a time, so that its leases are written in their order.
+        self._asking: dict[AccountKey, _Asking] = {}
         self._sending: asyncio.Task[None] | None = None
         self._refused_until: dict[Purse, float] = {}
         self._busy: dict[Purse, _Busy] = {}
@@ -89,13 +90,12 @@ class Leasing:
 
     def begin(self, said: Mapping[str, object]) -> None:
         """Join, and settle what former lives of the lane have leased, as their entries say. Blocks."""
-        known_there = self._line.call_patiently(self._ledger.join, self._holder, self._run, said)
-        newest = max((leased.lease or 0 for leased in self._book.state.leased.values()), default=0)
+        known_there = sorted(self._line.call_patiently(self._ledger.join, self._holder, self._run, said))
         known = {each.lease for each in known_there}
         for settled in [each for key in self._leased_of() for each in self._give_back(key, idle=True)]:
             self._over += [settled] if settled.lease in known else []
         for each in known_there:
-            if each.lease > newest:
+            if each.lease > self._newest_of(each.purse):
                 self._never_drawn(each)
             elif all(each.lease != settled.lease for settled in self._over):
                 # The lane has settled it, and the ledger did not hear of it.
@@ -104,6 +104,11 @@ class Leasing:
         self._line.call_patiently(self._ledger.settle, self._holder, self._taken())
         self._line.call_patiently(self._ledger.repost, self._holder, list(totals(self._book.state)),
                                    held(self._book.state, self._run))
+
+    def _newest_of(self, purse: Purse) -> int:
+        """The newest lease of an account that was written down; 0 where none was."""
+        leased = self._book.state.leased.get(purse[:3])
+        return leased.lease or 0 if leased is not None else 0
 
     def _give_up_turns(self) -> None:
         """The turns in hand count as drawn when the ledger heard no more of this lane."""
@@ -150,12 +155,12 @@ class Leasing:
 
     def _entered(self, purse: Purse, want: Want) -> _Asking:
         """What is asked of the purse. One that was not answered is asked again as it was: it may have been granted."""
-        found = self._asking.get(purse)
+        found = self._asking.get(purse[:3])
         if found is None:
             wanted = want.want * _AT_ONCE.get(Unit(purse.unit), 1) if purse.unit != RATE else want.limit
             item = blake3(want.item.encode()).hexdigest(length=8) if want.item else ""
             ask = Ask(next(self._numbers), purse, want.limit, want.least, wanted, item, want.each_us)
-            found = self._asking[purse] = _Asking(ask, asyncio.get_running_loop().create_future())
+            found = self._asking[purse[:3]] = _Asking(ask, asyncio.get_running_loop().create_future())
         elif found.answered.done():
             found.answered, found.sent = asyncio.get_running_loop().create_future(), False
         return found
@@ -183,7 +188,7 @@ class Leasing:
 
     def _ask_all(self, asking: Sequence[_Asking], grants: Sequence[Grant]) -> None:
         for each, grant in zip(asking, grants, strict=True):
-            self._asking.pop(each.ask.purse, None)
+            self._asking.pop(each.ask.purse[:3], None)
             if grant.why in (None, Why.EXHAUSTED):
                 self._take(each.ask, grant)
             if grant.why in (None, Why.EXHAUSTED, Why.STALE):
@@ -226,9 +231,9 @@ class Leasing:
                 self._ask_ahead(busy.ask)
 
     def _ask_ahead(self, ask: Ask) -> None:
-        if ask.purse not in self._asking and not self._was_refused(ask.purse):
+        if ask.purse[:3] not in self._asking and not self._was_refused(ask.purse):
             ahead = ask._replace(number=next(self._numbers), least=1)
-            self._asking[ask.purse] = _Asking(ahead, asyncio.get_running_loop().create_future())
+            self._asking[ask.purse[:3]] = _Asking(ahead, asyncio.get_running_loop().create_future())
             self._send_soon()
 
     async def settle(self) -> None:

@@ -147,7 +147,8 @@ class Member:
             self._look(problem)
         except Exception as fault:  # noqa: BLE001
             # Whatever it is, the heart goes on beating; while none succeeds nothing passes.
-            self._look(LedgerError(f"a heartbeat failed: {type(fault).__name__}: {fault}"))
+            self._say(f"a heartbeat failed: {type(fault).__name__}: {fault}")
+            self._look(LedgerError("no heartbeat succeeds"))
 
     def _look(self, problem: LedgerError) -> None:
         if self.cut_off and not self._was_cut_off:

@@ -81,13 +81,17 @@ class Proxy:
         self.book.record("config", entry.config(POOLED, {}), "")
         for decision, flow in sorted(self.state.open.items()):
             self.book.record("outcome", entry.outcome(flow.flow, decision, "unknown"), flow.agent)
-        self.member = Member(self._ledger, self.log_id, self.lane.name, self.book, lambda text: None, BEAT_SECONDS,
+        self.member = Member(self._ledger, self.log_id, self.lane.name, self.book, self._heard, BEAT_SECONDS,
                              FarLine(self._network, self.name), self._clock)  # type: ignore[arg-type]
         self.book.pool = self.member
         self.acts = SharedActs(self.book, self.member)
         self.member.begin({"lane": self.lane.name})
         self.member.start()
         self.runs, self.began_at = True, self._clock.seconds()
+
+    @staticmethod
+    def _heard(said: str) -> None:
+        assert "failed" not in said, said
 
     def _halted(self, agent: str, verdict: Verdict) -> None:
         self.in_force[agent] = self._clock.seconds()

@@ -14,6 +14,7 @@ from typing import Any
 from kernel.bounds import Bounds
 from kernel.leases import LEASE_SECONDS
 from kernel.step import Asked
+from kernel.trial import Mode
 from kernel.verdict import Verdict
 from tests.kernel.accounting import ALLOWED, DENIED
 from tests.swarm.afterwards import Report, checked, settled
@@ -68,7 +69,7 @@ class Swarm:
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.faults.append(context))
-        governed = SimpleNamespace(bounds=Bounds(self.policy), policy=self.policy)
+        governed = SimpleNamespace(bounds=Bounds(self.policy), policy=self.policy, mode=lambda _: Mode.ENFORCE)
         self.ledger = SeenLedger(lambda: START_US + round(loop.time() * 1_000_000), loop.time)
         self.watch = Watch(self.ledger, governed, loop.time)
         for number in range(self.plan.proxies):

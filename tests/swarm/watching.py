@@ -107,8 +107,9 @@ class Watch:
         self.throttled += fields["degraded"]
         if Prevention(fields["do"]).holds_back:
             self.held_back[proxy].add(fields["agent"])
-        most = radius(self._cascade, len(roll_at(states, clock.micros()).active))
-        assert len(self.held_back[proxy]) <= most, f"{proxy} holds back more than {most}"
+        roll = roll_at(states, clock.micros())
+        held, most = self.held_back[proxy] & roll.held.keys(), radius(self._cascade, len(roll.active))
+        assert len(held) <= most, f"{proxy} holds back {sorted(held)}, and may only {most}"
 
     def let_through(self, agent: str) -> None:
         """A request went to its origin."""
