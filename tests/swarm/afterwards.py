@@ -54,8 +54,8 @@ def checked(swarm: Swarm) -> Report:
     held_back, within = set().union(*watch.held_back.values()), sum(
         radius(cascade, len(proxy.state.seen)) for proxy in swarm.proxies)
     assert len(held_back) <= within, f"{len(held_back)} agents are held back for others, beyond {within}"
-    # A turn is drawn a moment after it was given.
-    assert watch.early_turns <= 1.0, f"a rate was ahead by {watch.early_turns} turns"
+    # A process may draw one turn later than the ledger counts it: when the request that asked for it was refused.
+    assert watch.early_turns <= len(swarm.proxies), f"a rate was ahead by {watch.early_turns} turns"
     entries = Counter(entry["type"] for proxy in swarm.proxies for entry in proxy.lane.entries())
     stranded = sum(each.stranded for each in swarm.ledger.overview().balances)
     return Report(Counter(swarm.ledger.calls), watch.codes, entries, sum(watch.passed.values()), slowest,

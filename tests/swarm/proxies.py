@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,6 +39,16 @@ class ProxyClock(Clock):
 
     def micros(self) -> int:
         return START_US + round(self._seconds() * 1_000_000) + self._wrong_us
+
+
+class HeardBook(Book):
+    """The book, and whoever watches what it hears of others."""
+
+    heard: Callable[[str, Mapping[str, Any]], None]
+
+    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> Any:
+        self.heard(kind, fields)
+        return super().take_news(kind, fields, agent)
 
 
 class Proxy:
@@ -74,9 +85,10 @@ class Proxy:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     def _begin(self) -> None:
-        self.book = Book(self.lane, self.lane.replayed(), lambda: self._governed, lambda agent: ())  # type: ignore[arg-type,return-value]
+        self.book = HeardBook(self.lane, self.lane.replayed(), lambda: self._governed, lambda agent: ())  # type: ignore[arg-type,return-value]
         self.book.on_halt = self._halted
         self.book.on_preventive = lambda fields: self._watch.prevented(self.name, self.book.states, self._clock, fields)
+        self.book.heard = partial(self._watch.heard, self.name)
         self._watch.restarted(self.name, self.state)
         self.book.record("config", entry.config(POOLED, {}), "")
         for decision, flow in sorted(self.state.open.items()):

@@ -64,7 +64,8 @@ class Watch:
         self._halted: dict[str, float | None] = defaultdict(lambda: None)
         self._looked = 0
         self.held_back: dict[str, set[str]] = defaultdict(set)
-        """Whom each proxy has held back itself for another's halt."""
+        """Whom each proxy was the first that it knows of to hold back for another's halt."""
+        self._held_elsewhere: dict[str, set[str]] = defaultdict(set)
         self.throttled = 0
         self.latest_pass = 0.0
         """How long after the ledger knew of a halt a request of its agent still passed, at the most."""
@@ -101,11 +102,16 @@ class Watch:
                 due = self._due[purse] = max(self._due.get(purse, 0.0), now) + pace.each_us
                 self.early_turns = max(self.early_turns, (due - now) / pace.each_us - pace.burst)
 
+    def heard(self, proxy: str, kind: str, fields: Mapping[str, Any]) -> None:
+        """A proxy has heard what another one did."""
+        if kind == "preventive" and Prevention(fields["do"]).holds_back:
+            self._held_elsewhere[proxy].add(fields["agent"])
+
     def prevented(self, proxy: str, states: States, clock: Clock, fields: Mapping[str, Any]) -> None:
         """A proxy has done something to an agent because another one was halted."""
         assert len(fields["path"]) == fields["hop"] + 1
         self.throttled += fields["degraded"]
-        if Prevention(fields["do"]).holds_back:
+        if Prevention(fields["do"]).holds_back and fields["agent"] not in self._held_elsewhere[proxy]:
             self.held_back[proxy].add(fields["agent"])
         roll = roll_at(states, clock.micros())
         held, most = self.held_back[proxy] & roll.held.keys(), radius(self._cascade, len(roll.active))
