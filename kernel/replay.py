@@ -180,7 +180,7 @@ class Replay:
         found = None
         self._spreading.begin_with(entry["seq"])
         match entry["type"]:
-            case "preventive" if "heard" not in entry:
+            case "preventive":
                 found = self._spreading.acted(entry)
             case "decision" | "close":
                 found = self._spreading.missing()

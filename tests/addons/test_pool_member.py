@@ -12,14 +12,16 @@ import pytest
 from addons.audit_log import AuditLog
 from addons.home import Home
 from addons.pools.memory import MemoryLedger
-from addons.pools.protocol import LedgerError
+from addons.pools.protocol import LedgerError, NotJoined
 from addons.verifying import verify_log
 from kernel.budget import Effect, Unit
 from kernel.contagion import Cascade, OnHalt, Prevention
+from kernel.leases import LEASE_SECONDS
 from kernel.measures import Rate
 from kernel.pattern import agent_pattern
 from kernel.policy import Position
 from kernel.report import Result
+from kernel.step import Want
 from kernel.trial import Mode
 from kernel.verdict import Code
 from tests.addons.logs import entries
@@ -130,6 +132,73 @@ async def test_a_lease_that_no_entry_tells_of_is_written_down_by_the_next_life(h
     assert acts == [("granted", 1), ("settled", 1)]
     assert spent(ledger) == 0
     assert verified(home) is Result.VERIFIED
+
+
+async def test_a_lease_that_was_lost_before_an_entry_told_of_it_is_written_down_by_the_next_life(home: Home) -> None:
+    now = [time.time_ns() // 1000]
+    ledger = Shared(clock=lambda: now[0])
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    ledger.lost_answers = 1
+    await first.ask()
+    first.lane.close("test")
+    now[0] += LEASE_SECONDS * 1_000_000
+    with pytest.raises(NotJoined):
+        # Somebody looks, and all that was held is lost.
+        ledger.beat("x/w9", "r", 0, now[0], {})
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    second.leave()
+
+    assert [(each["act"], each["lease"]) for each in second.entries("lease")] == [("granted", 1), ("settled", 1)]
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_of_two_leases_the_next_life_writes_down_the_one_whose_answer_was_lost(
+    home: Home, ledger: Shared
+) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    ledger.lost_answers = 1
+    await first.ask("one")
+    first.member._leasing._asking.clear()
+    assert (await first.ask("two")).code is Code.ALLOW
+    first.lane.close("test")
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    second.leave()
+
+    granted = [(each["lease"], each["for"]) for each in second.entries("lease") if each["act"] == "granted"]
+    assert granted == [(2, "two"), (1, "one")]
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_a_lease_is_written_down_before_the_ledger_forgets_it(home: Home, ledger: Shared) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 400})))
+    ledger.lost_answers = 1
+    await first.ask()
+    first.lane.close("test")
+    written: list[list[str]] = []
+    ledger.settle = lambda holder, settled: written.append(  # type: ignore[method-assign]
+        [each["act"] for each in entries(home, "w0") if each["type"] == "lease"])
+
+    second = Worker(home, ledger, policy(budget({"requests": 400})))
+    second.lane.close("test")
+
+    assert written == [["granted", "settled"]]
+
+
+async def test_of_one_account_nothing_is_asked_before_what_was_asked_is_answered(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"requests": 400})))
+    ledger.lost_answers = 1
+    await worker.ask()
+    [asked] = worker.member._leasing._asking.values()
+    later = Want(asked.ask.purse[:3], asked.ask.purse.window + 4, 400, 1, 1)
+    await worker.member.obtain([later])
+    await worker.member.obtain([later])
+
+    worker.leave()
+    granted = [(each["lease"], each["window"] - asked.ask.purse.window) for each in worker.entries("lease")
+               if each["act"] == "granted"]
+    assert granted == [(1, 0), (2, 4)]
 
 
 async def test_a_lease_of_a_window_that_is_over_is_written_down_once(home: Home, ledger: Shared) -> None:
@@ -270,6 +339,19 @@ async def test_a_release_is_counted_once_and_the_same_everywhere(home: Home, led
     again.leave()
     assert again.state.agent("coder").epoch == 1
     assert len(again.entries("operator")) == 2
+
+
+async def test_an_act_for_which_nobody_waits_any_more_is_done_when_it_is_heard(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("addons.pools.member.TELL_SECONDS", 0.01)
+    worker = Worker(home, ledger, policy(budget({"requests": 9})))
+    with pytest.raises(LedgerError, match="not in force here yet"):
+        await worker.acts.act("agents release", "coder", "fine", "ann", "control")
+    await worker.member.turn()
+
+    assert (worker.state.agent("coder").epoch, worker.said) == (1, [])
+    worker.leave()
 
 
 async def test_a_process_that_comes_later_hears_all_that_was_told(home: Home, ledger: Shared) -> None:

@@ -135,6 +135,15 @@ def test_an_ask_that_arrives_after_its_lease_was_settled_is_granted_nothing(ledg
     assert ledger.ask(10, number=6).amount == 10
 
 
+def test_an_ask_that_was_refused_is_granted_nothing_when_it_arrives_again(ledger):
+    granted = ledger.ask(100)
+    refused = ledger.ask(10, number=7)
+    ledger.settle(granted.lease, 0)
+
+    assert (refused.why, ledger.ask(10, number=7).why) == (Why.EXHAUSTED, Why.STALE)
+    assert ledger.balance() == (100, 0, 0, 0)
+
+
 def test_asks_of_another_life_begin_anew(ledger):
     ledger.ask(10, number=5)
     ledger.join(run="r2")
@@ -307,6 +316,35 @@ def test_who_lost_what_it_held_is_told_until_it_asks_again(ledger):
 
     assert (lost, ledger.beat().lost, granted.lease) == ([True, True], False, 2)
     assert ledger.balance() == (100, 10, 10, 10)
+
+
+def test_a_lease_that_was_lost_is_told_to_the_next_life_until_it_settles_it(ledger):
+    ledger.ask(10, number=7)
+    ledger.now_us += LEASE
+    left = [Held(1, TOTAL, 10, "r1", 7)]
+
+    assert ledger.join(run="r2") == left
+    assert ledger.join(run="r3") == left
+    ledger.settle(1, 0)
+    assert ledger.join(run="r4") == []
+    assert ledger.balance() == (100, 10, 0, 10)
+
+
+def test_a_lease_that_was_lost_is_the_answer_to_its_ask_and_is_counted_once(ledger):
+    granted = ledger.ask(10, number=7)
+    ledger.now_us += LEASE
+    again = ledger.ask(10, number=7)
+    ledger.repost([Total(TOTAL, 100, 10)])
+
+    assert (again.lease, again.amount) == (granted.lease, 10)
+    assert (ledger.balance(), ledger.leases()) == ((100, 10, 0, 10), [])
+
+
+def test_who_left_is_told_of_what_it_left_when_it_comes_back(ledger):
+    ledger.ask(10, number=7)
+    ledger(calls.leave, A)
+
+    assert ledger.join(run="r2") == [Held(1, TOTAL, 10, "r1", 7)]
 
 
 def test_who_joins_again_has_nothing_to_lose(ledger):
