@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from kernel.cascade import radius
-from kernel.lease_numbers import LeaseNumbers, granted
+from kernel.lease_numbers import LeaseNumbers
 from kernel.leases import Kind
 from tests.swarm.proxies import BEAT_SECONDS
 
@@ -32,6 +33,8 @@ class Report(NamedTuple):
     throttled: int
     radius: int
     stranded: int
+    beats_per_proxy: float
+    """A second."""
 
     @property
     def calls_per_draw(self) -> float:
@@ -56,10 +59,12 @@ def checked(swarm: Swarm) -> Report:
     assert len(held_back) <= within, f"{len(held_back)} agents are held back for others, beyond {within}"
     # A process may draw one turn later than the ledger counts it: when the request that asked for it was refused.
     assert watch.early_turns <= len(swarm.proxies), f"a rate was ahead by {watch.early_turns} turns"
-    entries = Counter(entry["type"] for proxy in swarm.proxies for entry in proxy.lane.entries())
+    entries = sum((proxy.lane.kinds for proxy in swarm.proxies), Counter())
     stranded = sum(each.stranded for each in swarm.ledger.overview().balances)
-    return Report(Counter(swarm.ledger.calls), watch.codes, entries, sum(watch.passed.values()), slowest,
-                  watch.latest_pass, watch.early_turns, len(held_back), watch.throttled, within, stranded)
+    calls = Counter(swarm.ledger.calls)
+    beats = calls["beat"] / len(swarm.proxies) / asyncio.get_running_loop().time()
+    return Report(calls, watch.codes, entries, sum(watch.passed.values()), slowest,
+                  watch.latest_pass, watch.early_turns, len(held_back), watch.throttled, within, stranded, beats)
 
 
 def _agree(swarm: Swarm) -> None:
@@ -116,7 +121,7 @@ def _numbers_stand_once(swarm: Swarm) -> None:
     logs: dict[str, LeaseNumbers] = {}
     for proxy in swarm.proxies:
         lane, log = LeaseNumbers(), logs.setdefault(proxy.log_id, LeaseNumbers())
-        lane.take([number for entry in proxy.lane.entries() if (number := granted(entry)) is not None])
+        lane.take(proxy.lane.leases())
         twice = log.add(lane)
         assert twice is None, f"lease {twice} stands in {proxy.name} and in another lane"
     for log_id, log in logs.items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from addons import codec
 from addons.journal import Moment
 from addons.pools.clock import Clock
 from kernel.folding import States
+from kernel.lease_numbers import LEASE, Number, granted
 from kernel.transition import written
 
 LINGER_SECONDS, SYNC_SECONDS = 0.1, 0.002
@@ -24,6 +26,8 @@ class MemoryLane:
     def __init__(self, name: str, clock: Clock) -> None:
         self.name, self._clock = name, clock
         self.lines: list[bytes] = []
+        self.kinds: Counter[str] = Counter()
+        """How many entries of each kind were written, in all lives."""
         self._durable = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._syncing: asyncio.TimerHandle | None = None
@@ -32,6 +36,7 @@ class MemoryLane:
         return Moment(int(self._clock.seconds() * 1e9), self._clock.micros())
 
     def record(self, kind: str, fields: Mapping[str, Any], at: Moment | None = None) -> int:
+        self.kinds[kind] += 1
         self.lines.append(codec.encode({
             **fields, "v": 1, "type": kind, "seq": len(self.lines), "lane": self.name,
             "ts": written((at or self.now()).micros)}))
@@ -73,12 +78,14 @@ class MemoryLane:
         self._syncing, self._waiting = None, []
         del self.lines[self._durable:]
 
-    def entries(self) -> Iterator[dict[str, Any]]:
-        return map(codec.read, self.lines)
+    def leases(self) -> list[Number]:
+        """Those that were granted, in their order."""
+        said = (granted(codec.read(line)) for line in self.lines if LEASE in line)
+        return [number for number in said if number is not None]
 
     def replayed(self) -> States:
         """What the entries make."""
         states = States()
-        for number, entry in enumerate(self.entries()):
-            states.fold(entry, f"{self.name}/{number}")
+        for number, line in enumerate(self.lines):
+            states.fold(codec.read(line), f"{self.name}/{number}")
         return states

@@ -37,8 +37,8 @@ class Plan:
     weather: Weather = USUAL
     cuts: float = 0.5
     """How many partitions there are for each proxy, and twice as many as deaths."""
-    risky: float = 0.3
-    """The share of leads that earn a halt."""
+    risky: int = 6
+    """How many leads earn a halt."""
     acts: int = 12
     """How often an operator does something."""
     do: Prevention = Prevention.QUARANTINE
@@ -49,7 +49,7 @@ class Plan:
 def calm(proxies: int) -> Plan:
     """A swarm to which nothing happens, of twenty agents for each proxy."""
     return Plan(agents=20 * proxies, proxies=proxies, teams=proxies, requests=5.0, allowed=2.0, weather=CALM, cuts=0.0,
-                risky=0.0, acts=0, alone=False)
+                risky=0, acts=0, alone=False)
 
 
 def agents_of(plan: Plan) -> Iterator[Agent]:

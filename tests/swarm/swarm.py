@@ -82,11 +82,10 @@ class Swarm:
         chance, plan = self._chance, self.plan
         for _ in range(round(plan.agents * plan.requests)):
             self._at(chance.uniform(0.0, plan.seconds), self._ask, chance.choice(self.agents), ALLOWED, 0)
-        for lead in self.agents[:plan.teams]:
+        for lead in chance.sample(self.agents[:plan.teams], plan.risky):
             begin = chance.uniform(0.2, 0.8) * plan.seconds
-            if chance.random() < plan.risky:
-                for number in range(3):
-                    self._at(begin + number, self._ask, lead, DENIED, 20)
+            for number in range(3):
+                self._at(begin + number, self._ask, lead, DENIED, 20)
 
     def _at(self, seconds: float, work: Any, *said: Any) -> None:
         asyncio.get_running_loop().call_later(seconds, work, *said)
