@@ -22,7 +22,7 @@ from tests.swarm.plans import Plan, calm
 from tests.swarm.swarm import simulated
 from tests.swarm.virtual_time import run
 
-LARGE = Plan(agents=10_000, proxies=100, teams=400, requests=1.5, acts=8, risky=2)
+LARGE = Plan(agents=10_000, proxies=100, teams=400, seconds=32.0, requests=1.25, acts=8, risky=2)
 STORM = Plan(weather=Weather(lost=0.1, twice=0.1, late=0.05), cuts=1.0)
 swarm = cache(simulated)
 

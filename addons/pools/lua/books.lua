@@ -190,7 +190,7 @@ end
 -- What such a one has lost is kept for its next life: GONE has its name.
 local function end_life(holder)
   lives[holder] = nil
-  redis.call('SADD', GONE, holder)
+  redis.call('HSET', GONE, holder, 1)
   redis.call('HDEL', LIVES, holder)
 end
 

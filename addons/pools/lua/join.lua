@@ -35,7 +35,7 @@ end
 life.seen_us, life.said, life.lost = NOW, said, false
 lives[holder] = life
 save(holder)
-redis.call('SREM', GONE, holder)
+redis.call('HDEL', GONE, holder)
 local left = {}
 leases_of(holder, function(number, lease)
   if lease[3] ~= run then left[#left + 1] = {number, lease[1], lease[2], lease[3], lease[4]} end

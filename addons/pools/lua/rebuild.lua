@@ -17,9 +17,7 @@ arrive()
 put(HEAD, 'changed_us', math.min(get(HEAD, 'changed_us'), NOW - LEASE_US))
 each_purse(erase)
 for holder in pairs(lives) do end_life(holder) end
-for _, holder in ipairs(redis.call('SMEMBERS', GONE)) do
-  redis.call('DEL', key('leases', holder), key('asks', holder))
-end
+pairs_of(GONE, function(holder) redis.call('DEL', key('leases', holder), key('asks', holder)) end)
 redis.call('DEL', FENCES, COUNTERS, GONE)
 for _, post in ipairs(SAID[1]) do
   local holder, totals, leases = unpack(post)
