@@ -435,7 +435,8 @@ def _wanted(unit: Unit, asked: Asked, known: frozenset[str]) -> tuple[int, int]:
             new = int(asked.place is not None and asked.place not in known)
             return new, new
         case Unit.BYTES:
-            body_bytes = larger(asked.body_bytes, 0 if asked.spend is None else asked.spend.body_bytes)
+            spend = asked.spend
+            body_bytes = asked.body_bytes if spend is None else larger(asked.body_bytes, spend.body_bytes)
             return body_bytes + 1, body_bytes + CHUNK_BYTES
         case Unit.SECONDS:
             return 1, CHUNK_SECONDS

@@ -24,7 +24,7 @@ async def test_a_fault_in_a_reload_leaves_the_old_policy_and_is_told_by_its_clas
     registry, metrics = Registry(home.paths.agents), Metrics("0", "0")
     governed = policy_store.first([], home.paths, registry)
     running = object.__new__(_Running)
-    vars(running).update(_reload_lock=asyncio.Lock(), _governed=governed, _registry=registry, paths=home.paths,
+    vars(running).update(_reload_lock=asyncio.Lock(), _governed=governed, registry=registry, paths=home.paths,
                          metrics=metrics)
     monkeypatch.setattr(policy_store, "again", fail)
 

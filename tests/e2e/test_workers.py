@@ -343,7 +343,7 @@ def test_a_smaller_crew_puts_in_order_what_a_larger_one_left(tmp_path):
     with started(tmp_path, serve=True) as alone:
         alone.stop()
 
-    assert [entries(alone.home, lane)[-1].get("reason") for lane in ("w0", "w1")] == ["adopted", "adopted"]
+    assert [entries(alone.home, lane)[-1]["type"] for lane in ("w0", "w1")] == ["close", "close"]
     assert alone.verify()["result"] == "verified"
 
 
