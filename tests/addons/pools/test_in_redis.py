@@ -89,7 +89,7 @@ def test_a_server_that_is_gone_is_asked_again_when_it_is_back(request, tmp_path)
         assert again(lambda: ledger.beat(HOLDER, "r1", 0, now_us(), {})).repost
         assert ask(ledger, 2).why is Why.RECOVERING
         ledger.repost(HOLDER, [], [Held(1, PURSE, 10, "r1", 1)])
-        assert ask(ledger, 2).lease == 2
+        assert ask(ledger, 3).lease == 2
 
 
 def test_a_server_that_has_become_a_replica_is_left(server, ledger):
