@@ -208,18 +208,20 @@ class Book:
             fields["cause"] = cause
 
     def _take(self, state: State, made: Change, agent: str, decision: str | None,
-              weighed: Weighed | None = None) -> None:
+              weighed: Weighed | None = None, *, ours: bool = True) -> None:
         before, all_before = state.agent(agent).halt, state.switch.halt
         state.take(made)
         all_after = state.switch.halt
         if all_after is not None and all_before is None and state is self.state:
-            self.on_new_halt(all_after.reason)
+            if ours:
+                self.on_new_halt(all_after.reason)
             self.on_halt_all(ALL_HALTED)
         halt = state.agent(agent).halt
         if halt is None or halt is before or state is not self.state:
             return
         if before is None:
-            self.on_new_halt(halt.reason)
+            if ours:
+                self.on_new_halt(halt.reason)
             if decision is not None:
                 self._say_halted(agent, decision)
             try:
@@ -275,21 +277,22 @@ class Book:
         self._apply(self.state, kind, fields, agent, number, at)
         return number
 
-    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> tuple[int, Future[None]]:
-        """Write what another process did, and be bound by it; what resolves once that is durable."""
+    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str, *,
+                  ours: bool) -> tuple[int, Future[None]]:
+        """Write what a process did, and be bound by it; what resolves once that is durable. `ours`: by this process."""
         at = self._lane.now()
         number, durable = self._lane.commit(kind, fields, None, at)
-        self._apply(self.state, kind, fields, agent, number, at)
+        self._apply(self.state, kind, fields, agent, number, at, ours=ours)
         return number, durable
 
     def _apply(self, state: State, kind: str, fields: Mapping[str, Any], agent: str, number: int, at: Moment,
-               lasts_us: int | None = None) -> None:
+               lasts_us: int | None = None, *, ours: bool = True) -> None:
         name = f"{self._lane.name}/{number}"
         made = change(state, {"type": kind, **fields}, name, at.micros)
         if broken(state, made, agent, lasts_us=lasts_us):
             self._break(state)
             return
-        self._take(state, made, agent, None)
+        self._take(state, made, agent, None, ours=ours)
 
     def _break(self, state: State) -> None:
         """A contract does not hold: nothing passes any more, at the next start neither."""

@@ -49,7 +49,7 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
         fields |= {name: f"{news.origin.partition('/')[0]}/{fields[name]}" for name in named if fields.get(name)}
     if news.kind in _WITH_COUNTS:
         fields |= {"epoch": news.epoch, "session": news.session}
-    return book.take_news(fields.pop("type"), fields, news.agent)
+    return book.take_news(fields.pop("type"), fields, news.agent, ours=news.origin.startswith(f"{holder}/"))
 
 
 def decision_of(news: News, log_id: str) -> str | None:

@@ -307,6 +307,22 @@ async def test_a_halt_reaches_the_other_process_at_once(home: Home, ledger: Shar
     assert (halt["decision"].partition("/")[0], halt["heard"]) == ("w0", 1)
 
 
+async def test_a_halt_is_counted_by_the_process_that_brought_it_about(home: Home, ledger: Shared) -> None:
+    halting = policy(budget({"requests": 1}, when_used=[at(100, Effect.HALT)]))
+    one, two = (Worker(home, ledger, halting, name) for name in ("w0", "w1"))
+    for worker in (one, two):
+        worker.member.start()
+    await one.ask()
+    await one.ask()
+    await two.acts.act("agents halt", "writer", "because", "ann", "control")
+    await two.acts.act("agents halt all", None, "because", "ann", "control")
+    await until(lambda: len(one.ended) == len(two.ended) == 2 and bool(one.state.switch.halt))
+
+    assert (one.halts, two.halts) == (["EXHAUSTION"], ["OPERATOR", "OPERATOR"])
+    for worker in (one, two):
+        worker.leave()
+
+
 async def test_a_halt_that_nobody_heard_of_is_told_by_the_next_life(home: Home, ledger: Shared) -> None:
     halting = policy(budget({"requests": 1}, when_used=[at(100, Effect.HALT)]))
     one = Worker(home, ledger, halting)

@@ -42,7 +42,9 @@ async def judged(book: Book, governed: Any, said: Asked, groups: Sequence[str] =
 
 
 class Worker:
-    """One life of a lane. `ended` are the agents whose flows were cut, `said` is what it told its operator."""
+    """One life of a lane. `ended` are the agents whose flows were cut, `halts` why it has counted some as halted, and
+    `said` is what it told its operator.
+    """
 
     def __init__(self, home: Home, ledger: Ledger, policy: Policy, lane: str = "w0",
                  beat_seconds: float = 0.02) -> None:
@@ -51,8 +53,10 @@ class Worker:
         self.lane = Lane.open(home, lane, kernel=KERNEL, vault=False)
         self.book = Book(self.lane, self.lane.states, lambda: self.governed, lambda agent: ())  # type: ignore[arg-type,return-value]
         self.ended: list[str] = []
+        self.halts: list[str] = []
         self.said: list[str] = []
         self.book.on_halt = lambda agent, verdict: self.ended.append(agent)
+        self.book.on_new_halt = self.halts.append
         self.book.record("config", entry.config(POOLED, {}), "")
         self.member = Member(ledger, home.log_id, lane, self.book, self.said.append, beat_seconds)
         self.book.pool = self.member

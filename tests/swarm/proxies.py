@@ -46,9 +46,9 @@ class HeardBook(Book):
 
     heard: Callable[[str, Mapping[str, Any]], None]
 
-    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str) -> Any:
+    def take_news(self, kind: str, fields: Mapping[str, Any], agent: str, *, ours: bool) -> Any:
         self.heard(kind, fields)
-        return super().take_news(kind, fields, agent)
+        return super().take_news(kind, fields, agent, ours=ours)
 
 
 class Proxy:
