@@ -177,10 +177,17 @@ class _Shown:
         port = self._port(OWN_PORTS[scheme])
         place = host if port == OWN_PORTS[scheme] else f"{host}:{port}"
         agent = self._boxes.agent(self._box) or ANONYMOUS
-        model = self._space.models.shown(self._box.masks[MODEL]) or ""
-        path = with_model(self._boxes.path(self._box), model) + (f"?{carried.query}" if carried.query else "")
+        path = self._path() + (f"?{carried.query}" if carried.query else "")
         return Witness(agent, self._method(), f"{scheme}://{place}{path}", address, carried.headers, carried.body,
                        self._at())
+
+    def _path(self) -> str:
+        """A path of the box, with a model in it that the box has, where it is that of a call."""
+        path, models, mask = self._boxes.path(self._box), self._space.models, self._box.masks[MODEL]
+        own = model_in_path(tuple(path.removeprefix("/").replace("%2F", "/").split("/")))
+        if own is not None and models.kind(own) & mask:
+            return path
+        return with_model(path, models.shown(mask) or "")
 
     def _at(self) -> int | None:
         """A moment of the box; None where it is of every moment."""

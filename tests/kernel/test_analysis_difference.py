@@ -7,8 +7,11 @@ from ipaddress import ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from addons.yaml_nodes import compose
+from kernel.address import named_ranges
 from kernel.analysis.difference import Difference, Relation, difference
 from kernel.bounds import pace
+from kernel.compiler import compile_policy
 from kernel.facts import Address, RequestFacts
 from kernel.findings import Witness
 from kernel.policy import Policy, Verb
@@ -113,3 +116,12 @@ def test_without_its_rules_nothing_passes_that_passed(policy):
     if first and first[0].verb is Verb.ALLOW:
         assert found.relation is not Relation.INCOMPARABLE
         assert not found.newly_allowed
+
+
+def test_who_may_no_longer_ask_a_model_in_a_path_is_shown_that_path():
+    rule = '{allow: a, to: a.example.org, methods: [POST], paths: ["/v1beta/models/m:generateContent"]}'
+    old, new = (compile_policy([compose(f"version: 1\nrules: [{each}]".encode(), "p.yaml")], named_ranges([]), "0" * 64)
+                for each in (rule, "{deny: b, to: a.example.org}"))
+
+    assert [change.witness.url for change in checked(old.policy, new.policy).newly_denied] == [
+        "https://a.example.org/v1beta/models/m:generateContent"]
