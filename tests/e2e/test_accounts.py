@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -183,13 +184,20 @@ def test_on_trial_a_budget_refuses_nothing_and_the_log_says_what_it_would_have(t
     assert result == "equal"
 
 
+def an_hour_behind() -> list[str]:
+    """What gives a process another clock. `faketime` itself would stay between it and its signals."""
+    asked = ["faketime", "-f", "-3600s", "printenv", "LD_PRELOAD", "FAKETIME"]
+    preload, clock = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
+    return ["env", f"LD_PRELOAD={preload}", f"FAKETIME={clock}"]
+
+
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
 def test_a_clock_that_is_behind_the_log_keeps_budgets_closed_until_it_is_accepted(tmp_path: Path) -> None:
     with serving() as origin:
         with started(tmp_path, budget("{requests: 9}", every="day")) as governor:
             assert asked(governor, origin)[0] == 200
         with started(tmp_path, budget("{requests: 9}", every="day"),
-                     wrapper=["faketime", "-f", "-3600s"]) as governor:
+                     wrapper=an_hour_behind()) as governor:
             assert asked(governor, origin) == (403, "CLOCK_JUMP")
             assert governor.verb("clock", "accept", "--reason", "the other one was wrong").returncode == 0
             assert asked(governor, origin)[0] == 200
