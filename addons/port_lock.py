@@ -40,21 +40,35 @@ def _name_lock(host: str, port: int) -> socket.socket:
 
 
 def _probe(host: str, port: int) -> None:
-    """Bind as mitmproxy will, and let go. An empty host is every address of both families."""
-    for family, address in families(host):
-        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                trial.bind((address, port))
-            except OSError as problem:
-                # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
-                if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise _busy(host, port, problem.strerror or str(problem)) from None
+    """Bind as mitmproxy will, and let go."""
+    with contextlib.ExitStack() as bound:
+        try:
+            bind_everywhere(host, port, socket.SO_REUSEADDR, bound)
+        except OSError as problem:
+            raise _busy(host, port, problem.strerror or str(problem)) from None
 
 
-def families(host: str) -> tuple[tuple[int, str], ...]:
+def bind_everywhere(host: str, port: int, option: int, bound: contextlib.ExitStack) -> int:
+    """Bind in every family in which mitmproxy will listen, at one port, which is returned. An empty host is every
+    address of both families. The sockets, which have the socket option `option`, are closed with `bound`.
+    """
+    for family, address in _families(host):
+        kept = bound.enter_context(contextlib.closing(socket.socket(family, socket.SOCK_STREAM)))
+        kept.setsockopt(socket.SOL_SOCKET, option, 1)
+        if family == socket.AF_INET6:
+            kept.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            kept.bind((address, port))
+        except OSError as problem:
+            # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
+            if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                raise
+        else:
+            port = kept.getsockname()[1]
+    return port
+
+
+def _families(host: str) -> tuple[tuple[int, str], ...]:
     """The family and address of each socket with which mitmproxy listens on a host; an empty one is every address."""
     return ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")) if not host else (_resolved(host),)
 

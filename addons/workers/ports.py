@@ -7,17 +7,16 @@ there, too; nobody else can, as long as the supervisor keeps the port.
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from addons.errors import StartCode, StartRefused
-from addons.port_lock import families
+from addons.port_lock import bind_everywhere
 
 _TRIES = 16
 
@@ -38,7 +37,7 @@ def _free(host: str) -> int:
     for _ in range(_TRIES):
         try:
             with ExitStack() as kept:
-                return _bound_everywhere(host, 0, kept)
+                return bind_everywhere(host, 0, socket.SO_REUSEPORT, kept)
         except OSError:
             # Free for one family and taken for the other.
             continue
@@ -47,35 +46,20 @@ def _free(host: str) -> int:
 
 @contextmanager
 def kept(places: Iterable[tuple[str, int]]) -> Iterator[None]:
-    """Keep these (host, port) so that nobody of another user can have them. Raises `StartRefused`."""
+    """Keep these (host, port) so that nobody of another user can have them. Raises `StartRefused`.
+
+    A socket that does not listen gets no connections.
+    """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise StartRefused(StartCode.OPTION_REFUSED, "on this system no port can be shared; start without --workers")
     with ExitStack() as bound:
         for host, port in places:
             try:
-                _bound_everywhere(host, port, bound)
+                bind_everywhere(host, port, socket.SO_REUSEPORT, bound)
             except OSError as problem:
                 text = f"{host or '*'}:{port}: {problem.strerror or problem}"
                 raise StartRefused(StartCode.PORT_BUSY, text) from None
         yield
-
-
-def _bound_everywhere(host: str, port: int, bound: ExitStack) -> int:
-    """Bind in every family in which mitmproxy will listen, at one port. A socket that does not listen gets nothing."""
-    for family, address in families(host):
-        shared = bound.enter_context(closing(socket.socket(family, socket.SOCK_STREAM)))
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            shared.bind((address, port))
-        except OSError as problem:
-            # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
-            if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                raise
-        else:
-            port = shared.getsockname()[1]
-    return port
 
 
 def share() -> None:
