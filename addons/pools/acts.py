@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from kernel.state import State
 
 
-
 class SharedActs:
     """The acts of a process with others beside it (`agents_control.Acts`)."""
 
