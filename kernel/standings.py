@@ -11,9 +11,9 @@ from kernel.arithmetic import remaining
 from kernel.bounds import COUNTER
 from kernel.budget import Every, Unit
 from kernel.contagion import Prevention
+from kernel.drawing import account_at
 from kernel.leases import Purse
 from kernel.state import TOGETHER, UNKNOWN
-from kernel.step import account_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

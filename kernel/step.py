@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.arithmetic import KINDS, arrival, drawn, early, larger, plausible, remaining, renewed, smaller
+from kernel.arithmetic import arrival, drawn, early, larger, plausible, remaining, smaller
 from kernel.bounds import COUNTER, Bound, Bounded, Pace, Repeats, slowed
-from kernel.budget import SPENT, Effect, Every, Unit
+from kernel.budget import SPENT, Effect, Unit
 from kernel.contagion import Prevention
+from kernel.drawing import account_at, draw_of, earned, leased_at, most_of, used_up
 from kernel.facts import UPGRADES
-from kernel.state import LOST, RATE, UNTOUCHED, Account, AccountKey, Draw, Leased, Run, Standing, State, turns_key
+from kernel.state import RATE, AccountKey, Draw, Leased, Run, Standing, State, turns_key
 from kernel.verdict import Action, Code, Verdict
 from kernel.vocabulary import READS
-from kernel.words import amount_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -232,8 +232,8 @@ def _sized(state: State, bounded: Bounded, standing: Standing, asked: Asked, now
     for bound in bounded.bounds:
         if bound.unit in SPENT:
             account = account_at(state, bound, standing, asked.agent, now_us)
-            leased = _leased(state, bound, asked.agent, account.window)
-            left = remaining(_most(bound, leased), account.spent, account.held)
+            leased = leased_at(state, bound, asked.agent, account.window)
+            left = remaining(most_of(bound, leased), account.spent, account.held)
             paid = asked.spend.paid(bound.unit, left)
             if leased is not None and not asked.final and paid != asked.spend.most and _has_more(bound, leased):
                 least, most = (asked.spend.amount(bound.unit, each) for each in (asked.spend.least, asked.spend.most))
@@ -258,11 +258,11 @@ def more(
     for bound in bounded.bounds:
         if bound.unit is unit:
             window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
-            leased = _leased(state, bound, agent, window)
-            granted = drawn(_most(bound, leased), spent, held, 1, granted)
+            leased = leased_at(state, bound, agent, window)
+            granted = drawn(most_of(bound, leased), spent, held, 1, granted)
             if not granted:
-                return _used_up(bound, _earned(state, bound, standing, agent, window, leased, 1))
-            draws.append(_draw(bound, agent, window, 0, leased))
+                return used_up(bound, earned(state, bound, standing, agent, window, leased, 1))
+            draws.append(draw_of(bound, agent, window, 0, leased))
     return tuple(draw._replace(amount=granted) for draw in draws)
 
 
@@ -274,7 +274,7 @@ def wanted_more(
     for bound in bounded.bounds:
         if bound.unit is unit:
             window, spent, held, *_ = account_at(state, bound, standing, agent, now_us)
-            if not drawn(_most(bound, _leased(state, bound, agent, window)), spent, held, 1, wanted):
+            if not drawn(most_of(bound, leased_at(state, bound, agent, window)), spent, held, 1, wanted):
                 wants.append(Want(bound.key(agent), window, bound.most()[0], 1, wanted))
     return tuple(wants)
 
@@ -299,19 +299,19 @@ def _take(
     if not wanted:
         return None
     most, effect = bound.most()
-    leased = _leased(state, bound, asked.agent, window)
-    amount = drawn(_most(bound, leased), spent, held, least, wanted)
+    leased = leased_at(state, bound, asked.agent, window)
+    amount = drawn(most_of(bound, leased), spent, held, least, wanted)
     if leased is not None and not amount and not asked.final and unit is not Unit.RISK:
         item = asked.place if unit is Unit.NEW_HOSTS else None
         return Want(bound.key(asked.agent), window, most, least, wanted, item or "")
     if not amount and effect is not Effect.TELL and unit is not Unit.RISK:
-        if unit in SPENT and drawn(_most(bound, leased), spent, 0, least, wanted):
+        if unit in SPENT and drawn(most_of(bound, leased), spent, 0, least, wanted):
             # What is only held comes back, most of it: nobody is halted for that.
-            return _used_up(bound, Effect.DENY)
-        return _used_up(bound, _earned(state, bound, standing, asked.agent, window, leased, least))
+            return used_up(bound, Effect.DENY)
+        return used_up(bound, earned(state, bound, standing, asked.agent, window, leased, least))
     draws: tuple[Draw, ...] = ()
     if amount and unit is not Unit.RISK:
-        draws = (_draw(bound, asked.agent, window, amount, leased),)
+        draws = (draw_of(bound, asked.agent, window, amount, leased),)
     elsewhere = 0 if leased is None else leased.elsewhere
     used = (elsewhere + spent + held + amount) * 100
     if not bound.when_used or used < bound.limit * bound.when_used[0].percent:
@@ -324,69 +324,6 @@ def _take(
         tuple(slowed(f"{bound.budget} {each.percent}%", each, each=bound.each) for each in slow),
         remaining(bound.limit, elsewhere + spent, held + amount) if told else None,
     )
-
-
-def _leased(state: State, bound: Bound, agent: str, window: int) -> Leased | None:
-    """What is leased of an account; None where no ledger is asked."""
-    return state.lease(bound.key(agent), window) if state.pooled else None
-
-
-def _most(bound: Bound, leased: Leased | None) -> int:
-    """How much of an account may be spent and held by this process."""
-    most, _ = bound.most()
-    return most if leased is None else smaller(most, leased.amount)
-
-
-def _draw(bound: Bound, agent: str, window: int, amount: int, leased: Leased | None) -> Draw:
-    return Draw(bound.budget, agent if bound.each else None, bound.unit, window, amount, leased and leased.lease)
-
-
-def account_at(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
-    """The account as it stands in the window that a moment lies in, and never in an earlier one than before.
-
-    While the clock is wrong no window begins. Those that a wrong clock has begun are left again once an operator
-    accepts the right one; what is spent stays spent. What was open when a part of the log was lost counts as used up.
-    """
-    account = _in_window(state, bound, standing, agent, now_us)
-    if state.lost_us is not None and _may_be_spent(state, bound, standing, agent, account.window):
-        return account._replace(spent=larger(account.spent, bound.limit))
-    return account
-
-
-def _in_window(state: State, bound: Bound, standing: Standing, agent: str, now_us: int) -> Account:
-    account = state.account(bound.key(agent))
-    if not state.clock_ok and bound.every.renews and account is not UNTOUCHED:
-        return account
-    window = bound.window(standing, now_us)
-    if account.window == window:
-        return account
-    left = state.clock_accepted and account.window > window + KINDS
-    if account.window > window and not left and renewed(account.window, 1, window):
-        return account
-    return account.in_window(window)
-
-
-def _may_be_spent(state: State, bound: Bound, standing: Standing, agent: str, window: int) -> bool:
-    """Whether the lost part of the log may have drawn on this window of a budget: it had begun by then."""
-    lost_us = state.lost_us
-    if lost_us is None or bound.counter:
-        return False
-    if bound.every is Every.SESSION:
-        # One of all agents together has no other window: there the account itself is used up (kernel/carrying.py).
-        return bound.each and window // KINDS <= state.account((*LOST, agent)).window
-    return window <= bound.window(standing, lost_us)
-
-
-def _earned(
-    state: State, bound: Bound, standing: Standing, agent: str, window: int, leased: Leased | None, least: int
-) -> Effect:
-    """What follows when an account has less than `least` left. Nobody is halted for what a lost log leaves unknown, nor
-    for what the ledger may still have.
-    """
-    most, effect = bound.most()
-    if leased is not None and leased.elsewhere + leased.amount + least <= most:
-        return Effect.DENY
-    return Effect.DENY if _may_be_spent(state, bound, standing, agent, window) else effect
 
 
 def _paced(state: State, paces: Iterable[Pace], agent: str, now_us: int) -> list[Draw] | Decided:
@@ -459,16 +396,16 @@ def _risk(
             continue
         window, spent, *_ = account_at(state, bound, standing, asked.agent, now_us)
         most, effect = bound.most()
-        leased = _leased(state, bound, asked.agent, window)
+        leased = leased_at(state, bound, asked.agent, window)
         elsewhere = 0 if leased is None else leased.elsewhere
-        points = drawn(_most(bound, leased), spent, 0, 0, asked.risk)
+        points = drawn(most_of(bound, leased), spent, 0, 0, asked.risk)
         lacking = smaller(asked.risk, remaining(most, elsewhere + spent, 0)) - points
         if leased is not None and lacking > 0 and not asked.final:
             wants.append(Want(bound.key(asked.agent), window, most, lacking, lacking))
         if points:
-            draws.append(_draw(bound, asked.agent, window, points, leased))
+            draws.append(draw_of(bound, asked.agent, window, points, leased))
         if elsewhere + spent + asked.risk >= most and verdict is None and effect is not Effect.TELL:
-            verdict = _used_up(bound, effect)
+            verdict = used_up(bound, effect)
     if wants and verdict is None:
         return (), None, tuple(wants)
     return tuple(draws), verdict, ()
@@ -502,17 +439,6 @@ def _repeated(repeats: Repeats, run: Run) -> Verdict:
     action = Action.HALT if repeats.then is Effect.HALT else Action.DENY
     what = "was refused" if repeats.reason is Code.PERSISTENCE_LIMIT else "had the same outcome"
     return Verdict(action, repeats.reason, None, f"the same request {what} {run.times} times")
-
-
-def _used_up(bound: Bound, effect: Effect) -> Verdict:
-    """What follows when an account has nothing left."""
-    rule = None if bound.counter else bound.budget
-    what = f"{amount_in_words(bound.unit, bound.limit)} in a {bound.every} are used up"
-    if bound.unit in SPENT:
-        what = f"what is left of {amount_in_words(bound.unit, bound.limit)} in a {bound.every} does not pay for this"
-    if effect is Effect.HALT:
-        return Verdict(Action.HALT, bound.reason, rule, what)
-    return Verdict(Action.DENY, bound.reason if bound.counter else Code.BUDGET_EXHAUSTED, rule, what)
 
 
 def _rule_of(pace: Pace) -> str | None:
