@@ -29,9 +29,20 @@ def open_lane(home: Home, name: str = "main", **options: Any) -> Lane:
 
 def crashed_copy(home: Home, to: Path) -> Home:
     """The home as a crash would leave it at this moment, at another place."""
-    # Files that are just being replaced have names that begin with a dot, and go while they are copied.
-    shutil.copytree(home.paths.folder, to, ignore=shutil.ignore_patterns("vault.db*", ".*"))
-    return Home.open(to)
+    # A lane that turns to its next key while its files are copied would leave a home that no crash leaves.
+    while True:
+        before = _looks(home)
+        # Files that are just being replaced have names that begin with a dot, and go while they are copied.
+        shutil.copytree(home.paths.folder, to, ignore=shutil.ignore_patterns("vault.db*", ".*"))
+        if _looks(home) == before:
+            return Home.open(to)
+        shutil.rmtree(to)
+
+
+def _looks(home: Home) -> dict[Path, tuple[int, int]]:
+    """The inode and the size of every file, without those that a copy leaves out."""
+    paths = (path for path in home.paths.folder.rglob("[!.]*") if not path.name.startswith("vault.db"))
+    return {path: (said.st_ino, said.st_size) for path in paths for said in (path.lstat(),)}
 
 
 def open_book(lane: Lane, governed: Callable[[], Governed] = lambda: None) -> Book:  # type: ignore[assignment,return-value]

@@ -69,7 +69,7 @@ def test_a_log_with_acts_is_as_it_should_be():
 @pytest.mark.parametrize("judged", [OURS, HALTING, MILDER, TRIED])
 def test_every_act_is_found_again_whatever_comes_between(judged):
     recorder = Recorder(judged, mode=Mode.OBSERVE if judged is TRIED else Mode.ENFORCE, seed=3)
-    for number in range(scaled(12)):
+    for number in range(12 * scaled(1)):
         recorder.random(5)
         asking(recorder, "a1", "b1", "b2", "c1", "a3")
         halting(recorder, f"{'ab'[number % 2]}{1 + number % 3}")

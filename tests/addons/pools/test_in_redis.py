@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import redis
 
+import addons.pools
 from addons.pools.in_redis import RedisLedger
 from addons.pools.opening import open_ledger
 from addons.pools.protocol import LedgerError, NotJoined
@@ -162,7 +164,7 @@ def test_without_the_client_the_error_says_how_to_install_it():
 
 def acl_line():
     """The user that the README tells an operator to make."""
-    lines = (ROOT / "addons" / "pools" / "README.md").read_text().splitlines()
+    lines = Path(addons.pools.__file__).with_name("README.md").read_text().splitlines()
     line, = (line for line in lines if line.startswith("ACL SETUSER governor"))
     return line
 
