@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from blake3 import blake3
 
 from kernel.arithmetic import renewed
+from kernel.contagion import Prevention
 from kernel.entry import EMPTY_SET
 
 if TYPE_CHECKING:
     from kernel.bounds import Bound, Pace
-    from kernel.contagion import Prevention
 
 _DOMAIN = b"governor/kernel/accounts/v1\0"
 TOGETHER = ""
@@ -150,6 +150,10 @@ class Standing(NamedTuple):
     repeated: Mapping[str, Run] = {}
     trail: str = ""
     preventive: Preventive | None = None
+
+    def reads_only(self, now_us: int) -> bool:
+        """Whether an agent may only read at a moment: an operator says so, or the halt of another agent."""
+        return now_us < self.quarantined_until_us or self.prevented(Prevention.QUARANTINE, now_us)
 
     def prevented(self, action: Prevention, now_us: int) -> bool:
         """Whether this is what holds the agent back at a moment, because another one was halted."""
