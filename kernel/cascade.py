@@ -85,7 +85,7 @@ def is_earned(halt: Halt) -> bool:
 
 
 def radius(cascade: Cascade, active: int) -> int:
-    """How many agents may be held back at a time: one always."""
+    """How many agents a process may hold back at a time, of those that are active there: one always."""
     return max(1, active * cascade.blast_percent // 100)
 
 

@@ -107,6 +107,6 @@ def _reach(policy: Policy, cascade: Cascade, known: Collection[str]) -> Iterator
     shown = ", ".join(found.reached[:_SHOWN])
     message = (
         f"a halt of {quote(found.worst)} reaches {len(found.reached)} of {found.agents} agents in {found.in_hops} "
-        f"({shown}), and blast-radius: {cascade.blast_percent}% lets {found.radius} be held back")
+        f"({shown}), and blast-radius: {cascade.blast_percent}% lets a process hold back {found.radius}")
     hint = "the others are only slowed down: raise blast-radius, lower hops, or take edges out of depends"
     yield Finding("W602", Severity.WARNING, cascade.position, message, hint)

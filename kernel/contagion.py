@@ -62,7 +62,8 @@ class Cascade:
     """The `cascade:` section. `depends` says for each name what it needs: when that halts, this is acted upon.
 
     `members` are the agents that each name of `depends` stands for, `groups` those of every group of the policy, of
-    both only agents that the file binds. `blast_percent` is the share of the active agents that may be held back.
+    both only agents that the file binds. `blast_percent` is the share of its active agents that a process may hold
+    back.
     """
 
     position: Position

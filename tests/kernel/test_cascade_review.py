@@ -73,7 +73,7 @@ def test_the_worst_reach_of_a_halt_is_told():
     (finding,) = found(cascade(TO_REVIEWERS, ", blast-radius: 20%", "do: quarantine"), ("o-1",))
 
     assert finding.message == ('a halt of "r-1" reaches 3 of 5 agents in 1 hop (c-1, c-2, c-3), and blast-radius: 20% '
-                               "lets 1 be held back")
+                               "lets a process hold back 1")
 
 
 @pytest.mark.parametrize(("depends", "on_halt", "known", "expected"), [
