@@ -180,6 +180,8 @@ MUTANTS = (
            f"{_STEP}::test_after_a_jump_of_the_clock_no_budget_is_drawn_on_until_it_is_accepted"),
     Mutant("a change of others is no breach", "contracts", "if key[2] not in (agent, TOGETHER):", "if False:",
            f"{_ATTACKS}::test_a_contract_that_a_change_breaks_is_named"),
+    Mutant("a turn of others is no breach", "contracts", "any(of not in (agent, TOGETHER) for", "any(False for",
+           f"{_ATTACKS}::test_a_contract_that_a_change_breaks_is_named"),
     Mutant("limits are no contract", "contracts", "new.spent + new.held > max(limit, gone)",
            "new.spent + new.held > max(limit, gone) + 1", f"{_ATTACKS}::test_limits_and_halts_are_contracts"),
     Mutant("what is freed is no contract", "contracts", "old.held - new.held <= drawn", "True",
