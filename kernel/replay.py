@@ -312,19 +312,19 @@ class _Comparison:
         judging, entry = self._judging, self._entry
         if not has_groups(entry):
             return None
-        found = None
+        may: frozenset[str] = frozenset()
         for at in moments(judging.index, self._at):
             facts = judging.facts(entry, self._values, at)
             if facts is None:
                 return None
             found = matched(judging, entry, facts)
+            may = found.may
             if found.fits(self._groups) and self._waits_alike(found):
                 self._url_bytes = facts.url_bytes
                 self.matched = found.certain
                 self._reason = None if found.certain else FIELDS_DECIDE
                 return None
-        assert found is not None
-        return "groups", list(self._groups), sorted(found.may, key=judging.number)
+        return "groups", list(self._groups), sorted(may, key=judging.number)
 
     def _waits_alike(self, found: Matched) -> bool:
         """False where hours decide on one side alone, or those of another rule."""

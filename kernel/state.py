@@ -218,7 +218,6 @@ UNTOUCHED = Account()
 NOTHING_LEASED = Leased()
 GOING = Switch()
 UNKNOWN = Standing()
-NO_ACCOUNTS: Mapping[AccountKey, Account] = {}
 _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
 
 
@@ -323,6 +322,9 @@ class State:
             self.taken_over = max(self.taken_over, change.taken_over)
         if change.switch is not None:
             self.switch = change.switch
+        if change.seen is not None:
+            name, at = change.seen
+            self.seen[name] = at
         self._take_leases(change)
 
     def _take_leases(self, change: Change) -> None:
@@ -336,9 +338,6 @@ class State:
         self.leases.update(change.leases)
         for number in change.settled:
             self.leases.pop(number, None)
-        if change.seen is not None:
-            name, at = change.seen
-            self.seen[name] = at
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
