@@ -188,10 +188,8 @@ def _within_radius(cascade: Cascade, roll: Roll, acts: Iterable[Act]) -> Iterato
             yield act._replace(do=Prevention.THROTTLE, degraded=True)
 
 
-def entries_after(cascade: Cascade | None, roll: Roll, origin: str, halt: Halt, *, on_trial: bool) -> list[entry.Body]:
+def entries_after(cascade: Cascade, roll: Roll, origin: str, halt: Halt, *, on_trial: bool) -> list[entry.Body]:
     """The entries of all that follows from a halt, in their order. Of a policy on trial nothing takes effect."""
-    if cascade is None:
-        return []
     said = cascade.only_observed() if on_trial else cascade
     return [_entry(said, act, halt) for act in follows(said, roll, origin, halt)]
 

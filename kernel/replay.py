@@ -195,7 +195,11 @@ class Replay:
         if isinstance(judging, str):
             self._spreading.untold(halt.entry)
             return
-        cascade, roll = judging.policy.cascade, roll_at(self.states, now_us)
+        cascade = judging.policy.cascade
+        if cascade is None:
+            self._spreading.halted([])
+            return
+        roll = roll_at(self.states, now_us)
         self._spreading.halted([entries_after(cascade, roll, agent, halt, on_trial=on_trial)
                                 for on_trial in self._trials(judging, now_us // 1_000_000)])
 

@@ -231,10 +231,11 @@ class Recorder:
 
     def spread(self, origin: str, *, on_trial: bool) -> None:
         """What follows from a halt for others."""
-        halt = self.real.agent(origin).halt
-        assert halt is not None
+        halt, cascade = self.real.agent(origin).halt, self.judging.policy.cascade
+        if halt is None or cascade is None:
+            return
         roll = roll_at(States(self.real, self.shadow), self.now_us)
-        for body in entries_after(self.judging.policy.cascade, roll, origin, halt, on_trial=on_trial):
+        for body in entries_after(cascade, roll, origin, halt, on_trial=on_trial):
             self.write(body)
             if body["do"] == "halt":
                 agent = str(body["agent"])
