@@ -84,6 +84,11 @@ class Cascade:
         """True where a human would be asked, which nothing can do yet."""
         return any(each is not None and each.do is Prevention.ASK for each in (self.on_halt, self.breaker))
 
+    @property
+    def follows_one_halt(self) -> bool:
+        """True where something may follow from one halt, without another one before it."""
+        return self.on_halt is not None or (self.breaker is not None and self.breaker.halts == 1)
+
     def only_observed(self) -> Cascade:
         """The same where a policy is on trial: what would be done is written down."""
         on_halt, breaker = self.on_halt, self.breaker

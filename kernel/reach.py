@@ -38,7 +38,7 @@ def worst_reach(policy: Policy, known: Collection[str]) -> Reach | None:
     `known` are the registered agents; those whose ids the policy writes count, too.
     """
     cascade = policy.cascade
-    if cascade is None or cascade.on_halt is None:
+    if cascade is None or not cascade.follows_one_halt:
         return None
     patterns = [each for group in policy.groups.values() for each in group]
     agents = frozenset(known) | {each.text for each in patterns if "*" not in each.text}

@@ -56,7 +56,7 @@ _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an opera
 
 
 class Asked(NamedTuple):
-    """A request as the kernel sees it. `verdict` is what the rules say, `groups` are those that hold.
+    """A request as the kernel sees it. `verdict` is what the rules say.
 
     `place` is the destination as the log shows it, `request` names what is asked: the same again has the same name.
     Either is None where it is not known. `source` is the client's address, told where it gave no identity. `quiet`: a

@@ -86,6 +86,17 @@ def test_the_worst_halt_is_found_by_trying_them(depends, on_halt, known, expecte
     assert worst_reach(compiled(cascade(depends, "", on_halt)).policy, known) == expected
 
 
+@pytest.mark.parametrize(("halts", "expected"), [
+    (1, ("c-1", ("c-2", "c-3"), 5, 1, 1, 1, ())),
+    (2, None),
+])
+def test_a_breaker_that_one_halt_trips_has_a_worst_halt_too(halts, expected):
+    text = f"{AGENTS}cascade: {{circuit-breaker: {{halts: {halts}, within: 5m, do: quarantine}}}}\n"
+
+    assert worst_reach(compiled(text).policy, ("o-1",)) == expected
+    assert codes(text, ("o-1",)) == ([] if expected is None else ["W602"])
+
+
 def test_where_no_halt_spreads_there_is_no_worst():
     assert worst_reach(compiled(AGENTS).policy, ()) is None
     assert worst_reach(compiled(f"{AGENTS}cascade: {{depends: {TO_REVIEWERS}}}").policy, ()) is None
