@@ -474,3 +474,21 @@ async def test_an_operators_halt_that_a_next_life_tells_stays_the_operators_and_
     assert two.state.agent("needs-2").preventive is None
     for worker in (again, two):
         worker.leave()
+
+
+async def test_a_process_that_was_away_does_what_follows_from_a_halt_once_it_hears_of_it(
+    home: Home, ledger: Shared
+) -> None:
+    risky = replace(policy(budget({"risk": 30}, when_used=[at(100, Effect.HALT)])), cascade=CASCADE)
+    one, two = (Worker(home, ledger, risky, name) for name in ("w0", "w1"))
+    await two.ask("needs-2")
+    two.lane.close("test")
+    one.member.start()
+    await one.ask("one", DENIED, risk=40)
+    await until(lambda: ledger.overview().news > 0)
+    again = Worker(home, ledger, risky, "w1")
+    again.member.start()
+
+    await until(lambda: all(worker.state.agent("needs-2").preventive for worker in (one, again)))
+    for worker in (one, again):
+        worker.leave()
