@@ -19,7 +19,8 @@ from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.contagion import Prevention
 from kernel.contracts import broken, inconsistent
 from kernel.leases import Kind
-from kernel.state import NO_CHANGE, Change, Reads, State
+from kernel.state import NO_CHANGE, Change, State
+from kernel.state_digest import Reads
 from kernel.step import ALL_HALTED, READS_ONLY, Asked, Decided, halt_of, more, step, wanted_more
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode

@@ -37,7 +37,8 @@ from kernel.recorded import (
 )
 from kernel.snapshot import Snapshot, encode
 from kernel.spreading import Found, Spreading
-from kernel.state import NO_CHANGE, Change, Halt, Reads, State
+from kernel.state import NO_CHANGE, Change, Halt, State
+from kernel.state_digest import Reads
 from kernel.step import Asked, Decided, asked_method, halt_of, step
 from kernel.transition import change, micros, passes, place_of
 from kernel.trial import OBSERVED, Mode

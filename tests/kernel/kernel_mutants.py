@@ -209,7 +209,7 @@ MUTANTS = (
            f"{_LEASES}::test_what_was_drawn_before_there_was_a_ledger_stays_drawn"),
     Mutant("each worker counts all repeats", "step", "max(1, repeats.limit // state.workers)", "repeats.limit",
            f"{_LEASES}::test_each_of_several_workers_counts_its_share_of_what_is_repeated"),
-    Mutant("a hash leaves out what is held", "state", "{each.spent},{each.held},", "{each.spent},",
+    Mutant("a hash leaves out what is held", "state_digest", "{each.spent},{each.held},", "{each.spent},",
            f"{_STEP}::test_the_hash_tells_every_account_apart"),
 )
 
