@@ -19,8 +19,9 @@ from kernel.cascade import cause_of, entries_after, roll_at
 from kernel.contagion import Prevention
 from kernel.contracts import broken, inconsistent
 from kernel.leases import Kind
-from kernel.state import NO_CHANGE, Change, Reads, State
-from kernel.step import ALL_HALTED, Asked, Decided, halt_of, more, step, wanted_more
+from kernel.state import NO_CHANGE, Change, State
+from kernel.state_digest import Reads
+from kernel.step import ALL_HALTED, READS_ONLY, Asked, Decided, halt_of, more, step, wanted_more
 from kernel.transition import KERNEL, change, micros, named, written
 from kernel.trial import OBSERVED, Mode
 from kernel.verdict import Action, Code, Verdict
@@ -77,7 +78,7 @@ class Pool(Protocol):
 
 class Book:
     """One process' state. `on_halt(agent, verdict)` hears of every halt, once it is in force; `on_halt_all(verdict)` of
-    that of all agents.
+    that of all agents, and `on_reads_only(agent, verdict)` of whoever may only read from now on.
 
     `on_new_halt(reason)` hears once of each, `on_preventive(fields)` of every entry of that kind that is written here
     because of a halt of this process.
@@ -92,6 +93,7 @@ class Book:
         self._accepted_us = 0
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_halt_all: Callable[[Verdict], object] = lambda verdict: None
+        self.on_reads_only: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
         self.was_pooled = False
         """Whether a ledger has counted for the life before."""
@@ -125,6 +127,10 @@ class Book:
         """The refusal of an agent that is halted, or of somebody without an identity from where one came."""
         asked = Asked(agent, _ANY, source=source)
         return halt_of(self.state, self.state.agent(agent), asked)
+
+    def reads_only(self, agent: str) -> Verdict | None:
+        """The refusal of what an agent writes that may only read."""
+        return READS_ONLY if self.state.agent(agent).reads_only(self._lane.now().micros) else None
 
     async def weigh(self, governed: Governed, asked: Asked, mode: Mode) -> Weighed:
         """What the kernel decides on a request, once what it wants was asked for. Nothing else changes yet.
@@ -292,7 +298,10 @@ class Book:
         if broken(state, made, agent, lasts_us=lasts_us):
             self._break(state)
             return
+        wrote = not state.agent(agent).reads_only(at.micros)
         self._take(state, made, agent, None, ours=ours)
+        if wrote and state is self.state and state.agent(agent).reads_only(at.micros):
+            self.on_reads_only(agent, READS_ONLY)
 
     def _break(self, state: State) -> None:
         """A contract does not hold: nothing passes any more, at the next start neither."""

@@ -212,7 +212,7 @@ class _Running:
         self.lane.on_rotate(self._snapshots.begin)
         self.outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
-        self.book.on_halt_all = self.outcomes.end_all
+        self.book.on_halt_all, self.book.on_reads_only = self.outcomes.end_all, self.outcomes.end_writes
         self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
         judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,

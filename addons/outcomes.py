@@ -38,9 +38,9 @@ class OpenFlow:
     """A flow that may be on its way. `decision` is its entry as LANE/SEQ.
 
     `streams` says that its body passes while it comes. `passed` is the cap over which its request or its answer has
-    gone, `over` says that the hours of what granted it are, or that its agent is halted: it goes no further.
-    `allowance` is what budgets still give it, None where none counts what it uses. `tap` reads what the answer of a
-    model says.
+    gone, `over` says that the hours of what granted it are, or that its agent is halted or may only read: it goes no
+    further. `allowance` is what budgets still give it, None where none counts what it uses. `tap` reads what the answer
+    of a model says.
     """
 
     flow: http.HTTPFlow
@@ -65,6 +65,11 @@ class OpenFlow:
     @property
     def measures(self) -> Measures:
         return self.judged.measures
+
+    @property
+    def writes_on(self) -> bool:
+        """True where more may come from the agent that nobody judges by itself."""
+        return self.judged.websocket is not None or (self.streams and self.flow.request.timestamp_end is None)
 
     def stopped(self, now: float) -> Verdict | None:
         """Why the flow goes no further; None while it may."""
@@ -192,6 +197,8 @@ class Outcomes:
             tap=_tap(judged))
         connection.open_flows.add(flow.id)
         opened.over = self._book.halted(opened.agent, None)
+        if opened.over is None and opened.writes_on:
+            opened.over = self._book.reads_only(opened.agent)
         if judged.websocket is not None and opened.waits(self._clock()) is not None:
             self._watch_hours(opened)
         if connection.gone:
@@ -216,6 +223,10 @@ class Outcomes:
     def end_agent(self, agent: str, verdict: Verdict) -> None:
         """End every open flow of an agent, whatever it waits for."""
         self._end_each([each for each in self._open.values() if each.agent == agent], verdict)
+
+    def end_writes(self, agent: str, verdict: Verdict) -> None:
+        """End what an agent can still write with: its WebSockets, and its uploads that have not come to their end."""
+        self._end_each([each for each in self._open.values() if each.agent == agent and each.writes_on], verdict)
 
     def end_all(self, verdict: Verdict) -> None:
         """The same of every flow."""

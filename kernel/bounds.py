@@ -147,6 +147,11 @@ class Bounds:
         """Every amount of every budget, whomever it is for."""
         return [bound for _, bounds in self._bounds for bound in bounds if not bound.counter]
 
+    def halts_for(self) -> frozenset[Code]:
+        """The reasons for which an agent is halted that has used up an amount."""
+        everything = chain(*(bounds for _, bounds in self._bounds))
+        return frozenset(bound.reason for bound in everything if bound.most()[1] is Effect.HALT)
+
     def of_system(self) -> list[Bound]:
         """The amounts of the system's own accounts: of budgets for all agents, what they may use together."""
         return [bound for agents, bounds in self._bounds for bound in bounds if agents is None and not bound.each]

@@ -85,7 +85,7 @@ def is_earned(halt: Halt) -> bool:
 
 
 def radius(cascade: Cascade, active: int) -> int:
-    """How many agents may be held back at a time: one always."""
+    """How many agents a process may hold back at a time, of those that are active there: one always."""
     return max(1, active * cascade.blast_percent // 100)
 
 
@@ -188,10 +188,8 @@ def _within_radius(cascade: Cascade, roll: Roll, acts: Iterable[Act]) -> Iterato
             yield act._replace(do=Prevention.THROTTLE, degraded=True)
 
 
-def entries_after(cascade: Cascade | None, roll: Roll, origin: str, halt: Halt, *, on_trial: bool) -> list[entry.Body]:
+def entries_after(cascade: Cascade, roll: Roll, origin: str, halt: Halt, *, on_trial: bool) -> list[entry.Body]:
     """The entries of all that follows from a halt, in their order. Of a policy on trial nothing takes effect."""
-    if cascade is None:
-        return []
     said = cascade.only_observed() if on_trial else cascade
     return [_entry(said, act, halt) for act in follows(said, roll, origin, halt)]
 

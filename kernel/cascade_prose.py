@@ -35,8 +35,8 @@ def consequences(cascade: Cascade | None) -> Iterator[tuple[str, object]]:
     if cascade.breaker is not None:
         yield _breaker(cascade.breaker, cascade.seconds), tuple(cascade.groups.items())
     if any(each is not None and each.do.holds_back for each in (cascade.on_halt, cascade.breaker)):
-        yield (f"At most {cascade.blast_percent} % of the agents that asked for something within the hour, and one "
-               "always, are held back so at a time; the others are slowed down."), None
+        yield (f"Each process holds back so at most {cascade.blast_percent} % of the agents that asked it for "
+               "something within the hour, and one always, at a time; the others are slowed down."), None
 
 
 def _on_halt(halt: OnHalt) -> str:

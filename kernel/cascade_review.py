@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from kernel.ahead.said import Ahead
+from kernel.bounds import Bounds
 from kernel.contagion import Cascade, Prevention
 from kernel.document import quote
 from kernel.findings import Finding, Severity
 from kernel.pattern import agents_meet
 from kernel.policy import Policy
 from kernel.reach import worst_reach
+from kernel.verdict import Code
 
 _SHOWN = 8
 
@@ -34,11 +36,24 @@ def _silent(policy: Policy, cascade: Cascade) -> Iterator[Finding]:
         yield _useless(cascade, "nobody needs anybody, so no halt spreads", "say depends: {GROUP: [GROUP]}")
     if cascade.breaker is not None and not cascade.groups:
         yield _useless(cascade, "circuit-breaker counts the halts of a group, and there is none", "say agents:")
+    for reason in sorted(() if cascade.on_halt is None else cascade.on_halt.reasons):
+        why_never = _why_never(policy, reason)
+        if why_never is not None:
+            problem, hint = why_never
+            message = f"no agent here ever halts for {reason}: {problem}"
+            yield _useless(cascade, message, f"{hint}, or leave the reason out")
+
+
+def _why_never(policy: Policy, reason: str) -> tuple[str, str] | None:
+    """Why no agent is ever halted for a contagious reason, and what to write; None where one may be."""
     clauses = (policy.ahead or Ahead()).clauses
     risky = any(rule.risk for rule in policy.rules) or any(clause.contains for clause in clauses.values())
-    if cascade.on_halt is not None and "OVERRISK" in cascade.on_halt.reasons and not risky:
-        message = "no agent here ever halts for OVERRISK: no rule adds to its risk"
-        yield _useless(cascade, message, "give a rule risk: POINTS, or leave the reason out")
+    if reason == Code.OVERRISK and not risky:
+        return "no rule adds to its risk", "give a rule risk: POINTS"
+    if reason not in Bounds(policy).halts_for():
+        counter = "risk" if reason == Code.OVERRISK else "exploration"
+        return "no counter and no budget halts for it", f"say counters: {{{counter}: {{limit: 100, then: halt}}}}"
+    return None
 
 
 def _useless(cascade: Cascade, message: str, hint: str) -> Finding:
@@ -92,6 +107,6 @@ def _reach(policy: Policy, cascade: Cascade, known: Collection[str]) -> Iterator
     shown = ", ".join(found.reached[:_SHOWN])
     message = (
         f"a halt of {quote(found.worst)} reaches {len(found.reached)} of {found.agents} agents in {found.in_hops} "
-        f"({shown}), and blast-radius: {cascade.blast_percent}% lets {found.radius} be held back")
+        f"({shown}), and blast-radius: {cascade.blast_percent}% lets a process hold back {found.radius}")
     hint = "the others are only slowed down: raise blast-radius, lower hops, or take edges out of depends"
     yield Finding("W602", Severity.WARNING, cascade.position, message, hint)

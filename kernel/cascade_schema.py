@@ -15,7 +15,7 @@ _CASCADE: dict[str, Described] = {
     "depends": (names(words(text())), "Whom each group or agent needs: when those halt, it is acted upon."),
     "on-halt": (ref("on-halt"), "What a halt does to those that need the agent."),
     "blast-radius": (text("^(0*[1-9][0-9]?|0*100)%$"),
-                     "How many of the active agents may be held back; others are slowed down. Without it: 10%."),
+                     "How many of its active agents a process may hold back; others are slowed down. Without it: 10%."),
     "circuit-breaker": (ref("circuit-breaker"), "What several halts of one group in a short time lead to."),
 }
 _ON_HALT: dict[str, Described] = {

@@ -62,7 +62,8 @@ class Cascade:
     """The `cascade:` section. `depends` says for each name what it needs: when that halts, this is acted upon.
 
     `members` are the agents that each name of `depends` stands for, `groups` those of every group of the policy, of
-    both only agents that the file binds. `blast_percent` is the share of the active agents that may be held back.
+    both only agents that the file binds. `blast_percent` is the share of its active agents that a process may hold
+    back.
     """
 
     position: Position
@@ -82,6 +83,11 @@ class Cascade:
     def asks(self) -> bool:
         """True where a human would be asked, which nothing can do yet."""
         return any(each is not None and each.do is Prevention.ASK for each in (self.on_halt, self.breaker))
+
+    @property
+    def follows_one_halt(self) -> bool:
+        """True where something may follow from one halt, without another one before it."""
+        return self.on_halt is not None or (self.breaker is not None and self.breaker.halts == 1)
 
     def only_observed(self) -> Cascade:
         """The same where a policy is on trial: what would be done is written down."""

@@ -34,8 +34,9 @@ def broken(
         return "while all are halted everybody is refused"
     if change.switch is not None and (agent or not _follows(state.switch, change.switch)):
         return "only an operator halts all and releases all, and the halt stays within its epoch"
-    if any(state.open[decision].agent != agent for decision in change.closed):
-        return "a step leaves the flows of other agents as they are"
+    touched = _of_others(state, change, agent)
+    if touched is not None:
+        return f"a step leaves {touched} of other agents as they are"
     limits = {bound.key(agent): bound.limit for bound in bounds} if change.accounts else {}
     for key, new in change.accounts.items():
         old = state.accounts.get(key, UNTOUCHED)
@@ -50,6 +51,18 @@ def broken(
             return "what is drawn of a lease does not go back"
     standings = (_standing(state.agent(name), new, name, agent, lasts_us) for name, new in change.agents.items())
     return next((found for found in standings if found is not None), None)
+
+
+def _of_others(state: State, change: Change, agent: str) -> str | None:
+    """What of other agents a change touches, beside their accounts and standings; None where it is nothing."""
+    ended = (state.open[decision] for decision in change.closed)
+    if any(flow.agent != agent for flow in (*change.opened.values(), *ended)):
+        return "the flows"
+    if any(of not in (agent, TOGETHER) for _, of in change.paces):
+        return "the rates"
+    if change.seen is not None and change.seen[0] != agent:
+        return "the presence"
+    return None
 
 
 def _account(old: Account, new: Account, key: AccountKey, agent: str, limit: int | None) -> str | None:

@@ -101,7 +101,7 @@ CATALOGUE: dict[str, str] = {
     "W311": "A rule names a model without a price, and a budget of money or tokens lets nobody ask it.",
     "W501": "A budget, counter, rate or cascade can never be reached, or promises more than there is.",
     "W503": "A budget that begins anew halts its agents for good.",
-    "W602": "A halt can reach more agents than `blast-radius` lets be held back: the others are only slowed down.",
+    "W602": "A halt can reach more agents than `blast-radius` lets a process hold back: the rest is only slowed down.",
     "I108": "In an allow, a range in `to` covers only requests whose host is an address.",
     "W301": "An allow has no effect: what refuses covers all of it.",
     "W302": "A rule is not needed: no verdict changes without it.",

@@ -1,4 +1,4 @@
-"""The worst that one halt can bring about, found by trying: all agents that are known count as active."""
+"""The worst that one halt can bring about, found by trying: as if one process served all agents that are known."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from kernel.transition import KERNEL
 class Reach(NamedTuple):
     """Whose halt reaches most: `reached` in so many `hops`, by hop and name, of so many `agents` that are known.
 
-    `radius` is how many may be held back, `slowed_instead` how many are slowed down in the place of that. `unknown` are
-    the groups of patterns that no known agent fits: nobody knows how many agents those are.
+    `radius` is how many that process may hold back, `slowed_instead` how many are slowed down in the place of that.
+    `unknown` are the groups of patterns that no known agent fits: nobody knows how many agents those are.
     """
 
     worst: str
@@ -38,7 +38,7 @@ def worst_reach(policy: Policy, known: Collection[str]) -> Reach | None:
     `known` are the registered agents; those whose ids the policy writes count, too.
     """
     cascade = policy.cascade
-    if cascade is None or cascade.on_halt is None:
+    if cascade is None or not cascade.follows_one_halt:
         return None
     patterns = [each for group in policy.groups.values() for each in group]
     agents = frozenset(known) | {each.text for each in patterns if "*" not in each.text}

@@ -37,7 +37,8 @@ from kernel.recorded import (
 )
 from kernel.snapshot import Snapshot, encode
 from kernel.spreading import Found, Spreading
-from kernel.state import NO_CHANGE, Change, Halt, Reads, State
+from kernel.state import NO_CHANGE, Change, Halt, State
+from kernel.state_digest import Reads
 from kernel.step import Asked, Decided, asked_method, halt_of, step
 from kernel.transition import change, micros, passes, place_of
 from kernel.trial import OBSERVED, Mode
@@ -195,7 +196,11 @@ class Replay:
         if isinstance(judging, str):
             self._spreading.untold(halt.entry)
             return
-        cascade, roll = judging.policy.cascade, roll_at(self.states, now_us)
+        cascade = judging.policy.cascade
+        if cascade is None:
+            self._spreading.halted([])
+            return
+        roll = roll_at(self.states, now_us)
         self._spreading.halted([entries_after(cascade, roll, agent, halt, on_trial=on_trial)
                                 for on_trial in self._trials(judging, now_us // 1_000_000)])
 
@@ -312,19 +317,19 @@ class _Comparison:
         judging, entry = self._judging, self._entry
         if not has_groups(entry):
             return None
-        found = None
+        may: frozenset[str] = frozenset()
         for at in moments(judging.index, self._at):
             facts = judging.facts(entry, self._values, at)
             if facts is None:
                 return None
             found = matched(judging, entry, facts)
+            may = found.may
             if found.fits(self._groups) and self._waits_alike(found):
                 self._url_bytes = facts.url_bytes
                 self.matched = found.certain
                 self._reason = None if found.certain else FIELDS_DECIDE
                 return None
-        assert found is not None
-        return "groups", list(self._groups), sorted(found.may, key=judging.number)
+        return "groups", list(self._groups), sorted(may, key=judging.number)
 
     def _waits_alike(self, found: Matched) -> bool:
         """False where hours decide on one side alone, or those of another rule."""

@@ -5,21 +5,15 @@ It is what the log's entries make of it (kernel/transition.py): read again in th
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from kernel.arithmetic import renewed
-from kernel.entry import EMPTY_SET
+from kernel.contagion import Prevention
 
-if TYPE_CHECKING:
-    from kernel.bounds import Bound, Pace
-    from kernel.contagion import Prevention
-
-_DOMAIN = b"governor/kernel/accounts/v1\0"
 TOGETHER = ""
 """In the place of an agent's id: an account that all agents of a budget share."""
 RATE = "rate"
@@ -151,6 +145,10 @@ class Standing(NamedTuple):
     trail: str = ""
     preventive: Preventive | None = None
 
+    def reads_only(self, now_us: int) -> bool:
+        """Whether an agent may only read at a moment: an operator says so, or the halt of another agent."""
+        return now_us < self.quarantined_until_us or self.prevented(Prevention.QUARANTINE, now_us)
+
     def prevented(self, action: Prevention, now_us: int) -> bool:
         """Whether this is what holds the agent back at a moment, because another one was halted."""
         held = self.preventive
@@ -214,7 +212,6 @@ UNTOUCHED = Account()
 NOTHING_LEASED = Leased()
 GOING = Switch()
 UNKNOWN = Standing()
-NO_ACCOUNTS: Mapping[AccountKey, Account] = {}
 _LOST_TOGETHER: AccountKey = (*LOST, TOGETHER)
 
 
@@ -319,6 +316,9 @@ class State:
             self.taken_over = max(self.taken_over, change.taken_over)
         if change.switch is not None:
             self.switch = change.switch
+        if change.seen is not None:
+            name, at = change.seen
+            self.seen[name] = at
         self._take_leases(change)
 
     def _take_leases(self, change: Change) -> None:
@@ -332,9 +332,6 @@ class State:
         self.leases.update(change.leases)
         for number in change.settled:
             self.leases.pop(number, None)
-        if change.seen is not None:
-            name, at = change.seen
-            self.seen[name] = at
 
     def copy(self) -> State:
         """The state as it is now; what comes later does not reach it."""
@@ -343,104 +340,9 @@ class State:
                      self.workers, dict(self.leased), dict(self.leases), self.heard, self.switch)
 
 
-class Reads:
-    """Which accounts and rates a step for one agent may read, and the hash over them."""
-
-    __slots__ = (
-        "_agent", "_heads", "_keys", "_known", "_pace_heads", "_pace_keys", "_seen", "_turn_heads", "_turn_keys",
-    )
-
-    def __init__(self, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> None:
-        self._agent = own = _json(agent)
-        self._keys: list[AccountKey] = []
-        self._heads: list[str] = []
-        self._pace_keys: list[PaceKey] = []
-        self._pace_heads: list[str] = []
-        self._turn_keys: list[AccountKey] = []
-        self._turn_heads: list[str] = []
-        # What a policy names is plain: nothing of it needs an escape in JSON.
-        for bound in bounds:
-            self._keys.append(bound.key(agent))
-            self._heads.append(f'["{bound.budget}","{bound.unit}",{own if bound.each else _ALL},')
-        for pace in paces:
-            of = own if pace.each else _ALL
-            self._pace_keys.append(pace.key(agent))
-            self._pace_heads.append(f'["{pace.name}",{of},')
-            self._turn_keys.append(turns_key(pace.key(agent)))
-            self._turn_heads.append(f'["{pace.name}","{RATE}",{of},')
-        self._seen: tuple[object, ...] = ()
-        self._known = ""
-
-    def digest(self, state: State, change: Change, agent: str) -> str:
-        """The hash over all of them after the change: `pre` and `post` of the agent's entry."""
-        standing = change.agents.get(agent) or state.agent(agent)
-        switch = change.switch or state.switch
-        if state.pooled:
-            return self._pooled(standing, switch, state, change)
-        changed, old, paces = change.accounts, state.accounts, state.paces
-        if changed:
-            accounts = [changed.get(key) or old.get(key) for key in self._keys]
-        else:
-            accounts = [old.get(key) for key in self._keys]
-        due = [change.paces.get(key, paces.get(key)) for key in self._pace_keys]
-        seen = standing, switch, accounts, due
-        # Between two entries of an agent mostly nothing of this changes.
-        if seen != self._seen:
-            told = [f"{head}{at}]" for head, at in zip(self._pace_heads, due, strict=True) if at is not None]
-            self._seen, self._known = seen, self._hash(standing, switch, _accounts(self._heads, accounts), told)
-        return self._known
-
-    def _pooled(self, standing: Standing, switch: Switch, state: State, change: Change) -> str:
-        """The same where a ledger leases what is drawn: rates are accounts of turns then."""
-        keys = self._keys + self._turn_keys
-        accounts = [change.accounts.get(key) or state.accounts.get(key) for key in keys]
-        leased = [change.leased.get(key) or state.leased.get(key) for key in keys]
-        seen = standing, switch, accounts, leased
-        if seen != self._seen:
-            heads = self._heads + self._turn_heads
-            told = [f"{head}{each.window},{each.amount},{each.elsewhere}]"
-                    for head, each in zip(heads, leased, strict=True) if each is not None]
-            self._seen, self._known = seen, self._hash(standing, switch, _accounts(heads, accounts), told, "leased")
-        return self._known
-
-    def _hash(
-        self, standing: Standing, switch: Switch, accounts: list[str], more: list[str], name: str = "paces"
-    ) -> str:
-        if standing == UNKNOWN and switch == GOING and not accounts and not more:
-            return EMPTY_SET
-        system = "" if switch == GOING else f',"system":[{switch.epoch},{_halt(switch.halt)}]'
-        held = standing.preventive
-        prevented = "" if held is None else f",{_json([held.action, held.until_us])}"
-        raw = (
-            f'{{"accounts":[{",".join(accounts)}],"agent":[{self._agent},{standing.epoch},{standing.session},'
-            f'{_halt(standing.halt)},{standing.quarantined_until_us},"{standing.trail}"{prevented}],'
-            f'"{name}":[{",".join(more)}]{system}}}')
-        return blake3(_DOMAIN + raw.encode()).hexdigest()
-
-
-def _halt(halt: Halt | None) -> str:
-    return "null" if halt is None else _json([halt.reason, halt.since_us, halt.rule, halt.by])
-
-
-def _accounts(heads: list[str], accounts: list[Account | None]) -> list[str]:
-    return [
-        f'{head}{each.window},{each.spent},{each.held},"{each.trail}"]'
-        for head, each in zip(heads, accounts, strict=True) if each is not None and each is not UNTOUCHED
-    ]
-
-
 def turns_key(pace: PaceKey) -> AccountKey:
     """The account of the turns that a ledger leases of a rate."""
     return pace[0], RATE, pace[1]
-
-
-def digest(state: State, change: Change, agent: str, bounds: Iterable[Bound], paces: Iterable[Pace]) -> str:
-    """The hash over all that a step for this agent may read, after the change: `pre` and `post` of its entry."""
-    return Reads(agent, bounds, paces).digest(state, change, agent)
-
-
-_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_ALL = _json(TOGETHER)
 
 
 def followed(trail: str, *said: object) -> str:

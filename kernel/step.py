@@ -48,6 +48,7 @@ _COUNTED = frozenset({
     Code.UPGRADE_REFUSED, Code.METHOD_OVERRIDE, Code.NON_CANONICAL, Code.DESTINATION_MISMATCH,
 })
 _BROKEN = Verdict(Action.DENY, Code.CONTRACT_VIOLATION, None, "a contract of the kernel is broken; nothing passes")
+READS_ONLY = Verdict(Action.DENY, Code.QUARANTINED, None, "the agent is quarantined: it may only read for now")
 ALL_HALTED = Verdict(Action.HALT, Code.AGENT_HALTED, None, "all agents are halted")
 # Of no item of the policy by its name: as a counter's rate it refuses under no rule.
 _SPREAD = slowed(f"cascade{COUNTER}", None, each=True)
@@ -55,7 +56,7 @@ _CLOCK = Verdict(Action.DENY, Code.CLOCK_JUMP, None, "the clock jumped; an opera
 
 
 class Asked(NamedTuple):
-    """A request as the kernel sees it. `verdict` is what the rules say, `groups` are those that hold.
+    """A request as the kernel sees it. `verdict` is what the rules say.
 
     `place` is the destination as the log shows it, `request` names what is asked: the same again has the same name.
     Either is None where it is not known. `source` is the client's address, told where it gave no identity. `quiet`: a
@@ -175,10 +176,8 @@ def _taken_over(refused: Mapping[str, Run], repeats: Repeats, now_us: int) -> Ru
 
 def _stopped(state: State, bounded: Bounded, standing: Standing, asked: Asked, now_us: int) -> Decided | None:
     """The refusal of what the rules let through, before anything is counted."""
-    quarantined = now_us < standing.quarantined_until_us or standing.prevented(Prevention.QUARANTINE, now_us)
-    if quarantined and asked.method not in READS:
-        reason = "the agent is quarantined: it may only read for now"
-        return Decided(Verdict(Action.DENY, Code.QUARANTINED, None, reason))
+    if standing.reads_only(now_us) and asked.method not in READS:
+        return Decided(READS_ONLY)
     if (not state.clock_ok and (bounded.bounds or bounded.paces or asked.throttles)) or now_us > LATEST_US:
         return Decided(_CLOCK)
     if asked.request is None:

@@ -25,14 +25,14 @@ from kernel.normal import host, path
 from kernel.pattern import agent_pattern
 from kernel.recorded import Judging
 from kernel.snapshot import Snapshot, encode
-from kernel.state import NO_CHANGE, State, digest
+from kernel.state import NO_CHANGE, State
 from kernel.step import Asked, Decided, step
 from kernel.suffix import Suffixes
 from kernel.transition import change
 from kernel.trial import OBSERVED, Mode, enforced, mode_at, observing
 from kernel.verdict import Action, Code, Judgement, Verdict
 from tests.addons.policies import compiled
-from tests.kernel.accounting import at, budget, rate
+from tests.kernel.accounting import at, budget, digest, rate
 
 KERNEL = "5a" * 32
 IDENTITY = entry.kernel_identity("1.0.0", KERNEL)
@@ -231,10 +231,11 @@ class Recorder:
 
     def spread(self, origin: str, *, on_trial: bool) -> None:
         """What follows from a halt for others."""
-        halt = self.real.agent(origin).halt
-        assert halt is not None
+        halt, cascade = self.real.agent(origin).halt, self.judging.policy.cascade
+        if halt is None or cascade is None:
+            return
         roll = roll_at(States(self.real, self.shadow), self.now_us)
-        for body in entries_after(self.judging.policy.cascade, roll, origin, halt, on_trial=on_trial):
+        for body in entries_after(cascade, roll, origin, halt, on_trial=on_trial):
             self.write(body)
             if body["do"] == "halt":
                 agent = str(body["agent"])

@@ -49,6 +49,8 @@ class Member:
         self._heard_at = self._clock.seconds()
         self._newest = 0
         self._untold: deque[News] = deque()
+        # Agents whose halts were heard of and what follows from them is still to be done, each with the decision.
+        self._halted: deque[tuple[str, str]] = deque()
         self._waiting: dict[int, asyncio.Future[Written | None]] = {}
         self._poked = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
@@ -82,6 +84,9 @@ class Member:
         for news in [*alone, *halts_of(state, self._log_id, self._lane)]:
             self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), began)
+        if newcomer:
+            # All that was ever told: whom it halted, halted long before this process had others beside it.
+            self._halted.clear()
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
@@ -135,8 +140,9 @@ class Member:
             # Here, as the line has a thread of its own.
             self._tells = {**self._said, **self.about()}
             beat = await self._line.call(self._beat)
-            for agent, decision in self._hear(beat, began):
-                self._book.spread_heard(agent, decision)
+            self._hear(beat, began)
+            while self._halted:
+                self._book.spread_heard(*self._halted.popleft())
             if beat.repost:
                 await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
@@ -156,9 +162,9 @@ class Member:
             self._say(f"{problem}; nothing passes until it answers")
             self.on_cut_off()
 
-    def _hear(self, beat: Beat, began: float) -> list[tuple[str, str]]:
-        """Take the news; which agents decisions of other processes have halted, each with the decision."""
-        self._heard_at, halted_by = began, []
+    def _hear(self, beat: Beat, began: float) -> None:
+        """Take the news, and note whom decisions of other processes have halted."""
+        self._heard_at = began
         self._leasing.pool = beat.server
         if self._was_cut_off:
             self._was_cut_off = False
@@ -169,10 +175,9 @@ class Member:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
             if written is not None and news.kind is Kind.HALT and (decision := decision_of(news, self._log_id)):
-                halted_by.append((news.agent, decision))
+                self._halted.append((news.agent, decision))
             if news.origin.startswith(f"{self._log_id}/"):
                 self._answer(news.number, written)
-        return halted_by
 
     def _posts(self) -> tuple[list[Total], list[Held]]:
         return list(totals(self._book.state)), held(self._book.state, self._run)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kernel import entry
 from kernel.leases import Kind, News
-from kernel.transition import written
+from kernel.transition import KERNEL, written
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -89,6 +89,8 @@ def halts_of(state: State, log_id: str, lane: str) -> Iterator[News]:
 
 
 def halted(state: State, log_id: str, agent: str, halt: Halt) -> News:
-    """That an agent was halted, as others write it."""
+    """That an agent was halted, as others write it: what an operator did stays an operator's, and spreads to nobody."""
     said = entry.halt(agent, halt.reason, halt.rule, halt.entry, halt.sources)
+    if halt.by != KERNEL:
+        said = entry.operator("agents halt", agent, halt.why, halt.by, halt.entry) | {"sources": list(halt.sources)}
     return News(Kind.HALT, agent, f"{log_id}/{halt.entry}", said, epoch=state.agent(agent).epoch)

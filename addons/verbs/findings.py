@@ -152,7 +152,7 @@ def _worst(reach: Reach) -> str:
         return f"cascade: no halt of the {counted(reach.agents, 'known agent')} acts on another one{unknown}"
     instead = f", and slows {reach.slowed_instead} down instead" if reach.slowed_instead else ""
     return (f"cascade: the worst halt, of {reach.worst}, acts on {len(reach.reached)} of {reach.agents} known agents "
-            f"in {reach.in_hops}; the blast radius holds back {reach.radius} at most{instead}{unknown}")
+            f"in {reach.in_hops}; by the blast radius a process holds back {reach.radius} at most{instead}{unknown}")
 
 
 def reach_json(checked: Sequence[Checked]) -> dict[str, Any] | None:

@@ -16,7 +16,8 @@ from kernel.budget import Budget, Effect, Every, RateLimit, Threshold, Unit
 from kernel.contracts import broken
 from kernel.measures import Rate
 from kernel.policy import Policy, Position
-from kernel.state import NO_CHANGE, Reads, State
+from kernel.state import NO_CHANGE, State
+from kernel.state_digest import Reads
 from kernel.step import Asked, step
 from kernel.transition import change
 from kernel.verdict import Action, Code, Verdict

@@ -182,7 +182,7 @@ async def inside(home: Home, *others: Any, policy: str = POLICY, deadline: float
     in_flight, bodies = InFlight(), RequestBodies(home.paths.folder, Room())
     book = open_book(lane, lambda: place.governed)
     resolver, outcomes = Resolver(loop), Outcomes(lane, book, metrics, in_flight)
-    book.on_halt, book.on_halt_all = outcomes.end_agent, outcomes.end_all
+    book.on_halt, book.on_halt_all, book.on_reads_only = outcomes.end_agent, outcomes.end_all, outcomes.end_writes
     rate, governed = RefusalRate(lambda: 0.0), _governed(home, policy, registry)
     judge = Judge(lambda: place.governed, lane, registry, resolver, metrics, lambda: frozenset({place.port}),
                   rate, bodies, in_flight, Mirror(lambda: place.governed, lambda: 0.0, lambda agent: AT_EASE), book,

@@ -15,6 +15,7 @@ from addons import websocket_layer
 from addons.home import Home
 from kernel.bounds import Bounds
 from kernel.budget import Counter, Effect
+from kernel.entry import preventive
 from kernel.folding import States
 from kernel.measures import Rate
 from tests.addons.inside import Inside, inside
@@ -242,7 +243,60 @@ async def test_the_halt_of_all_closes_an_idle_websocket_in_words(home: Home) -> 
         assert last == (CLOSE, closing(1008, f"AGENT_HALTED {entry['decision']}".encode()), True)
 
 
-async def test_a_halt_ends_an_upload(home: Home) -> None:
+async def quarantine(place: Inside) -> str:
+    return await place.book.act("agents quarantine", "local", "it writes too much", "ann", "control",
+                                until="2100-01-01T00:00:00.000000Z")
+
+
+async def quarantine_for_another(place: Inside) -> None:
+    place.book.record("preventive", preventive(
+        "local", "quarantine", "2100-01-01T00:00:00.000000Z", "other", ["other", "local"], 1, "w1/9", "on-halt",
+        degraded=False), "local")
+
+
+@pytest.mark.parametrize("holding", [quarantine, quarantine_for_another])
+async def test_who_may_only_read_loses_its_websocket_in_words(home: Home, holding: Any) -> None:
+    granted = policy("schemes: [ws, wss]", "websocket: {}").replace("    schemes: [http, https]\n", "", 1)
+    async with bounded(home, granted=granted) as place, open_websocket(place, place.outcomes.watch) as opened:
+        opened.client.send(frame(TEXT, b"hello"))
+        assert await opened.origin.next() == (TEXT, b"hello", True)
+        await holding(place)
+        last = await opened.client.next()
+        opened.client.send(frame(TEXT, b"more"), frame(CLOSE))
+        rest = await opened.origin.rest()
+        ended = (await place.wait_for("outcome"))[-1]
+
+        assert last == (CLOSE, closing(1008, f"QUARANTINED {ended['decision']}".encode()), True)
+        assert (TEXT, b"more", True) not in rest
+        assert (ended["result"], ended["code"]) == ("cut", "QUARANTINED")
+
+
+@pytest.mark.parametrize("holding", [quarantine, quarantine_for_another])
+async def test_who_may_only_read_goes_on_with_what_it_reads(home: Home, holding: Any) -> None:
+    asked: list[bytes] = []
+    goes_on = asyncio.Event()
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(SSE)
+        await goes_on.wait()
+        writer.write(b"data: y\n\n")
+        writer.close()
+
+    async with origin(slowly) as url, bounded(home) as place, connection(place) as (reader, writer):
+        writer.write(request(url))
+        await reader.readuntil(b"data: x\n\n")
+        await holding(place)
+        goes_on.set()
+        got = await reader.read()
+
+        assert b"data: y\n\n" in got
+        assert b"error" not in got
+
+
+@pytest.mark.parametrize(("ending", "code"), [
+    (halt, "AGENT_HALTED"), (quarantine, "QUARANTINED"), (quarantine_for_another, "QUARANTINED")])
+async def test_a_halt_ends_an_upload_and_so_does_a_quarantine(home: Home, ending: Any, code: str) -> None:
     received = bytearray()
 
     async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -255,10 +309,10 @@ async def test_a_halt_ends_an_upload(home: Home) -> None:
             writer.write(b"first" * 20_000)
             while b"first" not in received:
                 await asyncio.sleep(0.01)
-            await halt(place)
+            await ending(place)
             before = len(received)
             writer.write(b"later" * 20_000)
-            assert b" 403 Forbidden by Governor: AGENT_HALTED" in await first_line(reader)
+            assert f" 403 Forbidden by Governor: {code}".encode() in await first_line(reader)
         assert b"later" not in received
         assert before <= 110_000
 

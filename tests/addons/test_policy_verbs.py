@@ -69,8 +69,8 @@ cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [OVERRISK], do: qua
 
     assert (status, json.loads(out)["cascade"]) == (0, {
         "worst": "r-1", "reach": 2, "agents": 3, "radius": 1, "hops": 1, "slowed_instead": 1, "unknown": ["ops"]})
-    assert ("cascade: the worst halt, of r-1, acts on 2 of 3 known agents in 1 hop; the blast radius holds back 1 at "
-            "most, and slows 1 down instead; nobody knows how many agents ops are") in text
+    assert ("cascade: the worst halt, of r-1, acts on 2 of 3 known agents in 1 hop; by the blast radius a process "
+            "holds back 1 at most, and slows 1 down instead; nobody knows how many agents ops are") in text
 
 
 def test_check_says_where_no_halt_acts_on_anybody(governor):

@@ -15,7 +15,7 @@ from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError, NotJoined
 from addons.verifying import verify_log
 from kernel.budget import Effect, Unit
-from kernel.contagion import Cascade, OnHalt, Prevention
+from kernel.contagion import Breaker, Cascade, OnHalt, Prevention
 from kernel.leases import LEASE_SECONDS
 from kernel.measures import Rate
 from kernel.pattern import agent_pattern
@@ -452,3 +452,43 @@ async def test_what_a_halt_does_to_others_reaches_those_that_another_process_ser
                    for each in entries(home, lane) if each["type"] == "preventive"] for lane in ("w0", "w1")}
     assert acts["w0"] == [("needs-1", "w0", False), ("needs-2", "w0", True)]
     assert sorted(acts["w1"]) == [("needs-1", "w0", True), ("needs-2", "w0", False)]
+
+
+async def test_an_operators_halt_that_a_next_life_tells_stays_the_operators_and_trips_no_breaker(
+    home: Home, ledger: Shared
+) -> None:
+    breaking = replace(policy(budget({"requests": 9})), cascade=replace(
+        CASCADE, groups={"needs": _NEEDS}, breaker=Breaker(1, 60, Prevention.THROTTLE)))
+    one = Worker(home, ledger, breaking)
+    await one.book.act("agents halt", "needs-1", "because", "ann", "control")
+    one.lane.close("test")
+    two = Worker(home, ledger, breaking, "w1")
+    await two.ask("needs-2")
+    again = Worker(home, ledger, breaking)
+    for worker in (again, two):
+        worker.member.start()
+
+    await until(lambda: two.ended == ["needs-1"])
+    halt = two.state.agent("needs-1").halt
+    assert (halt.reason, halt.by, halt.why) == (Code.OPERATOR, "ann", "because")
+    assert two.state.agent("needs-2").preventive is None
+    for worker in (again, two):
+        worker.leave()
+
+
+async def test_a_process_that_was_away_does_what_follows_from_a_halt_once_it_hears_of_it(
+    home: Home, ledger: Shared
+) -> None:
+    risky = replace(policy(budget({"risk": 30}, when_used=[at(100, Effect.HALT)])), cascade=CASCADE)
+    one, two = (Worker(home, ledger, risky, name) for name in ("w0", "w1"))
+    await two.ask("needs-2")
+    two.lane.close("test")
+    one.member.start()
+    await one.ask("one", DENIED, risk=40)
+    await until(lambda: ledger.overview().news > 0)
+    again = Worker(home, ledger, risky, "w1")
+    again.member.start()
+
+    await until(lambda: all(worker.state.agent("needs-2").preventive for worker in (one, again)))
+    for worker in (one, again):
+        worker.leave()

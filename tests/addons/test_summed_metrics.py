@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from addons.workers import merged_rows
 from addons.workers.channel import ChannelError
 from addons.workers.slot import Slot, Stage
 from addons.workers.summed import SummedMetrics
-from kernel.standings import Balance
+from kernel.standings import Balance, Condition
 
 
 class Worker(Slot):
@@ -128,6 +129,12 @@ def test_the_strictest_state_and_the_newest_sight_are_told_of_an_agent():
 
     assert (one["state"], one["reason"], one["by"]) == ("halted", "OPERATOR", "ann")
     assert (one["last_seen"], one["risk"]) == ("2026-01-03", 7)
+
+
+@pytest.mark.parametrize(("mild", "strict"), [*pairwise(Condition)])
+def test_of_any_two_states_the_stricter_is_told(mild, strict):
+    for rows in ([row(state=mild), row(state=strict)], [row(state=strict), row(state=mild)]):
+        assert merged_rows.one(rows)["state"] == strict
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=5))

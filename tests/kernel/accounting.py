@@ -12,7 +12,8 @@ from kernel.contracts import broken, inconsistent
 from kernel.folding import States
 from kernel.hours import UTC_ZONE
 from kernel.policy import Policy, Position
-from kernel.state import NO_CHANGE, State, digest
+from kernel.state import NO_CHANGE, State
+from kernel.state_digest import Reads
 from kernel.step import Asked, Decided, step
 from kernel.transition import change
 from kernel.verdict import Action, Code, Verdict
@@ -39,6 +40,11 @@ def policy(*budgets: Budget, rates=(), profile=None, counters: tuple[Counter, ..
 
 def rate(each=None, together=None, burst=None) -> RateLimit:
     return RateLimit("rates-1", None, each, together, burst, _AT)
+
+
+def digest(state, change, agent, bounds, paces) -> str:
+    """The hash over all that a step for this agent may read, after the change."""
+    return Reads(agent, bounds, paces).digest(state, change, agent)
 
 
 @dataclass
@@ -118,4 +124,4 @@ class Kernel:
         return digest(self.state, NO_CHANGE, agent, bounded.bounds, bounded.paces)
 
 
-__all__ = ["ALLOWED", "DENIED", "MICROS", "START", "Kernel", "at", "budget", "policy", "rate"]
+__all__ = ["ALLOWED", "DENIED", "MICROS", "START", "Kernel", "at", "budget", "digest", "policy", "rate"]

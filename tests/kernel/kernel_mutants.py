@@ -108,8 +108,8 @@ MUTANTS = (
            f"{_ATTACKS}::test_a_refusal_while_the_clock_is_wrong_begins_no_new_day_of_risk"),
     Mutant("a quarantine refuses reads, too", "step", " and asked.method not in READS:", ":",
            f"{_STEP}::test_who_is_quarantined_may_read_until_it_ends"),
-    Mutant("a quarantine never ends", "step", "quarantined = now_us < standing.quarantined_until_us",
-           "quarantined = standing.quarantined_until_us", f"{_STEP}::test_who_is_quarantined_may_read_until_it_ends"),
+    Mutant("a quarantine never ends", "state", "return now_us < self.quarantined_until_us or",
+           "return self.quarantined_until_us or", f"{_STEP}::test_who_is_quarantined_may_read_until_it_ends"),
     Mutant("an operator's halt spreads", "cascade", "return halt.by == KERNEL and halt.reason", "return halt.reason",
            f"{_SPREAD}::test_only_what_an_agent_earned_itself_for_these_reasons_spreads"),
     Mutant("what spread spreads again", "cascade", "halt.by == KERNEL and halt.reason != Code.CASCADE",
@@ -180,6 +180,8 @@ MUTANTS = (
            f"{_STEP}::test_after_a_jump_of_the_clock_no_budget_is_drawn_on_until_it_is_accepted"),
     Mutant("a change of others is no breach", "contracts", "if key[2] not in (agent, TOGETHER):", "if False:",
            f"{_ATTACKS}::test_a_contract_that_a_change_breaks_is_named"),
+    Mutant("a turn of others is no breach", "contracts", "any(of not in (agent, TOGETHER) for", "any(False for",
+           f"{_ATTACKS}::test_a_contract_that_a_change_breaks_is_named"),
     Mutant("limits are no contract", "contracts", "new.spent + new.held > max(limit, gone)",
            "new.spent + new.held > max(limit, gone) + 1", f"{_ATTACKS}::test_limits_and_halts_are_contracts"),
     Mutant("what is freed is no contract", "contracts", "old.held - new.held <= drawn", "True",
@@ -207,7 +209,7 @@ MUTANTS = (
            f"{_LEASES}::test_what_was_drawn_before_there_was_a_ledger_stays_drawn"),
     Mutant("each worker counts all repeats", "step", "max(1, repeats.limit // state.workers)", "repeats.limit",
            f"{_LEASES}::test_each_of_several_workers_counts_its_share_of_what_is_repeated"),
-    Mutant("a hash leaves out what is held", "state", "{each.spent},{each.held},", "{each.spent},",
+    Mutant("a hash leaves out what is held", "state_digest", "{each.spent},{each.held},", "{each.spent},",
            f"{_STEP}::test_the_hash_tells_every_account_apart"),
 )
 

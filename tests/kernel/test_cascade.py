@@ -123,7 +123,6 @@ def test_a_halt_has_no_end_and_on_trial_everything_is_only_written_down():
 
     assert [each["until"] for each in entries_after(said, roll(EVERYBODY, "a"), "a", halt(), on_trial=False)] == [None]
     assert [(each["do"], each["degraded"]) for each in trial] == [("observe", False)]
-    assert entries_after(None, roll(EVERYBODY, "a"), "a", halt(), on_trial=False) == []
 
 
 AGENTS = [f"a{number:03}" for number in range(200)]

@@ -31,13 +31,13 @@ def told(said: str) -> list[str]:
      [("When an agent is halted for EXPLORATION_DRIFT or OVERRISK, those that need it, up to 2 steps away, are allowed "
        "to read only, for 1 hour."),
       "After 3 halts within 5 minutes in one group, the others of the group are written down, and go on.",
-      ("At most 25 % of the agents that asked for something within the hour, and one always, are held back so at a "
-       "time; the others are slowed down.")]),
+      ("Each process holds back so at most 25 % of the agents that asked it for something within the hour, and one "
+       "always, at a time; the others are slowed down.")]),
     ("on-halt: {reasons: [OVERRISK], do: halt}, circuit-breaker: {halts: 1, within: 5m, do: throttle}",
      [("When an agent is halted for OVERRISK, those that need it are halted until an operator releases them."),
       "After 1 halt within 5 minutes in one group, the others of the group are slowed down, for 10 minutes.",
-      ("At most 10 % of the agents that asked for something within the hour, and one always, are held back so at a "
-       "time; the others are slowed down.")]),
+      ("Each process holds back so at most 10 % of the agents that asked it for something within the hour, and one "
+       "always, at a time; the others are slowed down.")]),
     ("", []),
 ])
 def test_what_a_halt_means_for_others_is_told(said, sentences):

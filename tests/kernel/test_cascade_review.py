@@ -9,6 +9,7 @@ from kernel.reach import worst_reach
 from tests.addons.policies import compiled
 
 AGENTS = "agents: {coders: [c-1, c-2, c-3], reviewers: [r-1], ops: [o-*]}\n"
+DRIFTING = "counters: {exploration: {limit: 9, then: halt}}\n"
 
 
 def found(text: str, known: tuple[str, ...] = ()):
@@ -19,8 +20,9 @@ def codes(text: str, known: tuple[str, ...] = ()) -> list[str]:
     return [finding.code for finding in found(text, known)]
 
 
-def cascade(depends: str, more: str = "", on_halt: str = "do: halt", reasons: str = "EXPLORATION_DRIFT") -> str:
-    return f"{AGENTS}cascade: {{depends: {depends}, on-halt: {{reasons: [{reasons}], {on_halt}}}{more}}}\n"
+def cascade(depends: str, more: str = "", on_halt: str = "do: halt", reasons: str = "EXPLORATION_DRIFT",
+            counted: str = DRIFTING) -> str:
+    return f"{AGENTS}{counted}cascade: {{depends: {depends}, on-halt: {{reasons: [{reasons}], {on_halt}}}{more}}}\n"
 
 
 TO_REVIEWERS = "{coders: [reviewers]}"
@@ -71,7 +73,7 @@ def test_the_worst_reach_of_a_halt_is_told():
     (finding,) = found(cascade(TO_REVIEWERS, ", blast-radius: 20%", "do: quarantine"), ("o-1",))
 
     assert finding.message == ('a halt of "r-1" reaches 3 of 5 agents in 1 hop (c-1, c-2, c-3), and blast-radius: 20% '
-                               "lets 1 be held back")
+                               "lets a process hold back 1")
 
 
 @pytest.mark.parametrize(("depends", "on_halt", "known", "expected"), [
@@ -84,21 +86,50 @@ def test_the_worst_halt_is_found_by_trying_them(depends, on_halt, known, expecte
     assert worst_reach(compiled(cascade(depends, "", on_halt)).policy, known) == expected
 
 
+@pytest.mark.parametrize(("halts", "expected"), [
+    (1, ("c-1", ("c-2", "c-3"), 5, 1, 1, 1, ())),
+    (2, None),
+])
+def test_a_breaker_that_one_halt_trips_has_a_worst_halt_too(halts, expected):
+    text = f"{AGENTS}cascade: {{circuit-breaker: {{halts: {halts}, within: 5m, do: quarantine}}}}\n"
+
+    assert worst_reach(compiled(text).policy, ("o-1",)) == expected
+    assert codes(text, ("o-1",)) == ([] if expected is None else ["W602"])
+
+
 def test_where_no_halt_spreads_there_is_no_worst():
     assert worst_reach(compiled(AGENTS).policy, ()) is None
     assert worst_reach(compiled(f"{AGENTS}cascade: {{depends: {TO_REVIEWERS}}}").policy, ()) is None
 
 
-def test_a_reason_that_no_agent_can_have_is_found():
-    text = cascade(TO_REVIEWERS, ALL, reasons="OVERRISK")
+RISKY = "rules: [{deny: x, risk: 5}]\n"
 
-    assert codes(text) == ["W501"]
-    assert codes(f"rules: [{{deny: x, risk: 5}}]\n{text}") == []
+
+@pytest.mark.parametrize(("reason", "counted", "said"), [
+    ("OVERRISK", f"{RISKY}profile: balanced\n", None),
+    ("OVERRISK", f"{RISKY}counters: {{risk: {{limit: 10, then: halt}}}}\n", None),
+    ("OVERRISK", f"{RISKY}budgets: [{{budget: b, each: {{risk: 9}}, every: session, when-used: {{90%: halt}}}}]\n",
+     None),
+    ("OVERRISK", "profile: balanced\n", "no rule adds to its risk"),
+    ("OVERRISK", f"{RISKY}counters: {{risk: {{limit: 10, then: deny}}}}\n", "no counter and no budget halts for it"),
+    ("OVERRISK", f"{RISKY}budgets: [{{budget: b, each: {{risk: 9}}, every: session}}]\n", "no counter and no budget"),
+    ("OVERRISK", RISKY, "no counter and no budget halts for it"),
+    ("EXPLORATION_DRIFT", DRIFTING, None),
+    ("EXPLORATION_DRIFT", "profile: conservative\n", "no counter and no budget halts for it"),
+    ("EXPLORATION_DRIFT", "", "no counter and no budget halts for it"),
+    ("EXPLORATION_DRIFT",
+     "budgets: [{budget: b, together: {new-hosts: 9}, every: session, when-used: {100%: halt}}]\n", "halts for it"),
+])
+def test_a_reason_that_no_agent_can_have_is_found(reason, counted, said):
+    text = cascade(TO_REVIEWERS, ALL, reasons=reason, counted=counted)
+
+    assert [finding.code for finding in found(text)] == ([] if said is None else ["W501"])
+    assert said is None or all(f"halts for {reason}: " in each.message and said in each.message for each in found(text))
 
 
 @pytest.mark.parametrize(("text", "said"), [
     (f"{AGENTS}cascade: {{depends: {TO_REVIEWERS}}}", "nothing follows from it"),
-    (f"{AGENTS}cascade: {{on-halt: {{reasons: [EXPLORATION_DRIFT], do: throttle}}}}", "nobody needs anybody"),
+    (f"{AGENTS}{DRIFTING}cascade: {{on-halt: {{reasons: [EXPLORATION_DRIFT], do: throttle}}}}", "nobody needs anybody"),
     ("cascade: {circuit-breaker: {halts: 3, within: 5m, do: throttle}}", "there is none"),
 ])
 def test_a_half_that_means_nothing_alone_is_found(text, said):

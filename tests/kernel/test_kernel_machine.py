@@ -15,12 +15,12 @@ from kernel.budget import Budget, Counter, Effect, Every, RateLimit, Threshold, 
 from kernel.measures import Rate
 from kernel.policy import Policy, Position
 from kernel.profiles import PROFILES
-from kernel.state import NO_CHANGE, TOGETHER, digest
+from kernel.state import NO_CHANGE, TOGETHER
 from kernel.step import more
 from kernel.transition import MOST_REQUESTS
 from kernel.verdict import Action, Code, Verdict
 from tests.conftest import scaled
-from tests.kernel.accounting import ALLOWED, DENIED, MICROS, Kernel
+from tests.kernel.accounting import ALLOWED, DENIED, MICROS, Kernel, digest
 from tests.kernel.reference_accounts import ALL, MIB, Amount, Reference, Said
 
 MOST = {"requests": (1, 6), "bytes": (1, 5 * MIB), "seconds": (20, 200), "risk": (1, 12), "new-hosts": (1, 3)}

@@ -13,11 +13,11 @@ from kernel.folding import States
 from kernel.measures import Rate
 from kernel.posting import held
 from kernel.snapshot import Snapshot, decode, encode
-from kernel.state import NO_CHANGE, TOGETHER, Lease, Leased, digest
+from kernel.state import NO_CHANGE, TOGETHER, Lease, Leased
 from kernel.step import Asked, Want, more, step
 from kernel.transition import GRANTED, LOST_LEASE, POOL, REFUSED, SETTLED, change
 from kernel.verdict import Action, Code
-from tests.kernel.accounting import ALLOWED, DENIED, START, Kernel, at, budget, policy, rate
+from tests.kernel.accounting import ALLOWED, DENIED, START, Kernel, at, budget, digest, policy, rate
 
 DAY = START // 1_000_000 // 86400 * 4 + 2
 POOLED = {POOL: "sqlite:/var/lib/governor/pool.db"}

@@ -15,10 +15,10 @@ from kernel.errors import SnapshotError
 from kernel.folding import States
 from kernel.snapshot import Snapshot, decode, encode
 from kernel.standings import all_halted, own
-from kernel.state import GOING, NO_CHANGE, Change, Halt, State, Switch, digest
+from kernel.state import GOING, NO_CHANGE, Change, Halt, State, Switch
 from kernel.transition import POOL, change, written
 from kernel.verdict import Action, Code
-from tests.kernel.accounting import DENIED, START, Kernel, budget, policy
+from tests.kernel.accounting import DENIED, START, Kernel, budget, digest, policy
 
 HALT = Halt("OPERATOR", START, None, "ann", (), "main/0", "because")
 OTHER = Halt("OPERATOR", START + 9, None, "bob", (), "main/9", "another")
