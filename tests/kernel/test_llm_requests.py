@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from unicodedata import normalize
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernel.comparison import Gap
 from kernel.llm.content import input_tokens
@@ -191,6 +194,27 @@ def test_text_that_normalising_makes_longer_counts_as_long_as_it_is_then(ensure_
     root = {"model": "m", "messages": [{"role": "user", "content": "\ufdfa" * 1000}]}
 
     assert input_tokens(Api.CHAT, root, json.dumps(root, ensure_ascii=ensure_ascii)) >= 33_000
+
+
+# Signs that normalising makes longer, reorders, puts together or takes apart, and what an escape is made of.
+SIGNS = "\ufdfa\u0301\u0327\u1ea4\u00e4a\\u\uac01\u1112\u1161\u2126\U0001d160\U0001f600\U0002f800"
+
+
+@given(st.text(st.sampled_from(SIGNS) | st.characters(exclude_categories=["Cs"])), st.booleans())
+def test_no_normal_form_of_a_text_is_longer_than_it_counts(text, ensure_ascii):
+    root = {"model": "m", "messages": [{"role": "user", "content": text}]}
+    body = json.dumps(root, ensure_ascii=ensure_ascii)
+    least = input_tokens(Api.CHAT, root, "")
+
+    assert input_tokens(Api.CHAT, root, body) - least >= max(
+        len(normalize(form, text).encode()) for form in ("NFC", "NFD", "NFKC", "NFKD"))
+
+
+def test_marks_in_a_row_are_counted_in_time_by_their_number():
+    """A whole text is normalised in time by its square: this one would take an hour."""
+    marks = "\u0301\u0327" * 500_000
+
+    assert call(CHAT, messages=[{"role": "user", "content": marks}]).sends >= len(marks.encode())
 
 
 def test_encrypted_thinking_counts_eight_times():
