@@ -42,6 +42,8 @@ _OTHER_SPELLINGS = {
     "responseModalities": "response_modalities",
 }  # fmt: skip
 """Gemini's servers read either spelling of these names."""
+_SEVERAL = {Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
+"""The member that may hold several prompts."""
 _LARGEST = 2**40
 
 
@@ -49,7 +51,8 @@ class Call(NamedTuple):
     """One call of a model. Sizes are in tokens.
 
     `caps` are the limits that it sets to each of its `choices`, by place; `cap` is where one belongs. `heeded`: its
-    host goes by what it sets. `sends` is the most that it sends, None where only the model's window bounds that.
+    host goes by what it sets. `sends` is the most that it sends, None where only the model's window bounds that: one
+    for each of its `prompts`.
     `thinks` is what its cap must leave for thinking. `apart`: what it thinks is no part of its cap. `unbounded` says
     why nothing bounds what it costs. `tells` is the member that has its stream say what was used, None where none need.
     """
@@ -67,6 +70,7 @@ class Call(NamedTuple):
     apart: bool = False
     unbounded: str | None = None
     tells: Place | None = None
+    prompts: int = 1
 
     @property
     def said(self) -> int | None:
@@ -109,7 +113,8 @@ def _call(asked: Endpoint, root: dict[str, Any], body: str, provider: str) -> Ca
         api, model, body, asked.streams or _flag(root, "stream"), _choices(api, root),
         input_tokens(api, root, body), caps, cap, bool(caps) and (own_host or cap in caps),
         _thinking(root) if api is Api.MESSAGES else 0,
-        _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE, unbounded(api, root), _telling(api, root))
+        _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE, unbounded(api, root), _telling(api, root),
+        _prompts(api, root))
 
 
 def _caps_of(api: Api, root: Mapping[str, Any]) -> tuple[Place, ...]:
@@ -174,7 +179,7 @@ def _choices(api: Api, root: Mapping[str, Any]) -> int:
         case Api.CHAT:
             count = _count(root, ("n",))
         case Api.COMPLETIONS:
-            count = max(_count(root, ("n",)), _count(root, ("best_of",))) * _prompts(root.get("prompt"))
+            count = max(_count(root, ("n",)), _count(root, ("best_of",))) * _prompts(api, root)
         case Api.GEMINI:
             config = _spelled(root, "generationConfig")
             count = max(_count(root, (config, name)) for name in ("candidateCount", "candidate_count"))
@@ -190,8 +195,9 @@ def _count(root: Mapping[str, Any], place: Place) -> int:
     return 1 if size is None else max(1, size)
 
 
-def _prompts(prompt: Any) -> int:
-    """How many prompts there are: a list of numbers is one prompt, as tokens."""
+def _prompts(api: Api, root: Mapping[str, Any]) -> int:
+    """How many prompts its model reads, each by itself: a list of numbers is one prompt, as tokens."""
+    prompt = root.get(_SEVERAL[api]) if api in _SEVERAL else None
     if not isinstance(prompt, list) or all(isinstance(each, int) for each in prompt):
         return 1
     return len(prompt)

@@ -69,7 +69,8 @@ def spend_of(call: Call, price: Price | None, cap: int | None, floor: int) -> Sp
         return NO_PRICE
     if cap is not None and cap < call.thinks:
         return NO_THINKING
-    sends = price.context if call.sends is None else min(call.sends, price.context)
+    windows = price.context * call.prompts
+    sends = windows if call.sends is None else min(call.sends, windows)
     sizes = [size for size in (call.said, cap) if size is not None]
     most = 0 if not call.choices else price.longest_output if call.apart else min([*sizes, price.longest_output])
     least = most if call.apart else min(max(floor, call.thinks), most)

@@ -106,6 +106,15 @@ def test_every_answer_that_is_asked_for_counts(asked, members, choices):
     assert call(asked, **members).choices == choices
 
 
+@pytest.mark.parametrize(("asked", "members", "prompts"), [
+    (EMBEDDINGS, {}, 1), (EMBEDDINGS, {"input": ["a", "b", "c"]}, 3), (EMBEDDINGS, {"input": [1, 2, 3]}, 1),
+    (EMBEDDINGS, {"input": [[1, 2], [3]]}, 2), (COMPLETIONS, {"prompt": ["a", "b"], "n": 4}, 2),
+    (COMPLETIONS, {"prompt": []}, 1), (CHAT, {"n": 4}, 1), (RESPONSES, {"input": ["a", "b"]}, 1),
+])
+def test_every_prompt_that_is_read_by_itself_counts(asked, members, prompts):
+    assert call(asked, **members).prompts == prompts
+
+
 @pytest.mark.parametrize(("asked", "members"), [
     (CHAT, {"tools": [{"type": "web_search"}]}), (CHAT, {"web_search_options": {}}), (CHAT, {"modalities": ["audio"]}),
     (CHAT, {"service_tier": "priority"}), (CHAT, {"prediction": {}}), (CHAT, {"never_heard_of": 1}),

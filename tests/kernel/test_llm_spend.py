@@ -57,6 +57,8 @@ def test_the_dearest_price_that_may_apply_counts():
     pytest.param(PLAIN._replace(thinks=3001), 8000, 256, (1000, 3001, 8000), id="what is to be thought"),
     pytest.param(PLAIN._replace(sends=None), 8000, 256, (200_000, 256, 8000), id="the window"),
     pytest.param(PLAIN._replace(sends=900_000), 8000, 256, (200_000, 256, 8000), id="no more than the window"),
+    pytest.param(PLAIN._replace(sends=None, prompts=3), 8000, 256, (600_000, 256, 8000), id="a window for each prompt"),
+    pytest.param(PLAIN._replace(sends=500_000, prompts=3), 8000, 256, (500_000, 256, 8000), id="less than the windows"),
     pytest.param(PLAIN._replace(apart=True), 8000, 256, (1000, 64_000, 64_000), id="thoughts outside the cap"),
     pytest.param(PLAIN._replace(choices=0), None, 256, (1000, 0, 0), id="no answer"),
 ])
