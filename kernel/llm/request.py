@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kernel.comparison import Gap
 from kernel.json_fields import read_tree
 from kernel.llm.content import input_tokens
-from kernel.llm.endpoints import GOOGLE, OPENAI, Api
+from kernel.llm.endpoints import ANTHROPIC, GOOGLE, OPENAI, Api
 from kernel.llm.members import unbounded
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _OTHER_SPELLINGS = {
 _SEVERAL = {Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
 """The member that may hold several prompts."""
 _LARGEST = 2**40
+# With tools between its thoughts Anthropic takes such a call, and what limits the answer is then the window.
+_THINKS_ON = "it asks for more thinking than it caps its answer at"
 
 
 class Call(NamedTuple):
@@ -106,14 +108,18 @@ def _call(asked: Endpoint, root: dict[str, Any], body: str, provider: str) -> Ca
     model = root.get("model") if asked.model is None else asked.model
     if not isinstance(model, str) or not _MODEL.fullmatch(model):
         raise _Unreadable("the model's name is none, or has characters that names of models have not")
-    caps = {place: size for place in _caps_of(api, root) if (size := _size(root, place)) is not None}
+    # Servers other than Anthropic's may read a cap of nothing as none.
+    least = 0 if api is Api.MESSAGES and provider == ANTHROPIC else 1
+    caps = {place: size for place in _caps_of(api, root) if (size := _size(root, place, least)) is not None}
+    thinks = _thinking(root) if api in (Api.MESSAGES, Api.CHAT) else 0
     own_host = provider == OPENAI or api is not Api.CHAT
     cap = _cap_of(api, root, own_host=own_host)
     return Call(
         api, model, body, asked.streams or _flag(root, "stream"), _choices(api, root),
         input_tokens(api, root, body), caps, cap, bool(caps) and (own_host or cap in caps),
-        _thinking(root) if api is Api.MESSAGES else 0,
-        _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE, unbounded(api, root), _telling(api, root),
+        thinks, _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE,
+        unbounded(api, root) or (_THINKS_ON if min(caps.values(), default=thinks) < thinks else None),
+        _telling(api, root),
         _prompts(api, root))
 
 
@@ -155,12 +161,12 @@ def _at(root: Mapping[str, Any], place: Place) -> Any:
     return value
 
 
-def _size(root: Mapping[str, Any], place: Place) -> int | None:
+def _size(root: Mapping[str, Any], place: Place, least: int = 0) -> int | None:
     size = _at(root, place)
     if size is None:
         return None
-    if type(size) is not int or not 0 <= size <= _LARGEST:
-        raise _Unreadable(f'"{place[-1]}" is no whole number')
+    if type(size) is not int or not least <= size <= _LARGEST:
+        raise _Unreadable(f'"{place[-1]}" is no whole number' + (" above 0" if least else ""))
     return size
 
 
@@ -204,10 +210,9 @@ def _prompts(api: Api, root: Mapping[str, Any]) -> int:
 
 
 def _thinking(root: Mapping[str, Any]) -> int:
-    """What Anthropic must be left of `max_tokens` for thinking: it takes no cap that is not above that."""
-    budget, cap = _size(root, ("thinking", "budget_tokens")), _size(root, ("max_tokens",))
-    # With tools between its thoughts the budget may be the larger one: there the cap is the answer's alone.
-    return 0 if budget is None or (cap is not None and cap <= budget) else budget + 1
+    """What a cap must leave for thinking: Anthropic takes none that is not above that."""
+    budget = _size(root, ("thinking", "budget_tokens"))
+    return 0 if budget is None else budget + 1
 
 
 def _thinks_apart(root: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernel.comparison import Gap
 from kernel.llm.content import input_tokens
-from kernel.llm.endpoints import GOOGLE, OPENAI, Api, Endpoint, endpoint, is_free
+from kernel.llm.endpoints import ANTHROPIC, GOOGLE, OPENAI, Api, Endpoint, endpoint, is_free
 from kernel.llm.request import Call, read_call
 
 CHAT, RESPONSES, MESSAGES = (Endpoint(api) for api in (Api.CHAT, Api.RESPONSES, Api.MESSAGES))
@@ -232,13 +232,21 @@ def test_encrypted_thinking_counts_eight_times():
     assert call(MESSAGES, messages=[{"role": "assistant", "content": [thinking]}]).sends >= 8000
 
 
-@pytest.mark.parametrize(("members", "thinks"), [
-    ({"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 3000}}, 3001),
-    ({"max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 3000}}, 0),
-    ({"max_tokens": 2000}, 0),
+@pytest.mark.parametrize(("asked", "members", "thinks", "bounded"), [
+    (MESSAGES, {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 3000}}, 3001, True),
+    (MESSAGES, {"max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 3000}}, 3001, False),
+    (MESSAGES, {"max_tokens": 3000, "thinking": {"type": "enabled", "budget_tokens": 3000}}, 3001, False),
+    (MESSAGES, {"max_tokens": 2000}, 0, True),
+    (CHAT, {"max_tokens": 2000, "thinking": {"type": "enabled", "budget_tokens": 3000}}, 3001, False),
+    (CHAT, {"max_tokens": 9000, "max_completion_tokens": 2000, "thinking": {"budget_tokens": 3000}}, 3001, False),
+    (CHAT, {"thinking": {"type": "enabled", "budget_tokens": 3000}}, 3001, True),
+    (CHAT, {"thinking": {"type": "enabled"}}, 0, True),
 ])
-def test_what_anthropic_is_to_think_must_stay_below_the_cap(members, thinks):
-    assert call(MESSAGES, **members).thinks == thinks
+def test_what_is_to_be_thought_must_stay_below_the_cap(asked, members, thinks, bounded):
+    """Between calls of tools a larger budget of thinking is taken, and then it is that which limits the answer."""
+    found = call(asked, **members)
+
+    assert (found.thinks, found.unbounded is None) == (thinks, bounded)
 
 
 @pytest.mark.parametrize(("config", "apart"), [
@@ -268,13 +276,23 @@ def test_a_stream_is_asked_for_its_usage_where_it_would_not_tell(members, place)
     b"", b"[]", b"{", b'{"model":"a","model":"b","messages":[]}', b'{"model":"\xff"}', b'{"model":NaN}',
     b'{"messages":[]}', b'{"model":7}', b'{"model":"two words"}',
     b'{"model":"m","max_tokens":1.5}', b'{"model":"m","max_tokens":-1}',
-    b'{"model":"m","max_tokens":"9"}', b'{"model":"m","max_tokens":true}', b'{"model":"m","n":1e3}',
+    b'{"model":"m","max_tokens":0}', b'{"model":"m","max_completion_tokens":-0}', b'{"model":"m","max_tokens":"9"}', b'{"model":"m","max_tokens":true}', b'{"model":"m","n":1e3}',
     b'{"model":"m","stream":"yes"}', b'{"model":"m","n":9999999}',
     b'{"model":"m","messages":' + b"[" * 99 + b"]" * 99 + b"}",
     b'{"model":"' + b"m" * 200 + b'"}', b'{"model":"m","max_tokens":' + b"9" * 5000 + b"}",
 ])
 def test_what_can_be_read_in_two_ways_is_not_read(body):
     assert isinstance(read_call(CHAT, body), Gap)
+
+
+def test_a_cap_of_nothing_is_one_for_anthropic_alone():
+    """Others read it as no cap at all."""
+    nothing = {"max_tokens": 0}
+
+    assert call(MESSAGES, ANTHROPIC, **nothing).said == 0
+    for asked, provider in ((MESSAGES, "llm.example.org"), (CHAT, OPENAI), (CHAT, ANTHROPIC), (COMPLETIONS, OPENAI)):
+        assert isinstance(read_call(asked, said(asked, **nothing), provider), Gap)
+    assert isinstance(read_call(GEMINI, said(GEMINI, generationConfig={"maxOutputTokens": 0}), GOOGLE), Gap)
 
 
 def test_a_name_in_both_spellings_is_not_read():

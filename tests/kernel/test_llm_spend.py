@@ -70,6 +70,7 @@ def test_what_a_call_may_use(call, cap, floor, expected):
     (PLAIN._replace(unbounded="it browses"), PRICE, 8000, "it browses"),
     (PLAIN, None, 8000, NO_PRICE),
     (PLAIN._replace(thinks=9000), PRICE, 8000, NO_THINKING),
+    (PLAIN._replace(thinks=64_001), PRICE, None, NO_THINKING),
 ])
 def test_what_has_no_bound_says_why(call, price, cap, why):
     assert spend_of(call, price, cap, 256) == why
