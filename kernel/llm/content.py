@@ -36,6 +36,10 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "local_shell_call_output": _TEXT, "search_result": ("content",),
 }  # fmt: skip
 _IMAGES = frozenset({"image", "image_url", "input_image"})
+_MESSAGE = frozenset({
+    "role", "content", "parts", "name", "text", "id", "status", "phase", "refusal", "annotations", "reasoning",
+    "reasoning_content", "tool_calls", "tool_call_id", "function_call", "prefix", "partial", "cache_control"})
+"""What stands in a message, or in a part that says no type."""
 # Parts of Gemini have no type: what one is says the member that it has.
 _GEMINI_TEXT = frozenset({
     "text", "thought", "thoughtSignature", "thought_signature", "functionCall", "function_call", "functionResponse",
@@ -73,7 +77,8 @@ def _parts_of(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
 def _inside(part: Mapping[str, Any]) -> tuple[str, ...]:
     kind = part.get("type")
     if kind is None:
-        if part.get("audio") is not None:
+        # Some servers see by its members what a part without a type is.
+        if any(part[name] is not None for name in part.keys() - _MESSAGE - _GEMINI_TEXT):
             raise _WholeWindow
         return ("content", "parts")
     if not isinstance(kind, str) or (kind not in _PARTS and kind not in _IMAGES):
@@ -92,17 +97,16 @@ def _beside(api: Api, part: Mapping[str, Any]) -> int:
 
 def _is_text(part: Mapping[str, Any]) -> bool:
     """True for what Gemini reads as text: a message, or a part of one."""
-    response = part.get("functionResponse") or part.get("function_response")
-    has_parts = isinstance(response, dict) and "parts" in response
+    responses = [part.get(name) for name in ("functionResponse", "function_response")]
+    has_parts = any(isinstance(each, dict) and "parts" in each for each in responses)
     return {"role", "parts"}.issuperset(part) or (_GEMINI_TEXT.issuperset(part) and not has_parts)
 
 
 def _of_image(api: Api, part: Mapping[str, Any]) -> int:
-    source = part.get("source") or part.get("image_url")
+    source = part.get("source" if part["type"] == "image" else "image_url")
     if isinstance(source, dict):
-        inline = source.get("type") == "base64" or str(source.get("url")).startswith("data:")
-    else:
-        inline = isinstance(source, str) and source.startswith("data:")
+        source = f"data:{source.get('media_type')}" if source.get("type") == "base64" else source.get("url")
+    inline = isinstance(source, str) and source.startswith("data:image/") and part.get("file_id") is None
     if not inline or api not in _IMAGE:
         raise _WholeWindow
     return _IMAGE[api]

@@ -39,7 +39,7 @@ _OTHER_SPELLINGS = {
     "systemInstruction": "system_instruction", "toolConfig": "tool_config", "safetySettings": "safety_settings",
     "generationConfig": "generation_config", "cachedContent": "cached_content", "maxOutputTokens": "max_output_tokens",
     "candidateCount": "candidate_count", "thinkingConfig": "thinking_config", "thinkingBudget": "thinking_budget",
-    "responseModalities": "response_modalities",
+    "thinkingLevel": "thinking_level", "responseModalities": "response_modalities",
 }  # fmt: skip
 """Gemini's servers read either spelling of these names."""
 _SEVERAL = {Api.COMPLETIONS: "prompt", Api.EMBEDDINGS: "input"}
@@ -221,9 +221,10 @@ def _thinks_apart(root: Mapping[str, Any]) -> bool:
     Google's reference has thoughts outside `maxOutputTokens`, servers were seen to count them in.
     """
     config = _spelled(root, "generationConfig")
-    budgets = [_at(root, (config, thinking, budget)) for thinking in ("thinkingConfig", "thinking_config")
-               for budget in ("thinkingBudget", "thinking_budget")]
-    return budgets.count(None) == len(budgets) or any(budget not in (None, 0) for budget in budgets)
+    said = [_at(root, (config, thinking, name)) for thinking in ("thinkingConfig", "thinking_config")
+            for name in ("thinkingBudget", "thinking_budget", "thinkingLevel", "thinking_level")]
+    # A budget of nothing, and no level beside it.
+    return [each for each in said if each is not None] != [0]
 
 
 def _telling(api: Api, root: Mapping[str, Any]) -> Place | None:

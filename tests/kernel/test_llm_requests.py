@@ -17,7 +17,7 @@ from kernel.llm.request import Call, read_call
 CHAT, RESPONSES, MESSAGES = (Endpoint(api) for api in (Api.CHAT, Api.RESPONSES, Api.MESSAGES))
 COMPLETIONS, EMBEDDINGS = Endpoint(Api.COMPLETIONS), Endpoint(Api.EMBEDDINGS)
 GEMINI = Endpoint(Api.GEMINI, "gemini-x", streams=True)
-PIXEL = "data:image/png;base64,AAAA"
+PIXEL, SHEET = "data:image/png;base64,AAAA", "data:application/pdf;base64,AAAA"
 
 
 def said(asked: Endpoint, **members) -> bytes:
@@ -164,6 +164,13 @@ def test_what_its_own_client_runs_keeps_its_bound(asked, members):
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.example"}}]}]}),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA"}}]}]}),
     (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "a-1"}}]}),
+    (RESPONSES, {"input": [{"role": "user", "content": [
+        {"type": "input_image", "file_id": "f", "image_url": PIXEL}]}]}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"image_url": {"url": PIXEL}}]}]}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": SHEET}}]}]}),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": SHEET}]}]}),
+    (MESSAGES, {"messages": [{"role": "user", "content": [
+        {"type": "image", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA"}}]}]}),
     (CHAT, {"messages": [{"role": "user", "content": [{"type": ["text"]}]}]}),
     (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64"}}]}]}),
     (MESSAGES, {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]}),
@@ -172,10 +179,21 @@ def test_what_its_own_client_runs_keeps_its_bound(asked, members):
     (GEMINI, {"cachedContent": "c"}), (GEMINI, {"contents": [{"parts": [{"fileData": {"fileUri": "gs://f"}}]}]}),
     (GEMINI, {"contents": [{"parts": [{"inlineData": {"mimeType": "video/mp4", "data": "AA"}}]}]}),
     (GEMINI, {"contents": [{"parts": [{"functionResponse": {"name": "f", "parts": []}}]}]}),
+    (GEMINI, {"contents": [{"parts": [{"functionResponse": {"name": "f"}, "function_response": {"parts": []}}]}]}),
     (EMBEDDINGS, {"input": [{"image": "AA"}]}),
 ])
 def test_what_is_stored_elsewhere_or_longer_than_its_bytes_can_fill_the_window(asked, members):
     assert call(asked, **members).sends is None
+
+
+def test_messages_of_agents_that_go_on_are_text():
+    messages = [
+        {"role": "system", "content": "s", "name": "n"}, {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "content": None, "refusal": None, "reasoning_content": "r", "annotations": [],
+         "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "t", "content": "done"}]
+
+    assert call(CHAT, messages=messages).sends is not None
 
 
 @pytest.mark.parametrize(("asked", "part"), [
@@ -252,6 +270,8 @@ def test_what_is_to_be_thought_must_stay_below_the_cap(asked, members, thinks, b
 @pytest.mark.parametrize(("config", "apart"), [
     ({}, True), ({"thinkingConfig": {"thinkingBudget": 0}}, False), ({"thinkingConfig": {"thinkingBudget": -1}}, True),
     ({"thinkingConfig": {"thinkingLevel": "low"}}, True),
+    ({"thinkingConfig": {"thinkingBudget": 0, "thinkingLevel": "high"}}, True),
+    ({"thinking_config": {"thinking_budget": 0, "thinking_level": "high"}}, True),
 ])
 def test_thoughts_of_gemini_are_no_part_of_its_cap_unless_it_has_none(config, apart):
     assert call(GEMINI, generationConfig=config).apart is apart
