@@ -9,7 +9,7 @@ from addons.request_fields import readable
 from kernel.budget import SPENT
 from kernel.comparison import Gap
 from kernel.facts import UPGRADES
-from kernel.fields import Fields
+from kernel.fields import Fields, like
 from kernel.llm import recorded
 from kernel.llm.change import with_members
 from kernel.llm.endpoints import endpoint, is_free, provider_of
@@ -136,17 +136,16 @@ def change(request: http.Request, seen: ModelCall, *, counts: bool) -> ModelCall
     """
     if isinstance(seen.call, Gap):
         return seen
-    members = _members(seen, seen.call, counts=counts)
-    if not members:
-        return seen
-    body = with_members(seen.call.body, members).encode()
+    members, data = _members(seen, seen.call, counts=counts), request.data
     changed = [".".join(place) for place in members]
-    data = request.data
-    if b"content-encoding" in {name.lower() for name, _ in data.headers.fields}:
-        # What is decoded is sent as it is: only its origin's word says that it would take another coding again.
-        del data.headers["content-encoding"]
+    plain = tuple(each for each in data.headers.fields if like(each[0]) != b"content-encoding")
+    if len(plain) < len(data.headers.fields) and (counts or seen.cap is not None):
+        # What was decoded is sent as it is: an origin that takes no coding off may find another call in the same bytes.
+        data.headers.fields = plain
         changed.append("content-encoding")
-    data.content = body
+    if not changed:
+        return seen
+    data.content = body = with_members(seen.call.body, members).encode()
     if "content-length" in data.headers:
         data.headers["content-length"] = str(len(body))
     return replace(seen, changed=tuple(changed))

@@ -272,6 +272,21 @@ async def test_a_packed_body_is_sent_unpacked_where_it_must_change(home: Home) -
         assert decision["llm"]["changed"] == ["max_tokens", "content-encoding"]
 
 
+@pytest.mark.parametrize("header", ["Content-Encoding", "content_encoding"])
+async def test_under_a_budget_a_packed_body_is_sent_unpacked_though_nothing_in_it_changes(
+        home: Home, header: str) -> None:
+    """Bytes may be JSON as they are, and other JSON once they are unpacked: an origin must not choose."""
+    body = json.dumps(CALLED | {"max_tokens": 100}).encode()
+    async with provider() as there, inside(home, policy=BUDGET) as place:
+        await ask(place, there, OPENAI, brotli.compress(body), f"{header}: br")
+        await settled(place)
+        (decision,) = place.entries("decision")
+
+        assert there.bodies == [body]
+        assert b"encoding" not in there.heads[0].lower()
+        assert decision["llm"]["changed"] == ["content-encoding"]
+
+
 async def test_a_long_body_that_waits_in_a_file_is_changed_too(home: Home) -> None:
     called = {"model": "m-1", "max_tokens": 9000, "messages": [{"role": "user", "content": "x" * 3 * 2**20}]}
     async with provider() as there, inside(home, policy=CAPPED) as place:
