@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _COVERING = frozenset({b"content-md5", b"digest", b"content-digest", b"repr-digest", b"x-amz-content-sha256"})
 _UNPRICED = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="nothing bounds what a request to this endpoint costs")
 _OVERRIDDEN = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
-                      reason="a header may have the provider read another call than the one whose cost is bounded")
+                      reason="the provider may be asked to read another call than the one whose cost is bounded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def refused(governed: Governed, facts: RequestFacts, judgement: Judgement, seen:
             overrides: bool) -> Verdict | None:
     """The refusal of what the rules let through and nothing bounds, where a budget or the policy asks for that.
 
-    `overrides`: a header may have the provider read another method or path.
+    `overrides`: a header or a parameter may have the provider read another method or path.
     """
     models = facts.host.name in governed.llm_hosts or not governed.model_rules.isdisjoint(judgement.groups)
     counts = not governed.bounds.of(facts.agent.id).units.isdisjoint(SPENT)

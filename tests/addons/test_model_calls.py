@@ -247,6 +247,8 @@ async def test_a_method_that_is_overridden_is_refused_where_it_could_spend(home:
         answer = await place.get(url, "X-HTTP-Method-Override: POST")
 
         assert b"x-governor-code: METHOD_OVERRIDE\r\n" in answer
+        in_query = await place.get(f"{url}?%24httpMethod=POST&$req=%7B%7D")
+        assert b"x-governor-code: METHOD_OVERRIDE\r\n" in in_query
         assert (await place.get(url)).startswith(b"HTTP/1.1 200")
 
 
