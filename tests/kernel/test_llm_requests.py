@@ -54,6 +54,9 @@ def call(asked: Endpoint, provider: str = OPENAI, **members) -> Call:
     ("POST", "/v1/chat/completions/", None),
     ("POST", "/v1beta/models/gemini-x%3AgenerateContent", None),
     ("POST", "/v1beta/models/gemini-x:batchGenerateContent", None),
+    ("POST", "/openai/deployments/dear/chat/completions", None),
+    ("POST", "/v1/engines/dear/completions", None),
+    ("POST", "/models/some/dear/v1/chat/completions", None),
     ("POST", "/", None),
 ])
 def test_an_endpoint_is_known_by_the_end_of_its_path(method, path, expected):
@@ -66,6 +69,7 @@ def test_an_endpoint_is_known_by_the_end_of_its_path(method, path, expected):
     ("POST", "/v1beta/models/gemini-x:countTokens", True), ("POST", "/v1/files", False), ("POST", "/v1/batches", False),
     ("POST", "/v1/images/generations", False), ("POST", "/v1/realtime/sessions", False), ("PUT", "/v1/messages", False),
     ("POST", "/v1/messages/batches", False), ("POST", "/v1/responses/compact", False),
+    ("POST", "/openai/deployments/dear/chat/completions", False),
 ])
 def test_only_what_reads_deletes_or_counts_is_free(method, path, free):
     assert is_free(method, tuple(path[1:].split("/"))) is free
