@@ -130,6 +130,17 @@ async def test_a_stream_costs_what_it_says_and_passes_as_it_came(
         assert outcome["tools"]["look_up"] >= 1
 
 
+async def test_a_host_that_has_prices_costs_what_it_says_by_whatever_rule_it_is_reached(home: Home) -> None:
+    async with provider() as there, inside(home, policy=BUDGET) as place:
+        there.answer = lambda asked: Answer([sse(CHAT)])
+        await ask(place, there, ("llm.example.org", "/v1/chat/completions"), CALLED | {"stream": True})
+        await settled(place)
+        answer = await ask(place, there, ("llm.example.org", "/v1/batches"), CALLED)
+
+        assert account(place) == (cost(120, 45, 20, 0), 0)
+        assert b"x-governor-code: PROTOCOL_REFUSED\r\n" in answer
+
+
 async def test_an_answer_in_one_short_piece_costs_what_it_says(home: Home) -> None:
     said = {"model": "m-1", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 4}}
     async with provider() as there, inside(home, policy=BUDGET) as place:
