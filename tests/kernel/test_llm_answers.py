@@ -82,7 +82,8 @@ def test_numbers_that_are_none_or_not_the_last_tell_nothing(events):
     (Api.MESSAGES, {"type": "message", "usage": {}}),
     (Api.MESSAGES, {"type": "message", "usage": {"input_tokens": 5}}),
     (Api.MESSAGES, {"type": "message", "usage": {"output_tokens": 5}}),
-    (Api.MESSAGES, {"type": "message", "usage": {"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": -4}}),
+    (Api.MESSAGES, {"type": "message", "usage": {
+        "input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": -4}}),
     (Api.GEMINI, {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 5}}),
     (Api.GEMINI, {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {
         "promptTokenCount": 50, "toolUsePromptTokenCount": -40, "candidatesTokenCount": 1}}),
