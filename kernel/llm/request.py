@@ -117,7 +117,7 @@ def _call(asked: Endpoint, root: dict[str, Any], body: str, provider: str) -> Ca
     return Call(
         api, model, body, asked.streams or _flag(root, "stream"), _choices(api, root),
         input_tokens(api, root, body), caps, cap, bool(caps) and (own_host or cap in caps),
-        thinks, _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE,
+        thinks, _thinks_apart(root) if api is Api.GEMINI else provider == GOOGLE or "gemini" in model.lower(),
         unbounded(api, root) or (_THINKS_ON if min(caps.values(), default=thinks) < thinks else None),
         _telling(api, root),
         _prompts(api, root))

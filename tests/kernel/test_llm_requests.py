@@ -283,6 +283,7 @@ def test_thoughts_of_gemini_are_no_part_of_its_cap_unless_it_has_none(config, ap
 
 def test_thoughts_are_no_part_of_it_in_openais_language_either():
     assert call(CHAT, GOOGLE).apart
+    assert call(CHAT, "gateway.example.org", model="google/Gemini-x").apart
     assert not call(CHAT).apart
 
 
