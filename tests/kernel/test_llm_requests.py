@@ -122,6 +122,8 @@ def test_every_prompt_that_is_read_by_itself_counts(asked, members, prompts):
 @pytest.mark.parametrize(("asked", "members"), [
     (CHAT, {"tools": [{"type": "web_search"}]}), (CHAT, {"web_search_options": {}}), (CHAT, {"modalities": ["audio"]}),
     (CHAT, {"service_tier": "priority"}), (CHAT, {"prediction": {}}), (CHAT, {"never_heard_of": 1}),
+    (CHAT, {"chat_template_kwargs": {"chat_template": "{% for n in range(9) %}much{% endfor %}"}}),
+    (CHAT, {"chat_template_kwargs": ["enable_thinking"]}),
     (CHAT, {"Max_Tokens": 5}), (CHAT, {"tools": "all"}), (CHAT, {"tools": [{"function": {"name": "f"}}]}),
     (RESPONSES, {"background": True}), (RESPONSES, {"prompt": {"id": "p"}}), (RESPONSES, {"tools": [{"type": "mcp"}]}),
     (RESPONSES, {"tools": [{"type": "function", "name": "f"}, {"type": "file_search"}]}),
@@ -144,7 +146,8 @@ def test_what_the_provider_does_on_its_own_account_has_no_bound(asked, members):
 
 @pytest.mark.parametrize(("asked", "members"), [
     (CHAT, {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
-            "tool_choice": "auto", "response_format": {"type": "json_object"}, "temperature": 0.5}),
+            "tool_choice": "auto", "chat_template_kwargs": {"enable_thinking": False},
+            "response_format": {"type": "json_object"}, "temperature": 0.5}),
     (RESPONSES, {"tools": [{"type": "function", "name": "f"}, {"type": "local_shell"}], "background": False,
                  "service_tier": "auto", "reasoning": {"effort": "low"}, "include": ["reasoning.encrypted_content"]}),
     (MESSAGES, {"tools": [{"name": "f", "input_schema": {}}, {"type": "bash_20250124", "name": "bash"}],
