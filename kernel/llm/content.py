@@ -37,7 +37,7 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 _MESSAGE = frozenset({
-    "role", "content", "parts", "name", "text", "id", "status", "phase", "refusal", "annotations", "reasoning",
+    "role", "content", "parts", "name", "text", "status", "phase", "refusal", "annotations", "reasoning",
     "reasoning_content", "tool_calls", "tool_call_id", "function_call", "prefix", "partial", "cache_control"})
 """What stands in a message, or in a part that says no type."""
 # Parts of Gemini have no type: what one is says the member that it has.
@@ -81,9 +81,14 @@ def _inside(part: Mapping[str, Any]) -> tuple[str, ...]:
         if any(part[name] is not None for name in part.keys() - _MESSAGE - _GEMINI_TEXT):
             raise _WholeWindow
         return ("content", "parts")
-    if not isinstance(kind, str) or (kind not in _PARTS and kind not in _IMAGES):
+    if not isinstance(kind, str) or (kind not in _PARTS and kind not in _IMAGES) or _is_stored(part):
         raise _WholeWindow
     return _PARTS.get(kind, ())
+
+
+def _is_stored(part: Mapping[str, Any]) -> bool:
+    """True for reasoning that stands at OpenAI, and only its name here."""
+    return part["type"] == "reasoning" and part.get("id") is not None and not part.get("encrypted_content")
 
 
 def _beside(api: Api, part: Mapping[str, Any]) -> int:

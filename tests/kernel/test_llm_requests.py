@@ -164,7 +164,9 @@ def test_what_its_own_client_runs_keeps_its_bound(asked, members):
 
 @pytest.mark.parametrize(("asked", "members"), [
     (RESPONSES, {"previous_response_id": "r-1"}), (RESPONSES, {"conversation": "c-1"}),
-    (RESPONSES, {"input": [{"type": "item_reference", "id": "i"}]}),
+    (RESPONSES, {"input": [{"type": "item_reference", "id": "i"}]}), (RESPONSES, {"input": [{"id": "i"}]}),
+    (RESPONSES, {"input": [{"type": "reasoning", "id": "rs-1", "summary": []}]}),
+    (RESPONSES, {"input": [{"type": "reasoning", "id": "rs-1", "encrypted_content": ""}]}),
     (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}),
     (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}),
     (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://a.example/"}]}]}),
@@ -249,6 +251,14 @@ def test_marks_in_a_row_are_counted_in_time_by_their_number():
     marks = "\u0301\u0327" * 500_000
 
     assert call(CHAT, messages=[{"role": "user", "content": marks}]).sends >= len(marks.encode())
+
+
+def test_reasoning_that_is_sent_whole_counts_by_its_bytes():
+    sent = {"type": "reasoning", "id": "rs-1", "summary": [], "encrypted_content": "A" * 1000}
+    plain = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "so"}]}
+
+    assert call(RESPONSES, input=[sent]).sends >= 8000
+    assert call(RESPONSES, input=[plain]).sends is not None
 
 
 def test_encrypted_thinking_counts_eight_times():
