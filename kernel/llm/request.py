@@ -103,6 +103,7 @@ def read_call(asked: Endpoint, body: bytes | Gap, provider: str = OPENAI) -> Cal
 
 def _call(asked: Endpoint, root: dict[str, Any], body: str, provider: str) -> Call:
     api = asked.api
+    _check_names(root)
     if api is Api.GEMINI:
         _check_spellings(root)
     model = root.get("model") if asked.model is None else asked.model
@@ -142,9 +143,17 @@ def _spelled(of: Mapping[str, Any], name: str) -> str:
     return other if (other := _OTHER_SPELLINGS[name]) in of else name
 
 
+def _check_names(of: Mapping[str, Any]) -> None:
+    """Some readers take a name in any case, some end it at a NUL."""
+    if len({name.partition("\0")[0].casefold() for name in of}) < len(of):
+        raise _Unreadable("two of its names are one to some readers")
+
+
 def _check_spellings(root: Mapping[str, Any]) -> None:
     config = root.get(_spelled(root, "generationConfig"))
     thinking = config.get(_spelled(config, "thinkingConfig")) if isinstance(config, dict) else None
+    if isinstance(config, dict):
+        _check_names(config)
     for of in (root, config, thinking):
         if isinstance(of, dict) and any(name in of and other in of for name, other in _OTHER_SPELLINGS.items()):
             raise _Unreadable("a name stands there in both of its spellings")

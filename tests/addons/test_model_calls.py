@@ -250,6 +250,19 @@ async def test_what_has_no_bound_is_refused_under_a_budget(
         assert account(place) == (0, 0)
 
 
+@pytest.mark.parametrize("body", [
+    pytest.param(b'{"model":"m-1","Model":"dear","messages":[]}', id="in another case"),
+    pytest.param(b'{"model":"m-1","model\\u0000":"dear","messages":[]}', id="behind a NUL"),
+    pytest.param(b'{"model":"m-1","messages":[],"MODEL":"dear","user":"' + b"x" * 2**20 + b'"}', id="in a long body"),
+])
+async def test_a_model_that_another_reader_may_not_find_is_not_granted(home: Home, body: bytes) -> None:
+    async with provider() as there, inside(home, policy=NAMED) as place:
+        answer = await ask(place, there, OPENAI, body)
+
+        assert b"x-governor-code: DEFAULT_DENY\r\n" in answer
+        assert there.heads == []
+
+
 async def test_a_method_that_is_overridden_is_refused_where_it_could_spend(home: Home) -> None:
     path = "/v1beta/models/m-1:generateContent"
     async with provider() as there, inside(home, policy=BUDGET) as place:

@@ -313,6 +313,7 @@ def test_a_stream_is_asked_for_its_usage_where_it_would_not_tell(members, place)
 @pytest.mark.parametrize("body", [
     b"", b"[]", b"{", b'{"model":"a","model":"b","messages":[]}', b'{"model":"\xff"}', b'{"model":NaN}',
     b'{"messages":[]}', b'{"model":7}', b'{"model":"two words"}',
+    b'{"model":"m","Model":"n"}', b'{"model":"m","max_tokens":9,"Max_Tokens":99}', b'{"model":"m","model\\u0000x":"n"}',
     b'{"model":"m","max_tokens":1.5}', b'{"model":"m","max_tokens":-1}',
     b'{"model":"m","max_tokens":0}', b'{"model":"m","max_completion_tokens":-0}',
     b'{"model":"m","max_tokens":"9"}', b'{"model":"m","max_tokens":true}', b'{"model":"m","n":1e3}',
@@ -337,3 +338,4 @@ def test_a_cap_of_nothing_is_one_for_anthropic_alone():
 def test_a_name_in_both_spellings_is_not_read():
     assert isinstance(read_call(GEMINI, b'{"generationConfig":{},"generation_config":{"maxOutputTokens":9}}'), Gap)
     assert isinstance(read_call(GEMINI, b'{"generationConfig":{"maxOutputTokens":1,"max_output_tokens":9}}'), Gap)
+    assert isinstance(read_call(GEMINI, b'{"generationConfig":{"maxOutputTokens":1,"MaxOutputTokens":9}}'), Gap)
