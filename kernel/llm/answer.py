@@ -40,7 +40,9 @@ class Answer:
         if piece == _DONE:
             self._final = self._usage is not None
             return
-        if self._heard and not _OF_USE.search(piece):
+        # Behind a number of OpenAI's every piece is looked at: where the answer goes on, it was not the last one.
+        counted = self._usage is not None and self._api in (Api.CHAT, Api.COMPLETIONS)
+        if self._heard and not counted and not _OF_USE.search(piece):
             return
         try:
             value = json.loads(piece)
@@ -77,6 +79,8 @@ class Answer:
     def chat(self, value: Mapping[str, Any]) -> None:
         self._named(value)
         final = not self._streams or value.get("choices") == []
+        if self._streams and value.get("choices"):
+            self._usage = None
         # Embeddings generate nothing, so what they say of that is nothing.
         untold = 0 if self._api is Api.EMBEDDINGS else -1
         self._counts(_openai_usage(value.get("usage"), "prompt", "completion", untold), final=final)

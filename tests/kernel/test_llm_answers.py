@@ -113,6 +113,17 @@ def test_numbers_that_come_with_the_end_of_messages_alone_are_told():
     assert read(Api.MESSAGES, Events().take(sse(events)))[0] == Usage("asked", 7, 3, 2)
 
 
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("choices", [[], [{"delta": {"role": "assistant"}}]])
+def test_numbers_behind_which_the_answer_goes_on_tell_nothing(choices, done):
+    early = {"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 0}}
+    events = [early, {"choices": [{"delta": {"content": "much"}}]}]
+
+    assert read(Api.CHAT, Events().take(sse(events, done=done)))[0] is None
+    last = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}
+    assert read(Api.CHAT, Events().take(sse([*events, last], done=done)))[0] == Usage("asked", 5, 9)
+
+
 def test_embeddings_need_not_tell_that_they_give_nothing():
     assert read(Api.EMBEDDINGS, [b'{"usage":{"prompt_tokens":5}}'], streams=False)[0] == Usage("asked", 5, 0)
 
