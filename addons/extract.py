@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import product
+from urllib.parse import unquote
 
 from mitmproxy import http
 
@@ -24,6 +25,8 @@ _OVERRIDING = frozenset(
     b"".join(parts)
     for name in _OVERRIDES
     for parts in product(*((b"-", b"_") if letter == ord("-") else (bytes((letter,)),) for letter in name)))
+# Parameters by which a client asks the same of Google's servers (cloud.google.com/apis/docs/system-parameters).
+_PARAMETER = re.compile(r"(?i)(?:^|[&;])\$(?:httpMethod|httpHeaders|ct|req)(?:[=&;]|$)")
 BODYLESS = frozenset({"GET", "HEAD"})
 """Methods whose bodies mean nothing: a server that reads one acts on more than its method and path."""
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
@@ -83,7 +86,8 @@ def extract(flow: http.HTTPFlow, agent: Agent, tunnelled: bool, body_bytes: int,
     method = data.method.decode("ascii").upper()
     _check_framing(headers.framing, body_bytes)
     facts = RequestFacts(agent, method, scheme, host, port, path, query, body_bytes, headers.content_type, at=at)
-    return Extracted(facts, headers.overrides or bool(body_bytes and method in BODYLESS))
+    overrides = headers.overrides or _PARAMETER.search(unquote(query)) is not None
+    return Extracted(facts, overrides or bool(body_bytes and method in BODYLESS))
 
 
 class _Headers:

@@ -13,7 +13,7 @@ from kernel.findings import Finding
 from kernel.host_set import HostSet, named
 from kernel.match import Index
 from kernel.pattern import host_pattern
-from kernel.policy import Policy, Rule, UrlPattern
+from kernel.policy import HostPattern, HostReach, Policy, Rule, UrlPattern
 from kernel.secret_paths import SecretPaths
 from kernel.suffix import Suffixes
 from kernel.trial import Mode, mode_at
@@ -62,7 +62,8 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
     models = [rule for rule in compiled.policy.rules if rule.verb.grants and rule.where.llm is not None]
-    llm_hosts = HostSet((*map(host_pattern, policy_files.llm_hosts()), *named(models)))
+    priced = (HostPattern(host, HostReach.EXACT) for host in compiled.policy.prices.hosts)
+    llm_hosts = HostSet((*map(host_pattern, policy_files.llm_hosts()), *named(models), *priced))
     return Governed(compiled.policy, Index(compiled.policy), Bounds(compiled.policy),
                     Disclosure(compiled.policy, suffixes), secret_paths, llm_hosts,
                     tuple(files), tuple(compiled.findings),

@@ -9,7 +9,7 @@ from addons.request_fields import readable
 from kernel.budget import SPENT
 from kernel.comparison import Gap
 from kernel.facts import UPGRADES
-from kernel.fields import Fields
+from kernel.fields import Fields, like
 from kernel.llm import recorded
 from kernel.llm.change import with_members
 from kernel.llm.endpoints import endpoint, is_free, provider_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _COVERING = frozenset({b"content-md5", b"digest", b"content-digest", b"repr-digest", b"x-amz-content-sha256"})
 _UNPRICED = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="nothing bounds what a request to this endpoint costs")
 _OVERRIDDEN = Verdict(Action.DENY, Code.METHOD_OVERRIDE,
-                      reason="a header may have the provider read another call than the one whose cost is bounded")
+                      reason="the provider may be asked to read another call than the one whose cost is bounded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def refused(governed: Governed, facts: RequestFacts, judgement: Judgement, seen:
             overrides: bool) -> Verdict | None:
     """The refusal of what the rules let through and nothing bounds, where a budget or the policy asks for that.
 
-    `overrides`: a header may have the provider read another method or path.
+    `overrides`: a header or a parameter may have the provider read another method or path.
     """
     models = facts.host.name in governed.llm_hosts or not governed.model_rules.isdisjoint(judgement.groups)
     counts = not governed.bounds.of(facts.agent.id).units.isdisjoint(SPENT)
@@ -136,17 +136,16 @@ def change(request: http.Request, seen: ModelCall, *, counts: bool) -> ModelCall
     """
     if isinstance(seen.call, Gap):
         return seen
-    members = _members(seen, seen.call, counts=counts)
-    if not members:
-        return seen
-    body = with_members(seen.call.body, members).encode()
+    members, data = _members(seen, seen.call, counts=counts), request.data
     changed = [".".join(place) for place in members]
-    data = request.data
-    if b"content-encoding" in {name.lower() for name, _ in data.headers.fields}:
-        # What is decoded is sent as it is: only its origin's word says that it would take another coding again.
-        del data.headers["content-encoding"]
+    plain = tuple(each for each in data.headers.fields if like(each[0]) != b"content-encoding")
+    if len(plain) < len(data.headers.fields) and (counts or seen.cap is not None):
+        # What was decoded is sent as it is: an origin that takes no coding off may find another call in the same bytes.
+        data.headers.fields = plain
         changed.append("content-encoding")
-    data.content = body
+    if not changed:
+        return seen
+    data.content = body = with_members(seen.call.body, members).encode()
     if "content-length" in data.headers:
         data.headers["content-length"] = str(len(body))
     return replace(seen, changed=tuple(changed))

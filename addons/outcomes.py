@@ -213,7 +213,6 @@ class Outcomes:
         agent, parts = judged.agent, count(1)
         assert agent is not None
 
-
         def more(unit: Unit, wanted: int, *, at_once: bool) -> Drawn | Verdict:
             return self._book.draw_more(
                 decision, agent.id, judged.mode, next(parts), unit, wanted, at_once=at_once)
@@ -401,5 +400,3 @@ def declared_bytes(message: http.Message) -> int | None:
     """The size that a Content-Length tells, None without one that can be read."""
     length = message.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
-
-

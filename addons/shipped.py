@@ -29,8 +29,13 @@ def content(path: Path) -> bytes:
 
 
 def kernel_sources() -> Iterator[tuple[str, bytes]]:
-    """The modules at the top of the kernel, by name and in its order: what its digest is made of."""
-    folder: Traversable = resources.files(kernel)
+    """The modules of the kernel by their path in it, in its order: what its digest is made of."""
+    return _sources(resources.files(kernel), "")
+
+
+def _sources(folder: Traversable, above: str) -> Iterator[tuple[str, bytes]]:
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        if file.name.endswith(".py"):
-            yield file.name, file.read_bytes()
+        if file.is_dir():
+            yield from _sources(file, f"{above}{file.name}/")
+        elif file.name.endswith(".py"):
+            yield f"{above}{file.name}", file.read_bytes()

@@ -35,7 +35,7 @@ def account_findings(policy: Policy, model_hosts: Collection[str] = ()) -> Itera
 
 def _unreached(policy: Policy, budget: Budget, model_hosts: Collection[str]) -> Iterator[Finding]:
     near = [rule for rule in policy.rules if _meets(policy, rule, budget.agents)]
-    hosts = [normal.host(name) for name in model_hosts]
+    hosts = [normal.host(name) for name in (*model_hosts, *policy.prices.hosts)]
     for unit in sorted(budget.units):
         if unit is Unit.RISK:
             reached = any(_is_risky(policy, rule) for rule in near)

@@ -67,4 +67,10 @@ class Prices:
         return frozenset(glob for priced in (self.own, self.table) for items in priced.values()
                          for each in items for glob in each.models)
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts whose models a policy says prices of: money is spent there."""
+        return frozenset(self.own) - PROVIDERS
+
+
 NO_PRICES = Prices()

@@ -40,7 +40,9 @@ class Answer:
         if piece == _DONE:
             self._final = self._usage is not None
             return
-        if self._heard and not _OF_USE.search(piece):
+        # Behind a number of OpenAI's every piece is looked at: where the answer goes on, it was not the last one.
+        counted = self._usage is not None and self._api in (Api.CHAT, Api.COMPLETIONS)
+        if self._heard and not counted and not _OF_USE.search(piece):
             return
         try:
             value = json.loads(piece)
@@ -77,7 +79,11 @@ class Answer:
     def chat(self, value: Mapping[str, Any]) -> None:
         self._named(value)
         final = not self._streams or value.get("choices") == []
-        self._counts(_openai_usage(value.get("usage"), "prompt", "completion"), final=final)
+        if self._streams and value.get("choices"):
+            self._usage = None
+        # Embeddings generate nothing, so what they say of that is nothing.
+        untold = 0 if self._api is Api.EMBEDDINGS else -1
+        self._counts(_openai_usage(value.get("usage"), "prompt", "completion", untold), final=final)
         for choice in _objects(value.get("choices")):
             said = choice.get("delta") or choice.get("message")
             if isinstance(said, dict):
@@ -156,16 +162,24 @@ def _number(said: Mapping[str, Any], *path: str) -> int:
         value = value.get(name) if isinstance(value, dict) else None
     if value is None:
         return 0
-    return value if type(value) is int else -1
+    return value if type(value) is int and value >= 0 else -1
 
 
-def _openai_usage(said: Any, sent: str, given: str) -> dict[str, int] | None:
-    if not isinstance(said, dict) or type(said.get(f"{sent}_tokens")) is not int:
+def _output(said: Mapping[str, Any], names: tuple[str, ...], total: str, taken: int, untold: int = -1) -> int:
+    """What was given: the numbers of these names together, or what the total says is more; -1 where one is none."""
+    if all(said.get(name) is None for name in (*names, total)):
+        return untold
+    given, together = [_number(said, name) for name in names], _number(said, total)
+    return -1 if min(*given, together) < 0 else max(sum(given), together - taken)
+
+
+def _openai_usage(said: Any, sent: str, given: str, untold: int = -1) -> dict[str, int] | None:
+    if not isinstance(said, dict) or said.get(f"{sent}_tokens") is None:
         return None
-    taken, output = _number(said, f"{sent}_tokens"), _number(said, f"{given}_tokens")
+    taken = _number(said, f"{sent}_tokens")
     # Some that speak this language count thinking in the total alone.
-    return {"input": taken, "output": max(output, _number(said, "total_tokens") - taken) if output >= 0 else -1,
-            "cached": _number(said, f"{sent}_tokens_details", "cached_tokens"),
+    output = _output(said, (f"{given}_tokens",), "total_tokens", taken, untold)
+    return {"input": taken, "output": output, "cached": _number(said, f"{sent}_tokens_details", "cached_tokens"),
             "reasoning": _number(said, f"{given}_tokens_details", "reasoning_tokens")}
 
 
@@ -179,16 +193,17 @@ def _anthropic_usage(said: Any, before: Mapping[str, int]) -> dict[str, int] | N
 
     cached = number("cache_read_input_tokens", before.get("cached", 0))
     written = number("cache_creation_input_tokens", before.get("written", 0))
-    plain = number("input_tokens", before.get("input", 0) - before.get("cached", 0) - before.get("written", 0))
+    plain = number("input_tokens", before.get("input", -1) - before.get("cached", 0) - before.get("written", 0))
     wrong = min(cached, written, plain) < 0
-    output = number("output_tokens", before.get("output", 0))
+    output = number("output_tokens", before.get("output", -1))
     return {"input": -1 if wrong else plain + cached + written, "output": output, "cached": cached, "written": written}
 
 
 def _gemini_usage(said: Any) -> dict[str, int] | None:
-    if not isinstance(said, dict) or type(said.get("promptTokenCount")) is not int:
+    if not isinstance(said, dict) or said.get("promptTokenCount") is None:
         return None
-    taken = _number(said, "promptTokenCount") + _number(said, "toolUsePromptTokenCount")
-    thought, given = _number(said, "thoughtsTokenCount"), _number(said, "candidatesTokenCount")
-    output = max(given + thought, _number(said, "totalTokenCount") - taken) if min(thought, given) >= 0 else -1
-    return {"input": taken, "output": output, "cached": _number(said, "cachedContentTokenCount"), "reasoning": thought}
+    sent = [_number(said, name) for name in ("promptTokenCount", "toolUsePromptTokenCount")]
+    taken = -1 if min(sent) < 0 else sum(sent)
+    output = _output(said, ("candidatesTokenCount", "thoughtsTokenCount"), "totalTokenCount", taken)
+    return {"input": taken, "output": output, "cached": _number(said, "cachedContentTokenCount"),
+            "reasoning": _number(said, "thoughtsTokenCount")}

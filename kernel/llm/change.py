@@ -62,6 +62,4 @@ def _members(text: str, at: int) -> dict[str, tuple[int, int]]:
 
 
 def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    assert found is not None
-    return found.end()
+    return next(_SPACE.finditer(text, at)).end()

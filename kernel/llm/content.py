@@ -11,7 +11,7 @@ eight times. Whatever else is sent, and whatever stands elsewhere and is only re
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
@@ -36,12 +36,15 @@ _PARTS: Mapping[str, tuple[str, ...]] = {
     "local_shell_call_output": _TEXT, "search_result": ("content",),
 }  # fmt: skip
 _IMAGES = frozenset({"image", "image_url", "input_image"})
+_MESSAGE = frozenset({
+    "role", "content", "parts", "name", "text", "status", "phase", "refusal", "annotations", "reasoning",
+    "reasoning_content", "tool_calls", "tool_call_id", "function_call", "prefix", "partial", "cache_control"})
+"""What stands in a message, or in a part that says no type."""
 # Parts of Gemini have no type: what one is says the member that it has.
 _GEMINI_TEXT = frozenset({
     "text", "thought", "thoughtSignature", "thought_signature", "functionCall", "function_call", "functionResponse",
     "function_response"})
 _ENCRYPTED = ("signature", "data", "encrypted_content", "thoughtSignature", "thought_signature")
-_ESCAPES = re.compile(r"\\u[0-9a-fA-F]{4}(?:\\u[0-9a-fA-F]{4})*")
 
 
 class _WholeWindow(Exception):
@@ -74,12 +77,18 @@ def _parts_of(values: Iterable[Any]) -> Iterator[dict[str, Any]]:
 def _inside(part: Mapping[str, Any]) -> tuple[str, ...]:
     kind = part.get("type")
     if kind is None:
-        if part.get("audio") is not None:
+        # Some servers see by its members what a part without a type is.
+        if any(part[name] is not None for name in part.keys() - _MESSAGE - _GEMINI_TEXT):
             raise _WholeWindow
         return ("content", "parts")
-    if not isinstance(kind, str) or (kind not in _PARTS and kind not in _IMAGES):
+    if not isinstance(kind, str) or (kind not in _PARTS and kind not in _IMAGES) or _is_stored(part):
         raise _WholeWindow
     return _PARTS.get(kind, ())
+
+
+def _is_stored(part: Mapping[str, Any]) -> bool:
+    """True for reasoning that stands at OpenAI, and only its name here."""
+    return part["type"] == "reasoning" and part.get("id") is not None and not part.get("encrypted_content")
 
 
 def _beside(api: Api, part: Mapping[str, Any]) -> int:
@@ -93,17 +102,16 @@ def _beside(api: Api, part: Mapping[str, Any]) -> int:
 
 def _is_text(part: Mapping[str, Any]) -> bool:
     """True for what Gemini reads as text: a message, or a part of one."""
-    response = part.get("functionResponse") or part.get("function_response")
-    has_parts = isinstance(response, dict) and "parts" in response
+    responses = [part.get(name) for name in ("functionResponse", "function_response")]
+    has_parts = any(isinstance(each, dict) and "parts" in each for each in responses)
     return {"role", "parts"}.issuperset(part) or (_GEMINI_TEXT.issuperset(part) and not has_parts)
 
 
 def _of_image(api: Api, part: Mapping[str, Any]) -> int:
-    source = part.get("source") or part.get("image_url")
+    source = part.get("source" if part["type"] == "image" else "image_url")
     if isinstance(source, dict):
-        inline = source.get("type") == "base64" or str(source.get("url")).startswith("data:")
-    else:
-        inline = isinstance(source, str) and source.startswith("data:")
+        source = f"data:{source.get('media_type')}" if source.get("type") == "base64" else source.get("url")
+    inline = isinstance(source, str) and source.startswith("data:image/") and part.get("file_id") is None
     if not inline or api not in _IMAGE:
         raise _WholeWindow
     return _IMAGE[api]
@@ -114,5 +122,19 @@ def _text_bytes(text: str) -> int:
     size = len(text.encode())
     if text.isascii() and "\\u" not in text:
         return size
-    written = _ESCAPES.sub(lambda found: json.loads(f'"{found[0]}"'), text)
-    return max(size, len(normalize("NFKC", written).encode(errors="surrogatepass")))
+    written = _unescaped(text) if "\\u" in text else text
+    return max(size, sum(count * _longest(each) for each, count in Counter(written).items()))
+
+
+def _unescaped(text: str) -> str:
+    """A JSON text with its escapes of Unicode written out, the two halves of a pair as one character."""
+    halves = text.encode("raw_unicode_escape").decode("raw_unicode_escape")
+    return halves.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _longest(character: str) -> int:
+    """The most bytes that a character has in any normal form. Composing makes none longer.
+
+    One by one: normalising a whole text takes time by the square of the marks that stand in a row.
+    """
+    return max(len(each.encode(errors="surrogatepass")) for each in (character, normalize("NFKD", character)))

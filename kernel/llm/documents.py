@@ -21,27 +21,24 @@ class Documents:
 
     def __init__(self) -> None:
         self._kept = b""
-        self._at = 0
+        self._from = self._at = 0
         self._depth = 0
         self._in_text = False
 
     def take(self, chunk: bytes) -> Iterator[bytes]:
         """The objects that end in this piece. Raises `TooLong`."""
-        self._kept += chunk
+        # Once for a piece: there may be an object for every two bytes of it.
+        self._kept, self._at, self._from = self._kept[self._from:] + chunk, self._at - self._from, 0
         while self._step():
-            if not self._depth:
-                yield self._kept[:self._at]
-                self._drop()
+            yield self._kept[self._from:self._at]
+            self._from = self._at
         if not self._depth:
-            self._drop()
-        if len(self._kept) > MOST_DOCUMENT_BYTES:
+            self._from = self._at
+        if len(self._kept) - self._from > MOST_DOCUMENT_BYTES:
             raise TooLong
 
-    def _drop(self) -> None:
-        self._kept, self._at = self._kept[self._at:], 0
-
     def _step(self) -> bool:
-        """Go on behind the next bracket that ends an object; False where the rest has none."""
+        """Go on behind the next object that ends; False where the rest has none."""
         while True:
             if self._in_text and not self._leave_text():
                 return False
@@ -64,13 +61,11 @@ class Documents:
 
     def _open(self) -> None:
         if not self._depth:
-            self._kept, self._at = self._kept[self._at - 1:], 1
+            self._from = self._at - 1
         self._depth += 1
 
     def _leave_text(self) -> bool:
-        found = _INSIDE.match(self._kept, self._at)
-        assert found is not None
-        self._at = found.end()
+        self._at = next(_INSIDE.finditer(self._kept, self._at)).end()
         if self._kept[self._at:self._at + 1] != b'"':
             return False
         self._at, self._in_text = self._at + 1, False

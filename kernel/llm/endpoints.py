@@ -41,6 +41,8 @@ _ENDS = {
     ("chat", "completions"): Api.CHAT, ("responses",): Api.RESPONSES, ("completions",): Api.COMPLETIONS,
     ("embeddings",): Api.EMBEDDINGS, ("messages",): Api.MESSAGES,
 }  # fmt: skip
+# What follows one of these in a path is a model, and whatever the body names is passed over.
+_NAMED_BEFORE = frozenset({"deployments", "engines", "models"})
 _GEMINI = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*):(generateContent|streamGenerateContent)", re.ASCII)
 _COUNTING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*:countTokens", re.ASCII)
 _FREE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
@@ -57,6 +59,8 @@ def endpoint(method: str, segments: Sequence[str]) -> Endpoint | None:
         return None
     if len(segments) > 1 and segments[-2] == "models" and (found := _GEMINI.fullmatch(segments[-1])):
         return Endpoint(Api.GEMINI, found[1], found[2] == "streamGenerateContent")
+    if not _NAMED_BEFORE.isdisjoint(segments):
+        return None
     api = _ENDS.get(tuple(segments[-2:])) or _ENDS.get(tuple(segments[-1:]))
     return None if api is None else Endpoint(api)
 

@@ -89,11 +89,20 @@ def _is_own(api: Api, tool: Mapping[str, Any]) -> bool:
 
 
 def _of_config(api: Api, root: Mapping[str, Any]) -> str | None:
-    """What Gemini has in an object of its own, and the edits that Anthropic makes of a conversation."""
+    """What Gemini has in an object of its own, what a template makes of a prompt, and the edits that Anthropic makes of
+    a conversation.
+    """
     if api is Api.GEMINI:
         config = root.get("generationConfig") or root.get("generation_config") or {}
         return _unknown(_GENERATION, config) if isinstance(config, dict) else "its generationConfig is no object"
+    if not _only_switches(root.get("chat_template_kwargs") or {}):
+        return "it has more than switches for the template of its prompt"
     return None if _only_clears(root.get("context_management") or {}) else "it has the provider sum up the conversation"
+
+
+def _only_switches(said: Any) -> bool:
+    """Whether no text may become many times as long: some servers take the template itself there."""
+    return isinstance(said, dict) and all(isinstance(value, bool) for value in said.values())
 
 
 def _only_clears(managed: Any) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MILLION = 1_000_000
 NO_WINDOW = "it refers to what is stored elsewhere, and the window of its model is not known here"
 NO_PRICE = "what its model costs is not known here"
-NO_THINKING = "it asks for more thinking than the longest answer that the policy allows"
+NO_THINKING = "it asks for more thinking than the longest answer may have"
 
 
 class Spend(NamedTuple):
@@ -67,9 +67,10 @@ def spend_of(call: Call, price: Price | None, cap: int | None, floor: int) -> Sp
         return call.unbounded
     if price is None:
         return NO_PRICE
-    if cap is not None and cap < call.thinks:
+    if min(price.longest_output if cap is None else cap, price.longest_output) < call.thinks:
         return NO_THINKING
-    sends = price.context if call.sends is None else min(call.sends, price.context)
+    windows = price.context * call.prompts
+    sends = windows if call.sends is None else min(call.sends, windows)
     sizes = [size for size in (call.said, cap) if size is not None]
     most = 0 if not call.choices else price.longest_output if call.apart else min([*sizes, price.longest_output])
     least = most if call.apart else min(max(floor, call.thinks), most)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from kernel.canonical import MAX_INTEGER
 from kernel.llm.spend import whole
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Usage(NamedTuple):
 
     def is_plausible(self) -> bool:
         """False where a number is none that anything can have used."""
-        return all(0 <= each <= _MOST_TOKENS for each in self[1:]) and self.cached + self.written <= self.input
+        return (all(0 <= each <= _MOST_TOKENS for each in self[1:]) and self.cached + self.written <= self.input
+                and self.reasoning <= self.output)
 
     def cost(self, price: Price) -> int:
         """Micro-USD, rounded up once."""
@@ -56,7 +58,7 @@ def told(usage: Usage, price: Price | None, bound: Bound) -> dict[str, Value]:
 
     An account never gives more than was held: a provider that reports more has broken the bound, not the budget.
     """
-    usd = None if price is None else usage.cost(price)
+    usd = None if price is None else min(usage.cost(price), MAX_INTEGER)
     said: dict[str, Value] = {
         "model": usage.model, "input": usage.input, "output": usage.output, "cached": usage.cached,
         "written": usage.written, "reasoning": usage.reasoning, "tokens": usage.tokens, "usd": usd,

@@ -172,6 +172,15 @@ def test_a_header_that_overrides_method_or_path_is_noticed(header: bytes, overri
     assert extract(flow, AGENT, False, 0).overrides is overrides
 
 
+@pytest.mark.parametrize(("query", "overrides"), [
+    ("$httpMethod=POST", True), ("a=1&%24http%4dethod=POST", True), ("$req=%7B%7D&alt=sse", True),
+    ("$ct=application/x-protobuf", True), ("$httpHeaders=x", True), ("a=$httpMethod", False),
+    ("$filter=a&$alt=json&key=k", False), ("", False),
+])
+def test_a_parameter_with_which_google_reads_another_request_is_noticed(query: str, overrides: bool) -> None:
+    assert extract(made(path=f"/v1?{query}".encode()), AGENT, False, 0).overrides is overrides
+
+
 @pytest.mark.parametrize(("method", "body", "overrides"), [
     ("GET", b"x", True), ("HEAD", b"x", True), ("GET", b"", False), ("POST", b"x", False),
 ])

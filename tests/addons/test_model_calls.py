@@ -130,6 +130,17 @@ async def test_a_stream_costs_what_it_says_and_passes_as_it_came(
         assert outcome["tools"]["look_up"] >= 1
 
 
+async def test_a_host_that_has_prices_costs_what_it_says_by_whatever_rule_it_is_reached(home: Home) -> None:
+    async with provider() as there, inside(home, policy=BUDGET) as place:
+        there.answer = lambda asked: Answer([sse(CHAT)])
+        await ask(place, there, ("llm.example.org", "/v1/chat/completions"), CALLED | {"stream": True})
+        await settled(place)
+        answer = await ask(place, there, ("llm.example.org", "/v1/batches"), CALLED)
+
+        assert account(place) == (cost(120, 45, 20, 0), 0)
+        assert b"x-governor-code: PROTOCOL_REFUSED\r\n" in answer
+
+
 async def test_an_answer_in_one_short_piece_costs_what_it_says(home: Home) -> None:
     said = {"model": "m-1", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 4}}
     async with provider() as there, inside(home, policy=BUDGET) as place:
@@ -239,6 +250,19 @@ async def test_what_has_no_bound_is_refused_under_a_budget(
         assert account(place) == (0, 0)
 
 
+@pytest.mark.parametrize("body", [
+    pytest.param(b'{"model":"m-1","Model":"dear","messages":[]}', id="in another case"),
+    pytest.param(b'{"model":"m-1","model\\u0000":"dear","messages":[]}', id="behind a NUL"),
+    pytest.param(b'{"model":"m-1","messages":[],"MODEL":"dear","user":"' + b"x" * 2**20 + b'"}', id="in a long body"),
+])
+async def test_a_model_that_another_reader_may_not_find_is_not_granted(home: Home, body: bytes) -> None:
+    async with provider() as there, inside(home, policy=NAMED) as place:
+        answer = await ask(place, there, OPENAI, body)
+
+        assert b"x-governor-code: DEFAULT_DENY\r\n" in answer
+        assert there.heads == []
+
+
 async def test_a_method_that_is_overridden_is_refused_where_it_could_spend(home: Home) -> None:
     path = "/v1beta/models/m-1:generateContent"
     async with provider() as there, inside(home, policy=BUDGET) as place:
@@ -247,6 +271,8 @@ async def test_a_method_that_is_overridden_is_refused_where_it_could_spend(home:
         answer = await place.get(url, "X-HTTP-Method-Override: POST")
 
         assert b"x-governor-code: METHOD_OVERRIDE\r\n" in answer
+        in_query = await place.get(f"{url}?%24httpMethod=POST&$req=%7B%7D")
+        assert b"x-governor-code: METHOD_OVERRIDE\r\n" in in_query
         assert (await place.get(url)).startswith(b"HTTP/1.1 200")
 
 
@@ -270,6 +296,21 @@ async def test_a_packed_body_is_sent_unpacked_where_it_must_change(home: Home) -
         assert there.asked == [CALLED | {"max_tokens": 1000}]
         assert b"content-encoding" not in there.heads[0].lower()
         assert decision["llm"]["changed"] == ["max_tokens", "content-encoding"]
+
+
+@pytest.mark.parametrize("header", ["Content-Encoding", "content_encoding"])
+async def test_under_a_budget_a_packed_body_is_sent_unpacked_though_nothing_in_it_changes(
+        home: Home, header: str) -> None:
+    """Bytes may be JSON as they are, and other JSON once they are unpacked: an origin must not choose."""
+    body = json.dumps(CALLED | {"max_tokens": 100}).encode()
+    async with provider() as there, inside(home, policy=BUDGET) as place:
+        await ask(place, there, OPENAI, brotli.compress(body), f"{header}: br")
+        await settled(place)
+        (decision,) = place.entries("decision")
+
+        assert there.bodies == [body]
+        assert b"encoding" not in there.heads[0].lower()
+        assert decision["llm"]["changed"] == ["content-encoding"]
 
 
 async def test_a_long_body_that_waits_in_a_file_is_changed_too(home: Home) -> None:

@@ -41,6 +41,10 @@ DENY = "when-used: {100%: deny}"
                    "  - {allow: x, to: own.example, methods: any, llm: {also: housekeeping}}\n"),
             [], id="a model API of one's own"),
         pytest.param(
+            budget("for: coders, each: {tokens: 5}, every: day", "  - {allow: x, to: own.example, methods: any}\n")
+            + "prices: {own.example: [{models: m, input: 1, output: 1, context: 8k, longest-output: 8k}]}\n",
+            [], id="a host with prices"),
+        pytest.param(
             budget("for: coders, each: {tokens: 5}, every: day",
                    "  - {allow: x, from: r-*, to: models.example, methods: any}\n"), ["W501"], id="models for others"),
         pytest.param(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel.canonical import MAX_INTEGER
 from kernel.llm.answer import MOST_NAMES, OTHERS, Answer
 from kernel.llm.documents import MOST_DOCUMENT_BYTES, Documents
 from kernel.llm.endpoints import Api
@@ -69,6 +70,62 @@ def test_of_an_answer_that_breaks_off_nobody_knows_what_it_cost(api, events, las
 ])
 def test_numbers_that_are_none_or_not_the_last_tell_nothing(events):
     assert read(Api.CHAT, Events().take(sse(events, done=False)))[0] is None
+
+
+@pytest.mark.parametrize(("api", "body"), [
+    (Api.CHAT, {"choices": [], "usage": {"prompt_tokens": 5}}),
+    (Api.CHAT, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": "6"}}),
+    (Api.CHAT, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": -6}}),
+    (Api.CHAT, {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1,
+                                         "completion_tokens_details": {"reasoning_tokens": 9}}}),
+    (Api.RESPONSES, {"status": "completed", "usage": {"input_tokens": 5}}),
+    (Api.MESSAGES, {"type": "message", "usage": {}}),
+    (Api.MESSAGES, {"type": "message", "usage": {"input_tokens": 5}}),
+    (Api.MESSAGES, {"type": "message", "usage": {"output_tokens": 5}}),
+    (Api.MESSAGES, {"type": "message", "usage": {
+        "input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": -4}}),
+    (Api.GEMINI, {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 5}}),
+    (Api.GEMINI, {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {
+        "promptTokenCount": 50, "toolUsePromptTokenCount": -40, "candidatesTokenCount": 1}}),
+    (Api.GEMINI, {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {
+        "promptTokenCount": 50, "totalTokenCount": 60.5, "candidatesTokenCount": 1}}),
+])
+def test_a_report_that_lacks_a_number_or_has_one_that_is_none_tells_nothing(api, body):
+    assert read(api, [json.dumps(body).encode()], streams=False)[0] is None
+
+
+@pytest.mark.parametrize(("begun", "ended"), [
+    ({}, {}), ({"input_tokens": 5}, {}), ({}, {"output_tokens": 5}), ({"input_tokens": -5}, {"output_tokens": 5}),
+    ({"input_tokens": 5, "output_tokens": -1}, {}),
+])
+def test_a_stream_of_messages_that_lacks_a_number_tells_nothing(begun, ended):
+    events = [{"type": "message_start", "message": {"usage": begun}},
+              {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": ended}]
+
+    assert read(Api.MESSAGES, Events().take(sse(events)))[0] is None
+
+
+def test_numbers_that_come_with_the_end_of_messages_alone_are_told():
+    events = [{"type": "message_start", "message": {"usage": {}}},
+              {"type": "message_delta", "delta": {"stop_reason": "end_turn"},
+               "usage": {"input_tokens": 5, "output_tokens": 3, "cache_read_input_tokens": 2}}]
+
+    assert read(Api.MESSAGES, Events().take(sse(events)))[0] == Usage("asked", 7, 3, 2)
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("choices", [[], [{"delta": {"role": "assistant"}}]])
+def test_numbers_behind_which_the_answer_goes_on_tell_nothing(choices, done):
+    early = {"choices": choices, "usage": {"prompt_tokens": 5, "completion_tokens": 0}}
+    events = [early, {"choices": [{"delta": {"content": "much"}}]}]
+
+    assert read(Api.CHAT, Events().take(sse(events, done=done)))[0] is None
+    last = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 9}}
+    assert read(Api.CHAT, Events().take(sse([*events, last], done=done)))[0] == Usage("asked", 5, 9)
+
+
+def test_embeddings_need_not_tell_that_they_give_nothing():
+    assert read(Api.EMBEDDINGS, [b'{"usage":{"prompt_tokens":5}}'], streams=False)[0] == Usage("asked", 5, 0)
 
 
 def test_thinking_that_stands_in_the_total_alone_counts():
@@ -159,3 +216,9 @@ def test_a_report_above_the_bound_says_by_how_much():
     assert told(usage, PRICE, Bound(1050, 4000))["over"] == {"tokens": 50, "usd": 500}
     assert "over" not in told(usage, PRICE, Bound(1100, 4500))
     assert told(usage, None, Bound())["usd"] is None
+
+
+def test_a_cost_that_no_entry_can_hold_is_told_as_the_largest_that_one_can():
+    dear = Price(*4 * [10**15], 1000, 1000)
+
+    assert told(Usage("m", 2**40, 2**40), dear, Bound(usd=5))["usd"] == MAX_INTEGER

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel.budget import Unit
+from kernel.comparison import Gap
 from kernel.json_fields import read_tree
-from kernel.llm.change import with_members
+from kernel.llm.change import LONGEST_CHANGE, with_members
 from kernel.llm.endpoints import Api, Endpoint
 from kernel.llm.request import Call, read_call
 from kernel.llm.spend import NO_PRICE, NO_THINKING, Spend, caps, spend_of, written_cap
@@ -57,6 +58,8 @@ def test_the_dearest_price_that_may_apply_counts():
     pytest.param(PLAIN._replace(thinks=3001), 8000, 256, (1000, 3001, 8000), id="what is to be thought"),
     pytest.param(PLAIN._replace(sends=None), 8000, 256, (200_000, 256, 8000), id="the window"),
     pytest.param(PLAIN._replace(sends=900_000), 8000, 256, (200_000, 256, 8000), id="no more than the window"),
+    pytest.param(PLAIN._replace(sends=None, prompts=3), 8000, 256, (600_000, 256, 8000), id="a window for each prompt"),
+    pytest.param(PLAIN._replace(sends=500_000, prompts=3), 8000, 256, (500_000, 256, 8000), id="less than the windows"),
     pytest.param(PLAIN._replace(apart=True), 8000, 256, (1000, 64_000, 64_000), id="thoughts outside the cap"),
     pytest.param(PLAIN._replace(choices=0), None, 256, (1000, 0, 0), id="no answer"),
 ])
@@ -68,6 +71,7 @@ def test_what_a_call_may_use(call, cap, floor, expected):
     (PLAIN._replace(unbounded="it browses"), PRICE, 8000, "it browses"),
     (PLAIN, None, 8000, NO_PRICE),
     (PLAIN._replace(thinks=9000), PRICE, 8000, NO_THINKING),
+    (PLAIN._replace(thinks=64_001), PRICE, None, NO_THINKING),
 ])
 def test_what_has_no_bound_says_why(call, price, cap, why):
     assert spend_of(call, price, cap, 256) == why
@@ -138,7 +142,7 @@ def test_a_member_is_set_and_nothing_else_changes(data, place, value):
         of = of[name]
     assert of[place[-1]] is value or of[place[-1]] == value
     assert _without(after, place) == _without(before, place)
-    assert not isinstance(read_tree(made.encode(errors="surrogatepass")), str)
+    assert not isinstance(read_tree(made.encode()), Gap)
 
 
 def _without(root, place):
@@ -147,6 +151,17 @@ def _without(root, place):
     rest = {key: each for key, each in root.items() if key != name}
     inside = _without(root.get(name) or {}, inner) if inner else {}
     return rest | {name: inside} if inside else rest
+
+
+@pytest.mark.parametrize("asked", [Endpoint(api, "m") for api in Api])
+@pytest.mark.parametrize("host", ["openai", "llm.example.org"])
+def test_a_body_becomes_no_longer_than_a_budget_of_bytes_holds_for_it(asked, host):
+    body = b'{"model":"m","stream":true%b}'
+    for said in (b"", b',"max_tokens":99', b',"max_completion_tokens":99', b',"generationConfig":null'):
+        call = read_call(asked, body % said, host)
+        members = dict(caps(call, 2**40)) | dict.fromkeys(call.caps, 2**40) | ({call.tells: True} if call.tells else {})
+
+        assert len(with_members(call.body, members)) <= len(call.body) + LONGEST_CHANGE
 
 
 @pytest.mark.parametrize(("text", "members", "made"), [
