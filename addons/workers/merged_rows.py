@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from addons.agent_rows import Row
 
-_STRICTEST = (Condition.HALTED, Condition.REVOKED, Condition.QUARANTINED, Condition.RUNNING)
+_STRICTEST = tuple(reversed(Condition))
 
 
 def merged(told: Iterable[Sequence[Row]]) -> list[Row]:

@@ -15,7 +15,7 @@ from addons.workers import merged_rows
 from addons.workers.channel import ChannelError
 from addons.workers.slot import Slot, Stage
 from addons.workers.summed import SummedMetrics
-from kernel.standings import Balance
+from kernel.standings import Balance, Condition
 
 
 class Worker(Slot):
@@ -128,6 +128,13 @@ def test_the_strictest_state_and_the_newest_sight_are_told_of_an_agent():
 
     assert (one["state"], one["reason"], one["by"]) == ("halted", "OPERATOR", "ann")
     assert (one["last_seen"], one["risk"]) == ("2026-01-03", 7)
+
+
+@pytest.mark.parametrize("state", Condition)
+def test_whatever_an_agent_is_held_back_by_is_told_before_that_it_runs(state):
+    told = [row(state="running", since="2026-01-01"), row(state=str(state), since="2026-01-02")]
+
+    assert merged_rows.one(told)["state"] == state
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=5))
