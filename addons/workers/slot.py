@@ -50,24 +50,29 @@ class Slot:
         self._channel: Channel | None = None
 
     async def live(self, post: Callable[[int], Post], meet: Callable[[Channel], None]) -> int:
-        """One life, from its start to its exit status, which is below 0 after a signal. `meet` prepares the channel."""
+        """One life, from its start to its exit status, which is below 0 after a signal. `meet` prepares the channel.
+
+        Raises `OSError` where no process can be made.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            told = post(theirs.fileno()).environment()
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=os.environ | told, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-                # A terminal's signals go to the supervisor alone.
-                process_group=0)
-        self._channel = await Channel.over(ours)
-        meet(self._channel)
-        self.stage = Stage.STARTING
-        hearing = asyncio.create_task(self._channel.run())
-        try:
-            return await self._process.wait()
-        finally:
-            self.leave()
-            await hearing
-            self.stage, self._process = Stage.DOWN, None
+            # Before there is a process, so that there is none that could not be left alone.
+            self._channel = await Channel.over(ours)
+            meet(self._channel)
+            self.stage = Stage.STARTING
+            hearing = asyncio.create_task(self._channel.run())
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, env=os.environ | post(theirs.fileno()).environment(), stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    # A terminal's signals go to the supervisor alone.
+                    process_group=0)
+                theirs.close()
+                return await self._process.wait()
+            finally:
+                self.leave()
+                await hearing
+                self.stage, self._process = Stage.DOWN, None
 
     @property
     def lives(self) -> bool:

@@ -82,6 +82,8 @@ class Supervisor:
                 return START_REFUSED
             tasks = [asyncio.create_task(self._keep(number, slot)) for number, slot in enumerate(self._slots)]
             tasks.append(asyncio.create_task(self._start()))
+            for task in tasks:
+                task.add_done_callback(self._check)
             status = await self._end
             await self._end_workers()
             for task in tasks:
@@ -143,23 +145,31 @@ class Supervisor:
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
         while not self._end.done():
             began = loop.time()
-            status = await slot.live(lambda channel: self._post(number, channel), lambda end: self._meet(slot, end))
+            status, how = await self._life(number, slot)
             self._buried(slot)
-            if self._end.done() or self._ends_all(slot, status):
+            if self._end.done() or self._ends_all(slot, status, how):
                 return
             pause = FIRST_PAUSE_SECONDS if loop.time() - began > HEALTHY_SECONDS else pause
-            _say(f"worker {slot.name} {ending(status)}; it starts again in {pause:g} s")
+            _say(f"worker {slot.name} {how}; it starts again in {pause:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._end), pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _ends_all(self, slot: Slot, status: int) -> bool:
+    async def _life(self, number: int, slot: Slot) -> tuple[int | None, str]:
+        """A worker from its start to its end: its status, None where no process could be made, and that in words."""
+        try:
+            status = await slot.live(lambda channel: self._post(number, channel), lambda end: self._meet(slot, end))
+        except OSError as problem:
+            return None, f"could not be started: {problem}"
+        return status, ending(status)
+
+    def _ends_all(self, slot: Slot, status: int | None, how: str) -> bool:
         """Whether the end of this worker is that of all."""
         if status in (START_REFUSED, FAULT):
             # It has said why itself.
             self._finish(status)
         elif not self._all_serving.is_set():
-            _say(f"worker {slot.name} {ending(status)} while it started")
+            _say(f"worker {slot.name} {how} before all served")
             self._finish(FAULT)
         return self._end.done()
 
@@ -179,7 +189,9 @@ class Supervisor:
         return Post(number, len(self._slots), tuple(self._options.mode), self._metrics_port, channel)
 
     def _meet(self, slot: Slot, channel: Channel) -> None:
-        """Hear what a worker says in its life."""
+        """Hear what a worker says in its life, which is over before it begins where all end meanwhile."""
+        if self._end.done():
+            channel.close()
         for word, heard in {"turn": self._turn, "opened": self._opened, "serving": self._serving,
                             "poke": self._poke}.items():
             channel.on(word, partial(heard, slot))
@@ -208,6 +220,13 @@ class Supervisor:
         for other in self._slots:
             if other is not slot:
                 other.tell("poke")
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """A fault in a task of the supervisor's own ends all: nobody would do its work any more."""
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            _say(f"stopped on a fault: {type(fault).__name__}: {fault}")
+            self._finish(FAULT)
 
     def _finish(self, status: int) -> None:
         if not self._end.done():
