@@ -17,6 +17,7 @@ from addons.home import Home, home_folder
 from addons.home_lock import home_lock
 from addons.metrics import Gauge
 from addons.metrics_server import MetricsServer
+from addons.own_output import place, say
 from addons.port_lock import port_lock
 
 if TYPE_CHECKING:
@@ -61,7 +62,11 @@ class Premises:
     async def open(self, handlers: Mapping[str, Handler], fault: Callable[[str], object],
                    reload: Callable[[str], object]) -> None:
         """Answer on the control socket, and call `reload` at SIGHUP. `fault` hears where an answer failed."""
-        control = ControlServer(self.home.paths.control_sock, handlers, lambda where, error: fault(where))
+        def failed(where: str, error: Exception) -> None:
+            fault(where)
+            say(f"an answer on the control socket failed: {place(error)}")
+
+        control = ControlServer(self.home.paths.control_sock, handlers, failed)
         await control.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, "SIGHUP")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from addons import policy_store
 from addons.errors import GovernorError, ReloadRefused
+from addons.own_output import say
 from addons.workers.slot import Slot, Stage
 from kernel.errors import PolicyError
 
@@ -70,13 +70,13 @@ class CommonPolicy:
         await asyncio.gather(*(_prepare(slot, digest, operator) for slot in serving))
         self.governed = changed
         await asyncio.gather(*(_enforce(slot, digest) for slot in serving))
-        _say(f"policy {digest[:12]} in force ({by})")
+        say(f"policy {digest[:12]} in force ({by})")
         return self._told(changed.findings, ok=True)
 
     def _not_reloaded(self, by: str, findings: Iterable[object]) -> Message:
         self.on_refused()
         told = self._told(findings, ok=False)
-        _say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
+        say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
         return told
 
     def _told(self, findings: Iterable[object], *, ok: bool) -> Message:
@@ -98,9 +98,5 @@ async def _enforce(slot: Slot, digest: str) -> None:
     try:
         await slot.ask("enforce", _ENFORCE_SECONDS, digest=digest)
     except GovernorError as problem:
-        _say(f"worker {slot.name} did not take the policy: {problem}")
+        say(f"worker {slot.name} did not take the policy: {problem}")
         slot.kill()
-
-
-def _say(text: str) -> None:
-    print(f"governor: {text}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from addons.errors import StartRefused
 from addons.home import home_folder
 from addons.identity import Registry
 from addons.lineage import newest
+from addons.own_output import place, say
 from addons.pools.joining import bring_over
 from addons.pools.setting import pool_for
 from addons.premises import Premises
@@ -111,7 +112,7 @@ class Supervisor:
         served = [newest(home.paths, slot.name, home.root) for slot in self._slots]
         for lane in served:
             ahead_keys.demand(home, lane)
-        bring_over(pool, home, served, _say)
+        bring_over(pool, home, served, say)
         self._policy = CommonPolicy(asked, home.paths, Registry(home.paths.agents), self._slots, self._turns)
         self._policy.on_refused = self._metrics.reload_failed
         self._premises.read_gauges(self._metrics)
@@ -150,7 +151,7 @@ class Supervisor:
             if self._end.done() or self._ends_all(slot, status, how):
                 return
             pause = FIRST_PAUSE_SECONDS if loop.time() - began > HEALTHY_SECONDS else pause
-            _say(f"worker {slot.name} {how}; it starts again in {pause:g} s")
+            say(f"worker {slot.name} {how}; it starts again in {pause:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._end), pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -169,7 +170,7 @@ class Supervisor:
             # It has said why itself.
             self._finish(status)
         elif not self._all_serving.is_set():
-            _say(f"worker {slot.name} {how} before all served")
+            say(f"worker {slot.name} {how} before all served")
             self._finish(FAULT)
         return self._end.done()
 
@@ -192,6 +193,7 @@ class Supervisor:
         """Hear what a worker says in its life, which is over before it begins where all end meanwhile."""
         if self._end.done():
             channel.close()
+        channel.on_fault = partial(self._failed, slot)
         for word, heard in {"turn": self._turn, "opened": self._opened, "serving": self._serving,
                             "poke": self._poke}.items():
             channel.on(word, partial(heard, slot))
@@ -221,11 +223,15 @@ class Supervisor:
             if other is not slot:
                 other.tell("poke")
 
+    def _failed(self, slot: Slot, fault: Exception) -> None:
+        self._metrics.fault("workers")
+        say(f"what worker {slot.name} said was not heard: {place(fault)}")
+
     def _check(self, task: asyncio.Task[None]) -> None:
         """A fault in a task of the supervisor's own ends all: nobody would do its work any more."""
         fault = None if task.cancelled() else task.exception()
         if fault is not None:
-            _say(f"stopped on a fault: {type(fault).__name__}: {fault}")
+            say(f"stopped on a fault: {type(fault).__name__}: {fault}")
             self._finish(FAULT)
 
     def _finish(self, status: int) -> None:
@@ -263,7 +269,3 @@ def _unfit(options: Any) -> str | None:
     if asked:
         return f"governor serve: {', '.join(asked)}: mitmweb shows the flows of one process; leave --workers out"
     return None
-
-
-def _say(text: str) -> None:
-    print(f"governor: {text}", file=sys.stderr, flush=True)

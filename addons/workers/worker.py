@@ -19,6 +19,7 @@ from addons.control import Peer
 from addons.draining import drain
 from addons.errors import ReloadRefused
 from addons.home import Home, home_folder
+from addons.own_output import place, say
 from addons.workers import ports
 from addons.workers.channel import Channel, ChannelError
 from addons.workers.siblings import Siblings
@@ -81,6 +82,7 @@ class Worker:
                     "checks": enforcing.checks()}
 
         self._channel.on("samples", samples)
+        self._channel.on_fault = lambda fault: _failed(enforcing, fault)
         return self._post.metrics_port
 
     def hide_metrics(self) -> None:
@@ -138,6 +140,11 @@ def _answering(handler: Handler) -> Any:
         return await handler(message["message"], Peer(message["uid"]))
 
     return answer
+
+
+def _failed(enforcing: Enforcing, fault: Exception) -> None:
+    enforcing.metrics.fault("control")
+    say(f"an answer to the supervisor failed: {place(fault)}")
 
 
 def _ignore() -> None:

@@ -73,6 +73,8 @@ async def test_a_no_is_told_in_its_own_words_and_a_fault_by_its_class_alone():
         raise ValueError("what an agent sent")
 
     async with channels() as (one, other):
+        faults: list[Exception] = []
+        other.on_fault = faults.append
         other.on("refuse", refuse)
         other.on("fail", fail)
         with pytest.raises(Refused, match="not today"):
@@ -82,6 +84,21 @@ async def test_a_no_is_told_in_its_own_words_and_a_fault_by_its_class_alone():
         with pytest.raises(Refused, match="internal fault KeyError"):
             await one.ask("nobody hears this", 5)
     assert "agent" not in str(fault.value)
+    assert [type(each) for each in faults] == [ValueError, KeyError]
+
+
+async def test_a_fault_is_told_on_its_own_side_where_nobody_waits_for_an_answer():
+    noted = asyncio.Event()
+
+    async def fail(_: Message) -> None:
+        raise ValueError("what an agent sent")
+
+    async with channels() as (one, other):
+        other.on_fault = lambda fault: noted.set()
+        other.on("drain", fail)
+        one.tell("drain")
+        async with asyncio.timeout(5):
+            await noted.wait()
 
 
 async def test_who_does_not_answer_in_time_has_not_answered():
