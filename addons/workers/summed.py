@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,12 @@ class SummedMetrics(Metrics):
             return self._checks()
 
         return asyncio.run_coroutine_threadsafe(checks(), self._loop).result(_RENDER_SECONDS)
+
+    def turns(self) -> bool:
+        """Whether the event loop of the supervisor turns. For that thread, too."""
+        turned = threading.Event()
+        self._loop.call_soon_threadsafe(turned.set)
+        return turned.wait(ANSWER_SECONDS)
 
     async def _ask(self, slot: Slot) -> Message | None:
         if slot.stage is not Stage.SERVING:

@@ -116,7 +116,8 @@ class Supervisor:
         self._policy = CommonPolicy(asked, home.paths, Registry(home.paths.agents), self._slots, self._turns)
         self._policy.on_refused = self._metrics.reload_failed
         self._premises.read_gauges(self._metrics)
-        self._metrics_port = self._premises.show_metrics(self._metrics, lambda: True, self._metrics.ready)
+        self._metrics_port = self._premises.show_metrics(
+            self._metrics, self._metrics.turns, self._metrics.ready)
 
     async def _start(self) -> None:
         """Once all workers serve, let operators in and say where everything is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from addons.metrics import AGENT_LABELS, Gauge, Metrics
 from addons.workers import merged_rows
 from addons.workers.channel import ChannelError
 from addons.workers.slot import Slot, Stage
-from addons.workers.summed import SummedMetrics
+from addons.workers.summed import ANSWER_SECONDS, SummedMetrics
 from kernel.standings import Balance, Condition
 
 
@@ -114,6 +115,17 @@ async def test_a_worker_without_an_answer_is_not_ready_and_is_named(summed):
 
     assert ready == {"lane": True, "gate": True, "w0": True, "w1": False}
     assert (await samples(summed))["ready",] == 0
+
+
+async def test_healthy_is_a_supervisor_whose_loop_turns(summed):
+    asked = asyncio.create_task(asyncio.to_thread(summed.turns))
+
+    assert await asked is True
+    asked = asyncio.create_task(asyncio.to_thread(summed.turns))
+    await asyncio.sleep(0)
+    # As whatever blocks it would.
+    time.sleep(ANSWER_SECONDS + 0.5)  # noqa: ASYNC251
+    assert await asked is False
 
 
 def row(**fields: Any) -> dict[str, Any]:
