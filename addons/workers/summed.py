@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from addons.metrics import Gauge, Metrics
 from addons.workers.channel import ChannelError, Refused
 from addons.workers.slot import Slot, Stage
-from kernel.standings import Balance
+from kernel.standings import Total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class SummedMetrics(Metrics):
         self.read(Gauge.OPEN_STREAMS, lambda: sum(self._each(Gauge.OPEN_STREAMS)))
         self.read(Gauge.UNANCHORED, lambda: sum(self._each(Gauge.UNANCHORED)))
         self.read(Gauge.ANCHOR_OVERDUE, lambda: max(self._each(Gauge.ANCHOR_OVERDUE), default=0))
-        self.read_standings(lambda: halted(self._now()), lambda: balances(self._now()))
+        self.read_standings(lambda: halted(self._now()), lambda: totals(self._now()))
         self.read(Gauge.POOL_UP, lambda: min(self._each(Gauge.POOL_UP), default=0))
         self.read_held_back(lambda: held_back(self._now()))
         self.read_anchors(lambda: oldest(self._now()))
@@ -125,12 +125,12 @@ def held_back(readings: Sequence[Readings]) -> dict[str, int]:
     return found
 
 
-def balances(readings: Sequence[Readings]) -> list[Balance]:
-    """One balance for each budget and unit: its limit, and what all workers together have drawn and hold."""
-    found: dict[tuple[str, str], Balance] = {}
+def totals(readings: Sequence[Readings]) -> list[Total]:
+    """One total for each budget and unit: its limit, and what all workers together have drawn and hold."""
+    found: dict[tuple[str, str], Total] = {}
     for each in readings:
-        for told in each["budgets"]:
-            other = Balance(*told)
+        for *numbers, agents in each["budgets"]:
+            other = Total._make([*numbers, None if agents is None else frozenset(agents)])
             mine = found.get((other.budget, other.unit))
             found[other.budget, other.unit] = other if mine is None else mine.with_other(other)
     return list(found.values())

@@ -16,7 +16,8 @@ from addons.workers import merged_rows
 from addons.workers.channel import ChannelError
 from addons.workers.slot import Slot, Stage
 from addons.workers.summed import ANSWER_SECONDS, SummedMetrics
-from kernel.standings import Balance, Condition
+from kernel.standings import Balance, Condition, Total, overall
+from tests.kernel.accounting import Kernel, budget, policy
 
 
 class Worker(Slot):
@@ -96,7 +97,7 @@ async def test_each_gauge_is_put_together_by_what_it_means(summed):
         worker.metrics.read_anchors(lambda number=number: {"file": 3.0 + number})
         worker.metrics.read_standings(
             lambda number=number: {"coder-1": "OPERATOR", f"own-{number}": "OVERRISK"},
-            lambda: [Balance("daily", "requests", 10, 3, 1, 7, each=False)])
+            lambda: [Total("daily", "requests", 10, 3, 1, 7)])
         worker.metrics.policy_loaded("ab" * 32, "enforce", 100.0 + number)
     seen = await samples(summed)
 
@@ -107,6 +108,18 @@ async def test_each_gauge_is_put_together_by_what_it_means(summed):
         ("OPERATOR", "coder-1"): 1, ("OVERRISK", "own-0"): 1, ("OVERRISK", "own-1"): 1}
     assert (seen["ready",], seen["policy_loaded_timestamp_seconds",]) == (1, 101.0)
     assert seen["policy_info", "ab" * 32] == 1
+
+
+async def test_whoever_draws_in_several_workers_has_one_limit(summed):
+    for worker, agents in zip(summed._slots, (("a", "b"), ("b", "c")), strict=True):
+        kernel = Kernel(policy(budget({"requests": 3})))
+        for agent in agents:
+            kernel.ask(agent=agent)
+        worker.metrics.read_standings(
+            dict, lambda kernel=kernel: overall(kernel.state, kernel.bounds.amounts(), kernel.now))
+    seen = await samples(summed)
+
+    assert [seen[f"budget_{name}", "b", "requests"] for name in ("limit", "spent", "held")] == [9, 0, 4]
 
 
 async def test_a_worker_without_an_answer_is_not_ready_and_is_named(summed):
@@ -162,8 +175,11 @@ def test_draws_of_all_workers_on_a_budget_add_up(draws):
 
 def test_what_was_drawn_in_an_older_window_counts_no_more():
     old, new = Balance("daily", "usd", 10, 9, 0, 3, each=True), Balance("daily", "usd", 10, 1, 0, 4, each=True)
+    before, after = (Total(each.budget, each.unit, each.limit, each.spent, each.held, each.window, frozenset({name}))
+                     for name, each in (("a", old), ("b", new)))
 
     assert old.with_other(new) == new.with_other(old) == new
+    assert before.with_other(after) == after.with_other(before) == after
 
 
 def test_every_agent_that_any_worker_knows_has_one_row():
