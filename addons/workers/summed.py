@@ -44,16 +44,16 @@ class SummedMetrics(Metrics):
         self.read_held_back(lambda: held_back(self._now()))
         self.read_anchors(lambda: oldest(self._now()))
 
-    async def look(self) -> None:
-        """Ask every worker how it stands, all at once."""
-        answers = await asyncio.gather(*(self._ask(slot) for slot in self._slots))
+    async def look(self, *, readings: bool = False) -> None:
+        """Ask every worker whether it is ready and what it has counted, all at once; with `readings` how it stands."""
+        answers = await asyncio.gather(*(self._ask(slot, readings=readings) for slot in self._slots))
         self._answers = {slot.name: answer for slot, answer in zip(self._slots, answers, strict=True) if answer}
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """As of this moment. For the thread of the metrics server."""
 
         async def rendered() -> tuple[bytes, str]:
-            await self.look()
+            await self.look(readings=True)
             self._tell_policy()
             return super(SummedMetrics, self).render(accept)
 
@@ -75,11 +75,11 @@ class SummedMetrics(Metrics):
         self._loop.call_soon_threadsafe(turned.set)
         return turned.wait(ANSWER_SECONDS)
 
-    async def _ask(self, slot: Slot) -> Message | None:
+    async def _ask(self, slot: Slot, *, readings: bool) -> Message | None:
         if slot.stage is not Stage.SERVING:
             return None
         try:
-            answer = await slot.ask("samples", ANSWER_SECONDS)
+            answer = await slot.ask("samples", ANSWER_SECONDS, readings=readings)
         except (ChannelError, Refused):
             return None
         slot.counted = answer["counts"]

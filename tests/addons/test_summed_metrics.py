@@ -30,8 +30,8 @@ class Worker(Slot):
     async def ask(self, word: str, seconds: float, **fields: Any) -> dict[str, Any]:
         if self.silent:
             raise ChannelError("no answer")
-        checks = {"lane": True, "gate": True}
-        return {"counts": self.metrics.counts(), "readings": self.metrics.readings(), "checks": checks}
+        told = {"counts": self.metrics.counts(), "checks": {"lane": True, "gate": True}}
+        return told | {"readings": self.metrics.readings()} if fields["readings"] else told
 
 
 @pytest.fixture
@@ -120,6 +120,16 @@ async def test_whoever_draws_in_several_workers_has_one_limit(summed):
     seen = await samples(summed)
 
     assert [seen[f"budget_{name}", "b", "requests"] for name in ("limit", "spent", "held")] == [9, 0, 4]
+
+
+async def test_between_scrapes_workers_are_asked_for_their_counts_alone(summed):
+    for worker in summed._slots:
+        worker.metrics.read_standings(dict, lambda: pytest.fail("budgets were added up"))
+        worker.metrics.fault("lane")
+    await summed.look()
+    await asyncio.to_thread(summed.ready)
+
+    assert [slot.counted["faults"] for slot in summed._slots] == [[["other", 0], ["lane", 1]]] * 2
 
 
 async def test_a_worker_without_an_answer_is_not_ready_and_is_named(summed):
