@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from addons import policy_store
 from addons.errors import GovernorError, ReloadRefused
-from addons.own_output import say
+from addons.own_output import place, say
 from addons.workers.slot import Slot, Stage
 from kernel.errors import PolicyError
 
@@ -35,6 +35,7 @@ class CommonPolicy:
                  turns: asyncio.Lock) -> None:
         self._paths, self._registry, self._slots, self._turns = paths, registry, slots, turns
         self.on_refused: Callable[[], object] = lambda: None
+        self.on_fault: Callable[[str], object] = lambda where: None
         self.governed = policy_store.first(asked.policies, paths, registry, strict=asked.strict)
         policy_store.keep(self.governed, paths)
 
@@ -62,6 +63,10 @@ class CommonPolicy:
             return self._not_reloaded(by, problem.findings)
         except GovernorError as problem:
             return self._not_reloaded(by, (problem,))
+        except Exception as fault:  # noqa: BLE001
+            # Asked for by a signal, nobody else would hear of it.
+            self.on_fault("reload")
+            return self._not_reloaded(by, (f"an internal fault, {place(fault)}; restart Governor to be sure",))
 
     async def _changed(self, by: str, operator: str | None) -> Message:
         changed = await asyncio.to_thread(policy_store.again, self.governed, self._paths, self._registry)

@@ -114,7 +114,7 @@ class Supervisor:
             ahead_keys.demand(home, lane)
         bring_over(pool, home, served, say)
         self._policy = CommonPolicy(asked, home.paths, Registry(home.paths.agents), self._slots, self._turns)
-        self._policy.on_refused = self._metrics.reload_failed
+        self._policy.on_refused, self._policy.on_fault = self._metrics.reload_failed, self._metrics.fault
         self._premises.read_gauges(self._metrics)
         self._metrics_port = self._premises.show_metrics(
             self._metrics, self._metrics.turns, self._metrics.ready)
