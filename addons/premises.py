@@ -32,7 +32,7 @@ class Premises:
 
     def __init__(self, options: Any, asked: settings.Settings) -> None:
         self._metrics_address = (asked.metrics_host, asked.metrics_port)
-        self._server: MetricsServer | None = None
+        self._shown = contextlib.ExitStack()
         with contextlib.ExitStack() as taken:
             for host, port in settings.listen_addresses(options):
                 taken.enter_context(port_lock(host, port, open_already=listeners.tried(host, port)))
@@ -44,14 +44,15 @@ class Premises:
     def show_metrics(self, metrics: Metrics, health: Callable[[], bool],
                      ready: Callable[[], Mapping[str, bool]]) -> int:
         """Open the metrics port; its number. `StartRefused` where it cannot be had."""
-        self._server = MetricsServer(self._metrics_address, metrics, health, ready)
-        self._server.start()
-        return self._server.address[1]
+        server = MetricsServer(self._metrics_address, metrics, health, ready)
+        server.start()
+        self._shown.callback(server.stop)
+        self._metrics_address = server.address
+        return server.address[1]
 
     def hide_metrics(self) -> None:
         """Close the metrics port."""
-        if self._server is not None:
-            self._server.stop()
+        self._shown.close()
 
     def read_gauges(self, metrics: Metrics) -> None:
         """Have what there is once read at every scrape."""
@@ -74,8 +75,7 @@ class Premises:
         self, proxies: Sequence[tuple[str, str, int]], observed_until: int | None, workers: int = 1
     ) -> None:
         """Say where everything is. A proxy is its scheme, host and port."""
-        assert self._server is not None
-        banner.show(proxies, self.certificate, self._server.address, self.home.paths.folder, observed_until, workers)
+        banner.show(proxies, self.certificate, self._metrics_address, self.home.paths.folder, observed_until, workers)
 
     def close(self) -> None:
         """Give everything back."""
