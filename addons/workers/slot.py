@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from addons.metrics import Counts
     from addons.workers.post import Post
 
-# -P: the folder in which Governor was started is none to import from.
+# -P: the folder in which Governor was started is none to import from. Ours comes first, as in `launcher.py`: other
+# distributions called `kernel` exist.
 _WORK = "import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.serve import work; sys.exit(work())"
 _ROOT = Path(__file__).resolve().parents[2]
 
