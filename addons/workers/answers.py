@@ -65,7 +65,7 @@ class Answers:
             case "takeover":
                 told = await self._all(self._serving(), "agents", message, peer)
                 return {"entries": [entry for answer in told for entry in answer["entries"]]}
-        return await self._done_once(message, peer)
+        return await self._done_once(self._serving(), message, peer)
 
     async def clock(self, message: Message, peer: Peer) -> Message:
         """Where it has no effect in some workers, what it had in the others is told."""
@@ -93,16 +93,16 @@ class Answers:
         await asyncio.gather(*(slot.ask("registered", ANSWER_SECONDS) for slot in others))
         return told
 
-    async def _done_once(self, message: Message, peer: Peer) -> Message:
+    async def _done_once(self, slots: Sequence[Slot], message: Message, peer: Peer) -> Message:
         """An act that one worker does; the ledger brings it to the others."""
-        first, *others = self._serving()
-        # A halt is the same done twice. Of anything else nobody knows whether a worker has done it that has ended.
-        for slot in (first, *others) if message.get("act") in ("halt", "halt all") else (first,):
-            try:
-                return await _answer(slot, "agents", message, peer)
-            except ChannelError as problem:
-                failed = ControlError(f"worker {slot.name}: {problem}")
-        raise failed
+        slot, *others = slots
+        try:
+            return await _answer(slot, "agents", message, peer)
+        except ChannelError as problem:
+            # A halt is the same done twice. Of anything else nobody knows whether a worker that has ended has done it.
+            if others and message.get("act") in ("halt", "halt all"):
+                return await self._done_once(others, message, peer)
+            raise ControlError(f"worker {slot.name}: {problem}") from problem
 
     def _serving(self) -> list[Slot]:
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
