@@ -121,9 +121,11 @@ class Worker:
             self.siblings.poked()
 
         self._channel.on("poke", poked)
-        await self._channel.run()
-        # Asked to end at once, or left alone: nothing goes on unsupervised.
-        ctx.master.shutdown()
+        try:
+            await self._channel.run()
+        finally:
+            # Asked to end at once, left alone, or told what cannot be read: nothing goes on unsupervised.
+            ctx.master.shutdown()
 
     async def _asked(self, word: str) -> Message:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from addons.control import Message
 from addons.errors import GovernorError
+from addons.workers import worker
 from addons.workers.channel import Channel, ChannelError, Refused
+from addons.workers.post import Post
 from addons.workers.siblings import Siblings
 
 values = st.recursive(
@@ -141,6 +144,23 @@ async def test_a_poke_from_any_thread_wakes_whoever_waits_for_one():
         await asyncio.to_thread(mine.poke)
         async with asyncio.timeout(5):
             await woken.wait()
+
+
+@pytest.mark.parametrize("told", [
+    pytest.param(b"", id="it is left alone"), pytest.param(b"\0\0\0\1{", id="what it hears is no JSON"),
+])
+async def test_a_worker_ends_with_its_channel_however_that_ends(monkeypatch, told):
+    ended = []
+    monkeypatch.setattr(worker, "ctx", SimpleNamespace(master=SimpleNamespace(shutdown=lambda: ended.append(True))))
+    ours, theirs = socket.socketpair()
+    alone = worker.Worker(Post(0, 2, (), 0, -1))
+    alone._channel = await Channel.over(theirs)
+    ours.sendall(told)
+    ours.close()
+    with contextlib.suppress(ValueError):
+        await alone._hear()
+
+    assert ended == [True]
 
 
 def test_alone_nobody_is_woken():
