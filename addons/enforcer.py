@@ -53,6 +53,7 @@ from addons.mirror import Mirror
 from addons.operator_acts import hints
 from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
+from addons.own_output import say
 from addons.pools.acts import SharedActs
 from addons.pools.joining import bring_over, joined
 from addons.pools.member import CUT_OFF, Member
@@ -126,7 +127,7 @@ class Enforcer:
         unloaded = not ctx.master.should_exit.is_set()
         self._running.close("unloaded" if unloaded else "stopped")
         if unloaded:
-            _say("the script was unloaded or changed: the process ends")
+            say("the script was unloaded or changed: the process ends")
             os._exit(UNLOADED)
 
     @command.command("governor.status")  # type: ignore[untyped-decorator]
@@ -187,7 +188,7 @@ class _Running:
         self._host, home = host, host.home
         self.paths, self.siblings = home.paths, host.siblings
         self.pool = pool_for(self._settings.pool, self.paths.folder, host.processes)
-        self._anchored = Anchored(home, _say)
+        self._anchored = Anchored(home, say)
         settings.force(options, self.paths.ca)
         self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
         self._governed: Governed = host.first_policy(self._settings, self.registry)
@@ -235,9 +236,9 @@ class _Running:
     def _join(self) -> None:
         """Become one of those that share a ledger, where there is one."""
         if self._host.processes == 1:
-            bring_over(self.pool, self._host.home, {self.lane.name}, _say)
+            bring_over(self.pool, self._host.home, {self.lane.name}, say)
         said = {"policy": self._governed.policy.digest, "version": VERSION}
-        self._member = joined(self.pool, self._host.home, self.lane.name, self.book, _say, said)
+        self._member = joined(self.pool, self._host.home, self.lane.name, self.book, say, said)
         self._acts: Acts = self.book
         if self._member is not None:
             self._member.on_cut_off = lambda: self.outcomes.end_all(CUT_OFF)
@@ -309,7 +310,7 @@ class _Running:
         if self._governed.mode(time.time()) is not self.mode:
             with contextlib.suppress(AuditUnavailable):
                 self.put_in_force(self._governed)
-                _say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self.mode}")
+                say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self.mode}")
 
     def _look_at_clock(self) -> None:
         with contextlib.suppress(AuditUnavailable):
@@ -361,7 +362,7 @@ class _Running:
     def _stopped(self, reason: AuditUnavailable) -> None:
         """The log has failed: everything is refused from here on."""
         self.metrics.fault("lane")
-        _say(f"stopped: {reason}; every request is refused")
+        say(f"stopped: {reason}; every request is refused")
         if self._seconds_after_stop is not None:
             self._end = self._loop.call_later(self._seconds_after_stop, sys.exit, STOPPED)
 
@@ -396,18 +397,18 @@ class _Running:
         try:
             told = await self.operator.halt_all(reason, user_name(os.geteuid()), "mitmproxy")
         except GovernorError as problem:
-            _say(str(problem))
+            say(str(problem))
         else:
-            _say(f"halted all agents ({told['entry']})" if told["changed"] else "all agents are halted already")
+            say(f"halted all agents ({told['entry']})" if told["changed"] else "all agents are halted already")
 
     async def _halt(self, agent: str, reason: str) -> None:
         user = user_name(os.geteuid())
         try:
             told = await self.operator.halt(agent, reason, user, "mitmproxy")
         except GovernorError as problem:
-            _say(str(problem))
+            say(str(problem))
         else:
-            _say(f"halted {agent} ({told['entry']})" if told["changed"] else f"{agent} is halted already")
+            say(f"halted {agent} ({told['entry']})" if told["changed"] else f"{agent} is halted already")
 
     def explain(self, agent: str, method: str, url: str) -> str:
         """The verdict of the policy in force on a request, in words."""
@@ -434,13 +435,13 @@ class _Running:
             # Asked for by a signal, nobody else would hear of it.
             self.metrics.fault("reload")
             return self._not_reloaded(by, (f"an internal fault, {type(fault).__name__}; restart Governor to be sure",))
-        _say(f"policy {governed.policy.digest[:12]} in force ({by})")
+        say(f"policy {governed.policy.digest[:12]} in force ({by})")
         return _reloaded(governed, governed.findings, ok=True)
 
     def _not_reloaded(self, by: str, findings: Iterable[object]) -> Message:
         self.metrics.reload_failed()
         told = _reloaded(self._governed, findings, ok=False)
-        _say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
+        say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
         return told
 
     def status(self) -> Message:
@@ -506,10 +507,6 @@ def _refuse_start(refused: StartRefused) -> NoReturn:
 
 def _reloaded(governed: Governed, findings: Iterable[object], *, ok: bool) -> Message:
     return {"ok": ok, "policy": governed.policy.digest, "findings": [str(finding) for finding in findings]}
-
-
-def _say(text: str) -> None:
-    print(f"governor: {text}", file=sys.stderr, flush=True)
 
 
 def _now_us() -> int:

@@ -212,7 +212,7 @@ class Judge:
             goes_on = True
         finally:
             if not goes_on:
-                self._in_flight.leave(judged.agent.id)  # type: ignore[union-attr]
+                self._in_flight.leave(agent.id)
         if judged.host and judged.port is not None:
             connection.grant(judged.host.name, judged.port, judged.addresses, monotonic())
         return judged

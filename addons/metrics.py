@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from kernel.standings import Balance
+    from kernel.standings import Total
 
 type Counts = dict[str, Any]
 """What a process has counted, by the names of the families."""
@@ -228,7 +228,7 @@ class Metrics(Collector):
         self._readings: dict[Gauge, Callable[[], float]] = {}
         self._halted: Callable[[], Mapping[str, str]] = dict
         self._held_back: Callable[[], Mapping[str, int]] = dict
-        self._budgets: Callable[[], Sequence[Balance]] = list
+        self._budgets: Callable[[], Sequence[Total]] = list
         self._anchor_ages: Callable[[], Mapping[str, float]] = dict
         self._others: Callable[[], Iterable[Counts]] = list
         self._start_at_zero()
@@ -314,7 +314,7 @@ class Metrics(Collector):
         self._readings[gauge] = reading
 
     def read_standings(
-        self, halted: Callable[[], Mapping[str, str]], budgets: Callable[[], Sequence[Balance]]
+        self, halted: Callable[[], Mapping[str, str]], budgets: Callable[[], Sequence[Total]]
     ) -> None:
         """Have halts (agent to reason, the first first) and budgets read at every scrape, in the server's thread."""
         self._halted, self._budgets = halted, budgets
@@ -346,7 +346,7 @@ class Metrics(Collector):
         """Everything that is read at a scrape, for another process to tell."""
         return {
             "gauges": {gauge: value for gauge in Gauge if (value := self._value(gauge)) is not None},
-            "halted": dict(self._halted()), "budgets": [list(each) for each in self._budgets()],
+            "halted": dict(self._halted()), "budgets": [_told(each) for each in self._budgets()[:BUDGET_LABELS]],
             "held_back": dict(self._held_back()), "anchor_ages": dict(self._anchor_ages()), "policy": self._policy,
         }
 
@@ -429,6 +429,12 @@ class Metrics(Collector):
             mode.add_metric([], {"mode": policy[1]})
             loaded.add_metric([], policy[2])
         yield from (mode, digest, loaded)
+
+
+def _told(total: Total) -> list[Any]:
+    """A total as JSON has it."""
+    *numbers, agents = total
+    return [*numbers, None if agents is None else list(agents)]
 
 
 def _by_label(halted: Mapping[str, str]) -> dict[tuple[str, str], int]:

@@ -54,7 +54,8 @@ class MetricsServer:
         listener = _listen(self.address)
         self.address = listener.getsockname()[:2]
         self._loop, self._stopping = asyncio.new_event_loop(), asyncio.Event()
-        self._thread = threading.Thread(target=self._run, args=(self._loop, listener), name="metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._loop, listener, self._stopping), name="metrics", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -66,17 +67,16 @@ class MetricsServer:
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(STOP_SECONDS)
 
-    def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, stopping: asyncio.Event) -> None:
         try:
-            loop.run_until_complete(self._serve(listener))
+            loop.run_until_complete(self._serve(listener, stopping))
         finally:
             loop.close()
             listener.close()
 
-    async def _serve(self, listener: socket.socket) -> None:
-        assert self._stopping is not None
+    async def _serve(self, listener: socket.socket, stopping: asyncio.Event) -> None:
         server = await asyncio.start_server(self._exchange, sock=listener, limit=MAX_HEAD_BYTES)
-        await self._stopping.wait()
+        await stopping.wait()
         server.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()

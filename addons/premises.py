@@ -17,6 +17,7 @@ from addons.home import Home, home_folder
 from addons.home_lock import home_lock
 from addons.metrics import Gauge
 from addons.metrics_server import MetricsServer
+from addons.own_output import place, say
 from addons.port_lock import port_lock
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Premises:
 
     def __init__(self, options: Any, asked: settings.Settings) -> None:
         self._metrics_address = (asked.metrics_host, asked.metrics_port)
-        self._server: MetricsServer | None = None
+        self._shown = contextlib.ExitStack()
         with contextlib.ExitStack() as taken:
             for host, port in settings.listen_addresses(options):
                 taken.enter_context(port_lock(host, port, open_already=listeners.tried(host, port)))
@@ -43,14 +44,15 @@ class Premises:
     def show_metrics(self, metrics: Metrics, health: Callable[[], bool],
                      ready: Callable[[], Mapping[str, bool]]) -> int:
         """Open the metrics port; its number. `StartRefused` where it cannot be had."""
-        self._server = MetricsServer(self._metrics_address, metrics, health, ready)
-        self._server.start()
-        return self._server.address[1]
+        server = MetricsServer(self._metrics_address, metrics, health, ready)
+        server.start()
+        self._shown.callback(server.stop)
+        self._metrics_address = server.address
+        return server.address[1]
 
     def hide_metrics(self) -> None:
         """Close the metrics port."""
-        if self._server is not None:
-            self._server.stop()
+        self._shown.close()
 
     def read_gauges(self, metrics: Metrics) -> None:
         """Have what there is once read at every scrape."""
@@ -61,7 +63,11 @@ class Premises:
     async def open(self, handlers: Mapping[str, Handler], fault: Callable[[str], object],
                    reload: Callable[[str], object]) -> None:
         """Answer on the control socket, and call `reload` at SIGHUP. `fault` hears where an answer failed."""
-        control = ControlServer(self.home.paths.control_sock, handlers, lambda where, error: fault(where))
+        def failed(where: str, error: Exception) -> None:
+            fault(where)
+            say(f"an answer on the control socket failed: {place(error)}")
+
+        control = ControlServer(self.home.paths.control_sock, handlers, failed)
         await control.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, "SIGHUP")
 
@@ -69,8 +75,7 @@ class Premises:
         self, proxies: Sequence[tuple[str, str, int]], observed_until: int | None, workers: int = 1
     ) -> None:
         """Say where everything is. A proxy is its scheme, host and port."""
-        assert self._server is not None
-        banner.show(proxies, self.certificate, self._server.address, self.home.paths.folder, observed_until, workers)
+        banner.show(proxies, self.certificate, self._metrics_address, self.home.paths.folder, observed_until, workers)
 
     def close(self) -> None:
         """Give everything back."""

@@ -17,10 +17,9 @@ from mitmproxy.tools.main import run
 
 from addons.enforcer import Enforcer
 from addons.workers.post import Post
-from addons.workers.supervisor import Supervisor
+from addons.workers.supervisor import ASKED_TO_STOP, FAULT, START_REFUSED, USAGE, Supervisor
 from addons.workers.worker import Worker
 
-ASKED_TO_STOP, START_REFUSED, USAGE, FAULT = 0, 1, 2, 3
 # After a failed log: long enough for a probe to see that it is not ready, and for clients to read the refusal.
 REFUSING_SECONDS = 30.0
 

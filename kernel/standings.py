@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -116,18 +116,46 @@ def risk(state: State, bounded: Bounded, agent: str, now_us: int) -> int | None:
     return next(found, None)
 
 
-def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]:
-    """One balance for each budget and unit: of all agents together, or the sum over those that draw on their own.
+class Total(NamedTuple):
+    """What is gone of an amount over all agents. Where each draws on its own, `agents` are those that have.
+
+    `most` is what all of them may use together, or each of these.
+    """
+
+    budget: str
+    unit: str
+    most: int
+    spent: int
+    held: int
+    window: int
+    agents: frozenset[str] | None = None
+
+    @property
+    def limit(self) -> int:
+        return self.most if self.agents is None else self.most * len(self.agents)
+
+    def with_other(self, other: Total) -> Total:
+        """Both processes' draws on one amount: whoever draws in both has one limit."""
+        if self.window != other.window:
+            return max(self, other, key=lambda each: each.window)
+        agents = None if self.agents is None or other.agents is None else self.agents | other.agents
+        return self._replace(most=max(self.most, other.most), spent=self.spent + other.spent,
+                             held=self.held + other.held, agents=agents)
+
+
+def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Total]:
+    """One total for each budget and unit: of all agents together, or the sum over those that draw on their own.
 
     Where both are bounded, the account of all together speaks. Another thread may ask while the state goes on.
     """
-    shared: dict[tuple[str, str], Balance] = {}
+    shared: dict[tuple[str, str], Total] = {}
     own: dict[tuple[str, str], _Sum] = {}
     for bound in bounds:
         if bound.each:
             own[bound.budget, bound.unit] = _Sum(bound, bound.window(UNKNOWN, now_us))
         else:
-            shared[bound.budget, bound.unit] = balance(state, bound, TOGETHER, now_us)
+            _, _, limit, spent, held, window, _ = balance(state, bound, TOGETHER, now_us)
+            shared[bound.budget, bound.unit] = Total(bound.budget, bound.unit, limit, spent, held, window)
     # Some hundred thousand accounts are added up at each scrape, so it is done in place and by hand.
     for (budget, unit, agent), account in state.accounts.copy().items():
         total = own.get((budget, unit))
@@ -136,10 +164,10 @@ def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Balance]
             if bound.every is Every.SESSION:
                 window = bound.window(state.agent(agent), now_us)
             if account.window >= window:
-                total.agents += 1
+                total.agents.add(agent)
                 total.spent += account.spent
                 total.held += account.held
-    return [*shared.values(), *(each.balance() for key, each in own.items() if key not in shared)]
+    return [*shared.values(), *(each.total() for key, each in own.items() if key not in shared)]
 
 
 def of_system(
@@ -165,13 +193,13 @@ class _Sum:
 
     bound: Bound
     window: int
-    agents: int = 0
+    agents: set[str] = field(default_factory=set)
     spent: int = 0
     held: int = 0
 
-    def balance(self) -> Balance:
-        limit = self.bound.limit * self.agents
-        return Balance(self.bound.budget, self.bound.unit, limit, self.spent, self.held, self.window, each=True)
+    def total(self) -> Total:
+        bound = self.bound
+        return Total(bound.budget, bound.unit, bound.limit, self.spent, self.held, self.window, frozenset(self.agents))
 
 
 def condition(state: State, agent: str, now_us: int, *, revoked: bool = False) -> Condition:

@@ -109,8 +109,9 @@ def remove(name: str, home: str | None, as_json: bool) -> None:
 def list_agents(everyone: bool, home: str | None, as_json: bool) -> None:
     """Show who there is: running, halted, quarantined, throttled or revoked, and what is left of the budgets.
 
-    Of several budgets the one nearest its end is shown; governor agents show NAME has all of them. JSON always has
-    every agent.
+    Of several budgets the one nearest its end is shown; governor agents show NAME has all of them. What is spent is
+    what the processes that run on this home have drawn; governor pool status has what all hosts have, and those that
+    run no more. JSON always has every agent.
     """
     folder = home_folder(home)
 

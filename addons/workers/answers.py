@@ -9,7 +9,7 @@ from addons.agents_file import Act
 from addons.control import ControlError
 from addons.errors import GovernorError
 from addons.workers import merged_rows
-from addons.workers.channel import Refused
+from addons.workers.channel import ChannelError, Refused
 from addons.workers.slot import Slot, Stage
 
 if TYPE_CHECKING:
@@ -65,11 +65,17 @@ class Answers:
             case "takeover":
                 told = await self._all(self._serving(), "agents", message, peer)
                 return {"entries": [entry for answer in told for entry in answer["entries"]]}
-        # The ledger brings it to the others.
-        return await self._done(self._serving()[:1], "agents", message, peer)
+        return await self._done_once(self._serving(), message, peer)
 
     async def clock(self, message: Message, peer: Peer) -> Message:
-        return await self._done(self._serving(), "clock", message, peer)
+        """Where it has no effect in some workers, what it had in the others is told."""
+        slots = self._serving()
+        told = await asyncio.gather(*(_answer(slot, "clock", message, peer) for slot in slots), return_exceptions=True)
+        answers = [answer for answer in told if isinstance(answer, dict)]
+        for slot, answer in zip(slots, told, strict=True):
+            if isinstance(answer, BaseException) and (not answers or not isinstance(answer, Refused)):
+                raise ControlError(f"{answer}" if isinstance(answer, Refused) else f"worker {slot.name}: {answer}")
+        return max(answers, key=lambda answer: bool(answer.get("changed")))
 
     async def rotate(self, message: Message, peer: Peer) -> Message:
         """End the segment of one lane, or of each that is written."""
@@ -87,14 +93,16 @@ class Answers:
         await asyncio.gather(*(slot.ask("registered", ANSWER_SECONDS) for slot in others))
         return told
 
-    async def _done(self, slots: Sequence[Slot], verb: str, message: Message, peer: Peer) -> Message:
-        """An operator's act. Where it has no effect in some workers, what it had in the others is told."""
-        told = await asyncio.gather(*(_answer(slot, verb, message, peer) for slot in slots), return_exceptions=True)
-        answers = [answer for answer in told if isinstance(answer, dict)]
-        for slot, answer in zip(slots, told, strict=True):
-            if isinstance(answer, BaseException) and (not answers or not isinstance(answer, Refused)):
-                raise ControlError(f"{answer}" if isinstance(answer, Refused) else f"worker {slot.name}: {answer}")
-        return max(answers, key=lambda answer: bool(answer.get("changed")))
+    async def _done_once(self, slots: Sequence[Slot], message: Message, peer: Peer) -> Message:
+        """An act that one worker does; the ledger brings it to the others."""
+        slot, *others = slots
+        try:
+            return await _answer(slot, "agents", message, peer)
+        except ChannelError as problem:
+            # A halt is the same done twice. Of anything else nobody knows whether a worker that has ended has done it.
+            if others and message.get("act") in ("halt", "halt all"):
+                return await self._done_once(others, message, peer)
+            raise ControlError(f"worker {slot.name}: {problem}") from problem
 
     def _serving(self) -> list[Slot]:
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]

@@ -39,6 +39,8 @@ class Channel:
         self._asked: dict[int, asyncio.Future[Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.closed = False
+        self.on_fault: Callable[[Exception], object] = lambda fault: None
+        """Called with what a `heard` raised that is no answer; the other end is told its class alone."""
 
     @classmethod
     async def over(cls, connection: socket.socket) -> Self:
@@ -110,6 +112,7 @@ class Channel:
         except GovernorError as no:
             told = {"no": str(no)}
         except Exception as fault:  # noqa: BLE001
+            self.on_fault(fault)
             told = {"no": f"internal fault {type(fault).__name__}; Governor's own log has more"}
         if "asked" in message:
             self._send({"answers": message["asked"], "fields": told})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from addons import policy_store
 from addons.errors import GovernorError, ReloadRefused
+from addons.own_output import place, say
 from addons.workers.slot import Slot, Stage
 from kernel.errors import PolicyError
 
@@ -35,6 +35,7 @@ class CommonPolicy:
                  turns: asyncio.Lock) -> None:
         self._paths, self._registry, self._slots, self._turns = paths, registry, slots, turns
         self.on_refused: Callable[[], object] = lambda: None
+        self.on_fault: Callable[[str], object] = lambda where: None
         self.governed = policy_store.first(asked.policies, paths, registry, strict=asked.strict)
         policy_store.keep(self.governed, paths)
 
@@ -62,6 +63,10 @@ class CommonPolicy:
             return self._not_reloaded(by, problem.findings)
         except GovernorError as problem:
             return self._not_reloaded(by, (problem,))
+        except Exception as fault:  # noqa: BLE001
+            # Asked for by a signal, nobody else would hear of it.
+            self.on_fault("reload")
+            return self._not_reloaded(by, (f"an internal fault, {place(fault)}; restart Governor to be sure",))
 
     async def _changed(self, by: str, operator: str | None) -> Message:
         changed = await asyncio.to_thread(policy_store.again, self.governed, self._paths, self._registry)
@@ -70,13 +75,13 @@ class CommonPolicy:
         await asyncio.gather(*(_prepare(slot, digest, operator) for slot in serving))
         self.governed = changed
         await asyncio.gather(*(_enforce(slot, digest) for slot in serving))
-        _say(f"policy {digest[:12]} in force ({by})")
+        say(f"policy {digest[:12]} in force ({by})")
         return self._told(changed.findings, ok=True)
 
     def _not_reloaded(self, by: str, findings: Iterable[object]) -> Message:
         self.on_refused()
         told = self._told(findings, ok=False)
-        _say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
+        say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
         return told
 
     def _told(self, findings: Iterable[object], *, ok: bool) -> Message:
@@ -98,9 +103,5 @@ async def _enforce(slot: Slot, digest: str) -> None:
     try:
         await slot.ask("enforce", _ENFORCE_SECONDS, digest=digest)
     except GovernorError as problem:
-        _say(f"worker {slot.name} did not take the policy: {problem}")
+        say(f"worker {slot.name} did not take the policy: {problem}")
         slot.kill()
-
-
-def _say(text: str) -> None:
-    print(f"governor: {text}", file=sys.stderr, flush=True)

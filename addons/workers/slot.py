@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from addons.metrics import Counts
     from addons.workers.post import Post
 
-# -P: the folder in which Governor was started is none to import from.
+# -P: the folder in which Governor was started is none to import from. Ours comes first, as in `launcher.py`: other
+# distributions called `kernel` exist.
 _WORK = "import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.serve import work; sys.exit(work())"
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,24 +51,29 @@ class Slot:
         self._channel: Channel | None = None
 
     async def live(self, post: Callable[[int], Post], meet: Callable[[Channel], None]) -> int:
-        """One life, from its start to its exit status, which is below 0 after a signal. `meet` prepares the channel."""
+        """One life, from its start to its exit status, which is below 0 after a signal. `meet` prepares the channel.
+
+        Raises `OSError` where no process can be made.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            told = post(theirs.fileno()).environment()
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=os.environ | told, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
-                # A terminal's signals go to the supervisor alone.
-                process_group=0)
-        self._channel = await Channel.over(ours)
-        meet(self._channel)
-        self.stage = Stage.STARTING
-        hearing = asyncio.create_task(self._channel.run())
-        try:
-            return await self._process.wait()
-        finally:
-            self.leave()
-            await hearing
-            self.stage, self._process = Stage.DOWN, None
+            # Before there is a process, so that there is none that could not be left alone.
+            self._channel = await Channel.over(ours)
+            meet(self._channel)
+            self.stage = Stage.STARTING
+            hearing = asyncio.create_task(self._channel.run())
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._command, env=os.environ | post(theirs.fileno()).environment(), stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    # A terminal's signals go to the supervisor alone.
+                    process_group=0)
+                theirs.close()
+                return await self._process.wait()
+            finally:
+                self.leave()
+                await hearing
+                self.stage, self._process = Stage.DOWN, None
 
     @property
     def lives(self) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from addons.metrics import Gauge, Metrics
 from addons.workers.channel import ChannelError, Refused
 from addons.workers.slot import Slot, Stage
-from kernel.standings import Balance
+from kernel.standings import Total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,21 +39,21 @@ class SummedMetrics(Metrics):
         self.read(Gauge.OPEN_STREAMS, lambda: sum(self._each(Gauge.OPEN_STREAMS)))
         self.read(Gauge.UNANCHORED, lambda: sum(self._each(Gauge.UNANCHORED)))
         self.read(Gauge.ANCHOR_OVERDUE, lambda: max(self._each(Gauge.ANCHOR_OVERDUE), default=0))
-        self.read_standings(lambda: halted(self._now()), lambda: balances(self._now()))
+        self.read_standings(lambda: halted(self._now()), lambda: totals(self._now()))
         self.read(Gauge.POOL_UP, lambda: min(self._each(Gauge.POOL_UP), default=0))
         self.read_held_back(lambda: held_back(self._now()))
         self.read_anchors(lambda: oldest(self._now()))
 
-    async def look(self) -> None:
-        """Ask every worker how it stands, all at once."""
-        answers = await asyncio.gather(*(self._ask(slot) for slot in self._slots))
+    async def look(self, *, readings: bool = False) -> None:
+        """Ask every worker whether it is ready and what it has counted, all at once; with `readings` how it stands."""
+        answers = await asyncio.gather(*(self._ask(slot, readings=readings) for slot in self._slots))
         self._answers = {slot.name: answer for slot, answer in zip(self._slots, answers, strict=True) if answer}
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """As of this moment. For the thread of the metrics server."""
 
         async def rendered() -> tuple[bytes, str]:
-            await self.look()
+            await self.look(readings=True)
             self._tell_policy()
             return super(SummedMetrics, self).render(accept)
 
@@ -68,11 +69,17 @@ class SummedMetrics(Metrics):
 
         return asyncio.run_coroutine_threadsafe(checks(), self._loop).result(_RENDER_SECONDS)
 
-    async def _ask(self, slot: Slot) -> Message | None:
+    def turns(self) -> bool:
+        """Whether the event loop of the supervisor turns. For that thread, too."""
+        turned = threading.Event()
+        self._loop.call_soon_threadsafe(turned.set)
+        return turned.wait(ANSWER_SECONDS)
+
+    async def _ask(self, slot: Slot, *, readings: bool) -> Message | None:
         if slot.stage is not Stage.SERVING:
             return None
         try:
-            answer = await slot.ask("samples", ANSWER_SECONDS)
+            answer = await slot.ask("samples", ANSWER_SECONDS, readings=readings)
         except (ChannelError, Refused):
             return None
         slot.counted = answer["counts"]
@@ -118,12 +125,12 @@ def held_back(readings: Sequence[Readings]) -> dict[str, int]:
     return found
 
 
-def balances(readings: Sequence[Readings]) -> list[Balance]:
-    """One balance for each budget and unit: its limit, and what all workers together have drawn and hold."""
-    found: dict[tuple[str, str], Balance] = {}
+def totals(readings: Sequence[Readings]) -> list[Total]:
+    """One total for each budget and unit: its limit, and what all workers together have drawn and hold."""
+    found: dict[tuple[str, str], Total] = {}
     for each in readings:
-        for told in each["budgets"]:
-            other = Balance(*told)
+        for *numbers, agents in each["budgets"]:
+            other = Total._make([*numbers, None if agents is None else frozenset(agents)])
             mine = found.get((other.budget, other.unit))
             found[other.budget, other.unit] = other if mine is None else mine.with_other(other)
     return list(found.values())

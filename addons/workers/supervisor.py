@@ -21,6 +21,7 @@ from addons.errors import StartRefused
 from addons.home import home_folder
 from addons.identity import Registry
 from addons.lineage import newest
+from addons.own_output import place, say
 from addons.pools.joining import bring_over
 from addons.pools.setting import pool_for
 from addons.premises import Premises
@@ -82,6 +83,8 @@ class Supervisor:
                 return START_REFUSED
             tasks = [asyncio.create_task(self._keep(number, slot)) for number, slot in enumerate(self._slots)]
             tasks.append(asyncio.create_task(self._start()))
+            for task in tasks:
+                task.add_done_callback(self._check)
             status = await self._end
             await self._end_workers()
             for task in tasks:
@@ -109,11 +112,12 @@ class Supervisor:
         served = [newest(home.paths, slot.name, home.root) for slot in self._slots]
         for lane in served:
             ahead_keys.demand(home, lane)
-        bring_over(pool, home, served, _say)
+        bring_over(pool, home, served, say)
         self._policy = CommonPolicy(asked, home.paths, Registry(home.paths.agents), self._slots, self._turns)
-        self._policy.on_refused = self._metrics.reload_failed
+        self._policy.on_refused, self._policy.on_fault = self._metrics.reload_failed, self._metrics.fault
         self._premises.read_gauges(self._metrics)
-        self._metrics_port = self._premises.show_metrics(self._metrics, lambda: True, self._metrics.ready)
+        self._metrics_port = self._premises.show_metrics(
+            self._metrics, self._metrics.turns, self._metrics.ready)
 
     async def _start(self) -> None:
         """Once all workers serve, let operators in and say where everything is."""
@@ -143,23 +147,31 @@ class Supervisor:
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
         while not self._end.done():
             began = loop.time()
-            status = await slot.live(lambda channel: self._post(number, channel), lambda end: self._meet(slot, end))
+            status, how = await self._life(number, slot)
             self._buried(slot)
-            if self._end.done() or self._ends_all(slot, status):
+            if self._end.done() or self._ends_all(slot, status, how):
                 return
             pause = FIRST_PAUSE_SECONDS if loop.time() - began > HEALTHY_SECONDS else pause
-            _say(f"worker {slot.name} {ending(status)}; it starts again in {pause:g} s")
+            say(f"worker {slot.name} {how}; it starts again in {pause:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._end), pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _ends_all(self, slot: Slot, status: int) -> bool:
+    async def _life(self, number: int, slot: Slot) -> tuple[int | None, str]:
+        """A worker from its start to its end: its status, None where no process could be made, and that in words."""
+        try:
+            status = await slot.live(lambda channel: self._post(number, channel), lambda end: self._meet(slot, end))
+        except OSError as problem:
+            return None, f"could not be started: {problem}"
+        return status, ending(status)
+
+    def _ends_all(self, slot: Slot, status: int | None, how: str) -> bool:
         """Whether the end of this worker is that of all."""
         if status in (START_REFUSED, FAULT):
             # It has said why itself.
             self._finish(status)
         elif not self._all_serving.is_set():
-            _say(f"worker {slot.name} {ending(status)} while it started")
+            say(f"worker {slot.name} {how} before all served")
             self._finish(FAULT)
         return self._end.done()
 
@@ -179,7 +191,10 @@ class Supervisor:
         return Post(number, len(self._slots), tuple(self._options.mode), self._metrics_port, channel)
 
     def _meet(self, slot: Slot, channel: Channel) -> None:
-        """Hear what a worker says in its life."""
+        """Hear what a worker says in its life, which is over before it begins where all end meanwhile."""
+        if self._end.done():
+            channel.close()
+        channel.on_fault = partial(self._failed, slot)
         for word, heard in {"turn": self._turn, "opened": self._opened, "serving": self._serving,
                             "poke": self._poke}.items():
             channel.on(word, partial(heard, slot))
@@ -208,6 +223,17 @@ class Supervisor:
         for other in self._slots:
             if other is not slot:
                 other.tell("poke")
+
+    def _failed(self, slot: Slot, fault: Exception) -> None:
+        self._metrics.fault("workers")
+        say(f"what worker {slot.name} said was not heard: {place(fault)}")
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """A fault in a task of the supervisor's own ends all: nobody would do its work any more."""
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None:
+            say(f"stopped on a fault: {type(fault).__name__}: {fault}")
+            self._finish(FAULT)
 
     def _finish(self, status: int) -> None:
         if not self._end.done():
@@ -244,7 +270,3 @@ def _unfit(options: Any) -> str | None:
     if asked:
         return f"governor serve: {', '.join(asked)}: mitmweb shows the flows of one process; leave --workers out"
     return None
-
-
-def _say(text: str) -> None:
-    print(f"governor: {text}", file=sys.stderr, flush=True)

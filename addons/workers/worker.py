@@ -19,6 +19,7 @@ from addons.control import Peer
 from addons.draining import drain
 from addons.errors import ReloadRefused
 from addons.home import Home, home_folder
+from addons.own_output import place, say
 from addons.workers import ports
 from addons.workers.channel import Channel, ChannelError
 from addons.workers.siblings import Siblings
@@ -76,11 +77,13 @@ class Worker:
         return policy_store.kept(*self._policy, self.home.paths, registry, strict=asked.strict)
 
     def show_metrics(self, enforcing: Enforcing) -> int:
-        async def samples(_: Message) -> Message:
-            return {"counts": enforcing.metrics.counts(), "readings": enforcing.metrics.readings(),
-                    "checks": enforcing.checks()}
+        async def samples(message: Message) -> Message:
+            told: Message = {"counts": enforcing.metrics.counts(), "checks": enforcing.checks()}
+            # Budgets of all agents are added up for these, which is too much to do each second.
+            return told | {"readings": enforcing.metrics.readings()} if message["readings"] else told
 
         self._channel.on("samples", samples)
+        self._channel.on_fault = lambda fault: _failed(enforcing, fault)
         return self._post.metrics_port
 
     def hide_metrics(self) -> None:
@@ -118,9 +121,11 @@ class Worker:
             self.siblings.poked()
 
         self._channel.on("poke", poked)
-        await self._channel.run()
-        # Asked to end at once, or left alone: nothing goes on unsupervised.
-        ctx.master.shutdown()
+        try:
+            await self._channel.run()
+        finally:
+            # Asked to end at once, left alone, or told what cannot be read: nothing goes on unsupervised.
+            ctx.master.shutdown()
 
     async def _asked(self, word: str) -> Message:
         try:
@@ -138,6 +143,11 @@ def _answering(handler: Handler) -> Any:
         return await handler(message["message"], Peer(message["uid"]))
 
     return answer
+
+
+def _failed(enforcing: Enforcing, fault: Exception) -> None:
+    enforcing.metrics.fault("control")
+    say(f"an answer to the supervisor failed: {place(fault)}")
 
 
 def _ignore() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -65,7 +66,7 @@ def test_a_lane_at_which_somebody_looks_is_waited_for(home):
     assert look is not None
     with pytest.raises(StartRefused, match="LANE_BUSY"):
         opening.take(home, "w0")
-    threading.Timer(0.2, lambda: __import__("os").close(look)).start()
+    threading.Timer(0.2, os.close, [look]).start()
 
     open_lane(home, "w0", patience_seconds=10.0).close("done")
 

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from addons.metrics import AGENT_LABELS, BUDGET_LABELS, DECISION_BOUNDS, RULE_LABELS, Gauge, Histogram, Metrics, Side
-from kernel.standings import Balance
+from kernel.standings import Total
 from kernel.verdict import Action, Code
 from tests.conftest import scaled
 
@@ -159,7 +159,7 @@ def test_a_halt_is_counted_by_why_from_zero_on(metrics):
 
 
 def test_halts_and_budgets_are_read_at_each_scrape(metrics):
-    halted, budgets = {"coder-1": "OPERATOR"}, [Balance("daily", "requests", 10, 3, 2, 7, each=True)]
+    halted, budgets = {"coder-1": "OPERATOR"}, [Total("daily", "requests", 10, 3, 2, 7)]
     metrics.read_standings(lambda: halted, lambda: budgets)
     before = samples(metrics)
     halted.clear()
@@ -173,7 +173,7 @@ def test_halts_and_budgets_are_read_at_each_scrape(metrics):
 
 def test_halts_and_budgets_without_number_have_no_labels_without_number(metrics):
     halted = {f"a{number}": "OVERRISK" for number in range(AGENT_LABELS + 7)}
-    budgets = [Balance(f"b{number}", "requests", 1, 0, 0, 0, each=True) for number in range(BUDGET_LABELS + 7)]
+    budgets = [Total(f"b{number}", "requests", 1, 0, 0, 0) for number in range(BUDGET_LABELS + 7)]
     metrics.read_standings(lambda: halted, lambda: budgets)
     seen = samples(metrics)
 

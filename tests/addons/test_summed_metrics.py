@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,9 @@ from addons.metrics import AGENT_LABELS, Gauge, Metrics
 from addons.workers import merged_rows
 from addons.workers.channel import ChannelError
 from addons.workers.slot import Slot, Stage
-from addons.workers.summed import SummedMetrics
-from kernel.standings import Balance, Condition
+from addons.workers.summed import ANSWER_SECONDS, SummedMetrics
+from kernel.standings import Balance, Condition, Total, overall
+from tests.kernel.accounting import Kernel, budget, policy
 
 
 class Worker(Slot):
@@ -29,8 +31,8 @@ class Worker(Slot):
     async def ask(self, word: str, seconds: float, **fields: Any) -> dict[str, Any]:
         if self.silent:
             raise ChannelError("no answer")
-        checks = {"lane": True, "gate": True}
-        return {"counts": self.metrics.counts(), "readings": self.metrics.readings(), "checks": checks}
+        told = {"counts": self.metrics.counts(), "checks": {"lane": True, "gate": True}}
+        return told | {"readings": self.metrics.readings()} if fields["readings"] else told
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ async def test_each_gauge_is_put_together_by_what_it_means(summed):
         worker.metrics.read_anchors(lambda number=number: {"file": 3.0 + number})
         worker.metrics.read_standings(
             lambda number=number: {"coder-1": "OPERATOR", f"own-{number}": "OVERRISK"},
-            lambda: [Balance("daily", "requests", 10, 3, 1, 7, each=False)])
+            lambda: [Total("daily", "requests", 10, 3, 1, 7)])
         worker.metrics.policy_loaded("ab" * 32, "enforce", 100.0 + number)
     seen = await samples(summed)
 
@@ -109,12 +111,45 @@ async def test_each_gauge_is_put_together_by_what_it_means(summed):
     assert seen["policy_info", "ab" * 32] == 1
 
 
+async def test_whoever_draws_in_several_workers_has_one_limit(summed):
+    for worker, agents in zip(summed._slots, (("a", "b"), ("b", "c")), strict=True):
+        kernel = Kernel(policy(budget({"requests": 3})))
+        for agent in agents:
+            kernel.ask(agent=agent)
+        worker.metrics.read_standings(
+            dict, lambda kernel=kernel: overall(kernel.state, kernel.bounds.amounts(), kernel.now))
+    seen = await samples(summed)
+
+    assert [seen[f"budget_{name}", "b", "requests"] for name in ("limit", "spent", "held")] == [9, 0, 4]
+
+
+async def test_between_scrapes_workers_are_asked_for_their_counts_alone(summed):
+    for worker in summed._slots:
+        worker.metrics.read_standings(dict, lambda: pytest.fail("budgets were added up"))
+        worker.metrics.fault("lane")
+    await summed.look()
+    await asyncio.to_thread(summed.ready)
+
+    assert [slot.counted["faults"] for slot in summed._slots] == [[["other", 0], ["lane", 1]]] * 2
+
+
 async def test_a_worker_without_an_answer_is_not_ready_and_is_named(summed):
     summed._slots[1].silent = True
     ready = await asyncio.to_thread(summed.ready)
 
     assert ready == {"lane": True, "gate": True, "w0": True, "w1": False}
     assert (await samples(summed))["ready",] == 0
+
+
+async def test_healthy_is_a_supervisor_whose_loop_turns(summed):
+    asked = asyncio.create_task(asyncio.to_thread(summed.turns))
+
+    assert await asked is True
+    asked = asyncio.create_task(asyncio.to_thread(summed.turns))
+    await asyncio.sleep(0)
+    # As whatever blocks it would.
+    time.sleep(ANSWER_SECONDS + 0.5)  # noqa: ASYNC251
+    assert await asked is False
 
 
 def row(**fields: Any) -> dict[str, Any]:
@@ -150,8 +185,11 @@ def test_draws_of_all_workers_on_a_budget_add_up(draws):
 
 def test_what_was_drawn_in_an_older_window_counts_no_more():
     old, new = Balance("daily", "usd", 10, 9, 0, 3, each=True), Balance("daily", "usd", 10, 1, 0, 4, each=True)
+    before, after = (Total(each.budget, each.unit, each.limit, each.spent, each.held, each.window, frozenset({name}))
+                     for name, each in (("a", old), ("b", new)))
 
     assert old.with_other(new) == new.with_other(old) == new
+    assert before.with_other(after) == after.with_other(before) == after
 
 
 def test_every_agent_that_any_worker_knows_has_one_row():

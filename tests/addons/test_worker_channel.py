@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from addons.control import Message
 from addons.errors import GovernorError
+from addons.workers import worker
 from addons.workers.channel import Channel, ChannelError, Refused
+from addons.workers.post import Post
 from addons.workers.siblings import Siblings
 
 values = st.recursive(
@@ -73,6 +76,8 @@ async def test_a_no_is_told_in_its_own_words_and_a_fault_by_its_class_alone():
         raise ValueError("what an agent sent")
 
     async with channels() as (one, other):
+        faults: list[Exception] = []
+        other.on_fault = faults.append
         other.on("refuse", refuse)
         other.on("fail", fail)
         with pytest.raises(Refused, match="not today"):
@@ -82,6 +87,21 @@ async def test_a_no_is_told_in_its_own_words_and_a_fault_by_its_class_alone():
         with pytest.raises(Refused, match="internal fault KeyError"):
             await one.ask("nobody hears this", 5)
     assert "agent" not in str(fault.value)
+    assert [type(each) for each in faults] == [ValueError, KeyError]
+
+
+async def test_a_fault_is_told_on_its_own_side_where_nobody_waits_for_an_answer():
+    noted = asyncio.Event()
+
+    async def fail(_: Message) -> None:
+        raise ValueError("what an agent sent")
+
+    async with channels() as (one, other):
+        other.on_fault = lambda fault: noted.set()
+        other.on("drain", fail)
+        one.tell("drain")
+        async with asyncio.timeout(5):
+            await noted.wait()
 
 
 async def test_who_does_not_answer_in_time_has_not_answered():
@@ -124,6 +144,23 @@ async def test_a_poke_from_any_thread_wakes_whoever_waits_for_one():
         await asyncio.to_thread(mine.poke)
         async with asyncio.timeout(5):
             await woken.wait()
+
+
+@pytest.mark.parametrize("told", [
+    pytest.param(b"", id="it is left alone"), pytest.param(b"\0\0\0\1{", id="what it hears is no JSON"),
+])
+async def test_a_worker_ends_with_its_channel_however_that_ends(monkeypatch, told):
+    ended = []
+    monkeypatch.setattr(worker, "ctx", SimpleNamespace(master=SimpleNamespace(shutdown=lambda: ended.append(True))))
+    ours, theirs = socket.socketpair()
+    alone = worker.Worker(Post(0, 2, (), 0, -1))
+    alone._channel = await Channel.over(theirs)
+    ours.sendall(told)
+    ours.close()
+    with contextlib.suppress(ValueError):
+        await alone._hear()
+
+    assert ended == [True]
 
 
 def test_alone_nobody_is_woken():

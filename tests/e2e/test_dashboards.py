@@ -18,7 +18,7 @@ import yaml
 
 from addons.metrics import Gauge, Metrics, Side
 from addons.metrics_server import MetricsServer
-from kernel.standings import Balance
+from kernel.standings import Total
 from tests.e2e.prometheus import scraping
 
 FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
@@ -37,7 +37,7 @@ AT_TIMES = re.compile(r"governor_(?:budget_\w+|halted|audit_anchor_age_seconds)"
 # They speak of the machine that runs the test, not of Governor.
 OF_THE_MACHINE = {"GovernorDiskAlmostFull", "GovernorDiskFullSoon"}
 
-BALANCE = Balance("daily", "requests", 100, 40, 2, 0, each=True)
+TOTAL = Total("daily", "requests", 100, 40, 2, 0)
 
 pytestmark = [
     pytest.mark.e2e,
@@ -75,7 +75,7 @@ def fed_server():
                          (Gauge.CA_EXPIRY, 4e9), (Gauge.ANCHOR_OVERDUE, 0), (Gauge.POOL_UP, 1)):  # fmt: skip
         metrics.read(gauge, lambda value=value: value)
 
-    metrics.read_standings(lambda: {"coder-9": "OVERRISK"}, lambda: [BALANCE])
+    metrics.read_standings(lambda: {"coder-9": "OVERRISK"}, lambda: [TOTAL])
     metrics.read_anchors(lambda: {"file": 3.0})
     metrics.read_held_back(lambda: {"throttle": 1})
     metrics.tls_failure(Side.CLIENT)
