@@ -54,7 +54,7 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True, path_type=Path)
 _FILE_OR_FOLDER = click.Path(exists=True, readable=True, path_type=Path)
 _METHOD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
-_ahead = click.option("--ahead", is_flag=True, help="Also read what a later version enforces: ask, llm, mcp, ...")
+_ahead = click.option("--ahead", is_flag=True, help="Also read what a later version enforces: ask, mcp, git, ...")
 _json = click.option("--json", "wants_json", is_flag=True, help="Print one JSON object: short for --format json.")
 
 
