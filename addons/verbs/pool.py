@@ -95,8 +95,9 @@ def rebuild(homes: tuple[str, ...], pool: str | None, as_json: bool) -> None:
 def _opened(folder: Path, said: str | None, *, as_json: bool) -> Ledger:
     own = folder / "pool.db"
     if said is None and not own.exists():
-        end(f"{own} is not there: no workers have shared budgets here; name another ledger with --pool, "
-            f"or in ${POOL_VARIABLE}", REFUSED, as_json=as_json)
+        anew = f"governor pool rebuild --pool sqlite:{own}"
+        end(f"{own} is not there: no workers have shared budgets here, or it was lost. Name another ledger with --pool "
+            f"or in ${POOL_VARIABLE}, or make it anew from the log: {anew}", REFUSED, as_json=as_json)
     try:
         return open_ledger(said or f"sqlite:{own}")
     except GovernorError as problem:

@@ -36,13 +36,16 @@ FULL = Plan(rounds=6, seconds=1.5, warm_seconds=0.3, connections=16)
 QUICK = Plan(rounds=3, seconds=0.5, warm_seconds=0.1, connections=16)
 QUICK_AXES = ("plain_keepalive", "tls_keepalive")
 QUICK_SECONDS = 44.0
+EPILOG = f"""\
+Axes: {"; ".join(AXES.values())}. A table of all of them also tells what single parts take: look-up,
+decision, load, verify, replay, check, diff, accounts, halts. scripts/benchmark/README.md says how it is measured."""
 
 
 def main() -> int:
     """0 measured, 1 a proxy or a slice failed, 2 usage."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, epilog=EPILOG)
     parser.add_argument("--quick", action="store_true", help="the two keep-alive axes alone, in under 50 seconds")
-    parser.add_argument("--workers", action="store_true", help="two workers against one instead, on those two axes")
+    parser.add_argument("--workers", action="store_true", help="two workers against one instead, on those axes")
     parser.add_argument("--json", action="store_true", help="print the ratios and the control's as JSON")
     options = parser.parse_args()
     if platform.system() != "Linux":

@@ -57,7 +57,8 @@ async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     """
     head = await reader.readuntil(b"\r\n\r\n")
     found = _ASKED.match(head)
-    assert found is not None
+    if found is None:
+        raise ConnectionError(f"the origin was asked {head[:80]!r}, which names no stream")
     posted, number = found[1] == b"POST", int(found[2])
     if posted:
         await reader.readexactly(len(_CALL))

@@ -9,6 +9,7 @@ from time import perf_counter, time_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from addons.pools.opening import open_ledger
+from addons.pools.protocol import LedgerError
 from kernel.leases import Ask, Purse, Settled
 
 if TYPE_CHECKING:
@@ -45,19 +46,26 @@ def _cost(ledger: Ledger, holder: str, run: str, chunk: int, leases: int) -> Cos
     for number in range(leases):
         ask = Ask(chunk * leases * 2 + number, purse, 2**50, chunk, chunk)
         grant, = ledger.acquire(holder, run, [ask], time_ns() // 1000)
-        assert grant.lease is not None, grant
+        if grant.lease is None:
+            raise LedgerError(f"nothing was granted: {grant.why}")
         ledger.settle(holder, [Settled(grant.lease, chunk)])
     micros = (perf_counter() - began) * 1_000_000
     return Cost(chunk, micros / (leases * chunk), micros / (leases * 2))
 
 
-def main(urls: Sequence[str]) -> None:
-    for url in urls:
-        with closing(open_ledger(url)) as ledger:
-            for cost in costs(ledger):
-                print(f"{url.partition(':')[0]:8} leases of {cost.chunk:3}: {cost.unit_us:8.1f} us a unit, "
-                      f"{cost.call_us:6.0f} us a call")
+def main(urls: Sequence[str]) -> int:
+    """0 measured, 1 a ledger does not answer or grants nothing."""
+    try:
+        for url in urls:
+            with closing(open_ledger(url)) as ledger:
+                for cost in costs(ledger):
+                    print(f"{url.partition(':')[0]:8} leases of {cost.chunk:3}: {cost.unit_us:8.1f} us a unit, "
+                          f"{cost.call_us:6.0f} us a call")
+    except LedgerError as problem:
+        print(f"scripts.benchmark.ledgers: {problem}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

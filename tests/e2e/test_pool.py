@@ -124,10 +124,13 @@ def test_the_ledger_is_made_anew_from_the_log(tmp_path: Path) -> None:
         both.governor.stop()
     for path in tmp_path.glob("home/pool.db*"):
         path.unlink()
-    (tmp_path / "home" / "pool.db").touch()
-    rebuilt = both.governor.verb("pool", "rebuild", "--pool", f"sqlite:{tmp_path / 'home' / 'pool.db'}")
+    named = f"--pool sqlite:{tmp_path / 'home' / 'pool.db'}"
+    lost = both.governor.verb("pool", "rebuild")
+    rebuilt = both.governor.verb("pool", "rebuild", *named.split())
 
     assert refused.returncode == 1
+    assert lost.returncode == 1
+    assert f"governor pool rebuild {named}" in lost.stderr
     assert (rebuilt.returncode, rebuilt.stderr) == (0, "")
     assert balance(both.governor)["spent"] >= before["spent"] == 20
 

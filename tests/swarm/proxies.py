@@ -64,6 +64,10 @@ class Proxy:
         self._starting: asyncio.Task[None] | None = None
         self.in_force: dict[str, float] = {}
         """Since when an agent's newest halt is in force here."""
+        self.first_asked: dict[str, float] = {}
+        """When an agent asked for something here for the first time in this life."""
+        self.acted_on: set[str] = set()
+        """To whom something was done here, in this life, because another one was halted."""
         self.runs = False
         self.began_at = 0.0
 
@@ -85,9 +89,10 @@ class Proxy:
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     def _begin(self) -> None:
+        self.first_asked, self.acted_on = {}, set()
         self.book = HeardBook(self.lane, self.lane.replayed(), lambda: self._governed, lambda agent: ())  # type: ignore[arg-type,return-value]
         self.book.on_halt = self._halted
-        self.book.on_preventive = lambda fields: self._watch.prevented(self.name, self.book.states, self._clock, fields)
+        self.book.on_preventive = self._prevented
         self.book.heard = partial(self._watch.heard, self.name)
         self._watch.restarted(self.name, self.state)
         self.book.record("config", entry.config(POOLED, {}), "")
@@ -99,6 +104,7 @@ class Proxy:
         self.acts = SharedActs(self.book, self.member)
         self.member.begin({"lane": self.lane.name})
         self.member.start()
+        self.member._beating.add_done_callback(self._done)
         self.runs, self.began_at = True, self._clock.seconds()
 
     @staticmethod
@@ -107,6 +113,10 @@ class Proxy:
 
     def _halted(self, agent: str, verdict: Verdict) -> None:
         self.in_force[agent] = self._clock.seconds()
+
+    def _prevented(self, fields: Mapping[str, Any]) -> None:
+        self.acted_on.add(fields["agent"])
+        self._watch.prevented(self.name, self.book.states, self._clock, fields)
 
     def die(self) -> None:
         """As when it is killed: what is not durable is gone, and nobody is told."""
@@ -134,6 +144,7 @@ class Proxy:
             return
         verdict, number = await judged(self.book, self._governed, asked)
         name = f"{self.lane.name}/{number}"
+        self.first_asked.setdefault(asked.agent, self._clock.seconds())
         self._watch.codes[verdict.code] += 1
         flow = self.state.open.get(name)
         if not verdict.lets_through or flow is None:
@@ -143,7 +154,7 @@ class Proxy:
         if self.member.cut_off or self.book.halted(asked.agent, None) is not None:
             self._end(name, asked.agent, "not_sent", 0)
             return
-        self._watch.let_through(asked.agent)
+        self._watch.let_through(self.name, asked.agent)
         await asyncio.sleep(seconds)
         self._end(name, asked.agent, "completed", asked.body_bytes)
 

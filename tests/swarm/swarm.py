@@ -58,13 +58,17 @@ class Swarm:
         await asyncio.sleep(self.plan.seconds)
         self.network.weather = CALM
         await asyncio.sleep(6 * BEAT_SECONDS)
-        assert not self.faults, self.faults[0]
+        self._no_fault()
         found = checked(self)
         for proxy in self.proxies:
             proxy.leave()
         await asyncio.sleep(BEAT_SECONDS)
+        self._no_fault()
         settled(self)
         return found
+
+    def _no_fault(self) -> None:
+        assert not self.faults, self.faults[0]
 
     def _begin(self) -> None:
         loop = asyncio.get_running_loop()

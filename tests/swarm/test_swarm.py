@@ -43,7 +43,7 @@ def test_swarms_see_all_that_they_are_held_against() -> None:
     assert {Code.ALLOW, Code.BUDGET_EXHAUSTED, Code.POOL_UNREACHABLE, Code.RATE_LIMITED, Code.AGENT_HALTED,
             Code.QUARANTINED, Code.OVERRISK} <= codes.keys()
     assert all(sum(getattr(each, name) for each in found) for name in (
-        "held_back", "throttled", "stranded", "latest_pass", "slowest_halt"))
+        "spread", "held_back", "throttled", "stranded", "latest_pass", "slowest_halt"))
 
 
 def test_the_same_seed_gives_the_same_swarm() -> None:

@@ -16,22 +16,29 @@ if TYPE_CHECKING:
 
     from addons.pools.clock import Clock
     from kernel.folding import States
+    from kernel.leases import Beat
     from kernel.state import Draw
 
 
 class SeenLedger(MemoryLedger):
-    """The ledger, with what it was called for, and when it took which news."""
+    """The ledger, with what it was called for, when it took which news, and when it last heard of whom."""
 
     def __init__(self, clock: Callable[[], int], seconds: Callable[[], float]) -> None:
         super().__init__(clock)
         self.server = "swarm"
         self.calls: Counter[str] = Counter()
         self.taken: dict[int, tuple[News, float]] = {}
+        self.heard_of: dict[str, float] = {}
         self._seconds = seconds
 
     def _do(self, call: Any, *args: Any, **kwargs: Any) -> Any:
         self.calls[call.__name__] += 1
         return super()._do(call, *args, **kwargs)
+
+    def beat(self, holder: str, *said: Any) -> Beat:
+        beat = super().beat(holder, *said)
+        self.heard_of[holder] = self._seconds()
+        return beat
 
     def tell(self, holder: str, news: News) -> News:
         told = super().tell(holder, news)
@@ -117,9 +124,11 @@ class Watch:
         held, most = self.held_back[proxy] & roll.held.keys(), radius(self._cascade, len(roll.active))
         assert len(held) <= most, f"{proxy} holds back {sorted(held)}, and may only {most}"
 
-    def let_through(self, agent: str) -> None:
+    def let_through(self, proxy: str, agent: str) -> None:
         """A request went to its origin."""
         self.passed[agent] += 1
+        silent = self._seconds() - self._ledger.heard_of[proxy]
+        assert silent <= CUT_OFF_SECONDS, f"{proxy} lets {agent} pass {silent} s after its last heartbeat"
         halted_at = self._halted_at(agent)
         if halted_at is not None:
             self.latest_pass = max(self.latest_pass, self._seconds() - halted_at)
