@@ -17,7 +17,7 @@ follows the open flows:
 
 Where all agents were ever halted together, that line has "system":[EPOCH,HALT]. What all agents share has the agent "".
 Values within are arrays of the fields of kernel/state.py in their order; runs stand in the order in which they are
-forgotten, accounts and paces are sorted.
+forgotten, accounts and paces are sorted. Of a halt and a quarantine `heard` is there only where it is true.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
 
 def _flags(name: str, state: State) -> dict[str, object]:
     pool = {"heard": state.heard, "pooled": True, "workers": state.workers} if state.pooled else {}
-    system = {} if state.switch == GOING else {"system": state.switch}
+    system = {} if state.switch == GOING else {"system": [state.switch.epoch, _held_back(state.switch.halt)]}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
             "taken_over": state.taken_over, **pool, **system}
 
@@ -125,7 +125,7 @@ def _agents(state: State) -> Iterator[list[object]]:
     for agent in sorted({*state.agents, *accounts, *paces}):
         standing = state.agent(agent)
         yield [
-            agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated))[:_ALONE],
+            agent, *_standing(standing),
             [[*key[:2], *_account(state.accounts[key])] for key in sorted(accounts.get(agent, ()))],
             [[pace[0], state.paces[pace]] for pace in sorted(paces.get(agent, ()))],
         ]
@@ -135,6 +135,17 @@ def _active(state: State) -> Iterator[list[object]]:
     """When agents last asked for something, and what the halts of others do to them."""
     for agent in sorted({*state.seen, *(name for name, each in state.agents.items() if each.preventive is not None)}):
         yield [agent, state.seen.get(agent, 0), state.agent(agent).preventive]
+
+
+def _standing(standing: Standing) -> Any:
+    return standing._replace(
+        halt=_held_back(standing.halt), quarantine=_held_back(standing.quarantine),
+        refused=_runs(standing.refused), repeated=_runs(standing.repeated))[:_ALONE]
+
+
+def _held_back(held: Halt | Quarantine | None) -> Any:
+    """A halt or a quarantine as it stands in the file."""
+    return held if held is None or held.heard else held[:-1]
 
 
 def _account(account: Account) -> list[object]:
@@ -280,8 +291,9 @@ def _halt(row: Any) -> Halt | None:
     if row is None:
         return None
     rule = row[2] if type(row) is list and len(row) > 2 else None
+    row, heard = _heard(row, 7)
     reason, since, _, by, sources, entry, why = _typed(row, str, int, type(rule), str, list, str, str)
-    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why)
+    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why, heard)
 
 
 def _switch(row: Any) -> Switch:
@@ -297,4 +309,13 @@ def _preventive(row: Any) -> Preventive | None:
 
 
 def _quarantine(row: Any) -> Quarantine | None:
-    return None if row is None else Quarantine(*_typed(row, int, str, str, str))
+    if row is None:
+        return None
+    row, heard = _heard(row, 4)
+    return Quarantine(*_typed(row, int, str, str, str), heard)
+
+
+def _heard(row: Any, length: int) -> tuple[Any, bool]:
+    """A row of this many fields, and whether `true` stands behind them."""
+    heard = type(row) is list and row[length:] == [True]
+    return row[:length] if heard else row, heard

@@ -59,7 +59,7 @@ class Halt(NamedTuple):
     """Why an agent is halted, since when (microseconds since 1970), by which rule or budget, at whose word.
 
     `sources` are the client addresses from which it came: nobody without an identity comes from them, either. `entry`
-    is what halted it, as LANE/SEQ, and `why` says it in words.
+    is what halted it, as LANE/SEQ, and `why` says it in words. `heard`: another process did it, and told it.
     """
 
     reason: str
@@ -69,6 +69,7 @@ class Halt(NamedTuple):
     sources: tuple[str, ...] = ()
     entry: str = ""
     why: str = ""
+    heard: bool = False
 
 
 class Switch(NamedTuple):
@@ -87,12 +88,16 @@ class Switch(NamedTuple):
 
 
 class Quarantine(NamedTuple):
-    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
+    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why.
+
+    `heard`: another process did it, and told it.
+    """
 
     since_us: int
     by: str
     entry: str
     why: str
+    heard: bool = False
 
 
 class Preventive(NamedTuple):

@@ -79,7 +79,7 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name)
+            halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name, heard="heard" in entry)
             return _heard(_halted(state, entry["agent"], halt), entry)
         case "preventive":
             return _heard(_prevented(state, entry, name, now_us), entry)
@@ -353,7 +353,7 @@ def _prevented(state: State, entry: Mapping[str, Any], name: str, now_us: int) -
         return NO_CHANGE
     if do is not Prevention.HALT:
         return Change({agent: standing._replace(preventive=new)}) if new.is_in_force(now_us) else NO_CHANGE
-    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why)
+    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why, heard="heard" in entry)
     return Change({agent: standing._replace(preventive=new, halt=halt)})
 
 
@@ -376,13 +376,13 @@ def act_number(by: str) -> int | None:
 
 
 def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
-    agent = entry["agent"]
+    agent, heard = entry["agent"], "heard" in entry
     match entry["act"]:
         case "clock accept":
             return Change(clock_ok=True)
         case "agents halt":
             sources = tuple(entry.get("sources", ()))
-            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"])
+            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"], heard)
             return _halted(state, agent, halt)
         case "agents release":
             standing = state.agent(agent)
@@ -391,11 +391,11 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
             return Change({agent: Standing(epoch, max(entry.get("session", 0), standing.session), trail=trail)})
         case "agents halt all":
             return Change(switch=state.switch.halted(
-                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
+                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"], heard)))
         case "agents release all":
             return Change(switch=state.switch.released(entry.get("epoch")))
         case "agents quarantine":
-            said = Quarantine(now_us, entry["operator"], name, entry["reason"])
+            said = Quarantine(now_us, entry["operator"], name, entry["reason"], heard)
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents standing":

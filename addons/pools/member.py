@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import KINDS, decision_of, epoch_of, halted, halts_of, standings_of, taken
+from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, standings_of, taken
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
@@ -78,8 +78,9 @@ class Member:
         self._leasing.pool = known.server
         self._leasing.begin(said)
         state = self._book.state
-        alone = standings_of(state, self._log_id, self._lane, self._clock.micros()) if newcomer else ()
-        for news in [*alone, *halts_of(state, self._log_id, self._lane)]:
+        alone = standings_of(state, self._log_id, self._lane) if newcomer else ()
+        held = held_back(state, self._log_id, self._lane, self._clock.micros(), heard=newcomer)
+        for news in [*alone, *held]:
             self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), began)
 

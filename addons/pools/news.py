@@ -65,25 +65,26 @@ def epoch_of(state: State, kind: Kind, agent: str) -> int:
     return state.switch.epoch if kind in _OF_ALL else state.agent(agent).epoch
 
 
-def standings_of(state: State, log_id: str, lane: str, now_us: int) -> Iterator[News]:
-    """How the agents of a lane stand that no ledger has known: their epochs, sessions and quarantines, as news."""
+def standings_of(state: State, log_id: str, lane: str) -> Iterator[News]:
+    """How far the epochs and sessions of agents are that no ledger has counted, as news."""
     for agent, standing in sorted(state.agents.items()):
         if standing.epoch or standing.session:
             said = entry.operator("agents standing", agent, "carried over", lane, lane)
             yield News(Kind.STANDING, agent, f"{log_id}/{lane}", said, epoch=standing.epoch, session=standing.session)
-        if standing.quarantine is not None and now_us < standing.quarantined_until_us:
-            quarantine, until = standing.quarantine, written(standing.quarantined_until_us)
+
+
+def held_back(state: State, log_id: str, lane: str, now_us: int, *, heard: bool) -> Iterator[News]:
+    """Who is halted or quarantined by what this lane did, as news; with `heard` by what others told it, too."""
+    for agent, standing in sorted(state.agents.items()):
+        if standing.halt is not None and (heard or not standing.halt.heard):
+            yield halted(state, log_id, agent, standing.halt)
+        quarantine = standing.quarantine
+        if quarantine is not None and now_us < standing.quarantined_until_us and (heard or not quarantine.heard):
+            until = written(standing.quarantined_until_us)
             said = entry.operator("agents quarantine", agent, quarantine.why, quarantine.by, lane) | {"until": until}
             yield News(Kind.QUARANTINE, agent, f"{log_id}/{quarantine.entry}", said, epoch=standing.epoch)
-
-
-def halts_of(state: State, log_id: str, lane: str) -> Iterator[News]:
-    """The halts that entries of this lane have brought about, as news."""
-    for agent, standing in sorted(state.agents.items()):
-        if standing.halt is not None and standing.halt.entry.startswith(f"{lane}/"):
-            yield halted(state, log_id, agent, standing.halt)
     everybody = state.switch.halt
-    if everybody is not None and everybody.entry.startswith(f"{lane}/"):
+    if everybody is not None and (heard or not everybody.heard):
         said = entry.operator("agents halt all", None, everybody.why, everybody.by, f"{log_id}/{everybody.entry}")
         yield News(Kind.HALT_ALL, "", f"{log_id}/{everybody.entry}", said, epoch=state.switch.epoch)
 

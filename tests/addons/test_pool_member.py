@@ -29,6 +29,7 @@ from tests.addons.workers import Worker
 from tests.kernel.accounting import DENIED, at, budget, policy, rate
 
 MIB = 2**20
+FAR = "2099-01-01T00:00:00.000000Z"
 _ONE, _NEEDS = (agent_pattern("one"),), (agent_pattern("needs-*"),)
 CASCADE = Cascade(Position("policy.yaml", 1, 1), {"needs": ("one",)}, {"needs": _NEEDS, "one": _ONE}, {},
                   OnHalt(frozenset({"OVERRISK"}), Prevention.THROTTLE))
@@ -336,6 +337,55 @@ async def test_a_halt_that_nobody_heard_of_is_told_by_the_next_life(home: Home, 
     await until(lambda: two.ended == ["coder"])
     for worker in (again, two):
         worker.leave()
+
+
+async def test_a_quarantine_that_nobody_heard_of_is_told_by_the_next_life(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    ledger.away = True
+    await one.acts.act("agents quarantine", "coder", "odd", "ann", "control", until=FAR)
+    one.lane.close("test")
+    ledger.away = False
+    again = Worker(home, ledger, policy(budget({"requests": 9})))
+    await two.member.turn()
+    for worker in (again, two):
+        worker.leave()
+
+    assert [(each["reason"], each["operator"], each["until"]) for each in two.entries("operator")] == [
+        ("odd", "ann", FAR)]
+
+
+async def test_what_a_life_has_heard_the_next_one_does_not_tell_again(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    await one.acts.act("agents quarantine", "writer", "odd", "ann", "control", until=FAR)
+    await one.acts.act("agents halt all", None, "because", "ann", "control")
+    await one.member.turn()
+    await two.member.turn()
+    for worker in (one, two):
+        worker.leave()
+    for worker in [Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1")]:
+        worker.leave()
+
+    assert ledger.overview().news == 3
+
+
+async def test_a_ledger_that_was_made_anew_is_told_what_was_only_heard_too(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    await one.acts.act("agents quarantine", "writer", "odd", "ann", "control", until=FAR)
+    await one.acts.act("agents halt all", None, "because", "ann", "control")
+    await one.member.turn()
+    await two.member.turn()
+    for worker in (one, two):
+        worker.leave()
+    anew = Shared()
+    Worker(home, anew, policy(budget({"requests": 9})), "w1").leave()
+    three = Worker(home, anew, policy(budget({"requests": 9})), "w2")
+
+    assert bool(three.state.agent("coder").halt)
+    assert three.state.agent("writer").quarantine.why == "odd"
+    assert bool(three.state.switch.halt)
+    three.leave()
 
 
 async def test_a_release_is_counted_once_and_the_same_everywhere(home: Home, ledger: Shared) -> None:

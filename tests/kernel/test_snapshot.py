@@ -37,8 +37,9 @@ from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(0, 2**53 - 1)
 runs = st.dictionaries(text, st.builds(Run, numbers, numbers, text), max_size=3)
-halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple), text, text)
-quarantines = st.builds(Quarantine, numbers, text, text, text)
+halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple), text, text,
+                  st.booleans())
+quarantines = st.builds(Quarantine, numbers, text, text, text, st.booleans())
 preventives = st.builds(Preventive, st.sampled_from(Prevention), numbers, text, st.lists(text, max_size=3).map(tuple),
                         numbers, text, numbers, st.booleans())
 standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, quarantines | st.none(), runs, runs, text,
