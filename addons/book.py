@@ -109,6 +109,11 @@ class Book:
         return self._states
 
     @property
+    def durable(self) -> int:
+        """How many entries are on disk: all with a lower number."""
+        return self._lane.durable
+
+    @property
     def bounds(self) -> Bounds:
         """What the policy in force allows everybody."""
         return self._governed().bounds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from addons.home import Home
 from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError, NotJoined
 from addons.verifying import verify_log
+from kernel import entry
 from kernel.budget import Effect, Unit
 from kernel.contagion import Cascade, OnHalt, Prevention
 from kernel.leases import LEASE_SECONDS
@@ -25,7 +27,7 @@ from kernel.step import Want
 from kernel.trial import Mode
 from kernel.verdict import Code
 from tests.addons.logs import entries
-from tests.addons.workers import Worker
+from tests.addons.workers import POOLED, Worker
 from tests.kernel.accounting import DENIED, at, budget, policy, rate
 
 MIB = 2**20
@@ -185,6 +187,33 @@ async def test_a_lease_is_written_down_before_the_ledger_forgets_it(home: Home, 
     second.lane.close("test")
 
     assert written == [["granted", "settled"]]
+
+
+async def test_the_ledger_forgets_no_lease_whose_entry_is_not_on_disk(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, disk = Worker(home, ledger, policy(budget({"tokens": 400}))), threading.Event()
+    append = worker.lane._journal.append
+    monkeypatch.setattr(worker.lane._journal, "append", lambda group: disk.wait(10) and append(group))
+    await worker.member.obtain([Want(("b", "tokens", "coder"), 0, 400, 5, 5)])
+    await worker.member.turn()
+    before = [each.lease for _, each in ledger.overview().leases]
+    disk.set()
+    await worker.lane.commit("config", entry.config(POOLED, {}))[1]
+    await worker.member.turn()
+
+    assert (before, ledger.overview().leases) == ([1], ())
+    worker.leave()
+
+
+async def test_what_was_leased_at_the_very_end_is_given_back(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"tokens": 400})))
+    await worker.member.obtain([Want(("b", "tokens", "coder"), 0, 400, 5, 5)])
+    worker.leave()
+
+    assert spent(ledger, "tokens") == 0
+    assert ledger.overview().leases == ()
+    assert verified(home) is Result.VERIFIED
 
 
 async def test_of_one_account_nothing_is_asked_before_what_was_asked_is_answered(home: Home, ledger: Shared) -> None:
