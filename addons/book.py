@@ -93,8 +93,6 @@ class Book:
         self.on_halt: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_halt_all: Callable[[Verdict], object] = lambda verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
-        self.was_pooled = False
-        """Whether a ledger has counted for the life before."""
         self.pool: Pool | None = None
         """Where what is drawn must be leased first; None where this process alone counts."""
         self.on_preventive: Callable[[Mapping[str, Any]], object] = lambda fields: None
@@ -325,7 +323,6 @@ class Book:
 
     def begin(self, config: entry.Body) -> None:
         """Write the settings of this start: with a ledger among them, what is drawn must be leased. Blocks."""
-        self.was_pooled = self.state.pooled
         at = self._lane.now()
         number = self._lane.write_now("config", config, at)
         self._apply(self.state, "config", config, "", number, at)

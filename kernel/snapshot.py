@@ -9,8 +9,8 @@ A line is a JSON value without white space, objects with sorted keys:
     [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
-Where a ledger is asked, the first of these lines has "heard", "pooled":true and "workers", too, and what is leased
-follows the open flows:
+Where a ledger is asked, the first of these lines has "heard", "ledger", "pooled":true and "workers", too, and what is
+leased follows the open flows:
 
     [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
     [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
@@ -55,7 +55,7 @@ _NAMES = ("real", "shadow")
 # What comes after these fields of a standing has a line of its own.
 _ALONE = Standing._fields.index("preventive")
 _FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
-_POOLED_FLAGS = _FLAGS | {"heard", "pooled", "workers"}
+_POOLED_FLAGS = _FLAGS | {"heard", "ledger", "pooled", "workers"}
 _AGENT_FIELDS, _ACTIVE_FIELDS, _OPEN_FIELDS, _LEASED_FIELDS, _LEASE_FIELDS = 11, 3, 6, 5, 4
 
 
@@ -105,7 +105,8 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
 
 
 def _flags(name: str, state: State) -> dict[str, object]:
-    pool = {"heard": state.heard, "pooled": True, "workers": state.workers} if state.pooled else {}
+    pool: dict[str, object] = {} if not state.pooled else {
+        "heard": state.heard, "ledger": state.ledger, "pooled": True, "workers": state.workers}
     system = {} if state.switch == GOING else {"system": [state.switch.epoch, _held_back(state.switch.halt)]}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
             "taken_over": state.taken_over, **pool, **system}
@@ -192,10 +193,11 @@ class _Lines:
             raise SnapshotError("not the beginning of a state")
         clock_ok, accepted, broken, taken_over = _typed(
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
-        heard, pooled, workers = _typed(
-            [flags.get("heard", 0), flags.get("pooled", False), flags.get("workers", 1)], int, bool, int)
+        heard, ledger, pooled, workers = _typed(
+            [flags.get("heard", 0), flags.get("ledger", ""), flags.get("pooled", False), flags.get("workers", 1)],
+            int, str, bool, int)
         state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
-                      workers=workers, heard=heard,
+                      workers=workers, heard=heard, ledger=ledger,
                       switch=_switch(flags["system"]) if "system" in flags else GOING)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
@@ -312,7 +314,8 @@ def _quarantine(row: Any) -> Quarantine | None:
     if row is None:
         return None
     row, heard = _heard(row, 4)
-    return Quarantine(*_typed(row, int, str, str, str), heard)
+    since, by, entry, why = _typed(row, int, str, str, str)
+    return Quarantine(since, by, entry, why, heard)
 
 
 def _heard(row: Any, length: int) -> tuple[Any, bool]:

@@ -90,10 +90,15 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
         case "lease":
             return _lease(state, entry)
         case "config":
-            return Change(pooled=is_pooled(entry["options"]), workers=entry["options"].get("workers", 1))
+            return _begun(entry["options"])
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE
+
+
+def _begun(options: Mapping[str, Any]) -> Change:
+    pooled = is_pooled(options)
+    return Change(pooled=pooled, ledger=str(options[POOL]) if pooled else "", workers=options.get("workers", 1))
 
 
 def is_pooled(options: Mapping[str, Any]) -> bool:
@@ -325,10 +330,15 @@ def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[
 
 
 def _at_least(standing: Standing, epoch: int, session: int) -> Standing:
-    """The standing of an agent of which more releases and tokens are known than this lane has counted."""
-    if epoch > standing.epoch:
-        return Standing(epoch, session=max(session, standing.session), trail=followed(standing.trail, "release"))
-    return standing._replace(session=max(session, standing.session))
+    """The standing of an agent of which more releases and tokens are known than this lane has counted.
+
+    Nobody has released it from what holds it back here.
+    """
+    session = max(session, standing.session)
+    if epoch <= standing.epoch:
+        return standing._replace(session=session)
+    return standing._replace(epoch=epoch, session=session, refused={}, repeated={},
+                             trail=followed(standing.trail, "release"))
 
 
 def _halted(state: State, agent: str, halt: Halt) -> Change:

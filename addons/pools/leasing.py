@@ -271,7 +271,8 @@ class Leasing:
 
     def _taken(self) -> list[Settled]:
         """What the ledger may hear of now; the rest later."""
-        over, later = [], []
+        over: list[Settled] = []
+        later: list[Settled] = []
         for each in self._over:
             (over if self._is_on_disk(each.lease) else later).append(each)
         self._over = later

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, standings_of, taken
+from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, standings_of, still_holding, taken, write
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
@@ -64,25 +65,43 @@ class Member:
         """Whether the ledger has not answered for so long that nothing may pass."""
         return self._clock.seconds() - self._heard_at > CUT_OFF_SECONDS
 
-    def begin(self, said: Mapping[str, object], *, newcomer: bool = False) -> None:
+    def begin(self, said: Mapping[str, object]) -> None:
         """Join, settle what former lives left, tell what they did, and take the news since.
 
-        A `newcomer` has counted alone until now. Blocks; `LedgerError` where it fails.
+        Blocks; `LedgerError` where it fails.
         """
         self._said = self._tells = said
         self._newest = self._book.state.heard
         began = self._clock.seconds()
         known = self._line.call_patiently(self._ledger.overview)
-        # One that knows less than this lane has heard from it was made anew.
-        newcomer = newcomer or known.news < self._newest
         self._leasing.pool = known.server
         self._leasing.begin(said)
-        state = self._book.state
-        alone = standings_of(state, self._log_id, self._lane) if newcomer else ()
-        held = held_back(state, self._log_id, self._lane, self._clock.micros(), heard=newcomer)
-        for news in [*alone, *held]:
+        # A ledger that knows less than this lane has heard from it was made anew.
+        is_known = 0 < self._newest <= known.news
+        for news in self._held_back(heard=False) if is_known else self._meet():
             self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), began)
+
+    def _meet(self) -> list[News]:
+        """Take what binds of all that a ledger knows to which this lane is new; what it is to be told."""
+        state, held = self._book.state, self._held_back(heard=True)
+        self._newest = 0
+        past = self._line.call_patiently(self._beat).news
+        binding = list(still_holding(past, state, self._lane))
+        for news in binding:
+            write(self._book, news, self._holder)
+        self._newest = max(state.heard, past[-1].number if past else 0)
+        # Numbers that this lane knows are not given again from here on.
+        self._line.call_patiently(self._beat)
+        epochs = {news.agent: news.epoch for news in past}
+        halted_there = {(news.kind, news.agent) for news in binding if news.kind is not Kind.QUARANTINE}
+        return [*standings_of(state, self._log_id, self._lane),
+                *(replace(each, epoch=max(each.epoch, epochs.get(each.agent, 0)))
+                  for each in held if (each.kind, each.agent) not in halted_there)]
+
+    def _held_back(self, *, heard: bool) -> list[News]:
+        now_us = self._clock.micros()
+        return list(held_back(self._book.state, self._log_id, self._lane, now_us, heard=heard))
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""

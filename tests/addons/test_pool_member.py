@@ -417,6 +417,81 @@ async def test_a_ledger_that_was_made_anew_is_told_what_was_only_heard_too(home:
     three.leave()
 
 
+async def alone(home: Home, *acts: tuple[str, str | None]) -> None:
+    """What an operator does in lane w0 while it knows of no others."""
+    worker = Worker(home, Shared(), policy(budget({"requests": 9})), option="sqlite:alone.db")
+    for act, agent in acts:
+        await worker.book.act(act, agent, "because", "ann", "control")
+    worker.leave()
+
+
+HALTED, RELEASED = ("agents halt", "coder"), ("agents release", "coder")
+ALL_HALTED, ALL_RELEASED = ("agents halt all", None), ("agents release all", None)
+
+
+@pytest.mark.parametrize(("known", "own"), [
+    pytest.param([HALTED], [], id="halted there"),
+    pytest.param([HALTED], [RELEASED, RELEASED], id="halted there, in a later epoch here"),
+    pytest.param([RELEASED], [HALTED], id="halted here, in a later epoch there"),
+    pytest.param([RELEASED], [RELEASED, RELEASED, HALTED], id="halted here, in an earlier epoch there"),
+    pytest.param([HALTED, RELEASED], [HALTED], id="halted here, released there from another halt"),
+    pytest.param([ALL_HALTED], [ALL_HALTED, ALL_RELEASED], id="all halted there"),
+    pytest.param([ALL_HALTED, ALL_RELEASED], [ALL_HALTED], id="all halted here, in a later epoch there"),
+    pytest.param([ALL_HALTED, ALL_RELEASED], [ALL_HALTED, ALL_RELEASED, ALL_HALTED], id="all halted here"),
+])
+async def test_who_is_halted_on_either_side_when_a_lane_comes_to_a_ledger_is_halted_on_both(
+    home: Home, ledger: Shared, known: list[tuple[str, str | None]], own: list[tuple[str, str | None]]
+) -> None:
+    there = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+    there.member.start()
+    for act, agent in known:
+        await there.acts.act(act, agent, "because", "ann", "control")
+    await alone(home, *own)
+    here = Worker(home, ledger, policy(budget({"requests": 9})))
+    here.member.start()
+
+    await until(lambda: all(worker.book.halted("coder", None) for worker in (here, there)))
+    act, agent = RELEASED if HALTED in (*known, *own) else ALL_RELEASED
+    await there.acts.act(act, agent, "fine", "ann", "control")
+    await until(lambda: not any(worker.book.halted("coder", None) for worker in (here, there)))
+    assert here.state.agent("coder").epoch == there.state.agent("coder").epoch
+    for worker in (here, there):
+        worker.leave()
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_a_lane_that_comes_to_another_ledger_hears_all_of_it(home: Home, ledger: Shared) -> None:
+    before = Shared()
+    for lane, agents in (("w2", "abc"), ("w0", "")):
+        worker = Worker(home, before, policy(budget({"requests": 9})), lane)
+        for agent in agents:
+            await worker.acts.act("agents halt", agent, "because", "ann", "control")
+        await worker.member.turn()
+        worker.leave()
+    there = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+    for agent in "defg":
+        await there.acts.act("agents halt", agent, "because", "ann", "control")
+    await there.member.turn()
+    here = Worker(home, ledger, policy(budget({"requests": 9})), option="redis://h.example.org")
+    await there.member.turn()
+
+    for worker in (here, there):
+        assert {agent for agent in "abcdefg" if worker.state.agent(agent).halt} == set("abcdefg")
+        worker.leave()
+
+
+async def test_of_two_quarantines_the_one_that_was_told_last_holds_everywhere(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents quarantine", "coder", "first", "ann", "control", until=FAR)
+    await two.acts.act("agents quarantine", "coder", "second", "ann", "control", until=FAR)
+    for worker in (two, one, two):
+        await worker.member.turn()
+
+    assert [worker.state.agent("coder").quarantine.why for worker in (one, two)] == ["first", "first"]
+    for worker in (one, two):
+        worker.leave()
+
+
 async def test_a_release_is_counted_once_and_the_same_everywhere(home: Home, ledger: Shared) -> None:
     workers = [Worker(home, ledger, policy(budget({"requests": 9})), f"w{number}") for number in range(3)]
     for worker in workers:

@@ -59,8 +59,8 @@ keys = st.tuples(text, text, text)
 leased = st.dictionaries(keys, st.builds(Leased, numbers, numbers, numbers, st.none() | numbers), max_size=3)
 leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_size=3)
 pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2],
-                                                    workers=pool[3]),
-                   states, leased, leases, numbers, numbers)
+                                                    workers=pool[3], ledger=pool[4]),
+                   states, leased, leases, numbers, numbers, text)
 switched = st.builds(lambda state, epoch, halt: replace(state, switch=Switch(epoch, halt)),
                      states | pooled, numbers, halts | st.none())
 snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | switched, states))
@@ -83,7 +83,7 @@ def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapsh
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
                   each.clock_ok, each.clock_accepted, each.broken, each.taken_over, reordered(each.seen, chance),
                   each.pooled, each.workers, reordered(each.leased, chance), reordered(each.leases, chance), each.heard,
-                  each.switch)
+                  each.switch, each.ledger)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)
