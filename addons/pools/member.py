@@ -50,7 +50,8 @@ class Member:
         self._heard_at = self._clock.seconds()
         self._newest = 0
         self._untold: deque[News] = deque()
-        self._waiting: dict[int, asyncio.Future[Written | None]] = {}
+        self._waiting: dict[str, asyncio.Future[Written | None]] = {}
+        """By the origin of news that this process publishes: what resolves once they are written here."""
         self._poked = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self._was_cut_off = False
@@ -190,8 +191,9 @@ class Member:
             self._newest = news.number
             if written is not None and news.kind is Kind.HALT and (decision := decision_of(news, self._log_id)):
                 halted_by.append((news.agent, decision))
-            if news.origin.startswith(f"{self._log_id}/"):
-                self._answer(news.number, written)
+            awaited = self._waiting.get(news.origin)
+            if awaited is not None and not awaited.done():
+                awaited.set_result(written)
         return halted_by
 
     def _posts(self) -> tuple[list[Total], list[Held]]:
@@ -227,28 +229,24 @@ class Member:
         origin = f"{self._log_id}/{by}" if act_number(by) is not None else f"{self._holder}/{token_hex(8)}"
         told = News(kind, agent, origin, fields, epoch=epoch_of(self._book.state, kind, agent),
                     session=self._book.state.agent(agent).session)
-        number = (await self._line.call(self._ledger.tell, self._holder, told)).number
-        self.on_told()
-        self.poke()
+        awaited = self._waiting[origin] = asyncio.get_running_loop().create_future()
         try:
-            written = await asyncio.wait_for(self._awaited(number), TELL_SECONDS)
+            number = (await self._line.call(self._ledger.tell, self._holder, told)).number
+            if not number:
+                raise LedgerError(f"{agent or 'the system'} was released elsewhere meanwhile; do it again")
+            self.on_told()
+            self.poke()
+            # What was heard before it was asked for is not heard again.
+            written = await asyncio.wait_for(awaited, TELL_SECONDS) if number > self._newest or awaited.done() else None
         except TimeoutError:
             raise LedgerError("the ledger has taken it, and it is not in force here yet") from None
+        finally:
+            self._waiting.pop(origin, None)
         if written is None:
-            # A former life of this lane has written it.
+            # It stands in this lane already.
             return f"pool/{number}"
         await written[1]
         return f"{self._lane}/{written[0]}"
-
-    def _answer(self, number: int, written: Written | None) -> None:
-        """Tell whoever waits for the news of this number; nobody does any more where that took too long."""
-        awaited = self._awaited(number)
-        if not awaited.done():
-            awaited.set_result(written)
-
-    def _awaited(self, number: int) -> asyncio.Future[Written | None]:
-        """What resolves once the news of this number, told by this process, are written here."""
-        return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
 
     async def overview(self) -> Overview:
         """All that the ledger knows; `LedgerError` where it does not answer in time."""

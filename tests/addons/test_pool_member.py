@@ -524,6 +524,43 @@ async def test_an_act_for_which_nobody_waits_any_more_is_done_when_it_is_heard(
     worker.leave()
 
 
+async def test_nothing_is_kept_of_news_for_which_nobody_waits(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    for worker in (one, two):
+        worker.member.start()
+    for agent in "abc":
+        await one.acts.act("agents halt", agent, "because", "ann", "control")
+        await one.acts.act("agents release", agent, "fine", "ann", "control")
+    await until(lambda: all(worker.state.agent("c").epoch == 1 for worker in (one, two)))
+
+    assert [worker.member._waiting for worker in (one, two)] == [{}, {}]
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_an_act_of_the_verbs_that_was_heard_already_is_done(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    one.member.start()
+    first = await one.acts.act("agents halt", "coder", "because", "ann", "cli/7")
+    await two.member.turn()
+
+    assert (first.partition("/")[0], await two.acts.act("agents halt", "coder", "because", "ann", "cli/7")) == (
+        "w0", "pool/1")
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_halt_that_a_release_has_overtaken_is_not_said_to_be_done(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    one.member.start()
+    await one.acts.act("agents release", "coder", "fine", "ann", "control")
+
+    with pytest.raises(LedgerError, match="was released elsewhere meanwhile; do it again"):
+        await two.acts.act("agents halt", "coder", "because", "ann", "cli/7")
+    for worker in (one, two):
+        worker.leave()
+
+
 async def test_a_process_that_comes_later_hears_all_that_was_told(home: Home, ledger: Shared) -> None:
     one = Worker(home, ledger, policy(budget({"requests": 9})))
     one.member.start()
