@@ -193,7 +193,10 @@ class Leasing:
 
     def _ask_all(self, asking: Sequence[_Asking], grants: Sequence[Grant]) -> None:
         for each, grant in zip(asking, grants, strict=True):
-            self._asking.pop(each.ask.purse[:3], None)
+            if self._asking.get(each.ask.purse[:3]) is not each:
+                # A stream that could not wait has asked the same meanwhile, and taken the answer.
+                continue
+            del self._asking[each.ask.purse[:3]]
             if grant.why in (None, Why.EXHAUSTED):
                 self._take(each.ask, grant)
             if grant.why in (None, Why.EXHAUSTED, Why.STALE):

@@ -216,6 +216,22 @@ async def test_what_was_leased_at_the_very_end_is_given_back(home: Home, ledger:
     assert verified(home) is Result.VERIFIED
 
 
+async def test_what_is_asked_for_by_a_request_and_a_stream_at_once_is_leased_once(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"bytes": 400})))
+    want = Want(("b", "bytes", "coder"), 0, 400, 5, 5)
+    asking = asyncio.create_task(worker.member.obtain([want]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    worker.member.obtain_now([want])
+    await asking
+    [(_, held)] = ledger.overview().leases
+
+    assert [lease.amount for lease in worker.state.leases.values()] == [held.amount]
+    assert worker.state.leased["b", "bytes", "coder"].amount == held.amount
+    worker.leave()
+    assert verified(home) is Result.VERIFIED
+
+
 async def test_of_one_account_nothing_is_asked_before_what_was_asked_is_answered(home: Home, ledger: Shared) -> None:
     worker = Worker(home, ledger, policy(budget({"requests": 400})))
     ledger.lost_answers = 1
