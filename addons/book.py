@@ -95,8 +95,6 @@ class Book:
         self.on_halt_all: Callable[[Verdict], object] = lambda verdict: None
         self.on_reads_only: Callable[[str, Verdict], object] = lambda agent, verdict: None
         self.on_new_halt: Callable[[str], object] = lambda reason: None
-        self.was_pooled = False
-        """Whether a ledger has counted for the life before."""
         self.pool: Pool | None = None
         """Where what is drawn must be leased first; None where this process alone counts."""
         self.on_preventive: Callable[[Mapping[str, Any]], object] = lambda fields: None
@@ -109,6 +107,11 @@ class Book:
     @property
     def states(self) -> States:
         return self._states
+
+    @property
+    def durable(self) -> int:
+        """How many entries are on disk: all with a lower number."""
+        return self._lane.durable
 
     @property
     def bounds(self) -> Bounds:
@@ -229,20 +232,17 @@ class Book:
             if ours:
                 self.on_new_halt(halt.reason)
             if decision is not None:
-                self._say_halted(agent, decision)
+                self._say_halted(agent, halt, decision)
             try:
                 self.on_halt(agent, Verdict(Action.HALT, Code.AGENT_HALTED, halt.rule, f"halted: {halt.reason}"))
             finally:
                 if weighed is not None:
                     self._spread(agent, halt, weighed.cascade, weighed.at, on_trial=weighed.on_trial)
 
-    def _say_halted(self, agent: str, decision: str | None) -> None:
+    def _say_halted(self, agent: str, halt: Halt, decision: str | None) -> None:
         """An entry of its own for a halt that a decision or another's halt brought about: whom it shuts out, too."""
-        standing, at = self.state.agent(agent), self._lane.now()
-        halt = standing.halt
-        assert halt is not None
         fields = entry.halt(agent, halt.reason, halt.rule, decision, self._sources(agent))
-        self._tell_cause(fields, agent, at)
+        self._tell_cause(fields, agent, self._lane.now())
         self.record("halt", fields, agent)
         if self.pool is not None:
             self.pool.tell_halt(agent)
@@ -265,8 +265,9 @@ class Book:
             if self.pool is not None:
                 self.pool.tell(Kind.PREVENTIVE, agent, fields, f"{self._lane.name}/{number}")
             self.on_preventive(fields)
-            if fields["do"] == Prevention.HALT:
-                self._say_halted(agent, None)
+            spread = self.state.agent(agent).halt
+            if fields["do"] == Prevention.HALT and spread is not None:
+                self._say_halted(agent, spread, None)
 
     def record(self, kind: str, fields: Mapping[str, Any], agent: str, mode: Mode = Mode.ENFORCE,
                lasts_us: int | None = None) -> int:
@@ -329,7 +330,6 @@ class Book:
 
     def begin(self, config: entry.Body) -> None:
         """Write the settings of this start: with a ledger among them, what is drawn must be leased. Blocks."""
-        self.was_pooled = self.state.pooled
         at = self._lane.now()
         number = self._lane.write_now("config", config, at)
         self._apply(self.state, "config", config, "", number, at)

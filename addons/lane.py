@@ -140,6 +140,11 @@ class Lane:
         """The number of the next entry."""
         return self._intake.next_seq
 
+    @property
+    def durable(self) -> int:
+        """How many entries are on disk: all with a lower number."""
+        return self._journal.size
+
     def observe(self, meter: Meter) -> None:
         """Have `meter` told of every entry and every commit from here on."""
         self._meter = meter

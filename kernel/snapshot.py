@@ -9,15 +9,15 @@ A line is a JSON value without white space, objects with sorted keys:
     [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
-Where a ledger is asked, the first of these lines has "heard", "pooled":true and "workers", too, and what is leased
-follows the open flows:
+Where a ledger is asked, the first of these lines has "heard", "ledger", "pooled":true and "workers", too, and what is
+leased follows the open flows:
 
     [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
     [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
 
 Where all agents were ever halted together, that line has "system":[EPOCH,HALT]. What all agents share has the agent "".
 Values within are arrays of the fields of kernel/state.py in their order; runs stand in the order in which they are
-forgotten, accounts and paces are sorted.
+forgotten, accounts and paces are sorted. Of a halt and a quarantine `heard` is there only where it is true.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _NAMES = ("real", "shadow")
 # What comes after these fields of a standing has a line of its own.
 _ALONE = Standing._fields.index("preventive")
 _FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
-_POOLED_FLAGS = _FLAGS | {"heard", "pooled", "workers"}
+_POOLED_FLAGS = _FLAGS | {"heard", "ledger", "pooled", "workers"}
 _AGENT_FIELDS, _ACTIVE_FIELDS, _OPEN_FIELDS, _LEASED_FIELDS, _LEASE_FIELDS = 11, 3, 6, 5, 4
 
 
@@ -105,8 +105,9 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
 
 
 def _flags(name: str, state: State) -> dict[str, object]:
-    pool = {"heard": state.heard, "pooled": True, "workers": state.workers} if state.pooled else {}
-    system = {} if state.switch == GOING else {"system": state.switch}
+    pool: dict[str, object] = {} if not state.pooled else {
+        "heard": state.heard, "ledger": state.ledger, "pooled": True, "workers": state.workers}
+    system = {} if state.switch == GOING else {"system": [state.switch.epoch, _held_back(state.switch.halt)]}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
             "taken_over": state.taken_over, **pool, **system}
 
@@ -125,7 +126,7 @@ def _agents(state: State) -> Iterator[list[object]]:
     for agent in sorted({*state.agents, *accounts, *paces}):
         standing = state.agent(agent)
         yield [
-            agent, *standing._replace(refused=_runs(standing.refused), repeated=_runs(standing.repeated))[:_ALONE],
+            agent, *_standing(standing),
             [[*key[:2], *_account(state.accounts[key])] for key in sorted(accounts.get(agent, ()))],
             [[pace[0], state.paces[pace]] for pace in sorted(paces.get(agent, ()))],
         ]
@@ -135,6 +136,17 @@ def _active(state: State) -> Iterator[list[object]]:
     """When agents last asked for something, and what the halts of others do to them."""
     for agent in sorted({*state.seen, *(name for name, each in state.agents.items() if each.preventive is not None)}):
         yield [agent, state.seen.get(agent, 0), state.agent(agent).preventive]
+
+
+def _standing(standing: Standing) -> Any:
+    return standing._replace(
+        halt=_held_back(standing.halt), quarantine=_held_back(standing.quarantine),
+        refused=_runs(standing.refused), repeated=_runs(standing.repeated))[:_ALONE]
+
+
+def _held_back(held: Halt | Quarantine | None) -> Any:
+    """A halt or a quarantine as it stands in the file."""
+    return held if held is None or held.heard else held[:-1]
 
 
 def _account(account: Account) -> list[object]:
@@ -181,10 +193,11 @@ class _Lines:
             raise SnapshotError("not the beginning of a state")
         clock_ok, accepted, broken, taken_over = _typed(
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)
-        heard, pooled, workers = _typed(
-            [flags.get("heard", 0), flags.get("pooled", False), flags.get("workers", 1)], int, bool, int)
+        heard, ledger, pooled, workers = _typed(
+            [flags.get("heard", 0), flags.get("ledger", ""), flags.get("pooled", False), flags.get("workers", 1)],
+            int, str, bool, int)
         state = State(clock_ok=clock_ok, clock_accepted=accepted, broken=broken, taken_over=taken_over, pooled=pooled,
-                      workers=workers, heard=heard,
+                      workers=workers, heard=heard, ledger=ledger,
                       switch=_switch(flags["system"]) if "system" in flags else GOING)
         while self._lines[self._at : self._at + 1] and self._lines[self._at].startswith("["):
             row = self._next()
@@ -280,8 +293,9 @@ def _halt(row: Any) -> Halt | None:
     if row is None:
         return None
     rule = row[2] if type(row) is list and len(row) > 2 else None
+    row, heard = _heard(row, 7)
     reason, since, _, by, sources, entry, why = _typed(row, str, int, type(rule), str, list, str, str)
-    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why)
+    return Halt(reason, since, _text_or_none(rule), by, tuple(map(_text, sources)), entry, why, heard)
 
 
 def _switch(row: Any) -> Switch:
@@ -297,4 +311,14 @@ def _preventive(row: Any) -> Preventive | None:
 
 
 def _quarantine(row: Any) -> Quarantine | None:
-    return None if row is None else Quarantine(*_typed(row, int, str, str, str))
+    if row is None:
+        return None
+    row, heard = _heard(row, 4)
+    since, by, entry, why = _typed(row, int, str, str, str)
+    return Quarantine(since, by, entry, why, heard)
+
+
+def _heard(row: Any, length: int) -> tuple[Any, bool]:
+    """A row of this many fields, and whether `true` stands behind them."""
+    heard = type(row) is list and row[length:] == [True]
+    return row[:length] if heard else row, heard

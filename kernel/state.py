@@ -53,7 +53,7 @@ class Halt(NamedTuple):
     """Why an agent is halted, since when (microseconds since 1970), by which rule or budget, at whose word.
 
     `sources` are the client addresses from which it came: nobody without an identity comes from them, either. `entry`
-    is what halted it, as LANE/SEQ, and `why` says it in words.
+    is what halted it, as LANE/SEQ, and `why` says it in words. `heard`: another process did it, and told it.
     """
 
     reason: str
@@ -63,6 +63,7 @@ class Halt(NamedTuple):
     sources: tuple[str, ...] = ()
     entry: str = ""
     why: str = ""
+    heard: bool = False
 
 
 class Switch(NamedTuple):
@@ -81,12 +82,16 @@ class Switch(NamedTuple):
 
 
 class Quarantine(NamedTuple):
-    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why."""
+    """Who lets an agent only read for now, since when (microseconds since 1970), by which entry, and why.
+
+    `heard`: another process did it, and told it.
+    """
 
     since_us: int
     by: str
     entry: str
     why: str
+    heard: bool = False
 
 
 class Preventive(NamedTuple):
@@ -231,6 +236,7 @@ class Change:
     broken: bool = False
     taken_over: int | None = None
     pooled: bool | None = None
+    ledger: str = ""
     workers: int = 1
     leased: Mapping[AccountKey, Leased] = field(default_factory=dict)
     leases: Mapping[int, Lease] = field(default_factory=dict)
@@ -250,7 +256,8 @@ class State:
     `clock_ok` is False from a jump of the clock until an operator accepts it; from then on `clock_accepted` lets
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
-    `pooled`: a ledger says how much of each account this process may draw. `heard`: as far as its news are taken.
+    `pooled`: a ledger says how much of each account this process may draw, and `ledger` is the option that names it.
+    `heard`: as far as its news are taken; 0 where another was asked before.
     `workers`: how many processes serve from this home, each of which counts its share of repeated requests.
     `seen` is when each agent last asked for something, in microseconds since 1970.
     `switch`: whether everybody is halted.
@@ -271,6 +278,7 @@ class State:
     leases: dict[int, Lease] = field(default_factory=dict)
     heard: int = 0
     switch: Switch = GOING
+    ledger: str = ""
     _sources: frozenset[str] | None = field(default=None, compare=False, repr=False)
 
     def agent(self, name: str) -> Standing:
@@ -323,6 +331,8 @@ class State:
 
     def _take_leases(self, change: Change) -> None:
         if change.pooled is not None:
+            if change.ledger != self.ledger:
+                self.ledger, self.heard = change.ledger, 0
             self.pooled, self.workers = change.pooled, change.workers
             if not self.pooled:
                 self.leased, self.leases = {}, {}
@@ -337,7 +347,8 @@ class State:
         """The state as it is now; what comes later does not reach it."""
         return State(dict(self.agents), dict(self.accounts), dict(self.paces), dict(self.open), self.clock_ok,
                      self.clock_accepted, self.broken, self.taken_over, dict(self.seen), self.pooled,
-                     self.workers, dict(self.leased), dict(self.leases), self.heard, self.switch)
+                     self.workers, dict(self.leased), dict(self.leases), self.heard, self.switch,
+                     self.ledger)
 
 
 def turns_key(pace: PaceKey) -> AccountKey:

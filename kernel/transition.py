@@ -79,7 +79,7 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
             return _ended(state, entry, now_us)
         case "halt":
             sources = tuple(entry["sources"])
-            halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name)
+            halt = Halt(entry["reason"], now_us, entry["rule"], KERNEL, sources, name, heard="heard" in entry)
             return _heard(_halted(state, entry["agent"], halt), entry)
         case "preventive":
             return _heard(_prevented(state, entry, name, now_us), entry)
@@ -90,10 +90,15 @@ def change(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Ch
         case "lease":
             return _lease(state, entry)
         case "config":
-            return Change(pooled=is_pooled(entry["options"]), workers=entry["options"].get("workers", 1))
+            return _begun(entry["options"])
         case "fault" if entry["where"] == KERNEL:
             return Change(broken=True)
     return NO_CHANGE
+
+
+def _begun(options: Mapping[str, Any]) -> Change:
+    pooled = is_pooled(options)
+    return Change(pooled=pooled, ledger=str(options[POOL]) if pooled else "", workers=options.get("workers", 1))
 
 
 def is_pooled(options: Mapping[str, Any]) -> bool:
@@ -325,10 +330,15 @@ def _repeated(state: State, opened: OpenFlow, entry: Mapping[str, Any]) -> dict[
 
 
 def _at_least(standing: Standing, epoch: int, session: int) -> Standing:
-    """The standing of an agent of which more releases and tokens are known than this lane has counted."""
-    if epoch > standing.epoch:
-        return Standing(epoch, session=max(session, standing.session), trail=followed(standing.trail, "release"))
-    return standing._replace(session=max(session, standing.session))
+    """The standing of an agent of which more releases and tokens are known than this lane has counted.
+
+    Nobody has released it from what holds it back here.
+    """
+    session = max(session, standing.session)
+    if epoch <= standing.epoch:
+        return standing._replace(session=session)
+    return standing._replace(epoch=epoch, session=session, refused={}, repeated={},
+                             trail=followed(standing.trail, "release"))
 
 
 def _halted(state: State, agent: str, halt: Halt) -> Change:
@@ -353,7 +363,7 @@ def _prevented(state: State, entry: Mapping[str, Any], name: str, now_us: int) -
         return NO_CHANGE
     if do is not Prevention.HALT:
         return Change({agent: standing._replace(preventive=new)}) if new.is_in_force(now_us) else NO_CHANGE
-    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why)
+    halt = Halt(Code.CASCADE, now_us, None, KERNEL, (), name, new.why, heard="heard" in entry)
     return Change({agent: standing._replace(preventive=new, halt=halt)})
 
 
@@ -376,13 +386,13 @@ def act_number(by: str) -> int | None:
 
 
 def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
-    agent = entry["agent"]
+    agent, heard = entry["agent"], "heard" in entry
     match entry["act"]:
         case "clock accept":
             return Change(clock_ok=True)
         case "agents halt":
             sources = tuple(entry.get("sources", ()))
-            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"])
+            halt = Halt(Code.OPERATOR, now_us, None, entry["operator"], sources, name, entry["reason"], heard)
             return _halted(state, agent, halt)
         case "agents release":
             standing = state.agent(agent)
@@ -391,11 +401,11 @@ def _done(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Cha
             return Change({agent: Standing(epoch, max(entry.get("session", 0), standing.session), trail=trail)})
         case "agents halt all":
             return Change(switch=state.switch.halted(
-                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"])))
+                Halt(Code.OPERATOR, now_us, None, entry["operator"], (), name, entry["reason"], heard)))
         case "agents release all":
             return Change(switch=state.switch.released(entry.get("epoch")))
         case "agents quarantine":
-            said = Quarantine(now_us, entry["operator"], name, entry["reason"])
+            said = Quarantine(now_us, entry["operator"], name, entry["reason"], heard)
             until_us = micros(entry["until"])
             return Change({agent: state.agent(agent)._replace(quarantined_until_us=until_us, quarantine=said)})
         case "agents standing":

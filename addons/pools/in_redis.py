@@ -38,7 +38,7 @@ _LUA = ROOT / "addons" / "pools" / "lua"
 _CONSTANTS = {
     "KINDS": KINDS, "LEASE_US": LEASE_SECONDS * 1_000_000, "CLOCKS_APART_US": CLOCKS_APART_US,
     "PROCESSES_SHARE": PROCESSES_SHARE, "MOST_NEWS": MOST_NEWS, "MOST_UNKNOWN": MOST_UNKNOWN,
-    "FORGOTTEN_US": FORGOTTEN_US,
+    "FORGOTTEN_US": FORGOTTEN_US, "MOST": MOST,
 }  # fmt: skip
 # Calls that are not on the way of a request may look at all there is.
 _PATIENT_SECONDS = 5.0

@@ -41,7 +41,7 @@ def joined(pool: Pool, home: Home, lane: str, book: Book, say: Callable[[str], o
     try:
         ledger = open_ledger(pool.url)
         member = Member(ledger, home.log_id, lane, book, say, _BEAT_SECONDS[pool.kind])
-        member.begin(said, newcomer=not book.was_pooled)
+        member.begin(said)
     except LedgerError as problem:
         raise StartRefused(StartCode.OPTION_REFUSED, f"governor_pool={pool}: {problem}") from problem
     book.pool = member

@@ -46,6 +46,9 @@ class Writes(Protocol):
     @property
     def state(self) -> State: ...
 
+    @property
+    def durable(self) -> int: ...
+
     def record(self, kind: str, fields: Mapping[str, Any], agent: str) -> int: ...
 
     def record_now(self, kind: str, fields: Mapping[str, Any], agent: str) -> int: ...
@@ -88,6 +91,8 @@ class Leasing:
         self._refused_until: dict[Purse, float] = {}
         self._busy: dict[Purse, _Busy] = {}
         self._over: list[Settled] = []
+        self._written: dict[int, int] = {}
+        """By lease of this life: the number of its entry. The ledger forgets none before that is on disk."""
 
     def begin(self, said: Mapping[str, object]) -> None:
         """Join, and settle what former lives of the lane have leased, as their entries say. Blocks."""
@@ -122,8 +127,7 @@ class Leasing:
     def _never_drawn(self, late: Held) -> None:
         """Write down a lease that came too late for the life that had asked for it, before the ledger forgets it."""
         self._record(GRANTED, late.lease, late.purse, late.amount, 0)
-        settled = entry.lease(SETTLED, self.pool, late.lease, late.purse[:3], late.purse.window, late.amount, 0)
-        self._book.record_now("lease", settled, late.purse.agent)
+        self._record(SETTLED, late.lease, late.purse, late.amount, 0, now=True)
         self._over.append(Settled(late.lease, 0))
 
     async def obtain(self, wants: Sequence[Want]) -> int | None:
@@ -189,7 +193,10 @@ class Leasing:
 
     def _ask_all(self, asking: Sequence[_Asking], grants: Sequence[Grant]) -> None:
         for each, grant in zip(asking, grants, strict=True):
-            self._asking.pop(each.ask.purse[:3], None)
+            if self._asking.get(each.ask.purse[:3]) is not each:
+                # A stream that could not wait has asked the same meanwhile, and taken the answer.
+                continue
+            del self._asking[each.ask.purse[:3]]
             if grant.why in (None, Why.EXHAUSTED):
                 self._take(each.ask, grant)
             if grant.why in (None, Why.EXHAUSTED, Why.STALE):
@@ -205,7 +212,9 @@ class Leasing:
             old = self._book.state.leased.get(key)
             if old is not None and old.window != window:
                 self._over += self._give_back(key, idle=True)
-            self._record(GRANTED, grant.lease, ask.purse, grant.amount, grant.elsewhere)
+            number = self._record(GRANTED, grant.lease, ask.purse, grant.amount, grant.elsewhere)
+            if grant.lease is not None:
+                self._written[grant.lease] = number
             if not ask.item:
                 self._busy[ask.purse] = _Busy(ask, grant.amount, self._clock.seconds())
             return
@@ -213,9 +222,12 @@ class Leasing:
         if self._book.state.lease(key, window).elsewhere != grant.elsewhere and not ask.each_us:
             self._record(REFUSED, None, ask.purse, 0, grant.elsewhere)
 
-    def _record(self, act: str, number: int | None, purse: Purse, amount: int, elsewhere: int) -> None:
+    def _record(self, act: str, number: int | None, purse: Purse, amount: int, elsewhere: int, *,
+                now: bool = False) -> int:
+        """Write an entry, with `now` at once and with all before it."""
         fields = entry.lease(act, self.pool, number, purse[:3], purse.window, amount, elsewhere)
-        self._book.record("lease", fields, purse.agent)
+        write = self._book.record_now if now else self._book.record
+        return write("lease", fields, purse.agent)
 
     def drawn(self, draws: Iterable[Draw]) -> None:
         """A decision has drawn. What runs low is asked for again before it is wanted."""
@@ -261,11 +273,24 @@ class Leasing:
         return sorted({lease.key for lease in self._book.state.leases.values()})
 
     def _taken(self) -> list[Settled]:
-        over, self._over = self._over, []
+        """What the ledger may hear of now; the rest later."""
+        over: list[Settled] = []
+        later: list[Settled] = []
+        for each in self._over:
+            (over if self._is_on_disk(each.lease) else later).append(each)
+        self._over = later
+        for each in over:
+            self._written.pop(each.lease, None)
         return over
 
-    def _give_back(self, key: AccountKey, *, idle: bool) -> list[Settled]:
-        """Settle the leases of an account that are used up, and with `idle` the others, as far as they were drawn."""
+    def _is_on_disk(self, lease: int) -> bool:
+        return self._written.get(lease, -1) < self._book.durable
+
+    def _give_back(self, key: AccountKey, *, idle: bool, now: bool = False) -> list[Settled]:
+        """Settle the leases of an account that are used up, and with `idle` the others, as far as they were drawn.
+
+        With `now` the ledger may hear of each at once.
+        """
         state = self._book.state
         leased, account = state.leased[key], state.account(key)
         gone = account.spent + account.held if account.window == leased.window else 0
@@ -279,7 +304,8 @@ class Leasing:
                 before += lease.amount
             if idle or used == lease.amount:
                 purse = Purse(*key, lease.window)
-                self._record(SETTLED, number, purse, lease.amount - used, leased.elsewhere)
+                self._record(SETTLED, number, purse, lease.amount - used, leased.elsewhere,
+                             now=now and not self._is_on_disk(number))
                 settled.append(Settled(number, used))
         return settled
 
@@ -293,7 +319,7 @@ class Leasing:
     def end(self) -> None:
         """Give everything back. Blocks; a ledger that does not answer counts it as spent in time."""
         for key in self._leased_of():
-            self._over += self._give_back(key, idle=True)
+            self._over += self._give_back(key, idle=True, now=True)
         self._line.call_now(self._ledger.settle, self._holder, self._taken())
         self._line.call_now(self._ledger.leave, self._holder)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
-from addons.pools.news import KINDS, decision_of, epoch_of, halted, halts_of, standings_of, taken
+from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, standings_of, still_holding, taken, write
 from addons.pools.protocol import LedgerError
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
@@ -51,7 +52,8 @@ class Member:
         self._untold: deque[News] = deque()
         # Agents whose halts were heard of and what follows from them is still to be done, each with the decision.
         self._halted: deque[tuple[str, str]] = deque()
-        self._waiting: dict[int, asyncio.Future[Written | None]] = {}
+        self._waiting: dict[str, asyncio.Future[Written | None]] = {}
+        """By the origin of news that this process publishes: what resolves once they are written here."""
         self._poked = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self._was_cut_off = False
@@ -66,27 +68,46 @@ class Member:
         """Whether the ledger has not answered for so long that nothing may pass."""
         return self._clock.seconds() - self._heard_at > CUT_OFF_SECONDS
 
-    def begin(self, said: Mapping[str, object], *, newcomer: bool = False) -> None:
+    def begin(self, said: Mapping[str, object]) -> None:
         """Join, settle what former lives left, tell what they did, and take the news since.
 
-        A `newcomer` has counted alone until now. Blocks; `LedgerError` where it fails.
+        Blocks; `LedgerError` where it fails.
         """
         self._said = self._tells = said
         self._newest = self._book.state.heard
         began = self._clock.seconds()
         known = self._line.call_patiently(self._ledger.overview)
-        # One that knows less than this lane has heard from it was made anew.
-        newcomer = newcomer or known.news < self._newest
         self._leasing.pool = known.server
         self._leasing.begin(said)
-        state = self._book.state
-        alone = standings_of(state, self._log_id, self._lane, self._clock.micros()) if newcomer else ()
-        for news in [*alone, *halts_of(state, self._log_id, self._lane)]:
+        # A ledger that knows less than this lane has heard from it was made anew.
+        is_known = 0 < self._newest <= known.news
+        for news in self._held_back(heard=False) if is_known else self._meet():
             self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), began)
-        if newcomer:
+        if all(member.holder != self._holder for member in known.members):
             # All that was ever told: whom it halted, halted long before this process had others beside it.
             self._halted.clear()
+
+    def _meet(self) -> list[News]:
+        """Take what binds of all that a ledger knows to which this lane is new; what it is to be told."""
+        state, held = self._book.state, self._held_back(heard=True)
+        self._newest = 0
+        past = self._line.call_patiently(self._beat).news
+        binding = list(still_holding(past, state, self._lane))
+        for news in binding:
+            self._note(news, write(self._book, news, self._holder))
+        self._newest = max(state.heard, past[-1].number if past else 0)
+        # Numbers that this lane knows are not given again from here on.
+        self._line.call_patiently(self._beat)
+        epochs = {news.agent: news.epoch for news in past}
+        halted_there = {(news.kind, news.agent) for news in binding if news.kind is not Kind.QUARANTINE}
+        return [*standings_of(state, self._log_id, self._lane),
+                *(replace(each, epoch=max(each.epoch, epochs.get(each.agent, 0)))
+                  for each in held if (each.kind, each.agent) not in halted_there)]
+
+    def _held_back(self, *, heard: bool) -> list[News]:
+        now_us = self._clock.micros()
+        return list(held_back(self._book.state, self._log_id, self._lane, now_us, heard=heard))
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
@@ -163,7 +184,7 @@ class Member:
             self.on_cut_off()
 
     def _hear(self, beat: Beat, began: float) -> None:
-        """Take the news, and note whom decisions of other processes have halted."""
+        """Take the news."""
         self._heard_at = began
         self._leasing.pool = beat.server
         if self._was_cut_off:
@@ -174,10 +195,18 @@ class Member:
         for news in beat.news:
             written = taken(self._book, news, self._holder)
             self._newest = news.number
-            if written is not None and news.kind is Kind.HALT and (decision := decision_of(news, self._log_id)):
-                self._halted.append((news.agent, decision))
-            if news.origin.startswith(f"{self._log_id}/"):
-                self._answer(news.number, written)
+            self._note(news, written)
+            awaited = self._waiting.get(news.origin)
+            if awaited is not None and not awaited.done():
+                awaited.set_result(written)
+
+    def _note(self, news: News, written: Written | None) -> None:
+        """Keep in mind what a decision of another process has halted, for what follows from it."""
+        if written is None or news.kind is not Kind.HALT or news.origin.startswith(f"{self._holder}/"):
+            return
+        decision = decision_of(news, self._log_id)
+        if decision is not None:
+            self._halted.append((news.agent, decision))
 
     def _posts(self) -> tuple[list[Total], list[Held]]:
         return list(totals(self._book.state)), held(self._book.state, self._run)
@@ -212,28 +241,24 @@ class Member:
         origin = f"{self._log_id}/{by}" if act_number(by) is not None else f"{self._holder}/{token_hex(8)}"
         told = News(kind, agent, origin, fields, epoch=epoch_of(self._book.state, kind, agent),
                     session=self._book.state.agent(agent).session)
-        number = (await self._line.call(self._ledger.tell, self._holder, told)).number
-        self.on_told()
-        self.poke()
+        awaited = self._waiting[origin] = asyncio.get_running_loop().create_future()
         try:
-            written = await asyncio.wait_for(self._awaited(number), TELL_SECONDS)
+            number = (await self._line.call(self._ledger.tell, self._holder, told)).number
+            if not number:
+                raise LedgerError(f"{agent or 'the system'} was released elsewhere meanwhile; do it again")
+            self.on_told()
+            self.poke()
+            # What was heard before it was asked for is not heard again.
+            written = await asyncio.wait_for(awaited, TELL_SECONDS) if number > self._newest or awaited.done() else None
         except TimeoutError:
             raise LedgerError("the ledger has taken it, and it is not in force here yet") from None
+        finally:
+            self._waiting.pop(origin, None)
         if written is None:
-            # A former life of this lane has written it.
+            # It stands in this lane already.
             return f"pool/{number}"
         await written[1]
         return f"{self._lane}/{written[0]}"
-
-    def _answer(self, number: int, written: Written | None) -> None:
-        """Tell whoever waits for the news of this number; nobody does any more where that took too long."""
-        awaited = self._awaited(number)
-        if not awaited.done():
-            awaited.set_result(written)
-
-    def _awaited(self, number: int) -> asyncio.Future[Written | None]:
-        """What resolves once the news of this number, told by this process, are written here."""
-        return self._waiting.setdefault(number, asyncio.get_running_loop().create_future())
 
     async def overview(self) -> Overview:
         """All that the ledger knows; `LedgerError` where it does not answer in time."""

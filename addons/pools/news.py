@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernel import entry
@@ -10,7 +11,7 @@ from kernel.transition import KERNEL, written
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from addons.pools.leasing import Writes
@@ -29,18 +30,22 @@ KINDS = {
 COUNTED = frozenset({Kind.RELEASE, Kind.RELEASE_ALL, Kind.SESSION})
 """What begins an epoch or a session: the ledger counts them, and nothing is done before it has."""
 _WITH_COUNTS = COUNTED | {Kind.STANDING}
-_DONE_FIRST = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE, Kind.STANDING})
 _OF_ALL = frozenset({Kind.HALT_ALL, Kind.RELEASE_ALL})
+_RELEASES = frozenset({Kind.RELEASE, Kind.RELEASE_ALL})
+_HOLDING = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE})
 
 
 def taken(book: Writes, news: News, holder: str) -> Written | None:
-    """Write what is new of the news. What this lane has told itself is in force here already."""
-    state = book.state
-    if news.number <= state.heard or (news.kind in _DONE_FIRST and news.origin.startswith(f"{holder}/")):
+    """Write what is new of the news. What this lane has told itself is in force here already, where nothing told before
+    it has put an end to it: the ledger has the order.
+    """
+    if news.number <= book.state.heard or (news.origin.startswith(f"{holder}/") and _is_in_force(book.state, news)):
         return None
-    # A halt of all holds whatever epochs say: the ledger has put it behind every release that came before.
-    if news.kind in _DONE_FIRST - {Kind.HALT_ALL} and news.epoch < state.agent(news.agent).epoch:
-        return None
+    return write(book, news, holder)
+
+
+def write(book: Writes, news: News, holder: str) -> Written:
+    """Write the news into the lane, and be bound by them."""
     fields: Fields = dict(news.said) | {"heard": news.number}
     log_id = holder.partition("/")[0]
     if not news.origin.startswith(f"{log_id}/"):
@@ -50,6 +55,43 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     if news.kind in _WITH_COUNTS:
         fields |= {"epoch": news.epoch, "session": news.session}
     return book.take_news(fields.pop("type"), fields, news.agent, ours=news.origin.startswith(f"{holder}/"))
+
+
+def _is_in_force(state: State, news: News) -> bool:
+    match news.kind:
+        case Kind.HALT:
+            return state.agent(news.agent).halt is not None
+        case Kind.HALT_ALL:
+            return state.switch.halt is not None
+        case Kind.QUARANTINE:
+            quarantine = state.agent(news.agent).quarantine
+            return quarantine is not None and not quarantine.heard
+    return news.kind not in COUNTED
+
+
+def still_holding(past: Sequence[News], state: State, lane: str) -> Iterator[News]:
+    """What of all news binds a lane that has heard none of them: what was released since does not, and nothing lets go
+    what holds somebody back in this lane.
+    """
+    released, kept = set[str](), list[News]()
+    for news in reversed(past):
+        if news.kind in _RELEASES:
+            if news.agent not in released:
+                kept.append(_counted_only(news, lane))
+            released.add(news.agent)
+        elif news.kind not in _HOLDING or news.agent not in released:
+            kept.append(news)
+    for news in reversed(kept):
+        if news.kind is not Kind.RELEASE_ALL or (state.switch.halt is None and news.epoch > state.switch.epoch):
+            yield news
+
+
+def _counted_only(release: News, lane: str) -> News:
+    """A release of an agent as what it says of its epochs."""
+    if release.kind is Kind.RELEASE_ALL:
+        return release
+    said = entry.operator("agents standing", release.agent, "carried over", lane, lane)
+    return replace(release, kind=Kind.STANDING, said=said)
 
 
 def decision_of(news: News, log_id: str) -> str | None:
@@ -65,25 +107,28 @@ def epoch_of(state: State, kind: Kind, agent: str) -> int:
     return state.switch.epoch if kind in _OF_ALL else state.agent(agent).epoch
 
 
-def standings_of(state: State, log_id: str, lane: str, now_us: int) -> Iterator[News]:
-    """How the agents of a lane stand that no ledger has known: their epochs, sessions and quarantines, as news."""
+def standings_of(state: State, log_id: str, lane: str) -> Iterator[News]:
+    """How far the epochs and sessions of agents are that no ledger has counted, as news."""
     for agent, standing in sorted(state.agents.items()):
         if standing.epoch or standing.session:
             said = entry.operator("agents standing", agent, "carried over", lane, lane)
-            yield News(Kind.STANDING, agent, f"{log_id}/{lane}", said, epoch=standing.epoch, session=standing.session)
-        if standing.quarantine is not None and now_us < standing.quarantined_until_us:
-            quarantine, until = standing.quarantine, written(standing.quarantined_until_us)
+            # Each is told once: another one later, when more was counted without the ledger.
+            origin = f"{log_id}/{lane}/{standing.epoch}.{standing.session}"
+            yield News(Kind.STANDING, agent, origin, said, epoch=standing.epoch, session=standing.session)
+
+
+def held_back(state: State, log_id: str, lane: str, now_us: int, *, heard: bool) -> Iterator[News]:
+    """Who is halted or quarantined by what this lane did, as news; with `heard` by what others told it, too."""
+    for agent, standing in sorted(state.agents.items()):
+        if standing.halt is not None and (heard or not standing.halt.heard):
+            yield halted(state, log_id, agent, standing.halt)
+        quarantine = standing.quarantine
+        if quarantine is not None and now_us < standing.quarantined_until_us and (heard or not quarantine.heard):
+            until = written(standing.quarantined_until_us)
             said = entry.operator("agents quarantine", agent, quarantine.why, quarantine.by, lane) | {"until": until}
             yield News(Kind.QUARANTINE, agent, f"{log_id}/{quarantine.entry}", said, epoch=standing.epoch)
-
-
-def halts_of(state: State, log_id: str, lane: str) -> Iterator[News]:
-    """The halts that entries of this lane have brought about, as news."""
-    for agent, standing in sorted(state.agents.items()):
-        if standing.halt is not None and standing.halt.entry.startswith(f"{lane}/"):
-            yield halted(state, log_id, agent, standing.halt)
     everybody = state.switch.halt
-    if everybody is not None and everybody.entry.startswith(f"{lane}/"):
+    if everybody is not None and (heard or not everybody.heard):
         said = entry.operator("agents halt all", None, everybody.why, everybody.by, f"{log_id}/{everybody.entry}")
         yield News(Kind.HALT_ALL, "", f"{log_id}/{everybody.entry}", said, epoch=state.switch.epoch)
 

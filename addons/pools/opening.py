@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from addons.pools.protocol import Ledger
 
 
+def sqlite_path(url: str | None) -> Path | None:
+    """The file that a URL names, if it names one."""
+    return Path(url.removeprefix("sqlite:")) if url is not None and url.startswith("sqlite:") else None
+
+
 def open_ledger(url: str) -> Ledger:
     """`memory:`, `sqlite:PATH`, `redis://`, `rediss://` or `unix://`; `LedgerError` where there is none of that kind.
 

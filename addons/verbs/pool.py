@@ -10,7 +10,7 @@ from rich.table import Table
 from addons.errors import GovernorError
 from addons.home import Home, home_folder
 from addons.pools.chains import posts
-from addons.pools.opening import open_ledger
+from addons.pools.opening import open_ledger, sqlite_path
 from addons.verbs.acting import REFUSED, end, json_option
 from addons.verbs.output import console, counted, print_json, progress
 from kernel.bounds import COUNTER
@@ -49,6 +49,9 @@ def status(home: str | None, pool: str | None, as_json: bool) -> None:
 
     Exit status: 0 shown, 1 the ledger does not answer, 2 wrong usage.
     """
+    path = sqlite_path(pool)
+    if path is not None and not path.exists():
+        end(f"{path} is not there: no ledger is kept in it", REFUSED, as_json=as_json)
     ledger = _opened(home_folder(home), pool, as_json=as_json)
     try:
         overview = ledger.overview()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kernel.arithmetic import clamped
-from kernel.leases import Held
+from kernel.leases import MOST, Held
 from kernel.ledger.tables import Account, Count, Lease, Part
 from kernel.ledger.windows import begin, forget
 
@@ -22,7 +22,7 @@ def log_of(holder: str) -> str:
 def elsewhere(draft: Draft, holder: str, purse: Purse) -> int:
     """What others have spent of a purse or hold."""
     account, part = _account(draft, purse), _part(draft, holder, purse)
-    return account.spent + account.held - part.used - part.held
+    return clamped(account.spent + account.held - part.used - part.held, MOST)
 
 
 def lend(draft: Draft, holder: str, lease: Lease) -> int:
@@ -81,8 +81,9 @@ def give_up(draft: Draft, holder: str, number: int, lease: Lease) -> None:
 
 
 def correct(draft: Draft, holder: str, purse: Purse, used: int) -> None:
-    """Count at least so much as used by this holder."""
-    more = max(0, used - _part(draft, holder, purse).used)
+    """Count at least so much as used by this holder, as far as there are numbers for it."""
+    account = _account(draft, purse)
+    more = clamped(used - _part(draft, holder, purse).used, MOST - account.spent - account.held)
     _move(draft, holder, purse, spent=more, used=more)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from addons.home import Home
 from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError, NotJoined
 from addons.verifying import verify_log
+from kernel import entry
 from kernel.budget import Effect, Unit
 from kernel.contagion import Breaker, Cascade, OnHalt, Prevention
 from kernel.leases import LEASE_SECONDS
@@ -25,10 +27,11 @@ from kernel.step import Want
 from kernel.trial import Mode
 from kernel.verdict import Code
 from tests.addons.logs import entries
-from tests.addons.workers import Worker
+from tests.addons.workers import POOLED, Worker
 from tests.kernel.accounting import DENIED, at, budget, policy, rate
 
 MIB = 2**20
+FAR = "2099-01-01T00:00:00.000000Z"
 _ONE, _NEEDS = (agent_pattern("one"),), (agent_pattern("needs-*"),)
 CASCADE = Cascade(Position("policy.yaml", 1, 1), {"needs": ("one",)}, {"needs": _NEEDS, "one": _ONE}, {},
                   OnHalt(frozenset({"OVERRISK"}), Prevention.THROTTLE))
@@ -186,6 +189,49 @@ async def test_a_lease_is_written_down_before_the_ledger_forgets_it(home: Home, 
     assert written == [["granted", "settled"]]
 
 
+async def test_the_ledger_forgets_no_lease_whose_entry_is_not_on_disk(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, disk = Worker(home, ledger, policy(budget({"tokens": 400}))), threading.Event()
+    append = worker.lane._journal.append
+    monkeypatch.setattr(worker.lane._journal, "append", lambda group: disk.wait(10) and append(group))
+    await worker.member.obtain([Want(("b", "tokens", "coder"), 0, 400, 5, 5)])
+    await worker.member.turn()
+    before = [each.lease for _, each in ledger.overview().leases]
+    disk.set()
+    await worker.lane.commit("config", entry.config(POOLED, {}))[1]
+    await worker.member.turn()
+
+    assert (before, ledger.overview().leases) == ([1], ())
+    worker.leave()
+
+
+async def test_what_was_leased_at_the_very_end_is_given_back(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"tokens": 400})))
+    await worker.member.obtain([Want(("b", "tokens", "coder"), 0, 400, 5, 5)])
+    worker.leave()
+
+    assert spent(ledger, "tokens") == 0
+    assert ledger.overview().leases == ()
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_what_is_asked_for_by_a_request_and_a_stream_at_once_is_leased_once(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(budget({"bytes": 400})))
+    want = Want(("b", "bytes", "coder"), 0, 400, 5, 5)
+    asking = asyncio.create_task(worker.member.obtain([want]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    worker.member.obtain_now([want])
+    await asking
+    [(_, held)] = ledger.overview().leases
+
+    assert [lease.amount for lease in worker.state.leases.values()] == [held.amount]
+    assert worker.state.leased["b", "bytes", "coder"].amount == held.amount
+    worker.leave()
+    assert verified(home) is Result.VERIFIED
+
+
 async def test_of_one_account_nothing_is_asked_before_what_was_asked_is_answered(home: Home, ledger: Shared) -> None:
     worker = Worker(home, ledger, policy(budget({"requests": 400})))
     ledger.lost_answers = 1
@@ -338,6 +384,130 @@ async def test_a_halt_that_nobody_heard_of_is_told_by_the_next_life(home: Home, 
         worker.leave()
 
 
+async def test_a_quarantine_that_nobody_heard_of_is_told_by_the_next_life(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    ledger.away = True
+    await one.acts.act("agents quarantine", "coder", "odd", "ann", "control", until=FAR)
+    one.lane.close("test")
+    ledger.away = False
+    again = Worker(home, ledger, policy(budget({"requests": 9})))
+    await two.member.turn()
+    for worker in (again, two):
+        worker.leave()
+
+    assert [(each["reason"], each["operator"], each["until"]) for each in two.entries("operator")] == [
+        ("odd", "ann", FAR)]
+
+
+async def test_what_a_life_has_heard_the_next_one_does_not_tell_again(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    await one.acts.act("agents quarantine", "writer", "odd", "ann", "control", until=FAR)
+    await one.acts.act("agents halt all", None, "because", "ann", "control")
+    await one.member.turn()
+    await two.member.turn()
+    for worker in (one, two):
+        worker.leave()
+    for worker in [Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1")]:
+        worker.leave()
+
+    assert ledger.overview().news == 3
+
+
+async def test_a_ledger_that_was_made_anew_is_told_what_was_only_heard_too(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    await one.acts.act("agents quarantine", "writer", "odd", "ann", "control", until=FAR)
+    await one.acts.act("agents halt all", None, "because", "ann", "control")
+    await one.member.turn()
+    await two.member.turn()
+    for worker in (one, two):
+        worker.leave()
+    anew = Shared()
+    Worker(home, anew, policy(budget({"requests": 9})), "w1").leave()
+    three = Worker(home, anew, policy(budget({"requests": 9})), "w2")
+
+    assert bool(three.state.agent("coder").halt)
+    assert three.state.agent("writer").quarantine.why == "odd"
+    assert bool(three.state.switch.halt)
+    three.leave()
+
+
+async def alone(home: Home, *acts: tuple[str, str | None]) -> None:
+    """What an operator does in lane w0 while it knows of no others."""
+    worker = Worker(home, Shared(), policy(budget({"requests": 9})), option="sqlite:alone.db")
+    for act, agent in acts:
+        await worker.book.act(act, agent, "because", "ann", "control")
+    worker.leave()
+
+
+HALTED, RELEASED = ("agents halt", "coder"), ("agents release", "coder")
+ALL_HALTED, ALL_RELEASED = ("agents halt all", None), ("agents release all", None)
+
+
+@pytest.mark.parametrize(("known", "own"), [
+    pytest.param([HALTED], [], id="halted there"),
+    pytest.param([HALTED], [RELEASED, RELEASED], id="halted there, in a later epoch here"),
+    pytest.param([RELEASED], [HALTED], id="halted here, in a later epoch there"),
+    pytest.param([RELEASED], [RELEASED, RELEASED, HALTED], id="halted here, in an earlier epoch there"),
+    pytest.param([HALTED, RELEASED], [HALTED], id="halted here, released there from another halt"),
+    pytest.param([ALL_HALTED], [ALL_HALTED, ALL_RELEASED], id="all halted there"),
+    pytest.param([ALL_HALTED, ALL_RELEASED], [ALL_HALTED], id="all halted here, in a later epoch there"),
+    pytest.param([ALL_HALTED, ALL_RELEASED], [ALL_HALTED, ALL_RELEASED, ALL_HALTED], id="all halted here"),
+])
+async def test_who_is_halted_on_either_side_when_a_lane_comes_to_a_ledger_is_halted_on_both(
+    home: Home, ledger: Shared, known: list[tuple[str, str | None]], own: list[tuple[str, str | None]]
+) -> None:
+    there = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+    there.member.start()
+    for act, agent in known:
+        await there.acts.act(act, agent, "because", "ann", "control")
+    await alone(home, *own)
+    here = Worker(home, ledger, policy(budget({"requests": 9})))
+    here.member.start()
+
+    await until(lambda: all(worker.book.halted("coder", None) for worker in (here, there)))
+    act, agent = RELEASED if HALTED in (*known, *own) else ALL_RELEASED
+    await there.acts.act(act, agent, "fine", "ann", "control")
+    await until(lambda: not any(worker.book.halted("coder", None) for worker in (here, there)))
+    assert here.state.agent("coder").epoch == there.state.agent("coder").epoch
+    for worker in (here, there):
+        worker.leave()
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_a_lane_that_comes_to_another_ledger_hears_all_of_it(home: Home, ledger: Shared) -> None:
+    before = Shared()
+    for lane, agents in (("w2", "abc"), ("w0", "")):
+        worker = Worker(home, before, policy(budget({"requests": 9})), lane)
+        for agent in agents:
+            await worker.acts.act("agents halt", agent, "because", "ann", "control")
+        await worker.member.turn()
+        worker.leave()
+    there = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+    for agent in "defg":
+        await there.acts.act("agents halt", agent, "because", "ann", "control")
+    await there.member.turn()
+    here = Worker(home, ledger, policy(budget({"requests": 9})), option="redis://h.example.org")
+    await there.member.turn()
+
+    for worker in (here, there):
+        assert {agent for agent in "abcdefg" if worker.state.agent(agent).halt} == set("abcdefg")
+        worker.leave()
+
+
+async def test_of_two_quarantines_the_one_that_was_told_last_holds_everywhere(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents quarantine", "coder", "first", "ann", "control", until=FAR)
+    await two.acts.act("agents quarantine", "coder", "second", "ann", "control", until=FAR)
+    for worker in (two, one, two):
+        await worker.member.turn()
+
+    assert [worker.state.agent("coder").quarantine.why for worker in (one, two)] == ["first", "first"]
+    for worker in (one, two):
+        worker.leave()
+
+
 async def test_a_release_is_counted_once_and_the_same_everywhere(home: Home, ledger: Shared) -> None:
     workers = [Worker(home, ledger, policy(budget({"requests": 9})), f"w{number}") for number in range(3)]
     for worker in workers:
@@ -368,6 +538,43 @@ async def test_an_act_for_which_nobody_waits_any_more_is_done_when_it_is_heard(
 
     assert (worker.state.agent("coder").epoch, worker.said) == (1, [])
     worker.leave()
+
+
+async def test_nothing_is_kept_of_news_for_which_nobody_waits(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    for worker in (one, two):
+        worker.member.start()
+    for agent in "abc":
+        await one.acts.act("agents halt", agent, "because", "ann", "control")
+        await one.acts.act("agents release", agent, "fine", "ann", "control")
+    await until(lambda: all(worker.state.agent("c").epoch == 1 for worker in (one, two)))
+
+    assert [worker.member._waiting for worker in (one, two)] == [{}, {}]
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_an_act_of_the_verbs_that_was_heard_already_is_done(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    one.member.start()
+    first = await one.acts.act("agents halt", "coder", "because", "ann", "cli/7")
+    await two.member.turn()
+
+    assert (first.partition("/")[0], await two.acts.act("agents halt", "coder", "because", "ann", "cli/7")) == (
+        "w0", "pool/1")
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_halt_that_a_release_has_overtaken_is_not_said_to_be_done(home: Home, ledger: Shared) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    one.member.start()
+    await one.acts.act("agents release", "coder", "fine", "ann", "control")
+
+    with pytest.raises(LedgerError, match="was released elsewhere meanwhile; do it again"):
+        await two.acts.act("agents halt", "coder", "because", "ann", "cli/7")
+    for worker in (one, two):
+        worker.leave()
 
 
 async def test_a_process_that_comes_later_hears_all_that_was_told(home: Home, ledger: Shared) -> None:

@@ -47,7 +47,8 @@ class Worker:
     """
 
     def __init__(self, home: Home, ledger: Ledger, policy: Policy, lane: str = "w0",
-                 beat_seconds: float = 0.02) -> None:
+                 beat_seconds: float = 0.02, option: str = POOLED[POOL]) -> None:
+        """`option` names the ledger."""
         self.home = home
         self.governed = SimpleNamespace(bounds=Bounds(policy), policy=policy, mode=lambda at: Mode.ENFORCE)
         self.lane = Lane.open(home, lane, kernel=KERNEL, vault=False)
@@ -57,7 +58,7 @@ class Worker:
         self.said: list[str] = []
         self.book.on_halt = lambda agent, verdict: self.ended.append(agent)
         self.book.on_new_halt = self.halts.append
-        self.book.record("config", entry.config(POOLED, {}), "")
+        self.book.record("config", entry.config({POOL: option}, {}), "")
         self.member = Member(ledger, home.log_id, lane, self.book, self.said.append, beat_seconds)
         self.book.pool = self.member
         self.acts = SharedActs(self.book, self.member)

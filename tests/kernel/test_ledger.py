@@ -104,6 +104,21 @@ def test_a_grant_is_between_what_is_needed_and_what_is_wanted(ledger, least, wan
     assert (grant.amount, grant.lease, grant.why) == ((amount, 1, None) if amount else (0, None, Why.EXHAUSTED))
 
 
+@pytest.mark.parametrize("used", [MOST, MOST - 57])
+def test_what_a_lane_that_was_lost_counts_as_used_up_leaves_every_number_exact(ledger, used):
+    for holder in (B, OTHER):
+        ledger.join(holder)
+        ledger.settle(ledger.ask(50, holder=holder).lease, 47, holder)
+    held = ledger.ask(3, holder=B)
+    ledger.repost([Total(TOTAL, used, used)])
+    before = [ledger.ask(1, limit=10**15, holder=holder).elsewhere for holder in (A, B, OTHER)]
+    ledger.settle(held.lease, 3, B)
+
+    assert before == [97, MOST - 50, MOST - 47]
+    assert ledger.balance() == (10**15, MOST, 0, 0)
+    assert ledger.ask(1, limit=10**15, holder=OTHER).why is Why.EXHAUSTED
+
+
 def test_the_share_of_a_process_shrinks_with_the_processes_that_live(ledger):
     ledger.join(B)
     ledger.join(OTHER)

@@ -37,8 +37,9 @@ from tests.kernel.accounting import DENIED, Kernel, budget, policy, rate
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(0, 2**53 - 1)
 runs = st.dictionaries(text, st.builds(Run, numbers, numbers, text), max_size=3)
-halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple), text, text)
-quarantines = st.builds(Quarantine, numbers, text, text, text)
+halts = st.builds(Halt, text, numbers, text | st.none(), text, st.lists(text, max_size=2).map(tuple), text, text,
+                  st.booleans())
+quarantines = st.builds(Quarantine, numbers, text, text, text, st.booleans())
 preventives = st.builds(Preventive, st.sampled_from(Prevention), numbers, text, st.lists(text, max_size=3).map(tuple),
                         numbers, text, numbers, st.booleans())
 standings = st.builds(Standing, numbers, numbers, halts | st.none(), numbers, quarantines | st.none(), runs, runs, text,
@@ -58,8 +59,8 @@ keys = st.tuples(text, text, text)
 leased = st.dictionaries(keys, st.builds(Leased, numbers, numbers, numbers, st.none() | numbers), max_size=3)
 leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_size=3)
 pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2],
-                                                    workers=pool[3]),
-                   states, leased, leases, numbers, numbers)
+                                                    workers=pool[3], ledger=pool[4]),
+                   states, leased, leases, numbers, numbers, text)
 switched = st.builds(lambda state, epoch, halt: replace(state, switch=Switch(epoch, halt)),
                      states | pooled, numbers, halts | st.none())
 snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | switched, states))
@@ -82,7 +83,7 @@ def test_the_same_state_is_the_same_bytes_in_whatever_order_it_came_about(snapsh
     both = [State(*(reordered(values, chance) for values in (each.agents, each.accounts, each.paces, each.open)),
                   each.clock_ok, each.clock_accepted, each.broken, each.taken_over, reordered(each.seen, chance),
                   each.pooled, each.workers, reordered(each.leased, chance), reordered(each.leases, chance), each.heard,
-                  each.switch)
+                  each.switch, each.ledger)
             for each in (snapshot.states.real, snapshot.states.shadow)]
 
     assert encode(Snapshot(snapshot.lane, snapshot.at, States(*both))) == encode(snapshot)

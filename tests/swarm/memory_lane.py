@@ -28,7 +28,7 @@ class MemoryLane:
         self.lines: list[bytes] = []
         self.kinds: Counter[str] = Counter()
         """How many entries of each kind were written, in all lives."""
-        self._durable = 0
+        self.durable = 0
         self._waiting: list[asyncio.Future[None]] = []
         self._syncing: asyncio.TimerHandle | None = None
 
@@ -65,7 +65,7 @@ class MemoryLane:
     def _sync(self) -> None:
         if self._syncing is not None:
             self._syncing.cancel()
-        self._durable, self._syncing = len(self.lines), None
+        self.durable, self._syncing = len(self.lines), None
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             if not waiter.done():
@@ -76,7 +76,7 @@ class MemoryLane:
         if self._syncing is not None:
             self._syncing.cancel()
         self._syncing, self._waiting = None, []
-        del self.lines[self._durable:]
+        del self.lines[self.durable:]
 
     def leases(self) -> list[Number]:
         """Those that were granted, in their order."""

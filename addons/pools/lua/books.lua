@@ -99,9 +99,14 @@ end
 
 -- Accounts.
 
+local function clamped(number, most)
+  return math.max(0, math.min(number, most))
+end
+
 local function elsewhere(id, holder)
   local purse = key('purse', id)
-  return get(purse, 'spent') + get(purse, 'held') - get(purse, 'used ' .. holder) - get(purse, 'held ' .. holder)
+  local all, own = get(purse, 'spent') + get(purse, 'held'), get(purse, 'used ' .. holder) + get(purse, 'held ' .. holder)
+  return clamped(all - own, MOST)
 end
 
 local function move(id, holder, moved)
@@ -150,7 +155,7 @@ local function settle(holder, number, used)
   local lease = lease_of(holder, number)
   if not lease then return end
   local id, amount = lease[1], lease[2]
-  used = lease[5] and amount or math.max(0, math.min(used, amount))
+  used = lease[5] and amount or clamped(used, amount)
   drop(holder, number, lease)
   if lease[6] then return end
   move(id, holder, {held = -amount, spent = used, used = used})
@@ -278,7 +283,8 @@ local function take(holder, totals, leases)
   for _, total in ipairs(totals) do
     local id, limit, used = unpack(total)
     open(id, limit)
-    local more = math.max(0, used - get(key('purse', id), 'used ' .. holder))
+    local purse = key('purse', id)
+    local more = clamped(used - get(purse, 'used ' .. holder), MOST - get(purse, 'spent') - get(purse, 'held'))
     move(id, holder, {spent = more, used = more})
     touched[id] = true
   end

@@ -148,7 +148,7 @@ class Compared(RuleBasedStateMachine):
             held = [each for owner, each in self.model.ledger.overview().leases if owner == holder]
             self.both(lambda ledger, holder=holder, held=held: ledger.repost(holder, [], held))
 
-    totals = st.lists(st.tuples(places(), LIMITS, st.sampled_from((-1, 0, 1, 2, 10, 2**48))), max_size=3)
+    totals = st.lists(st.tuples(places(), LIMITS, st.sampled_from((-1, 0, 1, 2, 10, 2**53 - 1))), max_size=3)
     leases = st.lists(st.tuples(NUMBERS, places(), st.integers(0, 9), RUNS, NUMBERS), max_size=3,
                       unique_by=lambda lease: lease[0])
 
