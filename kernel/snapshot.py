@@ -9,15 +9,15 @@ A line is a JSON value without white space, objects with sorted keys:
     [DECISION,FLOW,AGENT,SINCE_US,REQUEST,DRAWS]                                                     sorted by decision
     {"broken":B,"clock_accepted":B,"clock_ok":B,"state":"shadow","taken_over":SEQ}                   and lines as above
 
-Where a ledger is asked, the first of these lines has "heard", "pooled":true and "workers", too, and what is leased
-follows the open flows:
+Where a ledger is asked, the first of these lines has "pooled":true and "workers", too, and what is leased follows the
+open flows:
 
     [[BUDGET,UNIT,AGENT],WINDOW,AMOUNT,ELSEWHERE,LEASE]                                              sorted by account
     [LEASE,[BUDGET,UNIT,AGENT],WINDOW,AMOUNT]                                                        sorted by number
 
-Where all agents were ever halted together, that line has "system":[EPOCH,HALT]. What all agents share has the agent "".
-Values within are arrays of the fields of kernel/state.py in their order; runs stand in the order in which they are
-forgotten, accounts and paces are sorted.
+Where news of a ledger were ever taken, that line has "heard", and where all agents were ever halted together
+"system":[EPOCH,HALT]. What all agents share has the agent "". Values within are arrays of the fields of kernel/state.py
+in their order; runs stand in the order in which they are forgotten, accounts and paces are sorted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _NAMES = ("real", "shadow")
 # What comes after these fields of a standing has a line of its own.
 _ALONE = Standing._fields.index("preventive")
 _FLAGS = frozenset({"broken", "clock_accepted", "clock_ok", "state", "taken_over"})
-_POOLED_FLAGS = _FLAGS | {"heard", "pooled", "workers"}
+_POOLED_FLAGS = _FLAGS | {"pooled", "workers"}
 _AGENT_FIELDS, _ACTIVE_FIELDS, _OPEN_FIELDS, _LEASED_FIELDS, _LEASE_FIELDS = 11, 3, 6, 5, 4
 
 
@@ -105,10 +105,11 @@ def _lines(snapshot: Snapshot) -> Iterator[object]:
 
 
 def _flags(name: str, state: State) -> dict[str, object]:
-    pool = {"heard": state.heard, "pooled": True, "workers": state.workers} if state.pooled else {}
+    pool = {"pooled": True, "workers": state.workers} if state.pooled else {}
+    heard = {"heard": state.heard} if state.heard else {}
     system = {} if state.switch == GOING else {"system": state.switch}
     return {"broken": state.broken, "clock_accepted": state.clock_accepted, "clock_ok": state.clock_ok, "state": name,
-            "taken_over": state.taken_over, **pool, **system}
+            "taken_over": state.taken_over, **pool, **heard, **system}
 
 
 def _drawn(draw: Draw) -> Any:
@@ -177,7 +178,7 @@ class _Lines:
 
     def _state(self) -> State:
         flags = self._next()
-        if type(flags) is not dict or flags.keys() - {"system"} not in (_FLAGS, _POOLED_FLAGS):
+        if type(flags) is not dict or flags.keys() - {"heard", "system"} not in (_FLAGS, _POOLED_FLAGS):
             raise SnapshotError("not the beginning of a state")
         clock_ok, accepted, broken, taken_over = _typed(
             [flags["clock_ok"], flags["clock_accepted"], flags["broken"], flags["taken_over"]], bool, bool, bool, int)

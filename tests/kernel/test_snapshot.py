@@ -60,9 +60,10 @@ leases = st.dictionaries(numbers, st.builds(Lease, keys, numbers, numbers), max_
 pooled = st.builds(lambda state, *pool: replace(state, pooled=True, leased=pool[0], leases=pool[1], heard=pool[2],
                                                     workers=pool[3]),
                    states, leased, leases, numbers, numbers)
+was_pooled = st.builds(lambda state, heard: replace(state, heard=heard), states, numbers)
 switched = st.builds(lambda state, epoch, halt: replace(state, switch=Switch(epoch, halt)),
                      states | pooled, numbers, halts | st.none())
-snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | switched, states))
+snapshots = st.builds(Snapshot, text, numbers, st.builds(States, states | pooled | was_pooled | switched, states))
 
 
 @given(snapshots)
