@@ -481,6 +481,18 @@ def test_leases_that_a_chain_does_not_know_go_back_and_those_that_only_it_knows_
     assert ledger.ask(1, number=20).lease == 8
 
 
+def test_a_word_that_comes_late_neither_takes_back_what_was_granted_since_nor_holds_what_was_settled(ledger):
+    old = ledger.ask(8, limit=1000).lease
+    changed(ledger)
+    word = [], [Held(old, TOTAL, 8, "r1", 1)]
+    ledger.repost(*word)
+    ledger.settle(old, 5)
+    new = ledger.ask(6, limit=1000).lease
+    ledger.repost(*word)
+
+    assert (ledger.leases(), ledger.balance()) == ([new], (1000, 5, 6, 0))
+
+
 def test_what_is_kept_of_use_never_goes_down(ledger):
     ledger.settle(ledger.ask(8).lease, 8)
     ledger.repost([Total(TOTAL, 100, 3)])

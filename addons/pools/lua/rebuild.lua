@@ -23,5 +23,5 @@ for _, post in ipairs(SAID[1]) do
   local holder, totals, leases = unpack(post)
   lives[holder] = {run = '', seen_us = NOW, said = '{}', asked = -1, lost = false, owes = false}
   save(holder)
-  take(holder, totals, leases)
+  take(holder, totals, leases, true)
 end
