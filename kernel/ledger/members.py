@@ -27,9 +27,9 @@ FORGOTTEN_US = 86_400_000_000
 
 def join(draft: Draft, holder: str, run: str, said: Mapping[str, object]) -> Sequence[Held]:
     """Begin a life, and with that end the ones before; the leases that they left."""
-    arrive(draft)
+    head = arrive(draft)
     sweep(draft)
-    tidy(draft)
+    tidy(draft, head)
     _forget_silent(draft)
     life = draft.lives.get((holder,))
     if life is None:
@@ -42,12 +42,10 @@ def join(draft: Draft, holder: str, run: str, said: Mapping[str, object]) -> Seq
 
 def beat(draft: Draft, holder: str, run: str, seen: int, said: Mapping[str, object]) -> Beat:
     """Hear of a life, and tell it what is new."""
-    arrive(draft)
+    head = arrive(draft)
     sweep(draft)
     life = admitted(draft, holder, run)
     draft.lives.put((holder,), life._replace(seen_us=draft.now_us, said=text_of(said)))
-    head = draft.head.get(HEAD)
-    assert head is not None
     if 0 < seen - head.news <= MOST_UNKNOWN:
         # Of a state older than what the process has seen: the numbers that it knows are not given again.
         head = head._replace(news=seen)
