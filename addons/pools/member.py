@@ -85,12 +85,16 @@ class Member:
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
-        beat = self._ledger.beat(self._holder, self._run, self._newest, self._clock.micros(), self._tells)
-        news = list(beat.news)
-        while more := self._ledger.beat(
-                self._holder, self._run, news[-1].number, self._clock.micros(), self._tells).news if news else ():
-            news += more
-        return Beat(beat.server, beat.now_us, beat.alive, tuple(news), beat.lost, beat.repost)
+        before, beat = self._newest, self._beat_after(self._newest)
+        while beat.seen < before:
+            beat = self._beat_after(before)
+        while before < beat.seen:
+            before, more = beat.seen, self._beat_after(beat.seen)
+            beat = beat._replace(news=beat.news + more.news, seen=more.seen)
+        return beat
+
+    def _beat_after(self, seen: int) -> Beat:
+        return self._ledger.beat(self._holder, self._run, seen, self._clock.micros(), self._tells)
 
     def take_over(self, acts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Have the acts of verbs that found nobody running done everywhere, once; those that are this process' alone.
@@ -172,6 +176,7 @@ class Member:
                 halted_by.append((news.agent, decision))
             if news.origin.startswith(f"{self._log_id}/"):
                 self._answer(news.number, written)
+        self._newest = beat.seen
         return halted_by
 
     def _posts(self) -> tuple[list[Total], list[Held]]:

@@ -14,9 +14,11 @@ from addons.home import Home
 from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError, NotJoined
 from addons.verifying import verify_log
+from kernel import entry
 from kernel.budget import Effect, Unit
 from kernel.contagion import Cascade, OnHalt, Prevention
 from kernel.leases import LEASE_SECONDS
+from kernel.ledger.members import MOST_UNKNOWN
 from kernel.measures import Rate
 from kernel.pattern import agent_pattern
 from kernel.policy import Position
@@ -380,6 +382,35 @@ async def test_a_process_that_comes_later_hears_all_that_was_told(home: Home, le
 
     assert [bool(two.state.agent(name).halt) for name in "abc"] == [True, True, False]
     assert two.state.agent("c").session == 1
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_process_hears_what_is_told_after_numbers_that_the_ledger_has_lost(home: Home, ledger: Shared) -> None:
+    ledger.join("another/w0", "r", {})
+    ledger.beat("another/w0", "r", 600, time.time_ns() // 1000, {})
+    one = Worker(home, ledger, policy(budget({"requests": 9})))
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    await one.member.turn()
+    two = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+
+    assert two.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_process_that_has_heard_much_more_than_a_new_ledger_hears_what_is_told_there(home: Home) -> None:
+    before = Worker(home, Shared(), policy(budget({"requests": 9})))
+    said = entry.operator("agents rotate", "other", "", "ann", "w1") | {"heard": 2 * MOST_UNKNOWN + 1}
+    before.book.record("operator", said, "other")
+    before.leave()
+    anew = Shared()
+    one, two = (Worker(home, anew, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await two.acts.act("agents halt", "coder", "because", "ann", "control")
+    await two.member.turn()
+    await one.member.turn()
+
+    assert one.state.agent("coder").halt is not None
     for worker in (one, two):
         worker.leave()
 

@@ -21,6 +21,7 @@ from kernel.leases import (
     Why,
 )
 from kernel.ledger import calls, windows
+from kernel.ledger.members import MOST_UNKNOWN
 from kernel.ledger.tables import Draft, InMemory
 from tests.conftest import scaled
 
@@ -423,6 +424,27 @@ def test_a_heartbeat_brings_at_most_256_news(ledger):
 
     assert [each.number for each in ledger.beat().news] == list(range(1, 257))
     assert [each.number for each in ledger.beat(seen=256).news] == list(range(257, 301))
+
+
+def test_numbers_that_an_older_state_did_not_know_hide_nothing_that_comes_after_them(ledger):
+    ledger.join(B)
+    ledger.beat(seen=600)
+    halted = ledger.tell(Kind.HALT)
+    heard, seen = [], 0
+    while (beat := ledger.beat(B, seen=seen)).seen > seen:
+        heard += beat.news
+        seen = beat.seen
+
+    assert (halted.number, heard, seen) == (601, [halted], 601)
+
+
+@pytest.mark.parametrize("heard", [1, MOST_UNKNOWN, 2 * MOST_UNKNOWN + 1])
+def test_what_is_told_to_an_older_state_has_a_number_that_nobody_has_heard(ledger, heard):
+    while ledger.beat(seen=heard).seen < heard:
+        pass
+    halted = ledger.tell(Kind.HALT)
+
+    assert (halted.number, ledger.beat(seen=heard).news) == (heard + 1, (halted,))
 
 
 # Another server.
