@@ -71,7 +71,9 @@ def rebuild(draft: Draft, posts: Mapping[str, tuple[Sequence[Total], Sequence[He
     joined = [holder for (holder,), life in draft.lives.under() if alive(draft, life)]
     if joined:
         raise StillJoined(joined)
-    draft.head.put(HEAD, head._replace(changed_us=min(head.changed_us, draft.now_us - LEASE_US)))
+    # What a clock that was ahead has closed is open again: what was drawn there is what chains say.
+    tidied_us = min(head.tidied_us, draft.now_us)
+    draft.head.put(HEAD, head._replace(changed_us=min(head.changed_us, draft.now_us - LEASE_US), tidied_us=tidied_us))
     for table in (draft.accounts, draft.parts, draft.items, draft.fences, draft.leases, draft.asks, draft.counters,
                   draft.lives):
         for key, _ in table.under():

@@ -581,6 +581,20 @@ def test_who_comes_to_a_ledger_that_was_made_anew_after_a_change_has_nothing_to_
     assert ledger.ask().amount == 1
 
 
+def test_a_ledger_that_is_made_anew_forgets_that_its_clock_was_ahead(ledger):
+    now_us = ledger.now_us
+    ledger.now_us += 365 * DAY
+    ledger.join(run="r2")
+    ledger.now_us = now_us
+    fenced = ledger.ask(purse=hour(ledger), run="r2").why
+    ledger(calls.leave, A)
+    ledger(calls.rebuild, {A: ([Total(hour(ledger), 100, 30)], [])})
+    ledger.join()
+
+    assert fenced is Why.FENCED
+    assert (ledger.ask(purse=hour(ledger)).amount, ledger.balance(hour(ledger))) == (1, (100, 30, 1, 0))
+
+
 def test_no_ledger_is_made_anew_while_a_process_draws_on_it(ledger):
     with pytest.raises(StillJoined, match=A):
         ledger(calls.rebuild, {})

@@ -15,6 +15,8 @@ if #still > 0 then
 end
 arrive()
 put(HEAD, 'changed_us', math.min(get(HEAD, 'changed_us'), NOW - LEASE_US))
+-- What a clock that was ahead has closed is open again: what was drawn there is what chains say.
+put(HEAD, 'tidied_us', math.min(get(HEAD, 'tidied_us'), NOW))
 each_purse(erase)
 for holder in pairs(lives) do end_life(holder) end
 pairs_of(GONE, function(holder) redis.call('DEL', key('leases', holder), key('asks', holder)) end)
