@@ -142,6 +142,7 @@ class Member:
             for agent, decision in self._hear(beat, began):
                 self._book.spread_heard(agent, decision)
             if beat.repost:
+                self._leasing.give_up_turns()
                 await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
             if beat.news:

@@ -448,6 +448,17 @@ async def test_a_rate_holds_over_processes(home: Home, ledger: Shared) -> None:
         worker.leave()
 
 
+async def test_turns_in_hand_are_dropped_when_the_ledger_may_not_know_of_them(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(rates=(rate(None, Rate(10, 3600), burst=9),)))
+    before = [(await worker.ask()).code for _ in range(2)]
+    ledger.server = "restored"
+    await worker.member.turn()
+
+    assert before == [Code.ALLOW, Code.ALLOW]
+    assert (await worker.ask()).code is Code.RATE_LIMITED
+    worker.leave()
+
+
 async def test_a_stream_leases_more_while_it_lasts(home: Home, ledger: Shared) -> None:
     worker = Worker(home, ledger, policy(budget({"bytes": 100 * MIB})))
     await worker.ask()
