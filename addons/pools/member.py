@@ -73,10 +73,14 @@ class Member:
         self._newest = self._book.state.heard
         began = self._clock.seconds()
         known = self._line.call_patiently(self._ledger.overview)
-        # One that knows less than this lane has heard from it was made anew.
-        newcomer = newcomer or known.news < self._newest
+        anew = known.news < self._newest
+        newcomer = newcomer or anew
         self._leasing.pool = known.server
         self._leasing.begin(said)
+        if anew:
+            # One that knows less than this lane has heard from it was made anew. It takes those numbers before it is
+            # told anything: others who have heard them take nothing for new that has one of them.
+            self._line.call_patiently(self._beat)
         state = self._book.state
         alone = standings_of(state, self._log_id, self._lane, self._clock.micros()) if newcomer else ()
         for news in [*alone, *halts_of(state, self._log_id, self._lane)]:
@@ -130,6 +134,10 @@ class Member:
         """One heartbeat: tell what is to be told, hear what is new, settle what is over."""
         began = self._clock.seconds()
         try:
+            if self._untold:
+                # A ledger that came back from an older state takes the numbers that were heard, before it gives what is
+                # told one of them: nobody who has heard of it would take that for new.
+                await self._line.call(self._beat)
             while self._untold:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])
                 self._untold.popleft()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -411,6 +412,46 @@ async def test_a_process_that_has_heard_much_more_than_a_new_ledger_hears_what_i
     await one.member.turn()
 
     assert one.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_halt_that_is_told_to_a_ledger_made_anew_is_new_to_who_has_heard_of_the_old_one(
+    home: Home, ledger: Shared
+) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    for _ in range(3):
+        await one.acts.act("agents halt", "other", "because", "ann", "control")
+        await one.member.turn()
+        await asyncio.gather(one.acts.act("agents release", "other", "fine", "ann", "control"), one.member.turn())
+    await two.member.turn()
+    two.leave()
+    ledger.away = True
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    one.leave()
+    anew = Shared()
+    one, two = (Worker(home, anew, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+
+    assert two.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_halt_that_is_told_to_an_older_state_is_new_to_who_has_heard_of_a_later_one(
+    home: Home, ledger: Shared
+) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    older = deepcopy(ledger.tables)
+    for agent in ("a", "b"):
+        await one.acts.act("agents halt", agent, "because", "ann", "control")
+    for worker in (one, two):
+        await worker.member.turn()
+    ledger.tables, ledger.server = older, "restored"
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    for worker in (one, two):
+        await worker.member.turn()
+
+    assert two.state.agent("coder").halt is not None
     for worker in (one, two):
         worker.leave()
 
