@@ -41,6 +41,9 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
     # A halt of all holds whatever epochs say: the ledger has put it behind every release that came before.
     if news.kind in _DONE_FIRST - {Kind.HALT_ALL} and news.epoch < state.agent(news.agent).epoch:
         return None
+    # An old one of a ledger to which this lane comes with epochs of its own lifts no halt that came after those.
+    if news.kind is Kind.RELEASE and news.epoch <= state.agent(news.agent).epoch:
+        return None
     fields: Fields = dict(news.said) | {"heard": news.number}
     log_id = holder.partition("/")[0]
     if not news.origin.startswith(f"{log_id}/"):

@@ -18,7 +18,7 @@ from addons.verifying import verify_log
 from kernel import entry
 from kernel.budget import Effect, Unit
 from kernel.contagion import Cascade, OnHalt, Prevention
-from kernel.leases import LEASE_SECONDS
+from kernel.leases import LEASE_SECONDS, Kind, News
 from kernel.ledger.members import MOST_UNKNOWN
 from kernel.measures import Rate
 from kernel.pattern import agent_pattern
@@ -454,6 +454,23 @@ async def test_a_halt_that_is_told_to_an_older_state_is_new_to_who_has_heard_of_
     assert two.state.agent("coder").halt is not None
     for worker in (one, two):
         worker.leave()
+
+
+async def test_an_old_release_of_another_ledger_does_not_lift_a_halt_that_came_later(
+    home: Home, ledger: Shared
+) -> None:
+    one = Worker(home, Shared(), policy(budget({"requests": 9})))
+    await asyncio.gather(one.acts.act("agents release", "coder", "fine", "ann", "control"), one.member.turn())
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    one.leave()
+    for agent in ("a", "b", "c", "coder"):
+        said = entry.operator("agents release", agent, "fine", "bob", "w0/9")
+        ledger.tell("y/w0", News(Kind.RELEASE, agent, "y/w0/9", said))
+    again = Worker(home, ledger, policy(budget({"requests": 9})))
+
+    assert again.state.agent("c").epoch == 1
+    assert again.state.agent("coder").halt is not None
+    again.leave()
 
 
 async def test_points_of_risk_add_up_over_processes(home: Home, ledger: Shared) -> None:
