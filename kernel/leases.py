@@ -121,7 +121,6 @@ class Kind(StrEnum):
     PREVENTIVE = "preventive"
     HALT_ALL = "halt-all"
     RELEASE_ALL = "release-all"
-    CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)

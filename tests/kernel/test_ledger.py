@@ -573,7 +573,7 @@ def test_a_ledger_that_is_made_anew_knows_nothing_but_what_chains_say(ledger):
 def test_who_comes_to_a_ledger_that_was_made_anew_after_a_change_has_nothing_to_say(ledger):
     ledger(calls.leave, A)
     changed(ledger)
-    ledger.tell(Kind.CLOCK)
+    ledger.tell(Kind.SESSION)
     ledger(calls.rebuild, {})
     ledger.join()
 
