@@ -121,7 +121,6 @@ class Kind(StrEnum):
     PREVENTIVE = "preventive"
     HALT_ALL = "halt-all"
     RELEASE_ALL = "release-all"
-    CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +153,10 @@ class Member(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """The answer to a heartbeat: news after those that were seen, oldest first.
+    """The answer to a heartbeat: news after those that were seen, oldest first, and `seen`, up to where they are all.
 
+    Not every number has news: a ledger that came back from an older state gives those that a process has seen to
+    nothing else. While `seen` is less than the process has seen, it has not done so with all of them: ask again.
     `lost`: this process was silent for so long that all it held counts as spent. `server` changes when the ledger may
     have come back from an older state; `repost` asks the process for its totals and leases then.
     """
@@ -164,6 +165,7 @@ class Beat(NamedTuple):
     now_us: int
     alive: int
     news: tuple[News, ...]
+    seen: int
     lost: bool = False
     repost: bool = False
 

@@ -139,14 +139,7 @@ class ReleaseAll(NamedTuple):
     epoch: int
 
 
-class AgentSeen(NamedTuple):
-    """A process saw an agent. The moment is when that was."""
-
-    agent: str
-    holder: str
-
-
-type Event = Beat | Left | Tick | HaltAll | ReleaseAll | AgentSeen
+type Event = Beat | Left | Tick | HaltAll | ReleaseAll
 
 
 class Joined(NamedTuple):
@@ -224,8 +217,6 @@ def _stepped(system: System, event: Event, now_us: int) -> tuple[System, tuple[A
             return replace(system, switch=system.switch.halted(event.halt)), acts
         case ReleaseAll():
             return _released(system, event)
-        case AgentSeen():
-            return _seen(system, {event.agent: now_us}, event.holder), ()
 
 
 def _heard(system: System, beat: Beat, now_us: int) -> tuple[System, tuple[Act, ...]]:

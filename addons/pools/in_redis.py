@@ -63,9 +63,10 @@ class RedisLedger:
 
     def beat(self, holder: str, run: str, seen: int, now_us: int, said: Mapping[str, object]) -> Beat:
         seen = max(0, seen)
-        name, now, alive, lost, repost, news = self._run("beat", [holder, run, seen, text_of(said)])
+        name, now, alive, lost, repost, news, there = self._run("beat", [holder, run, seen, text_of(said)])
         told = tuple(_news(number, row) for number, row in enumerate(news, seen + 1) if row)
-        return Beat(self._named(name), now, alive, told, lost=bool(lost), repost=bool(repost))
+        newest = min(there, seen + MOST_NEWS)
+        return Beat(self._named(name), now, alive, told, newest, lost=bool(lost), repost=bool(repost))
 
     def tell(self, holder: str, news: News) -> News:
         said = [news.kind, news.agent, news.origin, text_of(news.said), news.epoch, news.session]

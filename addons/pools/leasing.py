@@ -106,7 +106,7 @@ class Leasing:
             elif all(each.lease != settled.lease for settled in self._over):
                 # The lane has settled it, and the ledger did not hear of it.
                 self._over.append(Settled(each.lease, each.amount))
-        self._give_up_turns()
+        self.give_up_turns()
         self._line.call_patiently(self._ledger.settle, self._holder, self._taken())
         self._line.call_patiently(self._ledger.repost, self._holder, list(totals(self._book.state)),
                                    held(self._book.state, self._run))
@@ -116,8 +116,8 @@ class Leasing:
         leased = self._book.state.leased.get(purse[:3])
         return leased.lease or 0 if leased is not None else 0
 
-    def _give_up_turns(self) -> None:
-        """The turns in hand count as drawn when the ledger heard no more of this lane."""
+    def give_up_turns(self) -> None:
+        """Draw no turn that is in hand: the ledger has counted it as drawn, or may not know of it any more."""
         state = self._book.state
         for key, leased in [(key, leased) for key, leased in state.leased.items() if key[1] == RATE]:
             free = leased.amount - state.account(key).spent
@@ -311,7 +311,7 @@ class Leasing:
 
     def lose(self) -> None:
         """The ledger counts all that is leased as spent, as it did not hear of this process. It may still be drawn."""
-        self._give_up_turns()
+        self.give_up_turns()
         for number, lease in sorted(self._book.state.leases.items()):
             self._over.append(Settled(number, lease.amount))
             self._record(LOST_LEASE, number, Purse(*lease.key, lease.window), 0, 0)

@@ -92,11 +92,12 @@ class Member:
         """Take what binds of all that a ledger knows to which this lane is new; what it is to be told."""
         state, held = self._book.state, self._held_back(heard=True)
         self._newest = 0
-        past = self._line.call_patiently(self._beat).news
+        there = self._line.call_patiently(self._beat)
+        past = there.news
         binding = list(still_holding(past, state, self._lane))
         for news in binding:
             self._note(news, write(self._book, news, self._holder))
-        self._newest = max(state.heard, past[-1].number if past else 0)
+        self._newest = max(state.heard, there.seen)
         # Numbers that this lane knows are not given again from here on.
         self._line.call_patiently(self._beat)
         epochs = {news.agent: news.epoch for news in past}
@@ -111,12 +112,16 @@ class Member:
 
     def _beat(self) -> Beat:
         """All news there are since the last time. In the line's thread."""
-        beat = self._ledger.beat(self._holder, self._run, self._newest, self._clock.micros(), self._tells)
-        news = list(beat.news)
-        while more := self._ledger.beat(
-                self._holder, self._run, news[-1].number, self._clock.micros(), self._tells).news if news else ():
-            news += more
-        return Beat(beat.server, beat.now_us, beat.alive, tuple(news), beat.lost, beat.repost)
+        before, beat = self._newest, self._beat_after(self._newest)
+        while beat.seen < before:
+            beat = self._beat_after(before)
+        while before < beat.seen:
+            before, more = beat.seen, self._beat_after(beat.seen)
+            beat = beat._replace(news=beat.news + more.news, seen=more.seen)
+        return beat
+
+    def _beat_after(self, seen: int) -> Beat:
+        return self._ledger.beat(self._holder, self._run, seen, self._clock.micros(), self._tells)
 
     def take_over(self, acts: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Have the acts of verbs that found nobody running done everywhere, once; those that are this process' alone.
@@ -152,6 +157,10 @@ class Member:
         """One heartbeat: tell what is to be told, hear what is new, settle what is over."""
         began = self._clock.seconds()
         try:
+            if self._untold:
+                # A ledger that came back from an older state takes the numbers that were heard, before it gives what is
+                # told one of them: nobody who has heard of it would take that for new.
+                await self._line.call(self._beat)
             while self._untold:
                 await self._line.call(self._ledger.tell, self._holder, self._untold[0])
                 self._untold.popleft()
@@ -165,6 +174,7 @@ class Member:
             while self._halted:
                 self._book.spread_heard(*self._halted.popleft())
             if beat.repost:
+                self._leasing.give_up_turns()
                 await self._line.call(self._ledger.repost, self._holder, *self._posts())
             await self._leasing.settle()
             if beat.news:
@@ -199,6 +209,7 @@ class Member:
             awaited = self._waiting.get(news.origin)
             if awaited is not None and not awaited.done():
                 awaited.set_result(written)
+        self._newest = beat.seen
 
     def _note(self, news: News, written: Written | None) -> None:
         """Keep in mind what a decision of another process has halted, for what follows from it."""

@@ -24,7 +24,7 @@ class Ledger(Protocol):
     """
 
     def join(self, holder: str, run: str, said: Mapping[str, object]) -> Sequence[Held]:
-        """Begin a life `run` of a holder; the leases of its former lives that are not settled and not lost."""
+        """Begin a life `run` of a holder; the leases of its former lives that are not settled, lost ones among them."""
 
     def acquire(self, holder: str, run: str, asks: Sequence[Ask], now_us: int) -> Sequence[Grant]:
         """Answer each ask, in order. `now_us` is the clock of the process. One that is sent again is granted once."""
@@ -39,7 +39,7 @@ class Ledger(Protocol):
         """Publish news once: what has the same `kind`, `agent` and `origin` is the same. With its number and counts."""
 
     def repost(self, holder: str, totals: Sequence[Total], leases: Sequence[Held]) -> None:
-        """Say what this holder's chain knows, after the ledger came back from an older state."""
+        """Say what this holder's chain knows, after the ledger came back from an older state. Its leases count once."""
 
     def leave(self, holder: str) -> None:
         """End in order: what is still leased counts as spent."""

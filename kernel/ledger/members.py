@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 MOST_NEWS = 256
 MOST_UNKNOWN = 65536
-"""How many news a process may have seen that an older state does not know."""
+"""How many numbers of news that an older state does not know a heartbeat can take from it."""
 FORGOTTEN_US = 86_400_000_000
 """For how long a ledger knows a process of which nothing is heard."""
 
 
 def join(draft: Draft, holder: str, run: str, said: Mapping[str, object]) -> Sequence[Held]:
     """Begin a life, and with that end the ones before; the leases that they left."""
-    arrive(draft)
+    head = arrive(draft)
     sweep(draft)
-    tidy(draft)
+    tidy(draft, head)
     _forget_silent(draft)
     life = draft.lives.get((holder,))
     if life is None:
@@ -42,19 +42,18 @@ def join(draft: Draft, holder: str, run: str, said: Mapping[str, object]) -> Seq
 
 def beat(draft: Draft, holder: str, run: str, seen: int, said: Mapping[str, object]) -> Beat:
     """Hear of a life, and tell it what is new."""
-    arrive(draft)
+    head = arrive(draft)
     sweep(draft)
     life = admitted(draft, holder, run)
     draft.lives.put((holder,), life._replace(seen_us=draft.now_us, said=text_of(said)))
-    head = draft.head.get(HEAD)
-    assert head is not None
-    if 0 < seen - head.news <= MOST_UNKNOWN:
+    seen = max(0, seen)
+    if seen > head.news:
         # Of a state older than what the process has seen: the numbers that it knows are not given again.
-        head = head._replace(news=seen)
+        head = head._replace(news=min(seen, head.news + MOST_UNKNOWN))
         draft.head.put(HEAD, head)
-    numbers = range(max(0, seen) + 1, min(head.news, max(0, seen) + MOST_NEWS) + 1)
-    news = ((number, draft.news.get((number,))) for number in numbers)
-    return Beat(draft.server, draft.now_us, living(draft), tuple(as_news(n, told) for n, told in news if told),
+    newest = min(head.news, seen + MOST_NEWS)
+    news = ((number, draft.news.get((number,))) for number in range(seen + 1, newest + 1))
+    return Beat(draft.server, draft.now_us, living(draft), tuple(as_news(n, told) for n, told in news if told), newest,
                 lost=bool(life.lost), repost=bool(life.owes))
 
 

@@ -2,7 +2,8 @@
 
 For each purse every process that was joined is charged the largest lease that was ever granted. Nobody is granted
 anything until all have said what their chains know, or as long has passed as a lease may live. Who speaks is charged
-what is true instead; the charge of one that never does stays.
+what is true instead; the charge of one that never does stays. A word that comes when its process has spoken already may
+be an older one that was late: the leases that were granted since, or settled, are none of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kernel.arithmetic import clamped
 from kernel.errors import NotJoined, StillJoined
-from kernel.leases import LEASE_SECONDS, MOST, Purse
+from kernel.leases import LEASE_SECONDS, MOST
 from kernel.ledger.holding import correct, count, give_up, hold, opened
 from kernel.ledger.tables import HEAD, Head, Lease, Life
 from kernel.ledger.windows import forget
@@ -19,7 +20,7 @@ from kernel.ledger.windows import forget
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kernel.leases import Held, Total
+    from kernel.leases import Held, Purse, Total
     from kernel.ledger.tables import Draft
 
 LEASE_US = LEASE_SECONDS * 1_000_000
@@ -58,7 +59,7 @@ def repost(draft: Draft, holder: str, totals: Sequence[Total], leases: Sequence[
     life = draft.lives.get((holder,))
     if life is None:
         raise NotJoined(holder, "?")
-    _take(draft, holder, totals, leases)
+    _take(draft, holder, totals, leases, first=life.owes)
     if life.owes:
         _charge(draft, -1)
         draft.lives.put((holder,), life._replace(owes=False))
@@ -70,14 +71,16 @@ def rebuild(draft: Draft, posts: Mapping[str, tuple[Sequence[Total], Sequence[He
     joined = [holder for (holder,), life in draft.lives.under() if alive(draft, life)]
     if joined:
         raise StillJoined(joined)
-    draft.head.put(HEAD, head._replace(changed_us=min(head.changed_us, draft.now_us - LEASE_US)))
+    # What a clock that was ahead has closed is open again: what was drawn there is what chains say.
+    tidied_us = min(head.tidied_us, draft.now_us)
+    draft.head.put(HEAD, head._replace(changed_us=min(head.changed_us, draft.now_us - LEASE_US), tidied_us=tidied_us))
     for table in (draft.accounts, draft.parts, draft.items, draft.fences, draft.leases, draft.asks, draft.counters,
                   draft.lives):
         for key, _ in table.under():
             table.drop(key)
     for holder, (totals, leases) in sorted(posts.items()):
         draft.lives.put((holder,), Life("", draft.now_us))
-        _take(draft, holder, totals, leases)
+        _take(draft, holder, totals, leases, first=True)
 
 
 def alive(draft: Draft, life: Life | None) -> bool:
@@ -106,10 +109,22 @@ def _charge(draft: Draft, sign: int) -> None:
             draft.accounts.put(key, account._replace(spent=account.spent + sign * account.share))
 
 
-def _take(draft: Draft, holder: str, totals: Sequence[Total], leases: Sequence[Held]) -> None:
+def _take(draft: Draft, holder: str, totals: Sequence[Total], leases: Sequence[Held], *, first: bool) -> None:
+    """Take a word of a chain: all of a `first` one, of a later one what was used and which numbers are taken."""
+    touched = {total.purse for total in totals}
     for total in totals:
         opened(draft, total.purse, clamped(total.limit, MOST))
         correct(draft, holder, total.purse, clamped(total.used, MOST))
+    if first:
+        touched |= _take_leases(draft, holder, leases)
+    for each in leases:
+        count(draft, holder, each.lease)
+    for purse in touched:
+        forget(draft, purse)
+
+
+def _take_leases(draft: Draft, holder: str, leases: Sequence[Held]) -> set[Purse]:
+    """Let the holder have the leases that its chain says, and no others; the purses of those that were kept."""
     said = {each.lease: each for each in leases if each.amount > 0}
     kept = {number: lease for (_, number), lease in draft.leases.under(holder)}
     for number, lease in kept.items():
@@ -120,7 +135,4 @@ def _take(draft: Draft, holder: str, totals: Sequence[Total], leases: Sequence[H
             opened(draft, each.purse, 0)
             amount = clamped(each.amount, MOST)
             hold(draft, holder, number, Lease(*each.purse, amount, each.run, each.ask, item=False))
-    for each in leases:
-        count(draft, holder, each.lease)
-    for purse in {*(total.purse for total in totals), *(lease.purse for lease in kept.values())}:
-        forget(draft, Purse(*purse))
+    return {lease.purse for lease in kept.values()}

@@ -29,10 +29,9 @@ def tell(draft: Draft, news: News) -> News:
     head = arrive(draft)
     key = (news.kind, news.agent, news.origin)
     known = draft.told.get(key)
-    if known is not None:
-        told = draft.news.get((known.number,))
-        assert told is not None
-        return as_news(known.number, told)
+    row = draft.news.get((known.number,)) if known else None
+    if known is not None and row is not None:
+        return as_news(known.number, row)
     before = draft.standings.get((news.agent,)) or Standing()
     if news.kind in _HALTS and news.epoch < before.epoch:
         return replace(news, number=0, epoch=before.epoch, session=before.session, at_us=draft.now_us)

@@ -9,7 +9,7 @@ from kernel.leases import Purse
 from kernel.ledger.tables import HEAD, Count
 
 if TYPE_CHECKING:
-    from kernel.ledger.tables import Account, Draft
+    from kernel.ledger.tables import Account, Draft, Head
 
 _US = 1_000_000
 _HOUR, _DAY = 3600 * _US, 86400 * _US
@@ -64,7 +64,7 @@ def forget(draft: Draft, purse: Purse) -> None:
         _erase(draft, purse)
 
 
-def tidy(draft: Draft) -> None:
+def tidy(draft: Draft, head: Head) -> None:
     """Forget what ended long ago: such a window is fenced by its number alone. And rates of which all is there."""
     for key, account in draft.accounts.under():
         purse = Purse(*key)
@@ -77,8 +77,6 @@ def tidy(draft: Draft) -> None:
     for key, rate in draft.rates.under():
         if rate.number <= draft.now_us and not draft.hands.under(*key):
             draft.rates.drop(key)
-    head = draft.head.get(HEAD)
-    assert head is not None
     draft.head.put(HEAD, head._replace(tidied_us=max(head.tidied_us, draft.now_us)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,8 @@ from addons.verifying import verify_log
 from kernel import entry
 from kernel.budget import Effect, Unit
 from kernel.contagion import Breaker, Cascade, OnHalt, Prevention
-from kernel.leases import LEASE_SECONDS
+from kernel.leases import LEASE_SECONDS, Kind, News
+from kernel.ledger.members import MOST_UNKNOWN
 from kernel.measures import Rate
 from kernel.pattern import agent_pattern
 from kernel.policy import Position
@@ -591,6 +593,92 @@ async def test_a_process_that_comes_later_hears_all_that_was_told(home: Home, le
         worker.leave()
 
 
+async def test_a_process_hears_what_is_told_after_numbers_that_the_ledger_has_lost(home: Home, ledger: Shared) -> None:
+    ledger.join("another/w0", "r", {})
+    ledger.beat("another/w0", "r", 600, time.time_ns() // 1000, {})
+    one = Worker(home, ledger, policy(budget({"requests": 9})))
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    await one.member.turn()
+    two = Worker(home, ledger, policy(budget({"requests": 9})), "w1")
+
+    assert two.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_process_that_has_heard_much_more_than_a_new_ledger_hears_what_is_told_there(home: Home) -> None:
+    before = Worker(home, Shared(), policy(budget({"requests": 9})))
+    said = entry.operator("agents rotate", "other", "", "ann", "w1") | {"heard": 2 * MOST_UNKNOWN + 1}
+    before.book.record("operator", said, "other")
+    before.leave()
+    anew = Shared()
+    one, two = (Worker(home, anew, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await two.acts.act("agents halt", "coder", "because", "ann", "control")
+    await two.member.turn()
+    await one.member.turn()
+
+    assert one.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_halt_that_is_told_to_a_ledger_made_anew_is_new_to_who_has_heard_of_the_old_one(
+    home: Home, ledger: Shared
+) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    for _ in range(3):
+        await one.acts.act("agents halt", "other", "because", "ann", "control")
+        await one.member.turn()
+        await asyncio.gather(one.acts.act("agents release", "other", "fine", "ann", "control"), one.member.turn())
+    await two.member.turn()
+    two.leave()
+    ledger.away = True
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    one.leave()
+    anew = Shared()
+    one, two = (Worker(home, anew, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+
+    assert two.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_a_halt_that_is_told_to_an_older_state_is_new_to_who_has_heard_of_a_later_one(
+    home: Home, ledger: Shared
+) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    older = deepcopy(ledger.tables)
+    for agent in ("a", "b"):
+        await one.acts.act("agents halt", agent, "because", "ann", "control")
+    for worker in (one, two):
+        await worker.member.turn()
+    ledger.tables, ledger.server = older, "restored"
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    for worker in (one, two):
+        await worker.member.turn()
+
+    assert two.state.agent("coder").halt is not None
+    for worker in (one, two):
+        worker.leave()
+
+
+async def test_an_old_release_of_another_ledger_does_not_lift_a_halt_that_came_later(
+    home: Home, ledger: Shared
+) -> None:
+    one = Worker(home, Shared(), policy(budget({"requests": 9})))
+    await asyncio.gather(one.acts.act("agents release", "coder", "fine", "ann", "control"), one.member.turn())
+    await one.acts.act("agents halt", "coder", "because", "ann", "control")
+    one.leave()
+    for agent in ("a", "b", "c", "coder"):
+        said = entry.operator("agents release", agent, "fine", "bob", "w0/9")
+        ledger.tell("y/w0", News(Kind.RELEASE, agent, "y/w0/9", said))
+    again = Worker(home, ledger, policy(budget({"requests": 9})))
+
+    assert again.state.agent("c").epoch == 1
+    assert again.state.agent("coder").halt is not None
+    again.leave()
+
+
 async def test_points_of_risk_add_up_over_processes(home: Home, ledger: Shared) -> None:
     risky = policy(budget({"risk": 30}, when_used=[at(100, Effect.HALT)]))
     one, two = (Worker(home, ledger, risky, name) for name in ("w0", "w1"))
@@ -622,6 +710,17 @@ async def test_a_rate_holds_over_processes(home: Home, ledger: Shared) -> None:
     assert codes.count(Code.RATE_LIMITED) == 4
     for worker in workers:
         worker.leave()
+
+
+async def test_turns_in_hand_are_dropped_when_the_ledger_may_not_know_of_them(home: Home, ledger: Shared) -> None:
+    worker = Worker(home, ledger, policy(rates=(rate(None, Rate(10, 3600), burst=9),)))
+    before = [(await worker.ask()).code for _ in range(2)]
+    ledger.server = "restored"
+    await worker.member.turn()
+
+    assert before == [Code.ALLOW, Code.ALLOW]
+    assert (await worker.ask()).code is Code.RATE_LIMITED
+    worker.leave()
 
 
 async def test_a_stream_leases_more_while_it_lasts(home: Home, ledger: Shared) -> None:

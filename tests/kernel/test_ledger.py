@@ -21,6 +21,7 @@ from kernel.leases import (
     Why,
 )
 from kernel.ledger import calls, windows
+from kernel.ledger.members import MOST_UNKNOWN
 from kernel.ledger.tables import Draft, InMemory
 from tests.conftest import scaled
 
@@ -440,6 +441,27 @@ def test_a_heartbeat_brings_at_most_256_news(ledger):
     assert [each.number for each in ledger.beat(seen=256).news] == list(range(257, 301))
 
 
+def test_numbers_that_an_older_state_did_not_know_hide_nothing_that_comes_after_them(ledger):
+    ledger.join(B)
+    ledger.beat(seen=600)
+    halted = ledger.tell(Kind.HALT)
+    heard, seen = [], 0
+    while (beat := ledger.beat(B, seen=seen)).seen > seen:
+        heard += beat.news
+        seen = beat.seen
+
+    assert (halted.number, heard, seen) == (601, [halted], 601)
+
+
+@pytest.mark.parametrize("heard", [1, MOST_UNKNOWN, 2 * MOST_UNKNOWN + 1])
+def test_what_is_told_to_an_older_state_has_a_number_that_nobody_has_heard(ledger, heard):
+    while ledger.beat(seen=heard).seen < heard:
+        pass
+    halted = ledger.tell(Kind.HALT)
+
+    assert (halted.number, ledger.beat(seen=heard).news) == (heard + 1, (halted,))
+
+
 # Another server.
 
 def changed(ledger):
@@ -494,6 +516,18 @@ def test_leases_that_a_chain_does_not_know_go_back_and_those_that_only_it_knows_
 
     assert (ledger.leases(), ledger.balance()) == ([5], (1000, 0, 6, 0))
     assert ledger.ask(1, number=20).lease == 8
+
+
+def test_a_word_that_comes_late_neither_takes_back_what_was_granted_since_nor_holds_what_was_settled(ledger):
+    old = ledger.ask(8, limit=1000).lease
+    changed(ledger)
+    word = [], [Held(old, TOTAL, 8, "r1", 1)]
+    ledger.repost(*word)
+    ledger.settle(old, 5)
+    new = ledger.ask(6, limit=1000).lease
+    ledger.repost(*word)
+
+    assert (ledger.leases(), ledger.balance()) == ([new], (1000, 5, 6, 0))
 
 
 def test_what_is_kept_of_use_never_goes_down(ledger):
@@ -554,12 +588,26 @@ def test_a_ledger_that_is_made_anew_knows_nothing_but_what_chains_say(ledger):
 def test_who_comes_to_a_ledger_that_was_made_anew_after_a_change_has_nothing_to_say(ledger):
     ledger(calls.leave, A)
     changed(ledger)
-    ledger.tell(Kind.CLOCK)
+    ledger.tell(Kind.SESSION)
     ledger(calls.rebuild, {})
     ledger.join()
 
     assert not ledger.beat().repost
     assert ledger.ask().amount == 1
+
+
+def test_a_ledger_that_is_made_anew_forgets_that_its_clock_was_ahead(ledger):
+    now_us = ledger.now_us
+    ledger.now_us += 365 * DAY
+    ledger.join(run="r2")
+    ledger.now_us = now_us
+    fenced = ledger.ask(purse=hour(ledger), run="r2").why
+    ledger(calls.leave, A)
+    ledger(calls.rebuild, {A: ([Total(hour(ledger), 100, 30)], [])})
+    ledger.join()
+
+    assert fenced is Why.FENCED
+    assert (ledger.ask(purse=hour(ledger)).amount, ledger.balance(hour(ledger))) == (1, (100, 30, 1, 0))
 
 
 def test_no_ledger_is_made_anew_while_a_process_draws_on_it(ledger):

@@ -2,8 +2,9 @@
 
 Three processes draw on one purse. An answer may be lost, so that a process asks again or dies without it; a process may
 settle, twice if it likes, and late; die and begin another life; be cut off until all it holds counts as spent; and the
-ledger may come back from an older state in another server. What a process does by itself between calls follows its
-chain: it keeps what was granted there, draws, and says it again when it is asked to.
+ledger may come back from an older state in another server, where what a process says may come once more, and late. What
+a process does by itself between calls follows its chain: it keeps what was granted there, draws, and says it again when
+it is asked to.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Chain(NamedTuple):
 
     `open` are the leases that it has written down and not settled, each (number, amount, drawn, run, ask); `settled`
     are the others, each (number, drawn), which it may tell the ledger at any time, or again. `used` is what they have
-    drawn, `newest` the greatest number of all. `waits`: its newest ask has no answer yet.
+    drawn, `newest` the greatest number of all. `waits`: its newest ask has no answer yet. `said` is what it has told of
+    all this to another server, which may come there once more, and late.
     """
 
     life: int = 1
@@ -41,6 +43,7 @@ class Chain(NamedTuple):
     used: int = 0
     newest: int = 0
     settled: tuple[tuple[int, int], ...] = ()
+    said: tuple[tuple[Total, ...], tuple[Held, ...]] | None = None
 
     @property
     def run(self):
@@ -144,6 +147,8 @@ class Explorer:
                 yield from self._is_cut_off(world, place)
             if world.changed and self._owes(world, place):
                 yield self._reposts(world, place, chain)
+            if chain.said is not None:
+                yield self._call(world, calls.repost, holder(place), *chain.said)[0]
         yield from self._changes(world)
 
     def _asks(self, world, place, chain):
@@ -216,8 +221,8 @@ class Explorer:
         leases = [Held(number, PURSE, amount, run, ask) for number, amount, _, run, ask in chain.open]
         if chain.newest not in [lease.lease for lease in leases]:
             leases.append(Held(chain.newest, PURSE, 0, "", 0))
-        totals = [Total(PURSE, self.limit, chain.used)]
-        return self._call(world, calls.repost, holder(place), totals, leases)[0]
+        said = (Total(PURSE, self.limit, chain.used),), tuple(leases)
+        return self._call(put(world, place, chain._replace(said=said)), calls.repost, holder(place), *said)[0]
 
     def _changes(self, world):
         """A copy is made, and the ledger comes back from it in another server; later the time to speak is over.
@@ -304,6 +309,11 @@ def refunds_always(real):
     return settle
 
 
+def always_first(real):
+    """The fault: what a process has said before takes back what it was granted since."""
+    return lambda *said, first: real(*said, first=True)
+
+
 FAULTS = {
     "what a silent process held is there again":
         lambda patch: patch.setattr("kernel.ledger.members.strand", goes_back),
@@ -312,8 +322,10 @@ FAULTS = {
     "an older state is charged nothing": lambda patch: patch.setattr(recovery, "_charge_all", lambda draft: None),
     "a reported lease is not held": lambda patch: patch.setattr(recovery, "hold", lambda *said: None),
     "numbers go back": lambda patch: patch.setattr(recovery, "count", lambda *said: None),
+    "a late word is taken like the first": lambda patch: patch.setattr(recovery, "_take", always_first(recovery._take)),
 }
-WITH_CHANGE = {"an older state is charged nothing", "a reported lease is not held", "numbers go back"}
+WITH_CHANGE = {"an older state is charged nothing", "a reported lease is not held", "numbers go back",
+               "a late word is taken like the first"}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

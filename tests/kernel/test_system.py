@@ -12,7 +12,6 @@ from kernel.state import Halt, Switch
 from kernel.system import (
     MOST_SEEN,
     SILENT_US,
-    AgentSeen,
     AllHalted,
     AllReleased,
     Beat,
@@ -45,7 +44,7 @@ tells = st.builds(Said, st.sampled_from(("w0", "w1")), st.sampled_from(("", "a",
                   st.dictionaries(agents, moments, max_size=2))
 events = st.one_of(
     st.builds(Beat, holders, st.sampled_from(("r1", "r2")), tells), st.builds(Left, holders), st.builds(Tick),
-    st.builds(HaltAll, st.just(HALT)), st.builds(ReleaseAll, st.integers(0, 4)), st.builds(AgentSeen, agents, holders))
+    st.builds(HaltAll, st.just(HALT)), st.builds(ReleaseAll, st.integers(0, 4)))
 histories = st.lists(st.tuples(events, moments), max_size=25)
 texts = st.text(max_size=5)
 values = st.recursive(st.none() | st.booleans() | st.integers() | texts | st.floats(),
@@ -110,8 +109,8 @@ def test_the_halt_of_all_is_told_once_and_so_is_its_release():
 
 
 def test_an_agent_was_last_seen_where_that_was_latest():
-    system, _ = fold(System(), [(AgentSeen("ann", "l/w0"), 5), heard("l/w1", seen={"ann": 9, "bob": 2}),
-                                (AgentSeen("ann", "l/w0"), 7)])
+    system, _ = fold(System(), [heard(seen={"ann": 5}), heard("l/w1", seen={"ann": 9, "bob": 2}),
+                                heard(at_us=NOW + 1, seen={"ann": 7})])
 
     assert system.agents == {"ann": Seen(9, "l/w1"), "bob": Seen(2, "l/w1")}
 
@@ -143,7 +142,7 @@ def test_an_event_of_one_process_leaves_the_others_as_they_are(history):
     system = System()
     for event, at_us in history:
         after, _ = step(system, event, at_us)
-        if isinstance(event, Beat | Left | AgentSeen):
+        if isinstance(event, Beat | Left):
             others = system.processes.keys() | after.processes.keys() - {event.holder}
             assert all(after.processes.get(each) == system.processes.get(each)
                        for each in others if each != event.holder)

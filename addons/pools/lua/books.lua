@@ -277,17 +277,9 @@ local function charge(sign)
   each_purse(function(_, purse) add(purse, 'spent', sign * get(purse, 'share')) end)
 end
 
--- Takes what a chain says: totals are {id, limit, used}, leases {number, id, amount, run, ask}.
-local function take(holder, totals, leases)
-  local said, kept, touched = {}, {}, {}
-  for _, total in ipairs(totals) do
-    local id, limit, used = unpack(total)
-    open(id, limit)
-    local purse = key('purse', id)
-    local more = clamped(used - get(purse, 'used ' .. holder), MOST - get(purse, 'spent') - get(purse, 'held'))
-    move(id, holder, {spent = more, used = more})
-    touched[id] = true
-  end
+-- Lets a holder have the leases that its chain says, and no others; into `touched` come the purses of those it had.
+local function take_leases(holder, leases, touched)
+  local said, kept = {}, {}
   for _, lease in ipairs(leases) do
     if lease[3] > 0 then said[lease[1]] = lease end
   end
@@ -305,6 +297,21 @@ local function take(holder, totals, leases)
       hold(holder, number, {lease[2], lease[3], lease[4], lease[5], false})
     end
   end
+end
+
+-- Takes a word of a chain: totals are {id, limit, used}, leases {number, id, amount, run, ask}. All of a first one, of a
+-- later one what was used and which numbers are taken.
+local function take(holder, totals, leases, first)
+  local touched = {}
+  for _, total in ipairs(totals) do
+    local id, limit, used = unpack(total)
+    open(id, limit)
+    local purse = key('purse', id)
+    local more = clamped(used - get(purse, 'used ' .. holder), MOST - get(purse, 'spent') - get(purse, 'held'))
+    move(id, holder, {spent = more, used = more})
+    touched[id] = true
+  end
+  if first then take_leases(holder, leases, touched) end
   for _, lease in ipairs(leases) do count(holder, lease[1]) end
   for id in pairs(touched) do forget(id) end
 end

@@ -15,6 +15,8 @@ if #still > 0 then
 end
 arrive()
 put(HEAD, 'changed_us', math.min(get(HEAD, 'changed_us'), NOW - LEASE_US))
+-- What a clock that was ahead has closed is open again: what was drawn there is what chains say.
+put(HEAD, 'tidied_us', math.min(get(HEAD, 'tidied_us'), NOW))
 each_purse(erase)
 for holder in pairs(lives) do end_life(holder) end
 pairs_of(GONE, function(holder) redis.call('DEL', key('leases', holder), key('asks', holder)) end)
@@ -23,5 +25,5 @@ for _, post in ipairs(SAID[1]) do
   local holder, totals, leases = unpack(post)
   lives[holder] = {run = '', seen_us = NOW, said = '{}', asked = -1, lost = false, owes = false}
   save(holder)
-  take(holder, totals, leases)
+  take(holder, totals, leases, true)
 end

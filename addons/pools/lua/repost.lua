@@ -3,7 +3,7 @@ local holder, totals, leases = unpack(SAID)
 local life = lives[holder]
 if not life then return stranger(holder, '?') end
 arrive()
-take(holder, totals, leases)
+take(holder, totals, leases, life.owes)
 if life.owes then
   charge(-1)
   life.owes = false

@@ -33,8 +33,9 @@ class RedisServer:
 
     def start(self):
         self.socket.unlink(missing_ok=True)
-        command = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--save", "", "--dir", self.folder,
-                   *self._arguments]
+        # Where a test gives it a port, that is a free one of this address; on others somebody may use it.
+        command = ["redis-server", "--bind", "127.0.0.1", "--port", "0", "--unixsocket", self.socket, "--save", "",
+                   "--dir", self.folder, *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while self.ask("PING") != b"+PONG\r\n":
