@@ -498,6 +498,21 @@ async def test_a_lane_that_comes_to_another_ledger_hears_all_of_it(home: Home, l
         worker.leave()
 
 
+async def test_who_was_halted_while_a_lane_was_away_from_its_ledger_is_halted_once_it_is_back(
+    home: Home, ledger: Shared
+) -> None:
+    first = Worker(home, ledger, policy(budget({"requests": 9})))
+    first.member.start()
+    await first.acts.act("agents release", "coder", "because", "ann", "control")
+    first.leave()
+    await alone(home, HALTED)
+    again, other = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+
+    assert all(worker.book.halted("coder", None) for worker in (again, other))
+    for worker in (again, other):
+        worker.leave()
+
+
 async def test_of_two_quarantines_the_one_that_was_told_last_holds_everywhere(home: Home, ledger: Shared) -> None:
     one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
     await one.acts.act("agents quarantine", "coder", "first", "ann", "control", until=FAR)

@@ -185,16 +185,6 @@ def test_without_a_ledger_all_leases_are_forgotten():
     assert kernel.ask().verdict.code is Code.ALLOW
 
 
-def test_without_a_ledger_it_is_remembered_how_far_its_news_were_heard():
-    """Heard once more, an old release would lift a halt that came later."""
-    kernel = Pooled(policy())
-    kernel.act("release", heard=7, epoch=1, session=0)
-    kernel.log(entry.config({}, {}), "coder")
-    snapshot = Snapshot("w0", 3, States(real=kernel.state))
-
-    assert decode(encode(snapshot)).states.real.heard == kernel.state.heard == 7
-
-
 def test_the_hash_of_the_accounts_tells_of_leases_and_turns():
     kernel = Pooled(policy(budget({"requests": 9}), rates=(rate(Rate(60, 60), burst=10),)))
     bounded = kernel.bounds.of("coder")
