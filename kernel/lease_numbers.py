@@ -19,6 +19,8 @@ LEASE = b'"type":"lease"'
 
 _BITS = 4096
 _MOST_BLOCKS = 2**15
+_LEASES_A_BLOCK = 8
+"""A lane beside up to 500 others has more in each block, so that for every so many leases there may be one more."""
 _POOL_LENGTH = 64
 
 
@@ -46,6 +48,7 @@ class LeaseNumbers:
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[str, int], int] = {}
+        self._count = 0
         self.newest = 0
         """The greatest number, 0 where there is none."""
 
@@ -61,12 +64,15 @@ class LeaseNumbers:
                 raise ChainError(f"lease {lease.number} was granted before")
             block, bit = divmod(lease.number, _BITS)
             taken._put((lease.pool, block), 1 << bit)
+        taken._count = len(leases)
         self.add(taken)
 
     def add(self, other: LeaseNumbers) -> Number | None:
         """Have those of another lane, too. The first that was here before; `ChainError` where numbers leap."""
-        if len(self._blocks) + sum(key not in self._blocks for key in other._blocks) > _MOST_BLOCKS:
+        blocks = len(self._blocks) + sum(key not in self._blocks for key in other._blocks)
+        if blocks > _MOST_BLOCKS + (self._count + other._count) // _LEASES_A_BLOCK:
             raise ChainError("the numbers of leases leap: they are given out one after the other")
+        self._count += other._count
         twice = None
         for key, bits in sorted(other._blocks.items()):
             both = self._blocks.get(key, 0) & bits

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -101,6 +102,11 @@ def test_a_granted_lease_has_its_number() -> None:
     assert granted(lease(BIG)) == Number("p", BIG)
 
 
+def flood(found: LeaseNumbers, leap: Callable[[int], Number]) -> None:
+    for at in range(2 * lease_numbers._MOST_BLOCKS):
+        found.take([leap(at)])
+
+
 @pytest.mark.parametrize("leap", [
     pytest.param(lambda at: Number("p", 1 + at * BLOCK), id="numbers that leap"),
     pytest.param(lambda at: Number("p", BIG - at * BLOCK), id="from the end"),
@@ -110,10 +116,8 @@ def test_a_flood_of_leases_is_refused_in_bounded_memory(leap: Any) -> None:
     found = LeaseNumbers()
     tracemalloc.start()
 
-    for at in range(lease_numbers._MOST_BLOCKS):
-        found.take([leap(at)])
     with pytest.raises(ChainError, match="leap"):
-        found.take([leap(lease_numbers._MOST_BLOCKS)])
+        flood(found, leap)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -121,13 +125,21 @@ def test_a_flood_of_leases_is_refused_in_bounded_memory(leap: Any) -> None:
     assert found.missing() in {1, 2}
 
 
+def test_a_lane_of_hundreds_may_have_any_number_of_leases() -> None:
+    found = LeaseNumbers()
+    for block in range(2 * lease_numbers._MOST_BLOCKS):
+        found.take([Number("p", block * BLOCK + at) for at in range(1, 9)])
+
+    assert found.missing() == 9
+
+
 def test_lanes_that_leap_together_are_refused_too() -> None:
-    half = lease_numbers._MOST_BLOCKS // 2 + 1
+    half = lease_numbers._MOST_BLOCKS * 4 // 7 + 1
     one, other = (noted(Number(pool, at * BLOCK) for at in range(1, half)) for pool in "pq")
 
     assert one.add(other) is None
     with pytest.raises(ChainError, match="leap"):
-        one.add(noted([Number("r", 1)]))
+        one.add(noted([Number("r", 1), Number("r", BLOCK)]))
 
 
 def test_numbers_go_from_one_process_to_another() -> None:
