@@ -12,7 +12,7 @@ from kernel.ledger import calls
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kernel.leases import Ask, Beat, Grant, Held, News, Overview, Settled, Total
+    from kernel.leases import Ask, Beat, Grant, Held, News, Overview, Purse, Roster, Settled, Total
     from kernel.ledger.tables import Draft
 
 
@@ -40,8 +40,11 @@ class LedgerByTables(ABC):
     def leave(self, holder: str) -> None:
         self._do(calls.leave, holder)
 
+    def look(self, purses: Sequence[Purse] = ()) -> Roster:
+        return self._read(lambda draft: calls.look(draft, purses))
+
     def overview(self) -> Overview:
-        return self._do(calls.overview)
+        return self._read(calls.overview)
 
     def rebuild(self, posts: Mapping[str, tuple[Sequence[Total], Sequence[Held]]]) -> None:
         self._do(calls.rebuild, posts)
@@ -57,3 +60,7 @@ class LedgerByTables(ABC):
     @abstractmethod
     def _transact[T](self, call: Callable[[Draft], T]) -> T:
         """The answer of a call, once its changes are kept; all of them, or none where it raises."""
+
+    @abstractmethod
+    def _read[T](self, call: Callable[[Draft], T]) -> T:
+        """The answer of a call that changes nothing, from the tables as they are at one moment. Nobody waits for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from functools import cache
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from addons.pools.server import Script, Server
@@ -24,6 +25,7 @@ from kernel.leases import (
     News,
     Overview,
     Purse,
+    Roster,
     Why,
 )
 from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, MOST_UNKNOWN, text_of
@@ -42,6 +44,8 @@ _CONSTANTS = {
 }  # fmt: skip
 # Calls that are not on the way of a request may look at all there is.
 _PATIENT_SECONDS = 5.0
+_PURSES_AT_ONCE = 500
+"""How many purses are read while others wait: a few milliseconds."""
 
 
 class RedisLedger:
@@ -79,12 +83,18 @@ class RedisLedger:
     def leave(self, holder: str) -> None:
         self._run("leave", [holder])
 
+    def look(self, purses: Sequence[Purse] = ()) -> Roster:
+        name, now, news, balances, lives = self._run("look", [[_id(purse) for purse in sorted(set(purses))]])
+        return Roster(self._named(name), now, _balances(balances), _members(lives), news)
+
     def overview(self) -> Overview:
-        name, now, news, purses, leases, lives = self._run("overview", [], seconds=_PATIENT_SECONDS)
-        balances = sorted(Balance(_purse(row[0]), *row[1:]) for row in purses)
+        """Each purse as it is at one moment, and not all at the same: the server does nothing else in a script."""
+        name, now, news, ids, leases, lives = self._run("overview", [], seconds=_PATIENT_SECONDS)
+        rows: list[Sequence[Any]] = []
+        for some in batched(ids, _PURSES_AT_ONCE):
+            rows += self._run("look", [[each.decode() for each in some]], seconds=_PATIENT_SECONDS)[3]
         held = sorted((row[0].decode(), _held(row[1:])) for row in leases)
-        members = sorted((_member(row) for row in lives), key=lambda member: member.holder)
-        return Overview(self._named(name), now, tuple(balances), tuple(held), tuple(members), news)
+        return Overview(self._named(name), now, _balances(rows), tuple(held), _members(lives), news)
 
     def rebuild(self, posts: Mapping[str, tuple[Sequence[Total], Sequence[Held]]]) -> None:
         said = [[holder, *_post(*post)] for holder, post in sorted(posts.items())]
@@ -151,6 +161,14 @@ def _post(totals: Sequence[Total], leases: Sequence[Held]) -> tuple[list[object]
 def _news(number: int, row: Sequence[Any]) -> News:
     kind, agent, origin, said, epoch, session, at_us = row
     return News(Kind(kind.decode()), agent.decode(), origin.decode(), json.loads(said), number, epoch, session, at_us)
+
+
+def _balances(rows: Sequence[Sequence[Any]]) -> tuple[Balance, ...]:
+    return tuple(sorted(Balance(_purse(row[0]), *row[1:]) for row in rows))
+
+
+def _members(rows: Sequence[Sequence[Any]]) -> tuple[Member, ...]:
+    return tuple(sorted((_member(row) for row in rows), key=lambda member: member.holder))
 
 
 def _member(row: Sequence[Any]) -> Member:

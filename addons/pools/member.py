@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from addons.pools.leasing import Writes
     from addons.pools.news import Written
     from addons.pools.protocol import Ledger
-    from kernel.leases import Overview
+    from kernel.leases import Purse, Roster
     from kernel.state import Draw
     from kernel.step import Want
 
@@ -76,7 +76,7 @@ class Member:
         self._said = self._tells = said
         self._newest = self._book.state.heard
         began = self._clock.seconds()
-        known = self._line.call_patiently(self._ledger.overview)
+        known = self._line.call_patiently(self._ledger.look)
         self._leasing.pool = known.server
         self._leasing.begin(said)
         # A ledger that knows less than this lane has heard from it was made anew.
@@ -271,9 +271,9 @@ class Member:
         await written[1]
         return f"{self._lane}/{written[0]}"
 
-    async def overview(self) -> Overview:
-        """All that the ledger knows; `LedgerError` where it does not answer in time."""
-        return await self._line.call(self._ledger.overview)
+    async def look(self, purses: Sequence[Purse]) -> Roster:
+        """How the others stand, and these purses; `LedgerError` where the ledger does not answer in time."""
+        return await self._line.call(self._ledger.look, purses)
 
     async def obtain(self, wants: Sequence[Want]) -> int | None:
         """See `Leasing.obtain`."""

@@ -54,6 +54,11 @@ class Shared(MemoryLedger):
             raise LedgerError("the answer was lost")
         return answer
 
+    def _read(self, call: Any) -> Any:
+        if self.away:
+            raise LedgerError("the ledger does not answer")
+        return super()._read(call)
+
 
 @pytest.fixture
 def ledger() -> Shared:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -18,6 +19,7 @@ from addons.pools.in_file import FileLedger
 from addons.pools.opening import open_ledger
 from addons.pools.protocol import LedgerError
 from kernel.leases import Ask, Purse, Settled, Why
+from kernel.ledger import calls
 
 PURSE = Purse("llm", "requests", "", 0)
 HOLDER = "governor/x/w0"
@@ -64,6 +66,37 @@ def test_two_that_open_it_share_it(path):
         other.settle(HOLDER, [Settled(ask(one, 1).lease, 4)])
 
         assert [balance.spent for balance in one.overview().balances] == [4]
+
+
+@pytest.mark.parametrize("question", ["look", "overview"])
+def test_who_draws_does_not_wait_for_who_looks_and_that_sees_one_moment(path, monkeypatch, question):
+    with opened(path) as one, opened(path) as other:
+        one.join(HOLDER, "r1", {})
+        ask(one, 1)
+
+        def meanwhile(draft, *_):
+            before = list(draft.accounts.under())
+            began = time.monotonic()
+            ask(other, 2)
+            return before, list(draft.accounts.under()), time.monotonic() - began
+
+        monkeypatch.setattr(calls, question, meanwhile)
+        before, after, waited = getattr(one, question)()
+        monkeypatch.undo()
+
+        assert (before, waited < 1) == (after, True)
+        assert one.overview().balances[0].held == 20
+
+
+def test_a_file_system_on_which_who_reads_keeps_others_from_writing_is_refused(path, monkeypatch):
+    class Elsewhere(sqlite3.Connection):
+        def execute(self, text, *more):
+            return super().execute("SELECT 'delete'" if text == "PRAGMA journal_mode=WAL" else text, *more)
+
+    monkeypatch.setattr(in_file.sqlite3, "connect",
+                        partial(sqlite3.connect, factory=Elsewhere))
+    with pytest.raises(LedgerError, match="cannot keep a ledger"):
+        FileLedger(path)
 
 
 @pytest.mark.parametrize(("content", "said"), [
