@@ -94,7 +94,9 @@ class Member:
         self._newest = 0
         there = self._line.call_patiently(self._beat)
         past = there.news
-        binding = list(still_holding(past, state, self._lane))
+        # By both clocks, so that one that is ahead lets nobody go.
+        now_us = min(self._clock.micros(), there.now_us)
+        binding = list(still_holding(past, state, self._lane, now_us))
         for news in binding:
             self._note(news, write(self._book, news, self._holder))
         self._newest = max(state.heard, there.seen)

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernel import entry
+from kernel.contagion import Prevention
 from kernel.leases import Kind, News
-from kernel.transition import KERNEL, written
+from kernel.transition import KERNEL, micros, written
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -32,6 +33,7 @@ COUNTED = frozenset({Kind.RELEASE, Kind.RELEASE_ALL, Kind.SESSION})
 _WITH_COUNTS = COUNTED | {Kind.STANDING}
 _OF_ALL = frozenset({Kind.HALT_ALL, Kind.RELEASE_ALL})
 _RELEASES = frozenset({Kind.RELEASE, Kind.RELEASE_ALL})
+_TIMED = frozenset({Kind.QUARANTINE, Kind.PREVENTIVE})
 _HOLDING = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE})
 
 
@@ -69,12 +71,22 @@ def _is_in_force(state: State, news: News) -> bool:
     return news.kind not in COUNTED
 
 
-def still_holding(past: Sequence[News], state: State, lane: str) -> Iterator[News]:
-    """What of all news binds a lane that has heard none of them: what was released since does not, and nothing lets go
-    what holds somebody back in this lane.
+def still_holding(past: Sequence[News], state: State, lane: str, now_us: int) -> Iterator[News]:
+    """What of all news binds a lane that has heard none of them: what was released since does not, nor what is over,
+    and nothing lets go what holds somebody back in this lane.
+
+    The newest is there in any case: its number says in the lane how far all was heard.
     """
-    released, kept = set[str](), list[News]()
+    released, read_only, kept = set[str](), set[str](), list[News]()
     for news in reversed(past):
+        if news.kind is Kind.QUARANTINE:
+            # An operator says anew how long; who said so before has no say any more.
+            said_since = news.agent in read_only
+            read_only.add(news.agent)
+            if said_since:
+                continue
+        if _is_over(news, now_us) and news is not past[-1]:
+            continue
         if news.kind in _RELEASES:
             if news.agent not in released:
                 kept.append(_counted_only(news, lane))
@@ -84,6 +96,14 @@ def still_holding(past: Sequence[News], state: State, lane: str) -> Iterator[New
     for news in reversed(kept):
         if news.kind is not Kind.RELEASE_ALL or (state.switch.halt is None and news.epoch > state.switch.epoch):
             yield news
+
+
+def _is_over(news: News, now_us: int) -> bool:
+    """Whether it held an agent back until a time that is past. A halt is not over by itself."""
+    until = news.said.get("until")
+    if news.kind not in _TIMED or not isinstance(until, str) or news.said.get("do") == Prevention.HALT:
+        return False
+    return micros(until) <= now_us
 
 
 def _counted_only(release: News, lane: str) -> News:

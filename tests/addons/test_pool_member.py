@@ -440,6 +440,36 @@ async def test_a_ledger_that_was_made_anew_is_told_what_was_only_heard_too(home:
     three.leave()
 
 
+LONG_AGO = "2001-01-01T00:00:00.000000Z"
+
+
+def slowed(agent: str, until: str | None, do: Prevention = Prevention.THROTTLE) -> News:
+    said = entry.preventive(agent, do, until, "one", ["one", agent], 1, "w9/1", "cascade", degraded=False)
+    return News(Kind.PREVENTIVE, agent, f"x/w9/{agent}", said)
+
+
+def read_only(agent: str, until: str, number: int) -> News:
+    said = entry.operator("agents quarantine", agent, "odd", "ann", "w9") | {"until": until}
+    return News(Kind.QUARANTINE, agent, f"x/w9/{number}", said)
+
+
+async def test_what_is_over_is_not_written_into_a_lane_that_comes_to_a_ledger(home: Home, ledger: Shared) -> None:
+    told = [*(slowed(f"a{number}", LONG_AGO) for number in range(300)), read_only("b", LONG_AGO, 1),
+            read_only("c", FAR, 2), read_only("c", LONG_AGO, 3), slowed("d", LONG_AGO, Prevention.HALT),
+            slowed("e", FAR), read_only("f", FAR, 4), slowed("g", LONG_AGO)]
+    for news in told:
+        ledger.tell("x/w9", news)
+    for _ in range(2):
+        worker = Worker(home, ledger, policy(budget({"requests": 9})))
+        worker.leave()
+
+    heard = [(each["agent"], each["heard"]) for kind in ("preventive", "operator") for each in worker.entries(kind)]
+    # The newest is there as it says how far the lane has heard: a next life hears nothing again.
+    assert heard == [("d", 304), ("e", 305), ("g", 307), ("f", 306)]
+    assert (worker.state.heard, worker.state.agent("c").quarantine) == (307, None)
+    assert bool(worker.state.agent("d").halt)
+
+
 async def alone(home: Home, *acts: tuple[str, str | None]) -> None:
     """What an operator does in lane w0 while it knows of no others."""
     worker = Worker(home, Shared(), policy(budget({"requests": 9})), option="sqlite:alone.db")
