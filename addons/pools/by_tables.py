@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Concatenate
 
-from addons.pools.protocol import LedgerError, NotJoined
+from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel import errors
 from kernel.ledger import calls
 
@@ -54,6 +54,8 @@ class LedgerByTables(ABC):
             return self._transact(lambda draft: call(draft, *args, **kwargs))
         except errors.NotJoined as refused:
             raise NotJoined(str(refused)) from None
+        except errors.NewsUnreadable as problem:
+            raise NewsUnreadable(str(problem)) from None
         except errors.StillJoined as refused:
             raise LedgerError(str(refused)) from None
 

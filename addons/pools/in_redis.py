@@ -8,8 +8,10 @@ from functools import cache
 from itertools import batched
 from typing import TYPE_CHECKING, Any
 
+from addons.pools.protocol import NewsUnreadable
 from addons.pools.server import Script, Server
 from addons.shipped import ROOT, content
+from kernel import errors
 from kernel.arithmetic import KINDS, clamped
 from kernel.leases import (
     CLOCKS_APART_US,
@@ -20,7 +22,6 @@ from kernel.leases import (
     Beat,
     Grant,
     Held,
-    Kind,
     Member,
     News,
     Overview,
@@ -28,7 +29,8 @@ from kernel.leases import (
     Roster,
     Why,
 )
-from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, MOST_UNKNOWN, text_of
+from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, MOST_UNKNOWN, as_news, text_of
+from kernel.ledger.tables import Told
 from kernel.ledger.turns import paced
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class RedisLedger:
     def tell(self, holder: str, news: News) -> News:
         said = [news.kind, news.agent, news.origin, text_of(news.said), news.epoch, news.session]
         number, epoch, session, at_us, kept = self._run("tell", said)
-        return News(news.kind, news.agent, news.origin, json.loads(kept), number, epoch, session, at_us)
+        return _known(number, Told(news.kind, news.agent, news.origin, kept.decode(), epoch, session, at_us))
 
     def repost(self, holder: str, totals: Sequence[Total], leases: Sequence[Held]) -> None:
         self._run("repost", [holder, *_post(totals, leases)], seconds=_PATIENT_SECONDS)
@@ -159,8 +161,16 @@ def _post(totals: Sequence[Total], leases: Sequence[Held]) -> tuple[list[object]
 
 
 def _news(number: int, row: Sequence[Any]) -> News:
-    kind, agent, origin, said, epoch, session, at_us = row
-    return News(Kind(kind.decode()), agent.decode(), origin.decode(), json.loads(said), number, epoch, session, at_us)
+    # Whatever is not text is damaged, and is found so.
+    texts, counts = [each.decode(errors="backslashreplace") for each in row[:4]], row[4:]
+    return _known(number, Told(*texts, *counts))
+
+
+def _known(number: int, told: Told) -> News:
+    try:
+        return as_news(number, told)
+    except errors.NewsUnreadable as problem:
+        raise NewsUnreadable(str(problem)) from None
 
 
 def _balances(rows: Sequence[Sequence[Any]]) -> tuple[Balance, ...]:

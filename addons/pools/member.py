@@ -13,7 +13,7 @@ from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
 from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, standings_of, still_holding, taken, write
-from addons.pools.protocol import LedgerError
+from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
 from kernel.transition import act_number
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 TELL_SECONDS = 5.0
 CUT_OFF = Verdict(Action.DENY, Code.POOL_UNREACHABLE, reason="the ledger of shared budgets does not answer")
+
+_STRANGER = (
+    "until this process is started again: the ledger has lost what it knew, or has heard nothing of this process for a "
+    "day, or another process has this lane. If it has lost what it knew, stop all that share it first, and have it "
+    "made anew from their logs (governor pool rebuild)")
 
 
 class Member:
@@ -192,16 +197,12 @@ class Member:
     def _look(self, problem: LedgerError) -> None:
         if self.cut_off and not self._was_cut_off:
             self._was_cut_off = True
-            self._say(f"{problem}; nothing passes until it answers")
+            self._say(f"{problem}; nothing passes {_until(problem)}")
             self.on_cut_off()
 
     def _hear(self, beat: Beat, began: float) -> None:
-        """Take the news."""
-        self._heard_at = began
+        """Take the news. Only with all of them it is heard: who cannot take one is cut off."""
         self._leasing.pool = beat.server
-        if self._was_cut_off:
-            self._was_cut_off = False
-            self._say("the ledger answers again")
         if beat.lost:
             self._leasing.lose()
         for news in beat.news:
@@ -212,6 +213,10 @@ class Member:
             if awaited is not None and not awaited.done():
                 awaited.set_result(written)
         self._newest = beat.seen
+        self._heard_at = began
+        if self._was_cut_off:
+            self._was_cut_off = False
+            self._say("the ledger answers again")
 
     def _note(self, news: News, written: Written | None) -> None:
         """Keep in mind what a decision of another process has halted, for what follows from it."""
@@ -296,3 +301,13 @@ class Member:
         with suppress(LedgerError):
             self._leasing.end()
         self._line.close()
+
+
+def _until(problem: LedgerError) -> str:
+    """Until when nothing passes: what ends it."""
+    match problem:
+        case NotJoined():
+            return _STRANGER
+        case NewsUnreadable():
+            return "until it can be taken"
+    return "until it answers"

@@ -17,6 +17,10 @@ class NotJoined(LedgerError):
     """This run has not joined, or another life of its holder has begun since. Nothing was done."""
 
 
+class NewsUnreadable(LedgerError):
+    """The ledger holds news that this version cannot take. No later ones are heard of, so nothing may pass."""
+
+
 class Ledger(Protocol):
     """Used by one thread at a time. Each call is one transaction and blocks, as short as its kind can promise.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 import time
 from copy import deepcopy
@@ -468,6 +470,69 @@ async def test_what_is_over_is_not_written_into_a_lane_that_comes_to_a_ledger(ho
     assert heard == [("d", 304), ("e", 305), ("g", 307), ("f", 306)]
     assert (worker.state.heard, worker.state.agent("c").quarantine) == (307, None)
     assert bool(worker.state.agent("d").halt)
+
+
+def damaged(ledger: Shared, **changed: Any) -> None:
+    """The newest news are other than was told."""
+    table = ledger.tables.table("news")
+    newest = max(table)
+    table[newest] = table[newest]._replace(**changed)
+
+
+def operator(**fields: Any) -> str:
+    return json.dumps({"type": "operator", "agent": "coder", "reason": "odd", "operator": "ann", "by": "w9", **fields})
+
+
+UNREADABLE = [
+    pytest.param({"kind": "novel"}, "kind 'novel' is not known here .a newer version", id="a kind of a newer version"),
+    pytest.param({"said": "{"}, "is damaged", id="torn"),
+    pytest.param({"said": "[]"}, "it has no fields", id="no fields"),
+    pytest.param({"said": "{}"}, "type None is not known", id="no type"),
+    pytest.param({"said": '{"type":"decision"}'}, "type 'decision' is not known", id="an entry that is no news"),
+    pytest.param({"said": operator(act="agents praise")}, "act 'agents praise' is not known", id="an unknown act"),
+    pytest.param({"said": operator(act="agents quarantine")}, "KeyError: 'until'", id="a field is missing"),
+    pytest.param({"said": operator(act="agents quarantine", until="soon")}, "ValueError", id="a field that is no time"),
+]
+
+
+@pytest.mark.parametrize(("changed", "told"), UNREADABLE)
+async def test_with_news_that_cannot_be_taken_nothing_passes_and_no_process_starts(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], told: str
+) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents halt", "writer", "because", "ann", "control")
+    await one.acts.act("agents quarantine", "coder", "odd", "ann", "control", until=FAR)
+    await one.member.turn()
+    damaged(ledger, **changed)
+    monkeypatch.setattr("addons.pools.member.CUT_OFF_SECONDS", 0.1)
+    two.member.start()
+    await until(lambda: bool(two.said))
+    for _ in range(3):
+        await two.member.turn()
+
+    assert re.search(f"^news 2 of the ledger.*{told}.*; nothing passes until it can be taken$", two.said[0])
+    assert (two.member.cut_off, len(two.said)) == (True, 1)
+    assert two.state.agent("coder").quarantine is None
+    with pytest.raises(LedgerError, match=told):
+        Worker(home, ledger, policy(budget({"requests": 9})), "w2")
+    for worker in (one, two):
+        worker.leave()
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_who_is_a_stranger_to_its_ledger_says_what_is_to_be_done(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Shared()
+    worker = Worker(home, ledger, policy(budget({"requests": 9})))
+    ledger.leave(f"{home.log_id}/w0")
+    monkeypatch.setattr("addons.pools.member.CUT_OFF_SECONDS", 0.1)
+    worker.member.start()
+    await until(lambda: bool(worker.said))
+    worker.leave()
+
+    assert "nothing passes until this process is started again" in worker.said[0]
+    assert "governor pool rebuild" in worker.said[0]
 
 
 async def alone(home: Home, *acts: tuple[str, str | None]) -> None:

@@ -17,8 +17,8 @@ import pytest
 from addons.pools import in_file
 from addons.pools.in_file import FileLedger
 from addons.pools.opening import open_ledger
-from addons.pools.protocol import LedgerError
-from kernel.leases import Ask, Purse, Settled, Why
+from addons.pools.protocol import LedgerError, NewsUnreadable
+from kernel.leases import Ask, Kind, News, Purse, Settled, Why
 from kernel.ledger import calls
 
 PURSE = Purse("llm", "requests", "", 0)
@@ -86,6 +86,16 @@ def test_who_draws_does_not_wait_for_who_looks_and_that_sees_one_moment(path, mo
 
         assert (before, waited < 1) == (after, True)
         assert one.overview().balances[0].held == 20
+
+
+def test_news_of_a_newer_version_are_an_error_that_says_so(path):
+    with opened(path) as ledger:
+        ledger.join(HOLDER, "r1", {})
+        ledger.tell(HOLDER, News(Kind.HALT, "coder", "x/w0/1", {"type": "halt"}))
+        ledger._database.execute("UPDATE news SET kind = 'novel'")
+
+        with pytest.raises(NewsUnreadable, match="news 1 of the ledger: kind 'novel' is not known here"):
+            ledger.beat(HOLDER, "r1", 0, now_us(), {})
 
 
 def test_a_file_system_on_which_who_reads_keeps_others_from_writing_is_refused(path, monkeypatch):

@@ -16,7 +16,7 @@ import addons.pools
 from addons.pools import in_redis
 from addons.pools.in_redis import RedisLedger
 from addons.pools.opening import open_ledger
-from addons.pools.protocol import LedgerError, NotJoined
+from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel.leases import Ask, Held, Kind, News, Purse, Settled, Total, Why
 from tests.addons.pools.ledgers import ROOT
 from tests.addons.pools.redis_servers import FORGETFUL, KEPT, RedisServer, free_port, needs_redis
@@ -82,6 +82,14 @@ def test_who_draws_comes_in_between_while_everything_is_read(server, ledger, mon
 
     assert drawn == [1, 1, 1, 1]
     assert [each.held for each in found.balances if each.purse.agent] == [1] * 5
+
+
+def test_news_of_a_newer_version_are_an_error_that_says_so(ledger):
+    unknown = pytest.raises(NewsUnreadable, match="news 1 of the ledger: kind 'novel' is not known here")
+    with unknown:
+        ledger.tell(HOLDER, News("novel", "coder", "x/w0/1", {"type": "halt"}))
+    with unknown:
+        ledger.beat(HOLDER, "r1", 0, now_us(), {})
 
 
 def again(call):
