@@ -60,8 +60,10 @@ class FileLedger(LedgerByTables):
 
     def close(self) -> None:
         self._database.close()
-        with suppress(OSError):
-            os.close(self._count)
+        count, self._count = self._count, -1
+        # Asked twice, the number may be another file's by then.
+        if count >= 0:
+            os.close(count)
 
     def _transact[T](self, call: Callable[[Draft], T]) -> T:
         with self._changing():

@@ -295,11 +295,18 @@ class Member:
         self._leasing.drawn(draws)
 
     def end(self) -> None:
-        """Give back what is leased and leave. Blocks."""
+        """Give back what is leased, leave, and let go of the ledger. Blocks."""
         if self._beating is not None:
             self._beating.cancel()
         with suppress(LedgerError):
             self._leasing.end()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the ledger without a word to it. Blocks."""
+        with suppress(LedgerError):
+            # In the thread that speaks with it, after whatever it is at.
+            self._line.call_now(self._ledger.close)
         self._line.close()
 
 

@@ -57,4 +57,5 @@ class Ledger(Protocol):
     def rebuild(self, posts: Mapping[str, tuple[Sequence[Total], Sequence[Held]]]) -> None:
         """Begin anew from what the chains of all holders say. No process may be joined."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of what is open; nothing is asked any more."""

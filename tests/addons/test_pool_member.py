@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from addons.audit_log import AuditLog
+from addons.errors import StartRefused
 from addons.home import Home
+from addons.pools import setting
+from addons.pools.in_file import FileLedger
+from addons.pools.joining import bring_over, joined
 from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError, NotJoined
+from addons.pools.setting import Pool
 from addons.verifying import verify_log
 from kernel import entry
 from kernel.budget import Effect, Unit
@@ -533,6 +540,32 @@ async def test_who_is_a_stranger_to_its_ledger_says_what_is_to_be_done(
 
     assert "nothing passes until this process is started again" in worker.said[0]
     assert "governor pool rebuild" in worker.said[0]
+
+
+def open_files(of: Path) -> list[str]:
+    """The descriptors of this process that a ledger in a file has open."""
+    found = (Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd"))
+    return [str(each) for each in found if each.is_symlink() and os.readlink(each).startswith(str(of))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+async def test_nothing_of_a_ledger_stays_open_after_lanes_were_brought_over_or_a_start_was_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = tmp_path / "pool.db"
+    for lane in ("w0", "w1"):
+        worker = Worker(home, FileLedger(pool), policy(budget({"requests": 9})), lane)
+        await worker.ask()
+        worker.leave()
+    assert open_files(pool) == []
+
+    bring_over(Pool(setting.Kind.SQLITE, str(pool)), home, {"main"}, print)
+    assert [each["reason"] for each in worker.entries("close")] == ["test", "brought over"]
+    assert open_files(pool) == []
+    monkeypatch.setattr(FileLedger, "beat", lambda *_: (_ for _ in ()).throw(LedgerError("away")))
+    with pytest.raises(StartRefused, match="away"):
+        joined(Pool(setting.Kind.SQLITE, str(pool)), home, "w0", worker.book, print, {})
+    assert open_files(pool) == []
 
 
 async def alone(home: Home, *acts: tuple[str, str | None]) -> None:
