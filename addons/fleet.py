@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from addons.agent_rows import system_told
 from addons.pools.protocol import LedgerError
-from kernel.leases import Member, Overview
-from kernel.standings import of_system
+from kernel.leases import Member, Roster
+from kernel.standings import of_system, purses_of_system
 from kernel.system import Beat, HaltAll, Left, ReleaseAll, System, Tick, fold, said
 from kernel.transition import written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from kernel.bounds import Bounds
+    from kernel.leases import Purse
     from kernel.state import State
     from kernel.system import Act, Event, Said
 
@@ -30,7 +31,7 @@ type Fields = dict[str, Any]
 class Lookup(Protocol):
     """Where all processes are known."""
 
-    async def overview(self) -> Overview: ...
+    async def look(self, purses: Sequence[Purse]) -> Roster: ...
 
 
 class Here(Protocol):
@@ -60,36 +61,39 @@ class Fleet:
                  say: Callable[[Act], object] = lambda act: None) -> None:
         self._holder, self._here, self._tells, self._ledger, self._say = holder, here, tells, ledger, say
         self._system = System()
-        self._overview = self._alone()
+        self._roster = self._alone(_now_us())
+        self._looked_us = self._roster.now_us
+        """By the clock of this process: the windows of the budgets that the ledger was asked for."""
 
-    def _alone(self) -> Overview:
-        now_us = _now_us()
-        member = Member(self._holder, "", now_us, alive=True, said={})
-        return Overview("", now_us, (), (), (member,), 0)
+    def _alone(self, now_us: int) -> Roster:
+        return Roster("", now_us, (), (Member(self._holder, "", now_us, alive=True, said={}),), 0)
 
     async def look(self) -> System:
         """The system as it is now; as it was known last where the ledger does not answer."""
         try:
             await self._look()
         except LedgerError:
-            self._hear(self._overview)
+            self._hear(self._roster)
         return self._system
 
     async def _look(self) -> None:
-        self._hear(self._alone() if self._ledger is None else await self._ledger.overview())
+        now_us = _now_us()
+        self._hear(self._alone(now_us) if self._ledger is None else
+                   await self._ledger.look(purses_of_system(self._here.bounds, now_us)))
+        self._looked_us = now_us
 
-    def _hear(self, overview: Overview) -> None:
-        self._overview = overview
-        self._system, acts = fold(self._system, self._events(overview))
+    def _hear(self, roster: Roster) -> None:
+        self._roster = roster
+        self._system, acts = fold(self._system, self._events(roster))
         for act in acts:
             self._say(act)
 
-    def _events(self, overview: Overview) -> Iterator[tuple[Event, int]]:
-        """What an overview tells, as events. Of this process nobody knows more than it does itself."""
-        now_us, switch = overview.now_us, self._here.state.switch
-        present = {each.holder for each in overview.members}
+    def _events(self, roster: Roster) -> Iterator[tuple[Event, int]]:
+        """What a roster tells, as events. Of this process nobody knows more than it does itself."""
+        now_us, switch = roster.now_us, self._here.state.switch
+        present = {each.holder for each in roster.members}
         yield from ((Left(holder), now_us) for holder in self._system.processes if holder not in present)
-        for each in overview.members:
+        for each in roster.members:
             own = each.holder == self._holder
             yield Beat(each.holder, each.run, self._tells() if own else said(each.said)), each.seen_us
         yield Tick(), now_us
@@ -113,7 +117,7 @@ class Fleet:
         except LedgerError:
             return InForce(1, None)
         halted = self._here.state.switch.halt is not None
-        alive = [self._system.processes[each.holder] for each in self._overview.members if each.alive]
+        alive = [self._system.processes[each.holder] for each in self._roster.members if each.alive]
         return InForce(sum(each.said.halted == halted for each in alive), len(alive))
 
     async def last_seen(self) -> dict[str, str]:
@@ -123,9 +127,9 @@ class Fleet:
 
     def fields(self) -> Fields:
         """What `governor status` tells of all processes, and of all agents together, as known when looked at last."""
-        state, now_us = self._here.state, self._overview.now_us
-        shared = None if self._ledger is None else self._overview.balances
-        budgets = of_system(state, self._here.bounds, now_us, shared)
+        state = self._here.state
+        shared = None if self._ledger is None else self._roster.balances
+        budgets = of_system(state, self._here.bounds, self._looked_us, shared)
         return {
             "system": system_told(state) | {
                 "budgets": [each._asdict() | {"remaining": each.remaining} for each in budgets]},
@@ -138,7 +142,7 @@ class Fleet:
 
     def hints(self) -> list[str]:
         """What is wrong with the fleet, in words."""
-        processes, now_us = self._system.processes, self._overview.now_us
+        processes, now_us = self._system.processes, self._roster.now_us
         told = [f"{_name(holder)} has not been heard of for {(now_us - seen_us) // 1_000_000} s"
                 for holder, seen_us in self._system.silent().items()]
         policies = self._system.policies()

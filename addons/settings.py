@@ -62,7 +62,8 @@ def add_options(loader: Loader) -> None:
                       "HOST:PORT of /metrics, /healthz and /readyz. Port 0 takes a free one.")
     loader.add_option(_POOL, str, "",
                       "Where budgets are kept: memory: in this process, sqlite:PATH for the workers of a host,"
-                      " redis://HOST for many hosts. Default: memory:, with --workers sqlite:pool.db in the home.")
+                      " redis://HOST for many hosts. Default: $GOVERNOR_POOL, where ps shows no password of it;"
+                      " else memory:, with --workers sqlite:pool.db in the home.")
 
 
 def declare(loader: Loader) -> None:

@@ -79,6 +79,14 @@ class NotJoined(KernelError):
         super().__init__(f"{holder}: run {run} is not joined, or another life of it has begun (join again)")
 
 
+class NewsUnreadable(KernelError):
+    """A ledger holds news that this version cannot take: of a newer one, or damaged."""
+
+    def __init__(self, number: int, problem: str) -> None:
+        self.number = number
+        super().__init__(f"news {number} of the ledger: {problem}")
+
+
 class StillJoined(KernelError):
     """A ledger cannot begin anew while processes draw on it."""
 

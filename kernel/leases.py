@@ -180,6 +180,16 @@ class Balance(NamedTuple):
     stranded: int
 
 
+class Roster(NamedTuple):
+    """Every process, how many news there are, and of the purses that were asked for those that are drawn on."""
+
+    server: str
+    now_us: int
+    balances: tuple[Balance, ...]
+    members: tuple[Member, ...]
+    news: int
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """All of a ledger: every purse, every lease that is not settled with its holder, every process."""

@@ -170,6 +170,11 @@ def overall(state: State, bounds: Iterable[Bound], now_us: int) -> list[Total]:
     return [*shared.values(), *(each.total() for key, each in own.items() if key not in shared)]
 
 
+def purses_of_system(bounds: Bounds, now_us: int) -> list[Purse]:
+    """The purses of the budgets of all agents together, in the windows of a moment."""
+    return [_purse(bound, now_us) for bound in bounds.of_system()]
+
+
 def of_system(
     state: State, bounds: Bounds, now_us: int, shared: Iterable[leases.Balance] | None = None
 ) -> list[Balance]:
@@ -181,10 +186,14 @@ def of_system(
 
 
 def _shared(bound: Bound, gone: Mapping[Purse, leases.Balance], now_us: int) -> Balance:
-    purse = Purse(*bound.key(TOGETHER), bound.window(UNKNOWN, now_us))
+    purse = _purse(bound, now_us)
     known = gone.get(purse)
     spent, held = (0, 0) if known is None else (known.spent, known.held)
     return Balance(bound.budget, bound.unit, bound.limit, spent, held, purse.window, each=False)
+
+
+def _purse(bound: Bound, now_us: int) -> Purse:
+    return Purse(*bound.key(TOGETHER), bound.window(UNKNOWN, now_us))
 
 
 @dataclass(slots=True)

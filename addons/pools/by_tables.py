@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Concatenate
 
-from addons.pools.protocol import LedgerError, NotJoined
+from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel import errors
 from kernel.ledger import calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from kernel.leases import Ask, Beat, Grant, Held, News, Overview, Settled, Total
+    from kernel.leases import Ask, Beat, Grant, Held, News, Overview, Purse, Roster, Settled, Total
     from kernel.ledger.tables import Draft
 
 
@@ -40,8 +40,11 @@ class LedgerByTables(ABC):
     def leave(self, holder: str) -> None:
         self._do(calls.leave, holder)
 
+    def look(self, purses: Sequence[Purse] = ()) -> Roster:
+        return self._read(lambda draft: calls.look(draft, purses))
+
     def overview(self) -> Overview:
-        return self._do(calls.overview)
+        return self._read(calls.overview)
 
     def rebuild(self, posts: Mapping[str, tuple[Sequence[Total], Sequence[Held]]]) -> None:
         self._do(calls.rebuild, posts)
@@ -51,9 +54,15 @@ class LedgerByTables(ABC):
             return self._transact(lambda draft: call(draft, *args, **kwargs))
         except errors.NotJoined as refused:
             raise NotJoined(str(refused)) from None
+        except errors.NewsUnreadable as problem:
+            raise NewsUnreadable(str(problem)) from None
         except errors.StillJoined as refused:
             raise LedgerError(str(refused)) from None
 
     @abstractmethod
     def _transact[T](self, call: Callable[[Draft], T]) -> T:
         """The answer of a call, once its changes are kept; all of them, or none where it raises."""
+
+    @abstractmethod
+    def _read[T](self, call: Callable[[Draft], T]) -> T:
+        """The answer of a call that changes nothing, from the tables as they are at one moment. Nobody waits for it."""

@@ -60,16 +60,24 @@ class FileLedger(LedgerByTables):
 
     def close(self) -> None:
         self._database.close()
-        with suppress(OSError):
-            os.close(self._count)
+        count, self._count = self._count, -1
+        # Asked twice, the number may be another file's by then.
+        if count >= 0:
+            os.close(count)
 
     def _transact[T](self, call: Callable[[Draft], T]) -> T:
-        with self._transaction():
+        with self._changing():
             server, changes = self._database.execute("SELECT server, changes FROM file").fetchone()
             draft = Draft(_Tables(self._database), server, self._clock())
             answer = call(draft)
             self._keep(draft, changes)
         return answer
+
+    def _read[T](self, call: Callable[[Draft], T]) -> T:
+        """In WAL what a transaction reads is as it was when it began, and whoever writes does not wait for it."""
+        with self._transaction("BEGIN"):
+            server, = self._database.execute("SELECT server FROM file").fetchone()
+            return call(Draft(_Tables(self._database), server, self._clock()))
 
     def _keep(self, draft: Draft, changes: int) -> None:
         for name, rows in draft.changes().items():
@@ -83,10 +91,17 @@ class FileLedger(LedgerByTables):
         self._changes = changes + 1
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _changing(self) -> Iterator[None]:
+        with self._transaction("BEGIN IMMEDIATE"):
+            yield
+        with self._faults():
+            os.pwrite(self._count, b"%020d" % self._changes, 0)
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
         """All of it or nothing; `LedgerError` where it cannot be had, or ends in doubt."""
         with self._faults():
-            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(begin)
             try:
                 self._check_in_place()
                 yield
@@ -95,7 +110,6 @@ class FileLedger(LedgerByTables):
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
-            os.pwrite(self._count, b"%020d" % self._changes, 0)
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
@@ -125,13 +139,20 @@ class FileLedger(LedgerByTables):
     def _open(self) -> None:
         with self._faults(), _alone(self._count):
             self._check_ours()
-            self._database.execute("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self._database.execute("PRAGMA synchronous=FULL")
             self._check_whole()
-            with self._transaction():
+            with self._changing():
                 for statement in _SCHEMA:
                     self._database.execute(statement)
                 self._recognise()
+
+    def _write_ahead(self) -> None:
+        # In any other mode whoever reads keeps others from writing.
+        mode, = self._database.execute("PRAGMA journal_mode=WAL").fetchone()
+        if mode != "wal":
+            raise LedgerError(f"{self._path}: this file system cannot keep a ledger (SQLite has mode {mode}, not wal); "
+                              "name a file on a local disk")
 
     def _check_ours(self) -> None:
         # The tables first: another process may be making them.

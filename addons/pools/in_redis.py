@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 from functools import cache
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
+from addons.pools.protocol import NewsUnreadable
 from addons.pools.server import Script, Server
 from addons.shipped import ROOT, content
+from kernel import errors
 from kernel.arithmetic import KINDS, clamped
 from kernel.leases import (
     CLOCKS_APART_US,
@@ -19,14 +22,15 @@ from kernel.leases import (
     Beat,
     Grant,
     Held,
-    Kind,
     Member,
     News,
     Overview,
     Purse,
+    Roster,
     Why,
 )
-from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, MOST_UNKNOWN, text_of
+from kernel.ledger.members import FORGOTTEN_US, MOST_NEWS, MOST_UNKNOWN, as_news, text_of
+from kernel.ledger.tables import Told
 from kernel.ledger.turns import paced
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ _CONSTANTS = {
 }  # fmt: skip
 # Calls that are not on the way of a request may look at all there is.
 _PATIENT_SECONDS = 5.0
+_PURSES_AT_ONCE = 500
+"""How many purses are read while others wait: a few milliseconds."""
 
 
 class RedisLedger:
@@ -71,7 +77,7 @@ class RedisLedger:
     def tell(self, holder: str, news: News) -> News:
         said = [news.kind, news.agent, news.origin, text_of(news.said), news.epoch, news.session]
         number, epoch, session, at_us, kept = self._run("tell", said)
-        return News(news.kind, news.agent, news.origin, json.loads(kept), number, epoch, session, at_us)
+        return _known(number, Told(news.kind, news.agent, news.origin, kept.decode(), epoch, session, at_us))
 
     def repost(self, holder: str, totals: Sequence[Total], leases: Sequence[Held]) -> None:
         self._run("repost", [holder, *_post(totals, leases)], seconds=_PATIENT_SECONDS)
@@ -79,12 +85,18 @@ class RedisLedger:
     def leave(self, holder: str) -> None:
         self._run("leave", [holder])
 
+    def look(self, purses: Sequence[Purse] = ()) -> Roster:
+        name, now, news, balances, lives = self._run("look", [[_id(purse) for purse in sorted(set(purses))]])
+        return Roster(self._named(name), now, _balances(balances), _members(lives), news)
+
     def overview(self) -> Overview:
-        name, now, news, purses, leases, lives = self._run("overview", [], seconds=_PATIENT_SECONDS)
-        balances = sorted(Balance(_purse(row[0]), *row[1:]) for row in purses)
+        """Each purse as it is at one moment, and not all at the same: the server does nothing else in a script."""
+        name, now, news, ids, leases, lives = self._run("overview", [], seconds=_PATIENT_SECONDS)
+        rows: list[Sequence[Any]] = []
+        for some in batched(ids, _PURSES_AT_ONCE):
+            rows += self._run("look", [[each.decode() for each in some]], seconds=_PATIENT_SECONDS)[3]
         held = sorted((row[0].decode(), _held(row[1:])) for row in leases)
-        members = sorted((_member(row) for row in lives), key=lambda member: member.holder)
-        return Overview(self._named(name), now, tuple(balances), tuple(held), tuple(members), news)
+        return Overview(self._named(name), now, _balances(rows), tuple(held), _members(lives), news)
 
     def rebuild(self, posts: Mapping[str, tuple[Sequence[Total], Sequence[Held]]]) -> None:
         said = [[holder, *_post(*post)] for holder, post in sorted(posts.items())]
@@ -149,8 +161,24 @@ def _post(totals: Sequence[Total], leases: Sequence[Held]) -> tuple[list[object]
 
 
 def _news(number: int, row: Sequence[Any]) -> News:
-    kind, agent, origin, said, epoch, session, at_us = row
-    return News(Kind(kind.decode()), agent.decode(), origin.decode(), json.loads(said), number, epoch, session, at_us)
+    # Whatever is not text is damaged, and is found so.
+    texts, counts = [each.decode(errors="backslashreplace") for each in row[:4]], row[4:]
+    return _known(number, Told(*texts, *counts))
+
+
+def _known(number: int, told: Told) -> News:
+    try:
+        return as_news(number, told)
+    except errors.NewsUnreadable as problem:
+        raise NewsUnreadable(str(problem)) from None
+
+
+def _balances(rows: Sequence[Sequence[Any]]) -> tuple[Balance, ...]:
+    return tuple(sorted(Balance(_purse(row[0]), *row[1:]) for row in rows))
+
+
+def _members(rows: Sequence[Sequence[Any]]) -> tuple[Member, ...]:
+    return tuple(sorted((_member(row) for row in rows), key=lambda member: member.holder))
 
 
 def _member(row: Sequence[Any]) -> Member:

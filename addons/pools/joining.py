@@ -39,9 +39,12 @@ def joined(pool: Pool, home: Home, lane: str, book: Book, say: Callable[[str], o
     if pool.kind is Kind.MEMORY:
         return None
     try:
-        ledger = open_ledger(pool.url)
-        member = Member(ledger, home.log_id, lane, book, say, _BEAT_SECONDS[pool.kind])
-        member.begin(said)
+        member = Member(open_ledger(pool.url), home.log_id, lane, book, say, _BEAT_SECONDS[pool.kind])
+        try:
+            member.begin(said)
+        except BaseException:
+            member.close()
+            raise
     except LedgerError as problem:
         raise StartRefused(StartCode.OPTION_REFUSED, f"governor_pool={pool}: {problem}") from problem
     book.pool = member

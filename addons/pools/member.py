@@ -13,7 +13,7 @@ from addons.pools.clock import Clock
 from addons.pools.leasing import Leasing
 from addons.pools.line import Line
 from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, standings_of, still_holding, taken, write
-from addons.pools.protocol import LedgerError
+from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
 from kernel.transition import act_number
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from addons.pools.leasing import Writes
     from addons.pools.news import Written
     from addons.pools.protocol import Ledger
-    from kernel.leases import Overview
+    from kernel.leases import Purse, Roster
     from kernel.state import Draw
     from kernel.step import Want
 
 TELL_SECONDS = 5.0
 CUT_OFF = Verdict(Action.DENY, Code.POOL_UNREACHABLE, reason="the ledger of shared budgets does not answer")
+
+_STRANGER = (
+    "until this process is started again: the ledger has lost what it knew, or has heard nothing of this process for a "
+    "day, or another process has this lane. If it has lost what it knew, stop all that share it first, and have it "
+    "made anew from their logs (governor pool rebuild)")
 
 
 class Member:
@@ -76,7 +81,7 @@ class Member:
         self._said = self._tells = said
         self._newest = self._book.state.heard
         began = self._clock.seconds()
-        known = self._line.call_patiently(self._ledger.overview)
+        known = self._line.call_patiently(self._ledger.look)
         self._leasing.pool = known.server
         self._leasing.begin(said)
         # A ledger that knows less than this lane has heard from it was made anew.
@@ -94,7 +99,9 @@ class Member:
         self._newest = 0
         there = self._line.call_patiently(self._beat)
         past = there.news
-        binding = list(still_holding(past, state, self._lane))
+        # By both clocks, so that one that is ahead lets nobody go.
+        now_us = min(self._clock.micros(), there.now_us)
+        binding = list(still_holding(past, state, self._lane, now_us))
         for news in binding:
             self._note(news, write(self._book, news, self._holder))
         self._newest = max(state.heard, there.seen)
@@ -190,16 +197,12 @@ class Member:
     def _look(self, problem: LedgerError) -> None:
         if self.cut_off and not self._was_cut_off:
             self._was_cut_off = True
-            self._say(f"{problem}; nothing passes until it answers")
+            self._say(f"{problem}; nothing passes {_until(problem)}")
             self.on_cut_off()
 
     def _hear(self, beat: Beat, began: float) -> None:
-        """Take the news."""
-        self._heard_at = began
+        """Take the news. Only with all of them it is heard: who cannot take one is cut off."""
         self._leasing.pool = beat.server
-        if self._was_cut_off:
-            self._was_cut_off = False
-            self._say("the ledger answers again")
         if beat.lost:
             self._leasing.lose()
         for news in beat.news:
@@ -210,6 +213,10 @@ class Member:
             if awaited is not None and not awaited.done():
                 awaited.set_result(written)
         self._newest = beat.seen
+        self._heard_at = began
+        if self._was_cut_off:
+            self._was_cut_off = False
+            self._say("the ledger answers again")
 
     def _note(self, news: News, written: Written | None) -> None:
         """Keep in mind what a decision of another process has halted, for what follows from it."""
@@ -271,9 +278,9 @@ class Member:
         await written[1]
         return f"{self._lane}/{written[0]}"
 
-    async def overview(self) -> Overview:
-        """All that the ledger knows; `LedgerError` where it does not answer in time."""
-        return await self._line.call(self._ledger.overview)
+    async def look(self, purses: Sequence[Purse]) -> Roster:
+        """How the others stand, and these purses; `LedgerError` where the ledger does not answer in time."""
+        return await self._line.call(self._ledger.look, purses)
 
     async def obtain(self, wants: Sequence[Want]) -> int | None:
         """See `Leasing.obtain`."""
@@ -288,9 +295,26 @@ class Member:
         self._leasing.drawn(draws)
 
     def end(self) -> None:
-        """Give back what is leased and leave. Blocks."""
+        """Give back what is leased, leave, and let go of the ledger. Blocks."""
         if self._beating is not None:
             self._beating.cancel()
         with suppress(LedgerError):
             self._leasing.end()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the ledger without a word to it. Blocks."""
+        with suppress(LedgerError):
+            # In the thread that speaks with it, after whatever it is at.
+            self._line.call_now(self._ledger.close)
         self._line.close()
+
+
+def _until(problem: LedgerError) -> str:
+    """Until when nothing passes: what ends it."""
+    match problem:
+        case NotJoined():
+            return _STRANGER
+        case NewsUnreadable():
+            return "until it can be taken"
+    return "until it answers"

@@ -29,5 +29,10 @@ class MemoryLedger(LedgerByTables):
             self.tables.keep(draft)
             return answer
 
+    def _read[T](self, call: Callable[[Draft], T]) -> T:
+        with self._lock:
+            tables = self.tables.copy()
+        return call(Draft(tables, self.server, self._clock()))
+
     def close(self) -> None:
         """Nothing is open."""

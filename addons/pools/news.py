@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from addons.pools.protocol import NewsUnreadable
 from kernel import entry
+from kernel.contagion import Prevention
 from kernel.leases import Kind, News
-from kernel.transition import KERNEL, written
+from kernel.transition import KERNEL, change, micros, written
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -27,11 +29,14 @@ KINDS = {
     "agents release all": Kind.RELEASE_ALL,
 }
 """The acts of an operator that concern all processes."""
+_TYPES = frozenset({"operator", "halt", "preventive"})
+_ACTS = frozenset({*KINDS, "agents standing"})
 COUNTED = frozenset({Kind.RELEASE, Kind.RELEASE_ALL, Kind.SESSION})
 """What begins an epoch or a session: the ledger counts them, and nothing is done before it has."""
 _WITH_COUNTS = COUNTED | {Kind.STANDING}
 _OF_ALL = frozenset({Kind.HALT_ALL, Kind.RELEASE_ALL})
 _RELEASES = frozenset({Kind.RELEASE, Kind.RELEASE_ALL})
+_TIMED = frozenset({Kind.QUARANTINE, Kind.PREVENTIVE})
 _HOLDING = frozenset({Kind.HALT, Kind.HALT_ALL, Kind.QUARANTINE, Kind.PREVENTIVE})
 
 
@@ -45,8 +50,24 @@ def taken(book: Writes, news: News, holder: str) -> Written | None:
 
 
 def write(book: Writes, news: News, holder: str) -> Written:
-    """Write the news into the lane, and be bound by them."""
+    """Write the news into the lane, and be bound by them. `NewsUnreadable` where they cannot be: then nothing is."""
+    fields = _fields(news, holder)
+    try:
+        # An entry that no state follows from would break the lane.
+        change(book.state, fields, f"pool/{news.number}", news.at_us)
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise _unreadable(news, f"{type(problem).__name__}: {problem}") from problem
+    kind = fields.pop("type")
+    return book.take_news(kind, fields, news.agent, ours=news.origin.startswith(f"{holder}/"))
+
+
+def _fields(news: News, holder: str) -> Fields:
+    """The entry that a lane writes of the news."""
     fields: Fields = dict(news.said) | {"heard": news.number}
+    if fields.get("type") not in _TYPES:
+        raise _unreadable(news, f"an entry of type {fields.get('type')!r} is not known as news")
+    if fields["type"] == "operator" and fields.get("act") not in _ACTS:
+        raise _unreadable(news, f"the act {fields.get('act')!r} is not known as news")
     log_id = holder.partition("/")[0]
     if not news.origin.startswith(f"{log_id}/"):
         # Lanes and their entries have their names within a log.
@@ -54,7 +75,12 @@ def write(book: Writes, news: News, holder: str) -> Written:
         fields |= {name: f"{news.origin.partition('/')[0]}/{fields[name]}" for name in named if fields.get(name)}
     if news.kind in _WITH_COUNTS:
         fields |= {"epoch": news.epoch, "session": news.session}
-    return book.take_news(fields.pop("type"), fields, news.agent, ours=news.origin.startswith(f"{holder}/"))
+    return fields
+
+
+def _unreadable(news: News, problem: str) -> NewsUnreadable:
+    newer = "a newer version of Governor told it: start this one in that version; or the ledger is damaged"
+    return NewsUnreadable(f"news {news.number} of the ledger ({news.kind}): {problem} ({newer})")
 
 
 def _is_in_force(state: State, news: News) -> bool:
@@ -69,12 +95,22 @@ def _is_in_force(state: State, news: News) -> bool:
     return news.kind not in COUNTED
 
 
-def still_holding(past: Sequence[News], state: State, lane: str) -> Iterator[News]:
-    """What of all news binds a lane that has heard none of them: what was released since does not, and nothing lets go
-    what holds somebody back in this lane.
+def still_holding(past: Sequence[News], state: State, lane: str, now_us: int) -> Iterator[News]:
+    """What of all news binds a lane that has heard none of them: what was released since does not, nor what is over,
+    and nothing lets go what holds somebody back in this lane.
+
+    The newest is there in any case: its number says in the lane how far all was heard.
     """
-    released, kept = set[str](), list[News]()
+    released, read_only, kept = set[str](), set[str](), list[News]()
     for news in reversed(past):
+        if news.kind is Kind.QUARANTINE:
+            # An operator says anew how long; who said so before has no say any more.
+            said_since = news.agent in read_only
+            read_only.add(news.agent)
+            if said_since:
+                continue
+        if _is_over(news, now_us) and news is not past[-1]:
+            continue
         if news.kind in _RELEASES:
             if news.agent not in released:
                 kept.append(_counted_only(news, lane))
@@ -84,6 +120,18 @@ def still_holding(past: Sequence[News], state: State, lane: str) -> Iterator[New
     for news in reversed(kept):
         if news.kind is not Kind.RELEASE_ALL or (state.switch.halt is None and news.epoch > state.switch.epoch):
             yield news
+
+
+def _is_over(news: News, now_us: int) -> bool:
+    """Whether it held an agent back until a time that is past. A halt is not over by itself."""
+    until = news.said.get("until")
+    if news.kind not in _TIMED or not isinstance(until, str) or news.said.get("do") == Prevention.HALT:
+        return False
+    try:
+        return micros(until) <= now_us
+    except (TypeError, ValueError):
+        # It is looked at again where it is written.
+        return False
 
 
 def _counted_only(release: News, lane: str) -> News:

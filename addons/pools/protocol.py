@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from addons.errors import GovernorError
-from kernel.leases import Ask, Beat, Grant, Held, News, Overview, Settled, Total
+from kernel.leases import Ask, Beat, Grant, Held, News, Overview, Purse, Roster, Settled, Total
 
 
 class LedgerError(GovernorError):
@@ -15,6 +15,10 @@ class LedgerError(GovernorError):
 
 class NotJoined(LedgerError):
     """This run has not joined, or another life of its holder has begun since. Nothing was done."""
+
+
+class NewsUnreadable(LedgerError):
+    """The ledger holds news that this version cannot take. No later ones are heard of, so nothing may pass."""
 
 
 class Ledger(Protocol):
@@ -44,10 +48,14 @@ class Ledger(Protocol):
     def leave(self, holder: str) -> None:
         """End in order: what is still leased counts as spent."""
 
+    def look(self, purses: Sequence[Purse] = ()) -> Roster:
+        """Every process, how many news there are, and the balances of these purses: what a process may ask often."""
+
     def overview(self) -> Overview:
-        """Everything, for people."""
+        """Everything, for people. It is much where many agents have drawn, and nobody who draws waits for it."""
 
     def rebuild(self, posts: Mapping[str, tuple[Sequence[Total], Sequence[Held]]]) -> None:
         """Begin anew from what the chains of all holders say. No process may be joined."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of what is open; nothing is asked any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from addons.errors import StartCode, StartRefused
 
+POOL_VARIABLE = "GOVERNOR_POOL"
 _HIDDEN = "(secret)"
 _FORMS = "write memory:, sqlite:PATH, redis://HOST, rediss://HOST or unix://SOCKET"
 
@@ -38,10 +40,14 @@ class Pool(NamedTuple):
 
 
 def read(option: str) -> Pool | None:
-    """The ledger that the option names, None without a word. Raises `StartRefused`."""
-    pool = _read(option) if option else None
-    if option and pool is None:
-        raise StartRefused(StartCode.OPTION_REFUSED, f"governor_pool={without_secrets(option)}: {_FORMS}")
+    """The ledger that the option names, or else the environment; None without a word. Raises `StartRefused`.
+
+    What stands on a command line can be read by everybody on the host, so a password is better kept in the other.
+    """
+    named, said = ("governor_pool", option) if option else (POOL_VARIABLE, os.environ.get(POOL_VARIABLE, ""))
+    pool = _read(said) if said else None
+    if said and pool is None:
+        raise StartRefused(StartCode.OPTION_REFUSED, f"{named}={without_secrets(said)}: {_FORMS}")
     return pool
 
 

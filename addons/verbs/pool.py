@@ -11,6 +11,7 @@ from addons.errors import GovernorError
 from addons.home import Home, home_folder
 from addons.pools.chains import posts
 from addons.pools.opening import open_ledger, sqlite_path
+from addons.pools.setting import POOL_VARIABLE
 from addons.verbs.acting import REFUSED, end, json_option
 from addons.verbs.output import console, counted, print_json, progress
 from kernel.bounds import COUNTER
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from addons.pools.protocol import Ledger
     from kernel.leases import Held, Member, Overview, Purse
-
-POOL_VARIABLE = "GOVERNOR_POOL"
 
 pool_option = click.option(
     "--pool", metavar="URL", envvar=POOL_VARIABLE, show_envvar=True,

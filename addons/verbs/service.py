@@ -43,6 +43,9 @@ def serve(
     seconds; an event stream that is still open then ends in words. Asked again, they end at once. mitmweb, which shows
     the flows of one process, is not to be had with them.
 
+    $GOVERNOR_POOL names a ledger that several hosts share, with its password, where ps does not show it. The option
+    governor_pool comes before it.
+
     Exit status: 0 asked to stop, 1 refused to start, 2 wrong usage, 3 stopped on a fault.
     """
     from addons.serve import serve as run

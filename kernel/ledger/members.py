@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kernel.errors import NotJoined
+from kernel.errors import NewsUnreadable, NotJoined
 from kernel.leases import Beat, Kind, News
 from kernel.ledger.holding import held_by, strand
 from kernel.ledger.recovery import LEASE_US, alive, arrive, charge_newcomer
@@ -91,8 +91,19 @@ def text_of(said: Mapping[str, object]) -> str:
 
 
 def as_news(number: int, told: Told) -> News:
-    return News(Kind(told.kind), told.agent, told.origin, json.loads(told.said), number, told.epoch, told.session,
-                told.at_us)
+    """What was told, as it is kept. `NewsUnreadable` where that is of a kind that is not known, or damaged."""
+    try:
+        kind = Kind(told.kind)
+    except ValueError:
+        raise NewsUnreadable(number, f"kind {told.kind!r} is not known here (a newer version of Governor told it: "
+                                     "start this one in that version)") from None
+    try:
+        said = json.loads(told.said)
+    except ValueError as damage:
+        raise NewsUnreadable(number, f"what is kept of it is damaged: {damage}") from None
+    if not isinstance(said, dict):
+        raise NewsUnreadable(number, "what is kept of it is damaged: it has no fields")
+    return News(kind, told.agent, told.origin, said, number, told.epoch, told.session, told.at_us)
 
 
 def _forget_silent(draft: Draft) -> None:

@@ -221,6 +221,12 @@ class InMemory:
     def table(self, name: str) -> Rows[Any]:
         return self._tables[name]
 
+    def copy(self) -> InMemory:
+        """The tables as they are now, whatever is kept later: rows do not change."""
+        copied = InMemory()
+        copied._tables = {name: Rows(rows) for name, rows in self._tables.items()}
+        return copied
+
     def keep(self, draft: Draft) -> None:
         """Make the changes of a draft, all of them."""
         for name, rows in draft.changes().items():

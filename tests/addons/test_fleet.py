@@ -202,6 +202,23 @@ async def test_each_process_tells_of_all(home: Home, start: Start) -> None:
     assert await first.fleet.last_seen() == {"coder": "2027-01-15T08:00:00.000001Z"}
 
 
+async def test_a_process_never_asks_for_everything_that_the_ledger_keeps(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everything(ledger: FileLedger) -> Any:
+        raise AssertionError("it was asked for")
+
+    monkeypatch.setattr(FileLedger, "overview", everything)
+    one, other = start("w0"), start("w1")
+    await one.act("halt")
+    assert await one.fleet.in_force() == InForce(2, 2)
+    await one.fleet.look()
+    assert set(await one.fleet.last_seen()) == {"coder"}
+
+    assert [row["lane"] for row in one.fleet.fields()["fleet"]] == ["w0", "w1"]
+    assert halted(other)
+
+
 async def test_two_policies_in_force_are_told_with_who_has_them(home: Home, start: Start) -> None:
     first, second = start("w0"), start("w1", digest="b" * 64)
     await until(lambda: second.member._tells.get("policy"))

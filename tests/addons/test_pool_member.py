@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import threading
 import time
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from addons.audit_log import AuditLog
+from addons.errors import StartRefused
 from addons.home import Home
+from addons.pools import setting
+from addons.pools.in_file import FileLedger
+from addons.pools.joining import bring_over, joined
 from addons.pools.memory import MemoryLedger
 from addons.pools.protocol import LedgerError, NotJoined
+from addons.pools.setting import Pool
 from addons.verifying import verify_log
 from kernel import entry
 from kernel.budget import Effect, Unit
@@ -53,6 +62,11 @@ class Shared(MemoryLedger):
             self.lost_answers -= 1
             raise LedgerError("the answer was lost")
         return answer
+
+    def _read(self, call: Any) -> Any:
+        if self.away:
+            raise LedgerError("the ledger does not answer")
+        return super()._read(call)
 
 
 @pytest.fixture
@@ -433,6 +447,125 @@ async def test_a_ledger_that_was_made_anew_is_told_what_was_only_heard_too(home:
     assert three.state.agent("writer").quarantine.why == "odd"
     assert bool(three.state.switch.halt)
     three.leave()
+
+
+LONG_AGO = "2001-01-01T00:00:00.000000Z"
+
+
+def slowed(agent: str, until: str | None, do: Prevention = Prevention.THROTTLE) -> News:
+    said = entry.preventive(agent, do, until, "one", ["one", agent], 1, "w9/1", "cascade", degraded=False)
+    return News(Kind.PREVENTIVE, agent, f"x/w9/{agent}", said)
+
+
+def read_only(agent: str, until: str, number: int) -> News:
+    said = entry.operator("agents quarantine", agent, "odd", "ann", "w9") | {"until": until}
+    return News(Kind.QUARANTINE, agent, f"x/w9/{number}", said)
+
+
+async def test_what_is_over_is_not_written_into_a_lane_that_comes_to_a_ledger(home: Home, ledger: Shared) -> None:
+    told = [*(slowed(f"a{number}", LONG_AGO) for number in range(300)), read_only("b", LONG_AGO, 1),
+            read_only("c", FAR, 2), read_only("c", LONG_AGO, 3), slowed("d", LONG_AGO, Prevention.HALT),
+            slowed("e", FAR), read_only("f", FAR, 4), slowed("g", LONG_AGO)]
+    for news in told:
+        ledger.tell("x/w9", news)
+    for _ in range(2):
+        worker = Worker(home, ledger, policy(budget({"requests": 9})))
+        worker.leave()
+
+    heard = [(each["agent"], each["heard"]) for kind in ("preventive", "operator") for each in worker.entries(kind)]
+    # The newest is there as it says how far the lane has heard: a next life hears nothing again.
+    assert heard == [("d", 304), ("e", 305), ("g", 307), ("f", 306)]
+    assert (worker.state.heard, worker.state.agent("c").quarantine) == (307, None)
+    assert bool(worker.state.agent("d").halt)
+
+
+def damaged(ledger: Shared, **changed: Any) -> None:
+    """The newest news are other than was told."""
+    table = ledger.tables.table("news")
+    newest = max(table)
+    table[newest] = table[newest]._replace(**changed)
+
+
+def operator(**fields: Any) -> str:
+    return json.dumps({"type": "operator", "agent": "coder", "reason": "odd", "operator": "ann", "by": "w9", **fields})
+
+
+UNREADABLE = [
+    pytest.param({"kind": "novel"}, "kind 'novel' is not known here .a newer version", id="a kind of a newer version"),
+    pytest.param({"said": "{"}, "is damaged", id="torn"),
+    pytest.param({"said": "[]"}, "it has no fields", id="no fields"),
+    pytest.param({"said": "{}"}, "type None is not known", id="no type"),
+    pytest.param({"said": '{"type":"decision"}'}, "type 'decision' is not known", id="an entry that is no news"),
+    pytest.param({"said": operator(act="agents praise")}, "act 'agents praise' is not known", id="an unknown act"),
+    pytest.param({"said": operator(act="agents quarantine")}, "KeyError: 'until'", id="a field is missing"),
+    pytest.param({"said": operator(act="agents quarantine", until="soon")}, "ValueError", id="a field that is no time"),
+]
+
+
+@pytest.mark.parametrize(("changed", "told"), UNREADABLE)
+async def test_with_news_that_cannot_be_taken_nothing_passes_and_no_process_starts(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], told: str
+) -> None:
+    one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
+    await one.acts.act("agents halt", "writer", "because", "ann", "control")
+    await one.acts.act("agents quarantine", "coder", "odd", "ann", "control", until=FAR)
+    await one.member.turn()
+    damaged(ledger, **changed)
+    monkeypatch.setattr("addons.pools.member.CUT_OFF_SECONDS", 0.1)
+    two.member.start()
+    await until(lambda: bool(two.said))
+    for _ in range(3):
+        await two.member.turn()
+
+    assert re.search(f"^news 2 of the ledger.*{told}.*; nothing passes until it can be taken$", two.said[0])
+    assert (two.member.cut_off, len(two.said)) == (True, 1)
+    assert two.state.agent("coder").quarantine is None
+    with pytest.raises(LedgerError, match=told):
+        Worker(home, ledger, policy(budget({"requests": 9})), "w2")
+    for worker in (one, two):
+        worker.leave()
+    assert verified(home) is Result.VERIFIED
+
+
+async def test_who_is_a_stranger_to_its_ledger_says_what_is_to_be_done(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Shared()
+    worker = Worker(home, ledger, policy(budget({"requests": 9})))
+    ledger.leave(f"{home.log_id}/w0")
+    monkeypatch.setattr("addons.pools.member.CUT_OFF_SECONDS", 0.1)
+    worker.member.start()
+    await until(lambda: bool(worker.said))
+    worker.leave()
+
+    assert "nothing passes until this process is started again" in worker.said[0]
+    assert "governor pool rebuild" in worker.said[0]
+
+
+def open_files(of: Path) -> list[str]:
+    """The descriptors of this process that a ledger in a file has open."""
+    found = (Path(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd"))
+    return [str(each) for each in found if each.is_symlink() and os.readlink(each).startswith(str(of))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+async def test_nothing_of_a_ledger_stays_open_after_lanes_were_brought_over_or_a_start_was_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = tmp_path / "pool.db"
+    for lane in ("w0", "w1"):
+        worker = Worker(home, FileLedger(pool), policy(budget({"requests": 9})), lane)
+        await worker.ask()
+        worker.leave()
+    assert open_files(pool) == []
+
+    bring_over(Pool(setting.Kind.SQLITE, str(pool)), home, {"main"}, print)
+    assert [each["reason"] for each in worker.entries("close")] == ["test", "brought over"]
+    assert open_files(pool) == []
+    monkeypatch.setattr(FileLedger, "beat", lambda *_: (_ for _ in ()).throw(LedgerError("away")))
+    with pytest.raises(StartRefused, match="away"):
+        joined(Pool(setting.Kind.SQLITE, str(pool)), home, "w0", worker.book, print, {})
+    assert open_files(pool) == []
 
 
 async def alone(home: Home, *acts: tuple[str, str | None]) -> None:

@@ -12,6 +12,11 @@ from addons.pools.setting import Kind, Pool, pool_for, read, without_secrets
 HOME = Path("/var/lib/governor")
 
 
+@pytest.fixture(autouse=True)
+def _no_ledger_in_the_environment(monkeypatch):
+    monkeypatch.delenv("GOVERNOR_POOL", raising=False)
+
+
 @pytest.mark.parametrize(("option", "pool"), [
     ("", None),
     ("memory:", Pool(Kind.MEMORY)),
@@ -21,6 +26,22 @@ HOME = Path("/var/lib/governor")
 ])
 def test_each_ledger_is_named_by_its_scheme(option, pool):
     assert read(option) == pool
+
+
+def test_the_environment_names_the_ledger_where_the_option_does_not(monkeypatch):
+    monkeypatch.setenv("GOVERNOR_POOL", "rediss://gov:pw@cache.example.org")
+
+    assert read("") == Pool(Kind.REDIS, "rediss://gov:pw@cache.example.org")
+    assert read("memory:") == Pool(Kind.MEMORY)
+    assert str(read("")) == "rediss://gov:(secret)@cache.example.org"
+
+
+def test_an_environment_that_names_no_ledger_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setenv("GOVERNOR_POOL", "redis://u:pw@host:port")
+    with pytest.raises(StartRefused, match=r"GOVERNOR_POOL=.*write memory:") as refused:
+        read("")
+
+    assert "pw" not in refused.value.text
 
 
 def test_a_path_is_taken_from_where_governor_was_started(monkeypatch, tmp_path):

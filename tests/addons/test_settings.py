@@ -149,6 +149,7 @@ def test_a_metrics_address_that_cannot_be_meant_refuses_the_start(opts: options.
 
 
 def test_the_log_learns_which_options_were_set_and_of_a_secret_only_that_it_was(opts: options.Options) -> None:
-    opts.update(listen_port=8081, mode=["regular@8082"], web_password="hunter2")
+    opts.update(listen_port=8081, mode=["regular@8082"], web_password="hunter2", governor_pool="redis://u:pw@h.example")
 
-    assert settings.recorded(opts) == {"listen_port": 8081, "mode": ["regular@8082"], "web_password": "(secret)"}
+    assert settings.recorded(opts) == {"listen_port": 8081, "mode": ["regular@8082"], "web_password": "(secret)",
+                                       "governor_pool": "redis://u:(secret)@h.example"}

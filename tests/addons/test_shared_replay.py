@@ -102,6 +102,11 @@ class Away(MemoryLedger):
             raise LedgerError("the ledger does not answer")
         return super()._transact(call)
 
+    def _read(self, call: Any) -> Any:
+        if self.away:
+            raise LedgerError("the ledger does not answer")
+        return super()._read(call)
+
 
 def replayed(home: Home, *arguments: object) -> dict[str, Any]:
     result = CliRunner().invoke(audit, ["replay", str(home.paths.folder), "--json", *map(str, arguments)],

@@ -412,6 +412,19 @@ def test_who_was_silent_for_a_day_is_forgotten(ledger):
     assert [member.holder for member in ledger(calls.overview).members] == [OTHER]
 
 
+def test_a_look_tells_the_processes_the_news_and_of_the_purses_that_are_asked_for_those_drawn_on(ledger):
+    ledger.ask(10)
+    ledger.ask(10, purse=hour(ledger))
+    ledger.join(B)
+    ledger.tell(Kind.HALT)
+    found, everything = ledger(calls.look, [TOTAL, hour(ledger, 1)]), ledger(calls.overview)
+
+    assert [(each.purse, each.held) for each in found.balances] == [(TOTAL, 10)]
+    assert (found.members, found.news) == (everything.members, everything.news)
+    assert [member.holder for member in found.members] == [A, B]
+    assert ledger(calls.look).balances == ()
+
+
 # News.
 
 def test_news_are_numbered_and_told_once(ledger):

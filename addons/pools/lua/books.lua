@@ -203,6 +203,14 @@ local function is_alive(life)
   return life ~= nil and life.run ~= '' and NOW - life.seen_us < LEASE_US
 end
 
+local function processes()
+  local rows = {}
+  for holder, life in pairs(lives) do
+    rows[#rows + 1] = {holder, life.run, life.seen_us, is_alive(life) and 1 or 0, life.said}
+  end
+  return rows
+end
+
 local function living()
   local number = 0
   for _, life in pairs(lives) do

@@ -170,6 +170,11 @@ class Compared(RuleBasedStateMachine):
     def the_same_is_kept(self):
         self.both(lambda ledger: ledger.overview())
 
+    @rule(asked=st.lists(places(), max_size=3))
+    def look(self, asked):
+        purses = [self.purse(place) for place in asked]
+        self.both(lambda ledger: ledger.look(purses))
+
 
 def without_server(answer):
     """Servers have names of their own."""

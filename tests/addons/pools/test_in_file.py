@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 
 from addons.pools import in_file
 from addons.pools.in_file import FileLedger
 from addons.pools.opening import open_ledger
-from addons.pools.protocol import LedgerError
-from kernel.leases import Ask, Purse, Settled, Why
+from addons.pools.protocol import LedgerError, NewsUnreadable
+from kernel.leases import Ask, Kind, News, Purse, Settled, Why
+from kernel.ledger import calls
 
 PURSE = Purse("llm", "requests", "", 0)
 HOLDER = "governor/x/w0"
@@ -64,6 +66,47 @@ def test_two_that_open_it_share_it(path):
         other.settle(HOLDER, [Settled(ask(one, 1).lease, 4)])
 
         assert [balance.spent for balance in one.overview().balances] == [4]
+
+
+@pytest.mark.parametrize("question", ["look", "overview"])
+def test_who_draws_does_not_wait_for_who_looks_and_that_sees_one_moment(path, monkeypatch, question):
+    with opened(path) as one, opened(path) as other:
+        one.join(HOLDER, "r1", {})
+        ask(one, 1)
+
+        def meanwhile(draft, *_):
+            before = list(draft.accounts.under())
+            began = time.monotonic()
+            ask(other, 2)
+            return before, list(draft.accounts.under()), time.monotonic() - began
+
+        monkeypatch.setattr(calls, question, meanwhile)
+        before, after, waited = getattr(one, question)()
+        monkeypatch.undo()
+
+        assert (before, waited < 1) == (after, True)
+        assert one.overview().balances[0].held == 20
+
+
+def test_news_of_a_newer_version_are_an_error_that_says_so(path):
+    with opened(path) as ledger:
+        ledger.join(HOLDER, "r1", {})
+        ledger.tell(HOLDER, News(Kind.HALT, "coder", "x/w0/1", {"type": "halt"}))
+        ledger._database.execute("UPDATE news SET kind = 'novel'")
+
+        with pytest.raises(NewsUnreadable, match="news 1 of the ledger: kind 'novel' is not known here"):
+            ledger.beat(HOLDER, "r1", 0, now_us(), {})
+
+
+def test_a_file_system_on_which_who_reads_keeps_others_from_writing_is_refused(path, monkeypatch):
+    class Elsewhere(sqlite3.Connection):
+        def execute(self, text, *more):
+            return super().execute("SELECT 'delete'" if text == "PRAGMA journal_mode=WAL" else text, *more)
+
+    monkeypatch.setattr(in_file.sqlite3, "connect",
+                        partial(sqlite3.connect, factory=Elsewhere))
+    with pytest.raises(LedgerError, match="cannot keep a ledger"):
+        FileLedger(path)
 
 
 @pytest.mark.parametrize(("content", "said"), [

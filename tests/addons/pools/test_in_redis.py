@@ -13,9 +13,10 @@ import pytest
 import redis
 
 import addons.pools
+from addons.pools import in_redis
 from addons.pools.in_redis import RedisLedger
 from addons.pools.opening import open_ledger
-from addons.pools.protocol import LedgerError, NotJoined
+from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel.leases import Ask, Held, Kind, News, Purse, Settled, Total, Why
 from tests.addons.pools.ledgers import ROOT
 from tests.addons.pools.redis_servers import FORGETFUL, KEPT, RedisServer, free_port, needs_redis
@@ -64,6 +65,31 @@ def test_a_server_that_does_not_answer_is_given_up_soon_and_what_it_did_is_done_
 
     assert waited < 2
     assert (granted.lease, ledger.overview().balances[0].held) == (1, 10)
+
+
+def test_who_draws_comes_in_between_while_everything_is_read(server, ledger, monkeypatch):
+    monkeypatch.setattr(in_redis, "_PURSES_AT_ONCE", 2)
+    asks = [Ask(number, PURSE._replace(agent=f"a{number}"), 100, 1, 1) for number in range(1, 6)]
+    ledger.acquire(HOLDER, "r1", asks, now_us())
+    run, drawn = ledger._run, []
+    with closing(RedisLedger(server.url)) as other:
+        def meanwhile(*said, **more):
+            drawn.append(ask(other, 6 + len(drawn), least=1).amount)
+            return run(*said, **more)
+
+        monkeypatch.setattr(ledger, "_run", meanwhile)
+        found = ledger.overview()
+
+    assert drawn == [1, 1, 1, 1]
+    assert [each.held for each in found.balances if each.purse.agent] == [1] * 5
+
+
+def test_news_of_a_newer_version_are_an_error_that_says_so(ledger):
+    unknown = pytest.raises(NewsUnreadable, match="news 1 of the ledger: kind 'novel' is not known here")
+    with unknown:
+        ledger.tell(HOLDER, News("novel", "coder", "x/w0/1", {"type": "halt"}))
+    with unknown:
+        ledger.beat(HOLDER, "r1", 0, now_us(), {})
 
 
 def again(call):
