@@ -137,7 +137,9 @@ def test_a_halt_and_a_quarantine_remember_who_when_why_and_in_which_entry():
     kernel.wait(1)
     kernel.act("halt", agent="two")
 
-    assert kernel.state.agent("one").quarantine == (kernel.now - MICROS, "ann", "main/0", "because")
+    quarantine = kernel.state.agent("one").quarantine
+    assert (quarantine.since_us, quarantine.by, quarantine.entry, quarantine.why) == (
+        kernel.now - MICROS, "ann", "main/0", "because")
     halt = kernel.state.agent("two").halt
     assert (halt.since_us, halt.by, halt.entry, halt.why) == (kernel.now, "ann", "main/1", "because")
 
