@@ -101,8 +101,8 @@ class Worker:
     async def _prepare(self, enforcing: Enforcing, digest: str, by: str | None) -> Message:
         """The first of the two steps that all workers take together: have the policy ready."""
         if by is not None:
-            await enforcing.write_reload(by)
-        governed = enforcing.governed
+            await enforcing.in_force.write_reload(by)
+        governed = enforcing.in_force.governed
         self._prepared = await asyncio.to_thread(
             policy_store.kept, digest, governed.files, self.home.paths, enforcing.registry, strict=governed.strict)
         return {"digest": self._prepared.policy.digest}
@@ -111,7 +111,7 @@ class Worker:
         """The second one: judge by it."""
         if self._prepared is None or self._prepared.policy.digest != digest:
             raise ReloadRefused("another policy was prepared")
-        enforcing.put_in_force(self._prepared)
+        enforcing.in_force.put(self._prepared)
 
     def close(self) -> None:
         self._channel.close()
