@@ -60,8 +60,8 @@ def serve(
 
 def _home_in(arguments: tuple[str, ...]) -> str | None:
     """The home that arguments of mitmdump's name."""
-    named = (argument.partition("=")[2] for argument in reversed(arguments) if argument.startswith("governor_home="))
-    return next(named, None)
+    options = (argument.removeprefix("--set=") for argument in reversed(arguments))
+    return next((option.partition("=")[2] for option in options if option.startswith("governor_home=")), None)
 
 
 @click.command()
