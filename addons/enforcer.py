@@ -47,7 +47,7 @@ from addons.judge import Judge
 from addons.lane import Lane
 from addons.lineage import newest
 from addons.listeners import Listeners
-from addons.metrics import Gauge, Metrics
+from addons.metrics import NOT_STOPPING, Gauge, Metrics
 from addons.mirror import Mirror
 from addons.operator_acts import hints
 from addons.origin_check import check_origin
@@ -174,7 +174,7 @@ class _Running:
         self._loop = asyncio.get_running_loop()
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
-        self._ready = False
+        self._ready = self.stopping = False
         self._watchdog: Watchdog | None = None
         self.metrics = Metrics(VERSION, version.VERSION)
         self.frozen: settings.Frozen
@@ -352,8 +352,8 @@ class _Running:
 
     def checks(self) -> dict[str, bool]:
         """The conditions of readiness by name."""
-        return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None,
-                "anchors": not self._anchored.stops, "pool": not self._cut_off()}
+        return {"serving": self._ready, NOT_STOPPING: not self.stopping, "gate": gate.installed(), "policy": True,
+                "lane": self.lane.stopped is None, "anchors": not self._anchored.stops, "pool": not self._cut_off()}
 
     def halt_soon(self, agent: str, reason: str) -> None:
         """Begin to halt an agent, from a place that cannot wait for it."""
@@ -399,7 +399,7 @@ class _Running:
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self.registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             **self.fleet.fields(),
-            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._anchored.hints(),
+            "hints": [*(_failed(name) for name, holds in checks.items() if not holds), *self._anchored.hints(),
                       *hints(self.book.state, _now_us()), *self.fleet.hints(), *self.hooks.rejections.hints()],
         }
 
@@ -409,7 +409,7 @@ class _Running:
 
     def close(self, reason: str) -> None:
         """End in order. What is asked afterwards is refused, because the log is closed."""
-        self._ready = False
+        self._ready, self.stopping = False, True
         if self._watchdog is not None:
             self._watchdog.stop()
         gate.close()
@@ -440,6 +440,10 @@ def _refuse_start(refused: StartRefused) -> NoReturn:
         os._exit(1)
     # An exception of any other kind lets mitmproxy open its port for a moment, or serve without Governor.
     raise SystemExit(1)
+
+
+def _failed(check: str) -> str:
+    return "it is being stopped" if check == NOT_STOPPING else f"{check} failed"
 
 
 def _now_us() -> int:

@@ -32,6 +32,8 @@ class Enforcing(Protocol):
     registry: Registry
     operator: AgentsControl
     in_force: InForce
+    stopping: bool
+    """Whether it is asked to stop. From then on it is not ready."""
 
     def handlers(self) -> Mapping[str, Handler]:
         """The verbs that every process answers for itself."""

@@ -137,5 +137,5 @@ def _fleet(found: Sequence[Message]) -> list[Message]:
 
 def _hints(name: str, answer: Message | None) -> list[str]:
     if answer is None:
-        return [f"worker {name} does not answer, or is being started"]
+        return [f"worker {name} does not answer, or is being started or stopped"]
     return [f"{name}: {hint}" for hint in answer["hints"]]

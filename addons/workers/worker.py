@@ -134,6 +134,7 @@ class Worker:
             sys.exit(ENDED)
 
     async def _drain(self, enforcing: Enforcing, seconds: float) -> None:
+        enforcing.stopping = True
         await drain(enforcing.hooks, enforcing.outcomes, seconds)
         ctx.master.shutdown()
 

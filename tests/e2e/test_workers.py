@@ -277,6 +277,7 @@ def test_asked_to_stop_it_lets_what_is_open_finish_and_closes_every_lane(running
         until(lambda: running.numbers()["governor_ready"] == 1)
         process.send_signal(signal.SIGTERM)
         until(lambda: _refuses(port))
+        readiness, status = running.readiness(), running.status()
         assert idle.recv(1) == b""
         uploading.sendall(b"56789")
         answer = wire.read(uploading, "POST")
@@ -284,6 +285,9 @@ def test_asked_to_stop_it_lets_what_is_open_finish_and_closes_every_lane(running
         assert answer is not None
         assert (answer.status, origin.seen.lines[-1]) == (200, "POST /up")
         assert process.wait(20) == 0
+    assert (readiness["ready"], readiness["checks"]["not_stopping"]) == (False, False)
+    assert status["ready"] is False
+    assert any("it is being stopped" in hint for hint in status["hints"])
     verified = running.governor.verify()
     assert verified["result"] == "verified"
     assert [lane["lane"] for lane in verified["lanes"]] == ["w0", "w1"]
