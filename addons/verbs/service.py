@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def serve(
 
     Exit status: 0 asked to stop, 1 refused to start, 2 wrong usage, 3 stopped on a fault.
     """
+    # It asks for the policy to be read, which the start has yet to do.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from addons.serve import serve as run
 
     if reason is not None and workers > 1:

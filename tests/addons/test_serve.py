@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,18 @@ async def test_the_enforcer_stands_right_before_the_scripts_and_is_configured_wi
 
     assert chain.index(master.enforcer) + 1 == chain.index(master.addons.get("scriptloader"))
     assert seen == ["load", set(master.options.keys())]
+
+
+def test_a_reload_asked_for_before_anything_is_read_does_not_end_the_start(monkeypatch):
+    found = []
+    monkeypatch.setattr(module, "serve", lambda arguments, workers: found.append(signal.getsignal(signal.SIGHUP)) or 0)
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        assert CliRunner().invoke(service.serve, []).exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert found == [signal.SIG_IGN]
 
 
 @pytest.mark.parametrize("arguments", [
