@@ -92,6 +92,7 @@ class Worker:
     async def open(self, enforcing: Enforcing) -> None:
         for verb, handler in enforcing.handlers().items():
             self._channel.on(verb, _answering(handler))
+        self._channel.on("here", _here)
         self._channel.on("registered", lambda _: enforcing.operator.registered())
         self._channel.on("prepare", lambda message: self._prepare(enforcing, **message))
         self._channel.on("enforce", lambda message: self._enforce(enforcing, message["digest"]))
@@ -149,6 +150,10 @@ def _answering(handler: Handler) -> Any:
 def _failed(enforcing: Enforcing, fault: Exception) -> None:
     enforcing.metrics.fault("control")
     say(f"an answer to the supervisor failed: {place(fault)}")
+
+
+async def _here(_: Message) -> None:
+    """That the event loop turns is all that was asked."""
 
 
 def _ignore() -> None:

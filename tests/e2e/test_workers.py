@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,43 @@ def test_a_worker_that_does_not_answer_is_not_ready_and_its_counts_stay(running)
     assert (status["ready"], status["workers"]) == (False, 1)
     assert "worker w1 does not answer" in status["hints"][-1]
     running.until_ready()
+
+
+def test_a_worker_that_stands_still_holds_no_operator_up_and_is_named(tmp_path):
+    with crew(tmp_path) as both, serving() as origin:
+        verb, pid = both.governor.verb, both.pids()["w0"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with ThreadPoolExecutor() as at_once:
+                asked = [at_once.submit(verb, *words) for words in (
+                    ("agents", "halt", "local", "--reason", "it uploads", "--json"), ("agents", "list", "--json"),
+                    ("reload", "--wait"))]
+            halted, listed, reloaded = [each.result() for each in asked]
+            took = time.monotonic() - began
+            clients = [wire.dial(both.governor.port) for _ in range(16)]
+            for client in clients:
+                client.sendall(wire.plain("GET", f"{origin.url}/x"))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        statuses = {answer.status for client in clients if (answer := wire.read(client)) is not None}
+        both.until_ready()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            added = verb("agents", "add", "coder-1", "--json")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        proxy = f"http://coder-1:{json.loads(added.stdout)['token']}@127.0.0.1:{both.governor.port}"
+        known = {both.governor.curl("-x", proxy, f"{origin.url}/x")[0] for _ in range(8)}
+        entries = [len(both.entries(lane, "operator")) for lane in ("w0", "w1")]
+
+    assert took < 15
+    assert [ended.returncode for ended in (halted, listed, reloaded, added)] == [4, 4, 1, 4]
+    assert json.loads(halted.stdout)["unanswered"] == ["w0"]
+    assert isinstance(json.loads(listed.stdout), list)
+    assert all("worker w0 did not answer" in ended.stderr for ended in (halted, listed, reloaded, added))
+    assert (statuses, known) == ({403}, {200})
+    print(f"the verbs took {took:.1f} s; operators' entries in the lanes: {entries}")
 
 
 def test_a_killed_worker_costs_its_own_connections_alone_and_comes_back(running):
