@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -26,7 +26,6 @@ from addons import (
     listeners,
     own_output,
     patches,
-    policy_store,
     settings,
     takeover,
 )
@@ -37,18 +36,18 @@ from addons.anchored import Anchored
 from addons.book import Book
 from addons.control import Handler, Message, Peer, user_name
 from addons.deadlines import Deadlines
-from addons.errors import AuditUnavailable, GovernorError, ReloadRefused, StartCode, StartRefused
+from addons.errors import AuditUnavailable, GovernorError, StartCode, StartRefused
 from addons.fleet import Fleet
-from addons.governed import Governed
 from addons.hooks import Hooks
 from addons.hosting import Alone, Host
 from addons.identity import Registry
 from addons.in_flight import InFlight
+from addons.in_force import InForce
 from addons.judge import Judge
 from addons.lane import Lane
 from addons.lineage import newest
 from addons.listeners import Listeners
-from addons.metrics import Gauge, Metrics
+from addons.metrics import NOT_STOPPING, Gauge, Metrics
 from addons.mirror import Mirror
 from addons.operator_acts import hints
 from addons.origin_check import check_origin
@@ -68,7 +67,7 @@ from addons.spool import ROOM_BYTES, Room
 from addons.watchdog import Watchdog
 from kernel import entry, standings
 from kernel.comparison import UNREAD
-from kernel.errors import NonCanonical, PolicyError
+from kernel.errors import NonCanonical
 from kernel.question import answer, facts_of
 from kernel.system import MOST_SEEN, Said
 from kernel.verdict import Action, Code, Verdict
@@ -156,7 +155,7 @@ class Enforcer:
     def reload(self) -> None:
         """Read the policy again; a bad one leaves the old one in force."""
         if self._running is not None:
-            self._running.reload_soon("mitmproxy")
+            self._running.in_force.reload_soon("mitmproxy")
 
 
 class _Running:
@@ -175,9 +174,8 @@ class _Running:
         self._loop = asyncio.get_running_loop()
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
-        self._ready = False
+        self._ready = self.stopping = False
         self._watchdog: Watchdog | None = None
-        self._reload_lock = asyncio.Lock()
         self.metrics = Metrics(VERSION, version.VERSION)
         self.frozen: settings.Frozen
         self.fleet: Fleet
@@ -191,7 +189,7 @@ class _Running:
         self._anchored = Anchored(home, say)
         settings.force(options, self.paths.ca)
         self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
-        self._governed: Governed = host.first_policy(self._settings, self.registry)
+        governed = host.first_policy(self._settings, self.registry)
         metrics_port = host.show_metrics(self)
         try:
             lane = newest(self.paths, host.lane, home.root)
@@ -200,6 +198,7 @@ class _Running:
         except BaseException:
             host.hide_metrics()
             raise
+        self.in_force = InForce(governed, self.lane, self.paths, self.registry, self.metrics)
         self.lane.observe(self.metrics)
         self.lane.on_stop(self._stopped)
         self._anchored.start(self.lane, self.metrics)
@@ -208,16 +207,16 @@ class _Running:
         self._rate = RefusalRate(time.time)
         durable.make_folder(self.paths.spool)
         in_flight, bodies = InFlight(), RequestBodies(self.paths.spool, Room(ROOM_BYTES // host.processes))
-        self.book = Book(self.lane, self.lane.states, lambda: self._governed, self._sources_of)
+        self.book = Book(self.lane, self.lane.states, lambda: self.in_force.governed, self._sources_of)
         self._snapshots = Snapshots(self.paths, self.lane, self.lane.states)
         self.lane.on_rotate(self._snapshots.begin)
         self.outcomes = Outcomes(self.lane, self.book, self.metrics, in_flight)
         self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
         self.book.on_halt_all, self.book.on_reads_only = self.outcomes.end_all, self.outcomes.end_writes
         self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
-        judge = Judge(lambda: self._governed, self.lane, self.registry, self._resolver, self.metrics,
+        judge = Judge(lambda: self.in_force.governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight,
-                      Mirror(lambda: self._governed, time.time, self._own), self.book,
+                      Mirror(lambda: self.in_force.governed, time.time, self._own), self.book,
                       RequestNames.of_home(self.paths.request_names), closed=self._closed)
         hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()))
@@ -237,7 +236,7 @@ class _Running:
         """Become one of those that share a ledger, where there is one."""
         if self._host.processes == 1:
             bring_over(self.pool, self._host.home, {self.lane.name}, say)
-        said = {"policy": self._governed.policy.digest, "version": VERSION}
+        said = {"policy": self.in_force.governed.policy.digest, "version": VERSION}
         self._member = joined(self.pool, self._host.home, self.lane.name, self.book, say, said)
         self._acts: Acts = self.book
         if self._member is not None:
@@ -257,11 +256,6 @@ class _Running:
             return CUT_OFF
         return _UNANCHORED if self._anchored.stops else None
 
-    @property
-    def governed(self) -> Governed:
-        """The policy in force."""
-        return self._governed
-
     def handlers(self) -> dict[str, Handler]:
         return {"status": self._answer_status, **self.operator.handlers(), **RotationControl(self.lane).handlers()}
 
@@ -270,7 +264,7 @@ class _Running:
 
     def _told_of_itself(self) -> Said:
         switch, ports = self.book.state.switch, sorted({port for _, _, port in self.proxies()})
-        return Said(self.lane.name, self._governed.policy.digest, VERSION, all(self.checks().values()),
+        return Said(self.lane.name, self.in_force.governed.policy.digest, VERSION, all(self.checks().values()),
                     len(self.outcomes), tuple(ports), switch.halt is not None, switch.epoch,
                     self.registry.newest_seen(MOST_SEEN))
 
@@ -290,27 +284,7 @@ class _Running:
         if self.pool.kind is not Kind.MEMORY:
             said |= {"governor_pool": str(self.pool), "workers": self._host.processes}
         self.book.begin(entry.config(said, versions))
-        policy_store.keep(self._governed, self.paths)
-        self._recorded = self.lane.last_policy
-        self.put_in_force(self._governed)
-
-    def put_in_force(self, governed: Governed) -> None:
-        """Record a policy that was kept, then judge by it."""
-        names = [file.name for file in governed.files]
-        now = time.time()
-        digest, mode = governed.policy.digest, governed.mode(now)
-        if self._recorded not in (None, digest):
-            self.lane.rotate("policy")
-        self.lane.write_now("policy_load", entry.policy_load(digest, names, mode, build_info.kernel_identity()))
-        self._governed, self.mode, self._recorded = governed, mode, digest
-        self.metrics.policy_loaded(digest, mode, now)
-
-    def _end_trial(self) -> None:
-        """Say that the policy enforces from here on, once its trial is over."""
-        if self._governed.mode(time.time()) is not self.mode:
-            with contextlib.suppress(AuditUnavailable):
-                self.put_in_force(self._governed)
-                say(f"the trial of policy {self._governed.policy.digest[:12]} is over: mode {self.mode}")
+        self.in_force.begin()
 
     def _look_at_clock(self) -> None:
         with contextlib.suppress(AuditUnavailable):
@@ -341,7 +315,7 @@ class _Running:
     def _heartbeat(self) -> None:
         self._turned = time.monotonic()
         self._write_refusals()
-        self._end_trial()
+        self.in_force.end_trial()
         self._look_at_clock()
         self._anchored.look()
         self.hooks.connections.sweep()
@@ -378,12 +352,8 @@ class _Running:
 
     def checks(self) -> dict[str, bool]:
         """The conditions of readiness by name."""
-        return {"serving": self._ready, "gate": gate.installed(), "policy": True, "lane": self.lane.stopped is None,
-                "anchors": not self._anchored.stops, "pool": not self._cut_off()}
-
-    def reload_soon(self, by: str) -> None:
-        """Begin to read the policy again, from a place that cannot wait for it."""
-        self._reloading = self._loop.create_task(self.reload(by))
+        return {"serving": self._ready, NOT_STOPPING: not self.stopping, "gate": gate.installed(), "policy": True,
+                "lane": self.lane.stopped is None, "anchors": not self._anchored.stops, "pool": not self._cut_off()}
 
     def halt_soon(self, agent: str, reason: str) -> None:
         """Begin to halt an agent, from a place that cannot wait for it."""
@@ -412,7 +382,7 @@ class _Running:
 
     def explain(self, agent: str, method: str, url: str) -> str:
         """The verdict of the policy in force on a request, in words."""
-        governed = self._governed
+        governed = self.in_force.governed
         try:
             asked = facts_of(agent, method.upper(), url, headers=UNREAD, body=UNREAD, at=int(time.time()))
         except NonCanonical as problem:
@@ -420,40 +390,16 @@ class _Running:
         verdict = answer(governed.index, asked).verdict
         return f"{verdict.action} {verdict.code}: {f'rule {verdict.rule}' if verdict.rule else verdict.reason}"
 
-    async def reload(self, by: str) -> Message:
-        """Read the policy again; a bad one leaves the old one in force, and says so."""
-        try:
-            # One at a time: of two that overlap, the one that read the files first could end last.
-            async with self._reload_lock:
-                governed = await asyncio.to_thread(policy_store.again, self._governed, self.paths, self.registry)
-                self.put_in_force(governed)
-        except PolicyError as problem:
-            return self._not_reloaded(by, problem.findings)
-        except (ReloadRefused, AuditUnavailable) as problem:
-            return self._not_reloaded(by, (problem,))
-        except Exception as fault:  # noqa: BLE001
-            # Asked for by a signal, nobody else would hear of it.
-            self.metrics.fault("reload")
-            return self._not_reloaded(by, (f"an internal fault, {type(fault).__name__}; restart Governor to be sure",))
-        say(f"policy {governed.policy.digest[:12]} in force ({by})")
-        return _reloaded(governed, governed.findings, ok=True)
-
-    def _not_reloaded(self, by: str, findings: Iterable[object]) -> Message:
-        self.metrics.reload_failed()
-        told = _reloaded(self._governed, findings, ok=False)
-        say("\n".join((f"the policy was not reloaded ({by}); the old one stays:", *told["findings"])))
-        return told
-
     def status(self) -> Message:
         """The fields of `governor status --json`."""
         checks = self.checks()
         return {
-            "ready": all(checks.values()), "mode": self._governed.mode(time.time()),
-            "policy": self._governed.policy.digest,
+            "ready": all(checks.values()), "mode": self.in_force.governed.mode(time.time()),
+            "policy": self.in_force.governed.policy.digest,
             "lanes": [{"lane": self.lane.name, "entries": self.lane.next_seq}],
             "workers": 1, "agents": len(self.registry.tokens.ids), "halted": list(standings.halted(self.book.state)),
             **self.fleet.fields(),
-            "hints": [*(f"{name} failed" for name, holds in checks.items() if not holds), *self._anchored.hints(),
+            "hints": [*(_failed(name) for name, holds in checks.items() if not holds), *self._anchored.hints(),
                       *hints(self.book.state, _now_us()), *self.fleet.hints(), *self.hooks.rejections.hints()],
         }
 
@@ -461,18 +407,9 @@ class _Running:
         await self.fleet.look()
         return self.status()
 
-    async def answer_reload(self, message: Message, peer: Peer) -> Message:
-        await self.write_reload(peer.name)
-        return await self.reload(peer.name)
-
-    async def write_reload(self, by: str) -> None:
-        """Record that an operator asked for the policy to be read again."""
-        _, durable = self.lane.commit("operator", entry.operator("reload", None, "", by, "control"))
-        await durable
-
     def close(self, reason: str) -> None:
         """End in order. What is asked afterwards is refused, because the log is closed."""
-        self._ready = False
+        self._ready, self.stopping = False, True
         if self._watchdog is not None:
             self._watchdog.stop()
         gate.close()
@@ -505,8 +442,8 @@ def _refuse_start(refused: StartRefused) -> NoReturn:
     raise SystemExit(1)
 
 
-def _reloaded(governed: Governed, findings: Iterable[object], *, ok: bool) -> Message:
-    return {"ok": ok, "policy": governed.policy.digest, "findings": [str(finding) for finding in findings]}
+def _failed(check: str) -> str:
+    return "it is being stopped" if check == NOT_STOPPING else f"{check} failed"
 
 
 def _now_us() -> int:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from addons.agents_control import AgentsControl
-    from addons.control import Handler, Message, Peer
+    from addons.control import Handler
     from addons.governed import Governed
     from addons.hooks import Hooks
     from addons.identity import Registry
+    from addons.in_force import InForce
     from addons.metrics import Metrics
     from addons.outcomes import Outcomes
     from addons.settings import Settings
@@ -30,10 +31,9 @@ class Enforcing(Protocol):
     outcomes: Outcomes
     registry: Registry
     operator: AgentsControl
-    mode: Mode
-
-    @property
-    def governed(self) -> Governed: ...
+    in_force: InForce
+    stopping: bool
+    """Whether it is asked to stop. From then on it is not ready."""
 
     def handlers(self) -> Mapping[str, Handler]:
         """The verbs that every process answers for itself."""
@@ -46,18 +46,6 @@ class Enforcing(Protocol):
 
     def proxies(self) -> Sequence[tuple[str, str, int]]:
         """Scheme, host and port of each proxy."""
-
-    def put_in_force(self, governed: Governed) -> None:
-        """Record a policy that was kept, then judge by it."""
-
-    def reload_soon(self, by: str) -> None:
-        """Begin to read the policy again."""
-
-    async def answer_reload(self, message: Message, peer: Peer) -> Message:
-        """Read the policy again at an operator's word."""
-
-    async def write_reload(self, by: str) -> None:
-        """Record that an operator asked for the policy to be read again."""
 
 
 class Host(Protocol):
@@ -111,9 +99,10 @@ class Alone:
         self._premises.hide_metrics()
 
     async def open(self, enforcing: Enforcing) -> None:
-        handlers = {"reload": enforcing.answer_reload, **enforcing.handlers()}
-        await self._premises.open(handlers, enforcing.metrics.fault, enforcing.reload_soon)
-        observed_until = enforcing.governed.observed_until if enforcing.mode is Mode.OBSERVE else None
+        in_force = enforcing.in_force
+        handlers = {"reload": in_force.answer_reload, **enforcing.handlers()}
+        await self._premises.open(handlers, enforcing.metrics.fault, in_force.reload_soon)
+        observed_until = in_force.governed.observed_until if in_force.mode is Mode.OBSERVE else None
         self._premises.show_banner(enforcing.proxies(), observed_until)
 
     def close(self) -> None:

@@ -39,6 +39,8 @@ type Counts = dict[str, Any]
 type Readings = dict[str, Any]
 """What stands in a process at the moment of a scrape."""
 
+NOT_STOPPING = "not_stopping"
+"""The condition of readiness that fails from the moment a process is asked to stop."""
 OTHER = "other"
 _YES, _NO = "yes", "no"
 # No agent can be registered under this name.

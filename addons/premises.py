@@ -32,6 +32,9 @@ class Premises:
 
     def __init__(self, options: Any, asked: settings.Settings) -> None:
         self._metrics_address = (asked.metrics_host, asked.metrics_port)
+        self._reload_wanted = False
+        # Before the policy is read: what is asked for from now on is done once the start is over.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._want_reload)
         self._shown = contextlib.ExitStack()
         with contextlib.ExitStack() as taken:
             for host, port in settings.listen_addresses(options):
@@ -62,7 +65,10 @@ class Premises:
 
     async def open(self, handlers: Mapping[str, Handler], fault: Callable[[str], object],
                    reload: Callable[[str], object]) -> None:
-        """Answer on the control socket, and call `reload` at SIGHUP. `fault` hears where an answer failed."""
+        """Answer on the control socket, and call `reload` at SIGHUP, now too where one came during the start.
+
+        `fault` hears where an answer failed.
+        """
         def failed(where: str, error: Exception) -> None:
             fault(where)
             say(f"an answer on the control socket failed: {place(error)}")
@@ -70,6 +76,11 @@ class Premises:
         control = ControlServer(self.home.paths.control_sock, handlers, failed)
         await control.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, "SIGHUP")
+        if self._reload_wanted:
+            reload("SIGHUP")
+
+    def _want_reload(self) -> None:
+        self._reload_wanted = True
 
     def show_banner(
         self, proxies: Sequence[tuple[str, str, int]], observed_until: int | None, workers: int = 1

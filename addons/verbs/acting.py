@@ -56,6 +56,15 @@ def asked(folder: Path, verb: str, alone: Callable[[], Reply], *, as_json: bool,
         end(str(problem), REFUSED, as_json=as_json)
 
 
+def confirm(told: Reply, otherwise: str) -> None:
+    """End the verb with 4 where workers have not answered, and say which, and what that means."""
+    names = told.get("unanswered")
+    if names:
+        workers = f"worker {names[0]}" if len(names) == 1 else f"workers {', '.join(names)}"
+        console(stderr=True).print(f"governor: {workers} did not answer in time: {otherwise}")
+        raise click.exceptions.Exit(TIMED_OUT)
+
+
 def end(problem: str, status: int, *, as_json: bool) -> NoReturn:
     """Say why nothing was done, as the verb speaks, and end with this status."""
     if as_json:

@@ -15,7 +15,16 @@ from addons.agents_file import Act, AgentsError
 from addons.home import Paths, home_folder
 from addons.operator_acts import MOST_QUARANTINE_SECONDS, Deed
 from addons.verbs import standings
-from addons.verbs.acting import TIMED_OUT, Reply, asked, home_option, json_option, operator_option, reason_option
+from addons.verbs.acting import (
+    TIMED_OUT,
+    Reply,
+    asked,
+    confirm,
+    home_option,
+    json_option,
+    operator_option,
+    reason_option,
+)
 from addons.verbs.output import console, print_json
 from kernel.errors import PatternError
 from kernel.identity import digest
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN_BYTES = 32
+_NOT_SHOWN = "what it has drawn and open is not in this (governor status)"
+_NOT_CONFIRMED = "that it goes by this is not confirmed (governor status)"
 _OF_ALL = ("changed", "entry", "in_force", "confirmed", "processes")
 
 
@@ -63,7 +74,7 @@ def agents() -> None:
     Every act is in force when its verb returns, and stands in the log. Without a running Governor it is written down
     and in force from the next start on.
 
-    Exit status: 0 done, 1 refused, 2 wrong usage, 4 not answered in time.
+    Exit status: 0 done, 1 refused, 2 wrong usage, 4 not answered in time, or not by every worker.
     """
 
 
@@ -94,12 +105,14 @@ def remove(name: str, home: str | None, as_json: bool) -> None:
 
     A halted agent stays halted.
     """
-    row = _register(home_folder(home), Act.REMOVE, name, None, as_json)["agent"]
+    told = _register(home_folder(home), Act.REMOVE, name, None, as_json)
+    row = told["agent"]
     if as_json:
         print_json({"id": name, "state": row["state"]})
     else:
         still = "; it stays halted" if row["state"] == "halted" else ""
         console(stderr=True).print(f"removed {name}; its token is refused from now on{still}")
+    confirm(told, _NOT_CONFIRMED)
 
 
 @agents.command("list")
@@ -126,6 +139,7 @@ def list_agents(everyone: bool, home: str | None, as_json: bool) -> None:
     else:
         standings.tell_system(told["system"])
         standings.tell_rows(rows, datetime.now(UTC), everyone=everyone)
+    confirm(told, _NOT_SHOWN)
 
 
 @agents.command()
@@ -139,11 +153,13 @@ def show(name: str, home: str | None, as_json: bool) -> None:
     def alone() -> Reply:
         return {"agent": acts_alone.rows(folder).shown(name)}
 
-    row = asked(folder, "agents", alone, as_json=as_json, act="show", agent=name)["agent"]
+    told = asked(folder, "agents", alone, as_json=as_json, act="show", agent=name)
+    row = told["agent"]
     if as_json:
         print_json(row)
     else:
         standings.tell_agent(row, datetime.now(UTC))
+    confirm(told, _NOT_SHOWN)
 
 
 @agents.command()
@@ -228,9 +244,11 @@ def _act(
     row = told["agent"]
     if as_json:
         kept = {field: row[field] for field in (*FIELDS, "until")}
-        print_json(kept | {field: told[field] for field in ("changed", "entry", "in_force")})
+        kept |= {field: told[field] for field in ("changed", "entry", "in_force", "unanswered") if field in told}
+        print_json(kept)
     else:
         console().print(_sentence(deed, told))
+    confirm(told, _NOT_CONFIRMED)
 
 
 def _act_on_all(deed: Deed, reason: str, operator: str | None, home: str | None, as_json: bool) -> None:
@@ -242,6 +260,7 @@ def _act_on_all(deed: Deed, reason: str, operator: str | None, home: str | None,
         print_json(told["system"] | {field: told[field] for field in _OF_ALL})
     else:
         console().print(_sentence_of_all(deed, told))
+    confirm(told, _NOT_CONFIRMED)
     if told["confirmed"] != told["processes"]:
         raise click.exceptions.Exit(TIMED_OUT)
 
@@ -295,7 +314,12 @@ def _give_token(act: Act, name: str, home: str | None, as_json: bool) -> None:
     told = _register(home_folder(home), act, name, digest(token), as_json)
     if as_json:
         print_json({"id": name, "token": token})
-        return
+    else:
+        _tell_token(name, token, told)
+    confirm(told, _NOT_CONFIRMED)
+
+
+def _tell_token(name: str, token: str, told: Reply) -> None:
     aside = console(stderr=True)
     aside.print(f"the token of {name}, shown this once; the agent uses http://{name}:TOKEN@HOST:PORT as its proxy:")
     console().print(token)

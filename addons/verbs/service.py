@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def serve(
 
     Exit status: 0 asked to stop, 1 refused to start, 2 wrong usage, 3 stopped on a fault.
     """
+    # It asks for the policy to be read, which the start has yet to do.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from addons.serve import serve as run
 
     if reason is not None and workers > 1:
@@ -63,8 +66,8 @@ def serve(
 
 def _home_in(arguments: tuple[str, ...]) -> str | None:
     """The home that arguments of mitmdump's name."""
-    named = (argument.partition("=")[2] for argument in reversed(arguments) if argument.startswith("governor_home="))
-    return next(named, None)
+    options = (argument.removeprefix("--set=") for argument in reversed(arguments))
+    return next((option.partition("=")[2] for option in options if option.startswith("governor_home=")), None)
 
 
 @click.command()

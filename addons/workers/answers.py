@@ -10,7 +10,8 @@ from addons.control import ControlError
 from addons.errors import GovernorError
 from addons.workers import merged_rows
 from addons.workers.channel import ChannelError, Refused
-from addons.workers.slot import Slot, Stage
+from addons.workers.roll_call import RollCall, silent
+from addons.workers.slot import SILENT_SECONDS, Slot, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from addons.control import Handler, Message, Peer
     from addons.workers.common_policy import CommonPolicy
 
-ANSWER_SECONDS = 100.0
+# Verbs wait for 20 s. A halt of all agents takes up to 11 s: the ledger's answer, and that of all who share it.
+ANSWER_SECONDS = 12.0
 STATUS_SECONDS = 2.0
 
 
@@ -54,23 +56,31 @@ class Answers:
     async def agents(self, message: Message, peer: Peer) -> Message:
         match message.get("act"):
             case "list":
-                told = await self._all(self._serving(), "agents", message, peer)
+                told, missing = await self._of_all(message, peer)
                 return {"agents": merged_rows.merged([answer["agents"] for answer in told]),
-                        "system": max((answer["system"] for answer in told), key=lambda each: bool(each["halted"]))}
+                        "system": max((answer["system"] for answer in told), key=lambda each: bool(each["halted"])),
+                        **_unanswered(missing)}
             case "show":
-                told = await self._all(self._serving(), "agents", message, peer)
-                return {"agent": merged_rows.one([answer["agent"] for answer in told])}
-            case Act.ADD | Act.ROTATE | Act.REMOVE as act:
-                return await self._register(act, message, peer)
+                told, missing = await self._of_all(message, peer)
+                return {"agent": merged_rows.one([answer["agent"] for answer in told]), **_unanswered(missing)}
+            case Act.ADD | Act.ROTATE | Act.REMOVE:
+                return await self._register(message, peer)
             case "takeover":
-                told = await self._all(self._serving(), "agents", message, peer)
+                told, missing = await self._of_all(message, peer)
+                if missing:
+                    raise ControlError(f"{silent(missing)}; the others have taken over what was done without them")
                 return {"entries": [entry for answer in told for entry in answer["entries"]]}
-        return await self._done_once(self._serving(), message, peer)
+        called = RollCall(self._serving())
+        done, failed = await self._done_once(called, message, peer)
+        _, missing = await called.called()
+        return {**done, **_unanswered([*failed, *missing])}
 
     async def clock(self, message: Message, peer: Peer) -> Message:
         """Where it has no effect in some workers, what it had in the others is told."""
-        slots = self._serving()
+        slots, missing = await self._there(self._serving())
         told = await asyncio.gather(*(_answer(slot, "clock", message, peer) for slot in slots), return_exceptions=True)
+        if missing:
+            raise ControlError(f"{silent(missing)}; the others were asked, ask again for the rest")
         answers = [answer for answer in told if isinstance(answer, dict)]
         for slot, answer in zip(slots, told, strict=True):
             if isinstance(answer, BaseException) and (not answers or not isinstance(answer, Refused)):
@@ -83,26 +93,51 @@ class Answers:
         if not asked:
             names = ", ".join(slot.name for slot in self._serving())
             raise ControlError(f"this Governor writes lanes {names} and rotates no other")
+        _, missing = await self._there(asked)
+        if missing:
+            raise ControlError(f"{silent(missing)}; no lane was rotated, --lane names one that may be")
         told = await self._all(asked, "rotate", message, peer)
         return {"lanes": [lane for answer in told for lane in answer["lanes"]]}
 
-    async def _register(self, act: Act, message: Message, peer: Peer) -> Message:
+    async def _register(self, message: Message, peer: Peer) -> Message:
         """Change the file in one worker, and have the others take it from there."""
-        first, *others = self._serving()
-        (told,) = await self._all([first], "agents", message, peer)
-        await asyncio.gather(*(slot.ask("registered", ANSWER_SECONDS) for slot in others))
-        return told
+        called = RollCall(self._serving())
+        told, _ = await self._done_once(called, message, peer)
+        there, missing = await called.called()
+        taken = await asyncio.gather(*(_registered(slot) for slot in there))
+        missing += [slot.name for slot, took in zip(there, taken, strict=True) if not took]
+        return {**told, **_unanswered(missing)}
 
-    async def _done_once(self, slots: Sequence[Slot], message: Message, peer: Peer) -> Message:
-        """An act that one worker does; the ledger brings it to the others."""
-        slot, *others = slots
-        try:
-            return await _answer(slot, "agents", message, peer)
-        except ChannelError as problem:
-            # A halt is the same done twice. Of anything else nobody knows whether a worker that has ended has done it.
-            if others and message.get("act") in ("halt", "halt all"):
-                return await self._done_once(others, message, peer)
-            raise ControlError(f"worker {slot.name}: {problem}") from problem
+    async def _done_once(self, called: RollCall, message: Message, peer: Peer) -> tuple[Message, list[str]]:
+        """An act that one worker does, the first that is there; the ledger brings it to the others.
+
+        Behind its answer are the names of those that were asked before and gave none.
+        """
+        failed: dict[str, ControlError] = {}
+        while (slot := await called.following()) is not None:
+            try:
+                return await _answer(slot, "agents", message, peer), list(failed)
+            except ChannelError as problem:
+                failed[slot.name] = _failed(slot, problem)
+                # A halt is the same done twice. Of anything else nobody knows whether a worker that ended has done it.
+                if message.get("act") not in ("halt", "halt all"):
+                    break
+        if failed:
+            raise next(reversed(failed.values()))
+        _, missing = await called.called()
+        raise ControlError(f"{silent(missing)}; nothing was done")
+
+    async def _of_all(self, message: Message, peer: Peer) -> tuple[list[Message], list[str]]:
+        """What all that are there answer, and the names of the others."""
+        slots, missing = await self._there(self._serving())
+        return await self._all(slots, "agents", message, peer), missing
+
+    @staticmethod
+    async def _there(slots: Sequence[Slot]) -> tuple[list[Slot], list[str]]:
+        there, missing = await RollCall(slots).called()
+        if not there:
+            raise ControlError(silent(missing))
+        return there, missing
 
     def _serving(self) -> list[Slot]:
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
@@ -112,11 +147,34 @@ class Answers:
 
     @staticmethod
     async def _all(slots: Sequence[Slot], verb: str, message: Message, peer: Peer) -> list[Message]:
-        return await asyncio.gather(*(_answer(slot, verb, message, peer) for slot in slots))
+        async def answer(slot: Slot) -> Message:
+            try:
+                return await _answer(slot, verb, message, peer)
+            except ChannelError as problem:
+                raise _failed(slot, problem) from problem
+
+        return await asyncio.gather(*map(answer, slots))
 
 
 async def _answer(slot: Slot, verb: str, message: Message, peer: Peer) -> Message:
     return await slot.ask(verb, ANSWER_SECONDS, message=message, uid=peer.uid)
+
+
+async def _registered(slot: Slot) -> bool:
+    """Whether the worker has looked at the file again."""
+    try:
+        await slot.ask("registered", SILENT_SECONDS)
+    except (ChannelError, Refused):
+        return False
+    return True
+
+
+def _failed(slot: Slot, problem: ChannelError) -> ControlError:
+    return ControlError(f"worker {slot.name}: {problem}; what was asked may still be done")
+
+
+def _unanswered(missing: Sequence[str]) -> Message:
+    return {"unanswered": list(missing)} if missing else {}
 
 
 async def _status_of(slot: Slot, message: Message, peer: Peer) -> Message | None:
@@ -137,5 +195,5 @@ def _fleet(found: Sequence[Message]) -> list[Message]:
 
 def _hints(name: str, answer: Message | None) -> list[str]:
     if answer is None:
-        return [f"worker {name} does not answer, or is being started"]
+        return [f"worker {name} does not answer, or is being started or stopped"]
     return [f"{name}: {hint}" for hint in answer["hints"]]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from addons import policy_store
 from addons.errors import GovernorError, ReloadRefused
 from addons.own_output import place, say
+from addons.workers.roll_call import RollCall, silent
 from addons.workers.slot import Slot, Stage
 from kernel.errors import PolicyError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # A policy of 10,000 rules takes a second, and several workers share the cores.
 _PREPARE_SECONDS = 60.0
 _ENFORCE_SECONDS = 10.0
+# How long an operator waits for a worker that is being started, which takes some seconds.
+TURN_SECONDS = 10.0
 
 
 class CommonPolicy:
@@ -57,8 +60,11 @@ class CommonPolicy:
         `operator` asked for it, if it was one.
         """
         try:
-            async with self._turns:
+            await self._take_turn(None if operator is None else TURN_SECONDS)
+            try:
                 return await self._changed(by, operator)
+            finally:
+                self._turns.release()
         except PolicyError as problem:
             return self._not_reloaded(by, problem.findings)
         except GovernorError as problem:
@@ -68,10 +74,22 @@ class CommonPolicy:
             self.on_fault("reload")
             return self._not_reloaded(by, (f"an internal fault, {place(fault)}; restart Governor to be sure",))
 
+    async def _take_turn(self, seconds: float | None) -> None:
+        """Have no lane opened and no policy changed meanwhile; `ReloadRefused` where that takes too long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            starting = next((f"worker {slot.name} is being started" for slot in self._slots if slot.has_turn), None)
+            raise ReloadRefused(f"{starting or 'another reload is under way'}; ask again") from None
+
     async def _changed(self, by: str, operator: str | None) -> Message:
         changed = await asyncio.to_thread(policy_store.again, self.governed, self._paths, self._registry)
         digest = changed.policy.digest
         serving = [slot for slot in self._slots if slot.stage is Stage.SERVING]
+        _, missing = await RollCall(serving).called()
+        if missing:
+            raise ReloadRefused(f"{silent(missing)}; ask again")
         await asyncio.gather(*(_prepare(slot, digest, operator) for slot in serving))
         self.governed = changed
         await asyncio.gather(*(_enforce(slot, digest) for slot in serving))

@@ -13,7 +13,8 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from addons.workers.channel import Channel, ChannelError
+from addons.workers.channel import Channel, ChannelError, Refused
+from kernel.leases import CUT_OFF_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 # distributions called `kernel` exist.
 _WORK = "import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.serve import work; sys.exit(work())"
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+SILENT_SECONDS = float(CUT_OFF_SECONDS)
+"""After so long without an answer a worker counts as one that stands still. One that has not heard of the ledger for as
+long lets nothing pass when it goes on: so a halt that another has done meanwhile holds there, too."""
 
 
 class Stage(Enum):
@@ -84,6 +90,14 @@ class Slot:
         if self._channel is None or not self.lives:
             raise ChannelError("it does not run")
         return await self._channel.ask(word, seconds, **fields)
+
+    async def is_there(self) -> bool:
+        """Whether the worker answers at all, within `SILENT_SECONDS`."""
+        try:
+            await self.ask("here", SILENT_SECONDS)
+        except (ChannelError, Refused):
+            return False
+        return True
 
     def tell(self, word: str, **fields: Any) -> None:
         """Say something to the worker, if it is there to hear it."""

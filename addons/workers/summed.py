@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from addons.metrics import Gauge, Metrics
+from addons.metrics import NOT_STOPPING, Gauge, Metrics
 from addons.workers.channel import ChannelError, Refused
 from addons.workers.slot import Slot, Stage
 from kernel.standings import Total
@@ -34,6 +34,7 @@ class SummedMetrics(Metrics):
         super().__init__(version, mitmproxy)
         self._slots, self._loop = slots, loop
         self._answers: dict[str, Message] = {}
+        self.stopping = False
         self.read_others(self._counted)
         self.read(Gauge.READY, lambda: all(self._checks().values()))
         self.read(Gauge.OPEN_STREAMS, lambda: sum(self._each(Gauge.OPEN_STREAMS)))
@@ -99,6 +100,7 @@ class SummedMetrics(Metrics):
         for answer in self._answers.values():
             for name, holds in answer["checks"].items():
                 checks[name] = checks.get(name, True) and holds
+        checks[NOT_STOPPING] = not self.stopping
         return checks | {slot.name: slot.name in self._answers for slot in self._slots}
 
     def _tell_policy(self) -> None:

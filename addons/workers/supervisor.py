@@ -237,6 +237,7 @@ class Supervisor:
 
     def _finish(self, status: int) -> None:
         if not self._end.done():
+            self._metrics.stopping = True
             self._end.set_result(status)
 
     async def _end_workers(self) -> None:

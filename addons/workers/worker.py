@@ -92,6 +92,7 @@ class Worker:
     async def open(self, enforcing: Enforcing) -> None:
         for verb, handler in enforcing.handlers().items():
             self._channel.on(verb, _answering(handler))
+        self._channel.on("here", _here)
         self._channel.on("registered", lambda _: enforcing.operator.registered())
         self._channel.on("prepare", lambda message: self._prepare(enforcing, **message))
         self._channel.on("enforce", lambda message: self._enforce(enforcing, message["digest"]))
@@ -101,8 +102,8 @@ class Worker:
     async def _prepare(self, enforcing: Enforcing, digest: str, by: str | None) -> Message:
         """The first of the two steps that all workers take together: have the policy ready."""
         if by is not None:
-            await enforcing.write_reload(by)
-        governed = enforcing.governed
+            await enforcing.in_force.write_reload(by)
+        governed = enforcing.in_force.governed
         self._prepared = await asyncio.to_thread(
             policy_store.kept, digest, governed.files, self.home.paths, enforcing.registry, strict=governed.strict)
         return {"digest": self._prepared.policy.digest}
@@ -111,7 +112,7 @@ class Worker:
         """The second one: judge by it."""
         if self._prepared is None or self._prepared.policy.digest != digest:
             raise ReloadRefused("another policy was prepared")
-        enforcing.put_in_force(self._prepared)
+        enforcing.in_force.put(self._prepared)
 
     def close(self) -> None:
         self._channel.close()
@@ -134,6 +135,7 @@ class Worker:
             sys.exit(ENDED)
 
     async def _drain(self, enforcing: Enforcing, seconds: float) -> None:
+        enforcing.stopping = True
         await drain(enforcing.hooks, enforcing.outcomes, seconds)
         ctx.master.shutdown()
 
@@ -148,6 +150,10 @@ def _answering(handler: Handler) -> Any:
 def _failed(enforcing: Enforcing, fault: Exception) -> None:
     enforcing.metrics.fault("control")
     say(f"an answer to the supervisor failed: {place(fault)}")
+
+
+async def _here(_: Message) -> None:
+    """That the event loop turns is all that was asked."""
 
 
 def _ignore() -> None:

@@ -13,6 +13,7 @@ from addons import policy_store
 from addons.home import Home
 from addons.identity import Registry
 from addons.settings import Settings
+from addons.workers import common_policy
 from addons.workers.channel import ChannelError, Refused
 from addons.workers.common_policy import CommonPolicy
 from addons.workers.slot import Slot, Stage
@@ -26,10 +27,13 @@ class Worker(Slot):
 
     def __init__(self, name: str, stage: Stage = Stage.SERVING) -> None:
         super().__init__(name, [])
-        self.stage, self.killed = stage, False
+        self.stage, self.killed, self.there = stage, False, True
         self.fails: dict[str, Exception] = {}
         self.answers: dict[str, dict[str, Any]] = {}
         self.heard: list[str] = []
+
+    async def is_there(self) -> bool:
+        return self.there
 
     async def ask(self, word: str, seconds: float, **fields: Any) -> dict[str, Any]:
         self.heard.append(word)
@@ -124,6 +128,36 @@ async def test_one_that_is_being_started_is_waited_for_and_told_what_is_in_force
 
     assert under != told["policy"]
     assert starting.heard == ["prepare", "enforce"]
+
+
+async def test_one_that_stands_still_keeps_the_old_one_in_force_and_is_named(common, file):
+    workers = Worker("w0"), Worker("w1")
+    workers[1].there = False
+    policy = common(*workers)
+    file.write_text(CHANGED)
+    told = await policy.reload("ann", "ann")
+
+    assert (told["ok"], told["findings"]) == (False, ["worker w1 did not answer within 5 s; ask again"])
+    assert [worker.heard for worker in workers] == [[], []]
+
+
+@pytest.mark.parametrize(("starting", "said"), [
+    pytest.param(True, "worker w1 is being started; ask again", id="a start"),
+    pytest.param(False, "another reload is under way; ask again", id="another reload"),
+])
+async def test_an_operator_does_not_wait_for_ever_for_a_start_or_another_reload(
+        common, file, monkeypatch, starting, said):
+    monkeypatch.setattr(common_policy, "TURN_SECONDS", 0.05)
+    turns, worker = asyncio.Lock(), Worker("w1", Stage.STARTING)
+    worker.has_turn = starting
+    policy = common(Worker("w0"), worker, turns=turns)
+    await turns.acquire()
+    file.write_text(CHANGED)
+    told = await policy.reload("ann", "ann")
+    turns.release()
+
+    assert (told["ok"], told["findings"]) == (False, [said])
+    assert (await policy.reload("ann", "ann"))["ok"]
 
 
 async def test_a_fault_is_told_by_its_class_and_keeps_the_old_one(common, file, monkeypatch, capsys):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from addons import policy_store
-from addons.enforcer import _Running
 from addons.home import Home
 from addons.identity import Registry
+from addons.in_force import InForce
 from addons.metrics import Metrics
 
 
@@ -23,12 +23,11 @@ async def test_a_fault_in_a_reload_leaves_the_old_policy_and_is_told_by_its_clas
 
     registry, metrics = Registry(home.paths.agents), Metrics("0", "0")
     governed = policy_store.first([], home.paths, registry)
-    running = object.__new__(_Running)
-    vars(running).update(_reload_lock=asyncio.Lock(), _governed=governed, registry=registry, paths=home.paths,
-                         metrics=metrics)
+    lane: Any = SimpleNamespace(last_policy=None)
+    in_force = InForce(governed, lane, home.paths, registry, metrics)
     monkeypatch.setattr(policy_store, "again", fail)
 
-    answer = await running.reload("SIGHUP")
+    answer = await in_force.reload("SIGHUP")
 
     kind = type(fault).__name__
     assert answer == {"ok": False, "policy": governed.policy.digest,
@@ -36,4 +35,4 @@ async def test_a_fault_in_a_reload_leaves_the_old_policy_and_is_told_by_its_clas
     assert capsys.readouterr().err == (
         "governor: the policy was not reloaded (SIGHUP); the old one stays:\n"
         f"an internal fault, {kind}; restart Governor to be sure\n")
-    assert vars(running)["_governed"] is governed
+    assert in_force.governed is governed

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+from types import SimpleNamespace
+
 import pytest
+from click.testing import CliRunner
 from mitmproxy import options
 
 from addons import serve as module
 from addons.serve import GovernedMaster, Stage, serve
+from addons.verbs import service
 
 
 @pytest.fixture
@@ -66,3 +71,33 @@ async def test_the_enforcer_stands_right_before_the_scripts_and_is_configured_wi
 
     assert chain.index(master.enforcer) + 1 == chain.index(master.addons.get("scriptloader"))
     assert seen == ["load", set(master.options.keys())]
+
+
+def test_a_reload_asked_for_before_anything_is_read_does_not_end_the_start(monkeypatch):
+    found = []
+    monkeypatch.setattr(module, "serve", lambda arguments, workers: found.append(signal.getsignal(signal.SIGHUP)) or 0)
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        assert CliRunner().invoke(service.serve, []).exit_code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+    assert found == [signal.SIG_IGN]
+
+
+@pytest.mark.parametrize("arguments", [
+    pytest.param(["--home", "{}"], id="an option of its own"),
+    pytest.param(["--set", "governor_home={}"], id="one of mitmdump's"),
+    pytest.param(["--set=governor_home={}"], id="in one word"),
+    pytest.param(["--set=governor_home=/elsewhere", "--set=governor_home={}"], id="the last one"),
+])
+def test_a_loss_is_accepted_in_the_home_that_is_served(monkeypatch, tmp_path, arguments):
+    homes = []
+    monkeypatch.setenv("GOVERNOR_HOME", str(tmp_path / "the default"))
+    monkeypatch.setattr(module, "serve", lambda arguments, workers: 0)
+    monkeypatch.setattr(service, "accepted", lambda home, *rest, **more: homes.append(home) or SimpleNamespace())
+    monkeypatch.setattr(service, "loss_words", lambda succession: "")
+    given = [argument.format(tmp_path / "named") for argument in arguments]
+
+    assert CliRunner().invoke(service.serve, ["--accept-loss", "the disk failed", *given]).exit_code == 0
+    assert homes == [tmp_path / "named"]

@@ -63,6 +63,15 @@ async def test_counts_are_added_up_with_the_supervisors_own(summed):
     assert seen["policy_reload_failures_total",] == 1
 
 
+async def test_once_it_is_asked_to_stop_it_is_not_ready_whatever_its_workers_say(summed):
+    before = await asyncio.to_thread(summed.ready)
+    summed.stopping = True
+
+    assert (all(before.values()), before["not_stopping"]) == (True, True)
+    assert [name for name, holds in (await asyncio.to_thread(summed.ready)).items() if not holds] == ["not_stopping"]
+    assert (await samples(summed))["ready",] == 0
+
+
 async def test_no_count_goes_down_when_a_worker_is_silent_crashes_or_comes_back(summed):
     one, other = summed._slots
     one.metrics.decision("allow", "ALLOW", "a", "r", 0.1)
@@ -137,7 +146,7 @@ async def test_a_worker_without_an_answer_is_not_ready_and_is_named(summed):
     summed._slots[1].silent = True
     ready = await asyncio.to_thread(summed.ready)
 
-    assert ready == {"lane": True, "gate": True, "w0": True, "w1": False}
+    assert ready == {"lane": True, "gate": True, "not_stopping": True, "w0": True, "w1": False}
     assert (await samples(summed))["ready",] == 0
 
 

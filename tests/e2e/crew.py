@@ -59,13 +59,11 @@ class Crew:
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says."""
-        with contextlib.suppress(urllib.error.HTTPError):
-            return self._asked("readyz")
-        return {"ready": False}
-
-    def _asked(self, path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(self.governor.metrics.replace("metrics", path), timeout=10) as answer:
-            return json.loads(answer.read())  # type: ignore[no-any-return]
+        try:
+            with urllib.request.urlopen(self.governor.metrics.replace("metrics", "readyz"), timeout=10) as answer:
+                return json.loads(answer.read())  # type: ignore[no-any-return]
+        except urllib.error.HTTPError as refused:
+            return json.loads(refused.read())  # type: ignore[no-any-return]
 
     def numbers(self) -> dict[str, float]:
         """Every sample of a scrape by its name with its labels."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +42,16 @@ def until(holds, seconds=20.0):
 
 
 def ready(place) -> bool:
+    return readiness(place)["ready"]
+
+
+def readiness(place) -> dict[str, Any]:
+    """What /readyz says."""
     try:
-        with urllib.request.urlopen(place.metrics.replace("/metrics", "/readyz"), timeout=5):
-            return True
-    except urllib.error.HTTPError:
-        return False
+        with urllib.request.urlopen(place.metrics.replace("/metrics", "/readyz"), timeout=5) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as refused:
+        return json.loads(refused.read())
 
 
 def scraped(place) -> dict[str, float]:
@@ -103,6 +111,24 @@ otherwise: stop
     assert any("nothing passes until it is met" in line for line in place.output)
     assert report["result"] == "verified"
     assert [entry["counts"] for entry in place.entries("refusals")] == [{"AUDIT_UNAVAILABLE": 1}]
+
+
+def test_from_the_moment_it_is_asked_to_stop_it_is_not_ready_and_says_why(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        key = Witness("w.example.org", tmp_path / "witness.json").key
+        prepared(tmp_path, monkeypatch,
+                 f"anchors:\n  - witness: http://127.0.0.1:{port}\n    key: {key}\nevery: 1s\n")
+        with started(tmp_path, serve=True) as place:
+            before = readiness(place)
+            place.process.send_signal(signal.SIGTERM)
+            # The last head is on its way to a witness that does not answer.
+            place.wait_for_entry("close")
+            stopping = readiness(place)
+
+            assert place.process.wait(20) == 0
+    assert (before["ready"], before["checks"]["not_stopping"]) == (True, True)
+    assert (stopping["ready"], stopping["checks"]["not_stopping"]) == (False, False)
 
 
 def test_a_bad_file_of_anchors_refuses_to_start(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.crew import until
 from tests.e2e.origins import serving
 from tests.e2e.process import POLICY, command_line, scratch_environment, started
 from tests.e2e.process import governor as governor_command
@@ -108,6 +109,25 @@ def test_asked_to_stop_it_ends_with_0_and_closes_the_log(tmp_path, asked):
 
         assert running.process.wait(20) == 0
         assert running.entries()[-1]["type"] == "close"
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2"]], ids=["one process", "workers"])
+def test_a_reload_asked_for_during_the_start_is_done_after_it(tmp_path, options):
+    policy, output = tmp_path / "policy.yaml", tmp_path / "output"
+    policy.write_text(POLICY)
+    command = command_line(tmp_path / "home", policy, options, serve=True)
+    with output.open("w") as file, subprocess.Popen(
+            command, stdout=file, stderr=file, env=scratch_environment(tmp_path)) as process:
+        try:
+            # Whether or not the policy has been read by now, nobody is served yet.
+            until((tmp_path / "home" / "serving").exists)
+            process.send_signal(signal.SIGHUP)
+            until(lambda: "in force (SIGHUP)" in output.read_text() or process.poll() is not None)
+        finally:
+            process.terminate()
+
+    assert process.wait(20) == 0, output.read_text()
+    assert "in force (SIGHUP)" in output.read_text()
 
 
 def test_a_lost_log_is_given_up_at_a_start_and_halts_outlive_it(tmp_path):

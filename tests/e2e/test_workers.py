@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,43 @@ def test_a_worker_that_does_not_answer_is_not_ready_and_its_counts_stay(running)
     running.until_ready()
 
 
+def test_a_worker_that_stands_still_holds_no_operator_up_and_is_named(tmp_path):
+    with crew(tmp_path) as both, serving() as origin:
+        verb, pid = both.governor.verb, both.pids()["w0"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with ThreadPoolExecutor() as at_once:
+                asked = [at_once.submit(verb, *words) for words in (
+                    ("agents", "halt", "local", "--reason", "it uploads", "--json"), ("agents", "list", "--json"),
+                    ("reload", "--wait"))]
+            halted, listed, reloaded = [each.result() for each in asked]
+            took = time.monotonic() - began
+            clients = [wire.dial(both.governor.port) for _ in range(16)]
+            for client in clients:
+                client.sendall(wire.plain("GET", f"{origin.url}/x"))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        statuses = {answer.status for client in clients if (answer := wire.read(client)) is not None}
+        both.until_ready()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            added = verb("agents", "add", "coder-1", "--json")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        proxy = f"http://coder-1:{json.loads(added.stdout)['token']}@127.0.0.1:{both.governor.port}"
+        known = {both.governor.curl("-x", proxy, f"{origin.url}/x")[0] for _ in range(8)}
+        entries = [len(both.entries(lane, "operator")) for lane in ("w0", "w1")]
+
+    assert took < 15
+    assert [ended.returncode for ended in (halted, listed, reloaded, added)] == [4, 4, 1, 4]
+    assert json.loads(halted.stdout)["unanswered"] == ["w0"]
+    assert isinstance(json.loads(listed.stdout), list)
+    assert all("worker w0 did not answer" in ended.stderr for ended in (halted, listed, reloaded, added))
+    assert (statuses, known) == ({403}, {200})
+    print(f"the verbs took {took:.1f} s; operators' entries in the lanes: {entries}")
+
+
 def test_a_killed_worker_costs_its_own_connections_alone_and_comes_back(running):
     with serving() as origin, Load.of(running, f"{origin.url}/load", clients=4) as load:
         load.more(20)
@@ -277,6 +315,7 @@ def test_asked_to_stop_it_lets_what_is_open_finish_and_closes_every_lane(running
         until(lambda: running.numbers()["governor_ready"] == 1)
         process.send_signal(signal.SIGTERM)
         until(lambda: _refuses(port))
+        readiness, status = running.readiness(), running.status()
         assert idle.recv(1) == b""
         uploading.sendall(b"56789")
         answer = wire.read(uploading, "POST")
@@ -284,6 +323,9 @@ def test_asked_to_stop_it_lets_what_is_open_finish_and_closes_every_lane(running
         assert answer is not None
         assert (answer.status, origin.seen.lines[-1]) == (200, "POST /up")
         assert process.wait(20) == 0
+    assert (readiness["ready"], readiness["checks"]["not_stopping"]) == (False, False)
+    assert status["ready"] is False
+    assert any("it is being stopped" in hint for hint in status["hints"])
     verified = running.governor.verify()
     assert verified["result"] == "verified"
     assert [lane["lane"] for lane in verified["lanes"]] == ["w0", "w1"]
