@@ -62,6 +62,7 @@ class Member:
         self._poked = asyncio.Event()
         self._beating: asyncio.Task[None] | None = None
         self._was_cut_off = False
+        self._owes = False
         self.on_cut_off: Callable[[], object] = lambda: None
         self.about: Callable[[], Mapping[str, object]] = dict
         """What this process tells of itself as it is, beside what it told when it joined: asked for each heartbeat."""
@@ -180,9 +181,12 @@ class Member:
             self._hear(beat, began)
             while self._halted:
                 self._book.spread_heard(*self._halted.popleft())
-            if beat.repost:
+            # Said again until there is an answer: an older word that comes late would end the asking for a newer one.
+            self._owes = self._owes or beat.repost
+            if self._owes:
                 self._leasing.give_up_turns()
                 await self._line.call(self._ledger.repost, self._holder, *self._posts())
+                self._owes = False
             await self._leasing.settle()
             if beat.news:
                 # Whoever waits for all to have heard of it hears so at once.

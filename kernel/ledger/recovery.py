@@ -8,6 +8,7 @@ be an older one that was late: the leases that were granted since, or settled, a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kernel.arithmetic import clamped
@@ -112,15 +113,26 @@ def _charge(draft: Draft, sign: int) -> None:
 def _take(draft: Draft, holder: str, totals: Sequence[Total], leases: Sequence[Held], *, first: bool) -> None:
     """Take a word of a chain: all of a `first` one, of a later one what was used and which numbers are taken."""
     touched = {total.purse for total in totals}
+    lost = _lost(draft, holder, leases)
     for total in totals:
         opened(draft, total.purse, clamped(total.limit, MOST))
-        correct(draft, holder, total.purse, clamped(total.used, MOST))
+        correct(draft, holder, total.purse, clamped(total.used + lost[total.purse], MOST))
     if first:
         touched |= _take_leases(draft, holder, leases)
     for each in leases:
         count(draft, holder, each.lease)
     for purse in touched:
         forget(draft, purse)
+
+
+def _lost(draft: Draft, holder: str, leases: Sequence[Held]) -> Counter[Purse]:
+    """What counts as used of leases that the chain does not know are lost, and so has not among what it used."""
+    said = {each.lease for each in leases if each.amount > 0}
+    found: Counter[Purse] = Counter()
+    for (_, number), lease in draft.leases.under(holder):
+        if lease.lost and number in said:
+            found[lease.purse] += lease.amount
+    return found
 
 
 def _take_leases(draft: Draft, holder: str, leases: Sequence[Held]) -> set[Purse]:

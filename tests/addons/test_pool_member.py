@@ -293,6 +293,28 @@ async def test_what_is_granted_after_the_ledger_came_back_from_an_older_state_st
     assert verified(home) is Result.VERIFIED
 
 
+async def test_what_a_chain_says_is_said_again_until_the_ledger_has_answered(
+    home: Home, ledger: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, repost, times = Worker(home, ledger, policy(budget({"requests": 400}))), ledger.repost, 0
+
+    def unanswered(*word: Any) -> None:
+        nonlocal times
+        times += 1
+        repost(*word)
+        if times == 1:
+            raise LedgerError("the answer was lost")
+
+    await worker.ask()
+    ledger.server = "restored"
+    monkeypatch.setattr(ledger, "repost", unanswered)
+    for _ in range(3):
+        await worker.member.turn()
+    worker.leave()
+
+    assert times == 2
+
+
 async def test_an_answer_that_was_lost_is_asked_for_again(home: Home, ledger: Shared) -> None:
     worker = Worker(home, ledger, policy(budget({"requests": 400})))
     ledger.lost_answers = 1

@@ -179,4 +179,5 @@ def test_without_hops_and_radius_a_halt_would_take_the_swarm():
         needing(swarm(seed), hops=16, percent=100), roll(" ".join(AGENTS), "a000"), "a000", halt()))
         for seed in range(scaled(3))]
 
-    assert min(taken) > 150
+    # In some of these swarms nobody needs the first.
+    assert min(filter(None, taken)) > 150

@@ -543,6 +543,23 @@ def test_a_word_that_comes_late_neither_takes_back_what_was_granted_since_nor_ho
     assert (ledger.leases(), ledger.balance()) == ([new], (1000, 5, 6, 0))
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_what_was_used_beside_a_lease_that_counts_as_lost_is_counted_too(ledger, late):
+    ledger.join(B)
+    lost = ledger.ask(8, limit=1000).lease
+    changed(ledger)
+    word = [Total(TOTAL, 1000, 5)], [Held(lost, TOTAL, 8, "r1", 1)]
+    ledger.repost(holder=B)
+    if late:
+        ledger.repost([Total(TOTAL, 1000, 3)], word[1])
+    ledger.now_us += LEASE
+    ledger.beat(B)
+    ledger.repost(*word)
+    ledger.settle(lost, 2)
+
+    assert ledger.balance() == (1000, 8 + 5, 0, 8)
+
+
 def test_what_is_kept_of_use_never_goes_down(ledger):
     ledger.settle(ledger.ask(8).lease, 8)
     ledger.repost([Total(TOTAL, 100, 3)])

@@ -307,15 +307,28 @@ local function take_leases(holder, leases, touched)
   end
 end
 
+-- What counts as used, by purse, of leases that the chain does not know are lost, and so has not among what it used.
+local function lost_of(holder, leases)
+  local said, found = {}, {}
+  for _, lease in ipairs(leases) do
+    if lease[3] > 0 then said[lease[1]] = true end
+  end
+  leases_of(holder, function(number, lease)
+    if lease[6] and said[number] then found[lease[1]] = (found[lease[1]] or 0) + lease[2] end
+  end)
+  return found
+end
+
 -- Takes a word of a chain: totals are {id, limit, used}, leases {number, id, amount, run, ask}. All of a first one, of a
 -- later one what was used and which numbers are taken.
 local function take(holder, totals, leases, first)
-  local touched = {}
+  local touched, lost = {}, lost_of(holder, leases)
   for _, total in ipairs(totals) do
     local id, limit, used = unpack(total)
     open(id, limit)
     local purse = key('purse', id)
-    local more = clamped(used - get(purse, 'used ' .. holder), MOST - get(purse, 'spent') - get(purse, 'held'))
+    local more = used + (lost[id] or 0) - get(purse, 'used ' .. holder)
+    more = clamped(more, MOST - get(purse, 'spent') - get(purse, 'held'))
     move(id, holder, {spent = more, used = more})
     touched[id] = true
   end
