@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,9 @@ def test_a_dollar_that_eight_streaming_agents_share_in_two_processes(tmp_path: P
                 codes.append(answer.code)
                 refused += answer.status != 200
 
-        agents = [threading.Thread(target=agent) for _ in range(AGENTS)]
-        for each in agents:
-            each.start()
-        for each in agents:
-            each.join()
+        with ThreadPoolExecutor(AGENTS) as agents:
+            for each in [agents.submit(agent) for _ in range(AGENTS)]:
+                each.result()
         until(lambda: purse(both.governor)["held"] == 0)
         spent = purse(both.governor)["spent"]
         shares = {lane: len(both.entries(lane, "decision")) for lane in ("w0", "w1")}
