@@ -22,6 +22,8 @@ RATE = "rate"
 
 type AccountKey = tuple[str, str, str]
 """Which account: of which budget and unit, and of which agent, or `TOGETHER` for the one of all agents."""
+UNMET = -1
+"""As far as the news of a ledger are taken that no life of this lane before has asked."""
 LOST = ("lost log", "")
 """Budget and unit of the accounts that mark the loss of a part of the log; no budget has a space in its name.
 
@@ -257,7 +259,7 @@ class State:
     windows that a wrong clock has begun be left again. `broken`: a contract did not hold.
     `taken_over`: as far as this lane has taken over what stands in lane `cli`, by the number there.
     `pooled`: a ledger says how much of each account this process may draw, and `ledger` is the option that names it.
-    `heard`: as far as its news are taken; 0 where another was asked before.
+    `heard`: as far as its news are taken; `UNMET` where another was asked before, or none.
     `workers`: how many processes serve from this home, each of which counts its share of repeated requests.
     `seen` is when each agent last asked for something, in microseconds since 1970.
     `switch`: whether everybody is halted.
@@ -332,7 +334,9 @@ class State:
     def _take_leases(self, change: Change) -> None:
         if change.pooled is not None:
             if change.ledger != self.ledger:
-                self.ledger, self.heard = change.ledger, 0
+                self.ledger, self.heard = change.ledger, UNMET if change.pooled else 0
+            elif self.heard == UNMET:
+                self.heard = 0
             self.pooled, self.workers = change.pooled, change.workers
             if not self.pooled:
                 self.leased, self.leases = {}, {}

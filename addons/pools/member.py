@@ -16,6 +16,7 @@ from addons.pools.news import KINDS, decision_of, epoch_of, halted, held_back, s
 from addons.pools.protocol import LedgerError, NewsUnreadable, NotJoined
 from kernel.leases import CUT_OFF_SECONDS, Beat, Held, Kind, News, Total
 from kernel.posting import held, totals
+from kernel.state import UNMET
 from kernel.transition import act_number
 from kernel.verdict import Action, Code, Verdict
 
@@ -80,17 +81,18 @@ class Member:
         Blocks; `LedgerError` where it fails.
         """
         self._said = self._tells = said
-        self._newest = self._book.state.heard
+        heard = self._book.state.heard
+        self._newest = max(0, heard)
         began = self._clock.seconds()
         known = self._line.call_patiently(self._ledger.look)
         self._leasing.pool = known.server
         self._leasing.begin(said)
-        # A ledger that knows less than this lane has heard from it was made anew.
-        is_known = 0 < self._newest <= known.news
+        # A ledger that knows nothing, or less than this lane has heard from it, was made anew.
+        is_known = heard != UNMET and 0 < known.news >= heard
         for news in self._held_back(heard=False) if is_known else self._meet():
             self._line.call_patiently(self._ledger.tell, self._holder, news)
         self._hear(self._line.call_patiently(self._beat), began)
-        if all(member.holder != self._holder for member in known.members):
+        if not is_known:
             # All that was ever told: whom it halted, halted long before this process had others beside it.
             self._halted.clear()
 

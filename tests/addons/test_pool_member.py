@@ -668,6 +668,23 @@ async def test_who_was_halted_while_a_lane_was_away_from_its_ledger_is_halted_on
         worker.leave()
 
 
+async def test_who_was_released_while_a_process_was_away_is_released_there(home: Home, ledger: Shared) -> None:
+    halting = policy(budget({"requests": 1}, when_used=[at(100, Effect.HALT)]))
+    one, two = (Worker(home, ledger, halting, name) for name in ("w0", "w1"))
+    two.member.start()
+    await one.ask()
+    await one.ask()
+    await one.member.turn()
+    one.leave()
+    await until(lambda: two.book.halted("coder", None))
+    await two.acts.act("agents release", "coder", "fine", "ann", "control")
+    again = Worker(home, ledger, halting)
+
+    assert not again.book.halted("coder", None)
+    for worker in (again, two):
+        worker.leave()
+
+
 async def test_of_two_quarantines_the_one_that_was_told_last_holds_everywhere(home: Home, ledger: Shared) -> None:
     one, two = (Worker(home, ledger, policy(budget({"requests": 9})), name) for name in ("w0", "w1"))
     await one.acts.act("agents quarantine", "coder", "first", "ann", "control", until=FAR)
@@ -952,13 +969,17 @@ async def test_an_operators_halt_that_a_next_life_tells_stays_the_operators_and_
         worker.leave()
 
 
+@pytest.mark.parametrize("in_order", [False, True])
 async def test_a_process_that_was_away_does_what_follows_from_a_halt_once_it_hears_of_it(
-    home: Home, ledger: Shared
+    home: Home, ledger: Shared, in_order: bool
 ) -> None:
     risky = replace(policy(budget({"risk": 30}, when_used=[at(100, Effect.HALT)])), cascade=CASCADE)
     one, two = (Worker(home, ledger, risky, name) for name in ("w0", "w1"))
     await two.ask("needs-2")
-    two.lane.close("test")
+    if in_order:
+        two.leave()
+    else:
+        two.lane.close("test")
     one.member.start()
     await one.ask("one", DENIED, risk=40)
     await until(lambda: ledger.overview().news > 0)
