@@ -6,6 +6,7 @@ import copy
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from kernel import entry, lease_numbers
 from kernel.errors import ChainError
 from kernel.lease_numbers import LeaseNumbers, Number, granted
+from scripts import verify_log
 
 BIG = 2**53 - 1
 BLOCK = lease_numbers._BITS
@@ -131,6 +133,19 @@ def test_a_lane_of_hundreds_may_have_any_number_of_leases() -> None:
         found.take([Number("p", block * BLOCK + at) for at in range(1, 9)])
 
     assert found.missing() == 9
+
+
+@pytest.mark.parametrize(("each", "leaps"), [(8, []), (7, [(1, "the numbers of leases leap")])])
+def test_the_other_verifier_has_the_same_bound(
+    monkeypatch: pytest.MonkeyPatch, each: int, leaps: list[tuple[int, str]]
+) -> None:
+    assert verify_log.MAX_BLOCKS == lease_numbers._MOST_BLOCKS
+    monkeypatch.setattr(verify_log, "MAX_BLOCKS", 16)
+    numbers = {("p", block * BLOCK + at): 0 for block in range(9 * 16) for at in range(each)}
+    blocks = {(pool, number // BLOCK) for pool, number in numbers}
+    lane = SimpleNamespace(name="main", leases=numbers, blocks=blocks, broken=True)
+
+    assert list(verify_log.lease_problems([lane])) == leaps
 
 
 def test_lanes_that_leap_together_are_refused_too() -> None:
