@@ -10,7 +10,7 @@ from kernel.budget import SPENT, Budget, Counter, Effect, Every, RateLimit, Unit
 from kernel.document import quote
 from kernel.facts import Host
 from kernel.findings import Finding, Severity
-from kernel.match import hosts_of
+from kernel.one_rule import hosts_of
 from kernel.pattern import agent_matches, agents_meet, host_matches
 from kernel.policy import AddressRange, AgentPattern, HostPattern, HostReach, Policy, Rule
 from kernel.profiles import counters

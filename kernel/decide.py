@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from kernel.address import is_global
 from kernel.facts import UPGRADES
 from kernel.hours import told
-from kernel.match import measures_of, opens, verdict_of
 from kernel.measures import Cap, Measures, tightest
+from kernel.one_rule import measures_of, opens, verdict_of
 from kernel.policy import Verb
 from kernel.tiers import asked, lacking, suffice
 from kernel.verdict import Action, Code, Judgement, Verdict

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
-from kernel.address import range_contains, wholly_private
 from kernel.bucket import Bucket, agent_feature, bucket, path_feature
 from kernel.clause import CERTAIN, Hole, Shape, Shared, compared, field_test, inside, parents, path_sets
 from kernel.glob import joined
-from kernel.measures import DEFAULT, NOTHING_SAID, combined, tightest
+from kernel.measures import DEFAULT, NOTHING_SAID
 from kernel.model_calls import spread
+from kernel.one_rule import hosts_of, measures_of, opens, verdict_of
 from kernel.places import Place, Places
-from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
+from kernel.policy import AddressRange, HostReach, UrlPattern
 from kernel.tiers import asked, suffice
-from kernel.verdict import Action, Code, Verdict
+from kernel.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from kernel.clause import Agents, Residue
     from kernel.facts import Address, Host, RequestFacts
     from kernel.fields import Fields
-    from kernel.measures import Measures, Named
+    from kernel.measures import Measures
     from kernel.policy import Conditions, Destination, Policy, Rule
 
 _REMEMBERED_HOSTS = 32768
@@ -372,64 +371,6 @@ class Index:
 
 def _number(rule: Rule) -> int:
     return rule.number
-
-
-def measures_of(held: Iterable[Rule]) -> Measures:
-    """What applies where exactly these rules hold, given in the order of the policy: each tier's, all at once."""
-    known = tuple(held)
-    limits = [(rule.name, rule.terms) for rule in known if rule.verb is Verb.LIMIT]
-    grants: dict[int, list[Named]] = {}
-    for rule in known:
-        if rule.verb.grants:
-            grants.setdefault(rule.tier, []).append((rule.name, rule.terms))
-    return reduce(tightest, [combined(each, limits) for each in grants.values()] or [combined((), limits)])
-
-
-def verdict_of(rule: Rule, *, literal: bool) -> Verdict:
-    """What a rule that is no limit says where it alone holds; `literal`: the host is an address.
-
-    Where a name leads is said by others, who could end an agent with it: a halt for addresses only refuses a name.
-    """
-    verb = Verb.DENY if rule.verb is Verb.HALT and not literal and hangs_on_addresses(rule) else rule.verb
-    action, code = _SAID[verb]
-    return Verdict(action, code, rule.name, f"rule {rule.name}", rule.tell)
-
-
-_SAID = {
-    Verb.ALLOW: (Action.ALLOW, Code.ALLOW),
-    Verb.THROTTLE: (Action.THROTTLE, Code.ALLOW),
-    Verb.ASK: (Action.ASK, Code.APPROVAL_PENDING),
-    Verb.DENY: (Action.DENY, Code.RULE_DENY),
-    Verb.HALT: (Action.HALT, Code.RULE_HALT),
-    Verb.NEVER: (Action.DENY, Code.NEVER),
-}
-
-
-def hangs_on_addresses(rule: Rule) -> bool:
-    """True when it may matter to the rule where a name leads."""
-    return any(
-        where.address is not None or any(isinstance(hosts_of(item), AddressRange) for item in where.to or ())
-        for where in (rule.where, *rule.holes))
-
-
-def opens(rule: Rule, address: Address, *, literal: bool) -> bool:
-    """True when the grant was written for this inside address: a range with it holds nothing of the public internet.
-
-    URL patterns count only when all of them that cover the address are such: which one held is not known here.
-    """
-    if any(range_contains(each, address) and wholly_private(each) for each in rule.where.address or ()):
-        return True
-    if not literal:
-        return False
-    covering = [(item, host) for item in rule.where.to or () if isinstance(host := hosts_of(item), AddressRange)
-                and range_contains(host, address)]
-    private = [item for item, host in covering if wholly_private(host)]
-    return any(isinstance(item, AddressRange) for item in private) or 0 < len(private) == len(covering)
-
-
-def hosts_of(item: Destination) -> HostPattern | AddressRange:
-    """The host part of a destination."""
-    return item.host if isinstance(item, UrlPattern) else item
 
 
 def _reading(buckets: Iterable[Bucket[Entry]], facts: RequestFacts, text: str, segments: tuple[str, ...]) -> Reading:

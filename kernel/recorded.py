@@ -19,7 +19,8 @@ from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import INSIDE, NO_UPGRADE, address_stage, from_groups, name_stage
 from kernel.facts import OWN_NAME, UPGRADES, Agent, Host, RequestFacts
 from kernel.fields import Fields
-from kernel.match import Index, opens
+from kernel.match import Index
+from kernel.one_rule import opens
 from kernel.policy import UrlPattern
 from kernel.tiers import suffice
 from kernel.trial import OBSERVED

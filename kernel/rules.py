@@ -11,8 +11,8 @@ from kernel.conditions import ConditionReader
 from kernel.document import Mapping as Tree
 from kernel.document import Node, Reader, Scalar, quote
 from kernel.llm_terms import refuse_lengths
-from kernel.match import hangs_on_addresses, hosts_of
 from kernel.measures import NOTHING_SAID, Rate
+from kernel.one_rule import hangs_on_addresses, hosts_of
 from kernel.policy import AddressRange, Conditions, HostPattern, Rule, Verb
 from kernel.quantity import rate, tally
 from kernel.several import Above

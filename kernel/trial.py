@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from kernel.decide import INSIDE, NO_UPGRADE
 from kernel.facts import UPGRADES
-from kernel.match import opens
 from kernel.measures import DEFAULT
+from kernel.one_rule import opens
 from kernel.tiers import suffice
 from kernel.verdict import Code, Judgement
 

@@ -16,7 +16,7 @@ from kernel.analysis.shifts import Shift, shifts
 from kernel.analysis.sizes import MEASURES, NO_MEASURE
 from kernel.analysis.space import LITERAL_HOST
 from kernel.findings import Witness
-from kernel.match import hangs_on_addresses
+from kernel.one_rule import hangs_on_addresses
 from kernel.policy import Verb
 from kernel.trial import Mode, mode_at
 

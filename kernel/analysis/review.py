@@ -23,7 +23,7 @@ from kernel.conditions import spelled
 from kernel.document import joined
 from kernel.facts import Host
 from kernel.findings import Finding, Severity, Witness
-from kernel.match import hosts_of
+from kernel.one_rule import hosts_of
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern, Verb
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from kernel.analysis.space import SCHEMES as SCHEME_NAMES
 from kernel.clause import compared
 from kernel.comparison import Comparison
 from kernel.facts import UPGRADES
-from kernel.match import hosts_of
 from kernel.model_calls import spread
+from kernel.one_rule import hosts_of
 from kernel.pattern import ANONYMOUS
 from kernel.policy import AddressRange, HostPattern, UrlPattern
 
@@ -272,7 +272,7 @@ class Shapes:
             yield box.narrowed(ADDRESSES, more).narrowed(HOSTS, LITERAL_HOST)
 
     def _written(self, rule: Rule) -> tuple[int, int]:
-        """The inside addresses that the grant opens for every host, and for hosts that are addresses. `match.opens`."""
+        """The inside addresses that a grant opens for every host, and for literal ones, as `one_rule.opens` has it."""
         mask = self.space.addresses.mask
         named = _joined(mask(each, wide=False) for each in rule.where.address or () if wholly_private(each))
         ranges = [(item, host) for item in rule.where.to or () if isinstance(host := hosts_of(item), AddressRange)]

@@ -16,7 +16,7 @@ from kernel.analysis.space import LITERAL_HOST
 from kernel.bounds import pace
 from kernel.budget import Unit
 from kernel.cascade_prose import consequences
-from kernel.match import hangs_on_addresses
+from kernel.one_rule import hangs_on_addresses
 from kernel.policy import Verb
 from kernel.words import amount_in_words, rate_in_words
 

@@ -20,9 +20,9 @@ from kernel.analysis.values import Values
 from kernel.clause import compared, parents
 from kernel.comparison import Comparison
 from kernel.fields import MODEL, Part
-from kernel.match import hosts_of
 from kernel.model_calls import spread
 from kernel.normal import OWN_PORTS
+from kernel.one_rule import hosts_of
 from kernel.policy import AddressRange, HostPattern, HostReach, UrlPattern
 from kernel.vocabulary import READS, WRITES
 
