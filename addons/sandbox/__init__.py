@@ -1,0 +1,1 @@
+"""Where a command runs whose only way out is Governor."""
