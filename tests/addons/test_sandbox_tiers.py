@@ -83,7 +83,7 @@ def test_a_kernel_that_takes_no_table_is_found_out(tools):
     (missing,) = tiers.possible(Tier.NETNS)
 
     assert "Protocol not supported" in missing.what
-    assert missing.fix.startswith("modprobe nf_tables")
+    assert missing.fix.startswith("modprobe -a nf_tables")
 
 
 @on_linux
