@@ -44,7 +44,7 @@ class ClientHooks:
         if stall is None or stall.admitted:
             speaks_socks = isinstance(client.proxy_mode, Socks5Mode)
             distrusts = self._rejections.distrusts(peer)
-            connection = ClientConnection(peer, socks=speaks_socks, handshake_failed=distrusts)
+            connection = ClientConnection(peer, socks=speaks_socks, sandbox=self._sandbox, handshake_failed=distrusts)
             connection.pause = partial(backpressure.pause, handler)
             backpressure.read_little(handler)
             self._clients.add(handler, connection)

@@ -48,6 +48,8 @@ class ClientConnection:
 
     peer: str
     socks: bool = False
+    sandbox: str | None = None
+    """The agent whose sandbox it comes from, where it comes from one of ours."""
     requests: int = 0
     open_flows: set[str] = field(default_factory=set)
     tunnel: tuple[Host, int] | None = None

@@ -54,9 +54,9 @@ from addons.origin_check import check_origin
 from addons.outcomes import Outcomes
 from addons.own_output import say
 from addons.pools.acts import SharedActs
-from addons.pools.joining import bring_over, joined
+from addons.pools.joining import joined
 from addons.pools.member import CUT_OFF, Member
-from addons.pools.setting import Kind, pool_for
+from addons.pools.setting import Kind
 from addons.refusal_rate import RefusalRate
 from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
@@ -185,16 +185,17 @@ class _Running:
     def _open(self, options: Any, host: Host) -> None:
         self._host, home = host, host.home
         self.paths, self.siblings = home.paths, host.siblings
-        self.pool = pool_for(self._settings.pool, self.paths.folder, host.processes)
+        self.pool = host.pool(self._settings.pool)
         self._anchored = Anchored(home, say)
-        settings.force(options, self.paths.ca)
+        settings.force(options, host.authority)
         self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
         governed = host.first_policy(self._settings, self.registry)
         metrics_port = host.show_metrics(self)
         try:
             lane = newest(self.paths, host.lane, home.root)
             self.lane = Lane.open(home, lane, kernel=build_info.kernel_identity(), loop=self._loop,
-                                  published=self._anchored.published(lane), patience_seconds=host.patience_seconds)
+                                  published=self._anchored.published(lane), patience_seconds=host.patience_seconds,
+                                  marks={} if host.sandbox is None else {"tier": host.sandbox.tier})
         except BaseException:
             host.hide_metrics()
             raise
@@ -234,8 +235,7 @@ class _Running:
 
     def _join(self) -> None:
         """Become one of those that share a ledger, where there is one."""
-        if self._host.processes == 1:
-            bring_over(self.pool, self._host.home, {self.lane.name}, say)
+        self._host.keep_accounts(self.pool, self.lane.name)
         said = {"policy": self.in_force.governed.policy.digest, "version": VERSION}
         self._member = joined(self.pool, self._host.home, self.lane.name, self.book, say, said)
         self._acts: Acts = self.book

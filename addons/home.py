@@ -65,6 +65,16 @@ class Paths:
         return self.folder / "serving"
 
     @property
+    def counting(self) -> Path:
+        """Locked by whoever keeps accounts of the home: by one process, or shared by those of a ledger."""
+        return self.folder / "counting"
+
+    @property
+    def runs(self) -> Path:
+        """What the Governors of single commands have for as long as they run, a folder for each."""
+        return self.folder / "runs"
+
+    @property
     def agents(self) -> Path:
         return self.folder / "agents.json"
 

@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from addons import policy_store
 from addons.home import MAIN, Home
+from addons.own_output import say
+from addons.pools.joining import bring_over
+from addons.pools.setting import pool_for
 from addons.premises import Premises
 from addons.workers.siblings import Siblings
 from kernel.trial import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pathlib import Path
 
     from addons.agents_control import AgentsControl
     from addons.control import Handler
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from addons.in_force import InForce
     from addons.metrics import Metrics
     from addons.outcomes import Outcomes
+    from addons.pools.setting import Pool
+    from addons.sandbox.post import Sandbox
     from addons.settings import Settings
 
 class Enforcing(Protocol):
@@ -49,9 +56,10 @@ class Enforcing(Protocol):
 
 
 class Host(Protocol):
-    """`lane` is the one that the process writes, `processes` how many serve from the home.
+    """`lane` is the one that the process writes, `processes` how many serve from the home together.
 
-    `patience_seconds`: how long to wait for somebody who looks at the lane, or puts it in order.
+    `patience_seconds`: how long to wait for somebody who looks at the lane, or puts it in order. `sandbox` is the
+    command that alone is served, where that is so.
     """
 
     home: Home
@@ -59,6 +67,17 @@ class Host(Protocol):
     processes: int
     patience_seconds: float
     siblings: Siblings
+    sandbox: Sandbox | None
+
+    @property
+    def authority(self) -> Path:
+        """The folder of the CA whose leaves clients are shown."""
+
+    def pool(self, asked: Pool | None) -> Pool:
+        """The ledger that is meant; `StartRefused` where it cannot be."""
+
+    def keep_accounts(self, pool: Pool, lane: str) -> None:
+        """Have the accounts of the home kept there, in this process as `lane`. `StartRefused` while others do not."""
 
     def first_policy(self, asked: Settings, registry: Registry) -> Governed:
         """The policy with which the process starts; `StartRefused` without one."""
@@ -82,11 +101,23 @@ class Alone:
     lane = MAIN
     processes = 1
     patience_seconds = 0.0
+    sandbox = None
 
     def __init__(self, options: Any, asked: Settings) -> None:
         """Takes the premises; `StartRefused` where they cannot be had."""
         self._premises = Premises(options, asked)
         self.home, self.siblings = self._premises.home, Siblings()
+
+    @property
+    def authority(self) -> Path:
+        return self.home.paths.ca
+
+    def pool(self, asked: Pool | None) -> Pool:
+        return pool_for(asked, self.home.paths.folder, self.processes)
+
+    def keep_accounts(self, pool: Pool, lane: str) -> None:
+        self._premises.keep_accounts(pool)
+        bring_over(pool, self.home, {lane}, say)
 
     def first_policy(self, asked: Settings, registry: Registry) -> Governed:
         return policy_store.first(asked.policies, self.home.paths, registry, strict=asked.strict)

@@ -109,6 +109,8 @@ class Journal:
 
     def __init__(self, lane: str, keys: LaneKeys, segment: Segment, tree: Tree, prev: str, past: Past) -> None:
         self.lane, self.keys, self.segment, self.tree, self.past = lane, keys, segment, tree, past
+        self.marks: Fields = {}
+        """What stands in every entry besides."""
         self._prev = prev
         self._clock = Clock()
         self._ended = keys.following is not None
@@ -203,6 +205,7 @@ class Journal:
         mono_us = draft.mono_ns // 1000
         return {
             **fields,
+            **self.marks,
             "v": entry.VERSION,
             "type": kind,
             "seq": draft.seq,

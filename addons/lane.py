@@ -93,17 +93,18 @@ class Lane:
         keeps_key: bool = False,
         published: Sequence[str] = (),
         patience_seconds: float = 0.0,
+        marks: Fields | None = None,
     ) -> Self:
         """Recover the lane, close crashed ones, begin the log where it is new; `StartRefused` when it is not whole.
 
         `kernel` is `entry.kernel_identity(...)`. Without `vault` the values behind commitments are not kept.
         One that `keeps_key` begins no segment while it is open. `published` are heads of the lane that anchors hold: it
-        must reach them. `patience_seconds`: how long to wait for its lock.
+        must reach them. `patience_seconds`: how long to wait for its lock. `marks` stand in each entry from here on.
         """
         try:
             lock = take(home, name, patience_seconds)
             try:
-                journal, states = open_journal(home, name, kernel, published)
+                journal, states = open_journal(home, name, kernel, published, marks)
                 lane = cls(home, journal, states, lock, _open_vault(home.paths.vault) if vault else None)
                 lane._rotating = keeps_key
                 lane._start(loop)

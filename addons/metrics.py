@@ -221,6 +221,7 @@ class Metrics(Collector):
         self._rate_limited = Counter("rate_limited", "Requests answered 429.")
         self._halts = Counter("halts", "Agents that were halted, by why.", "reason")
         self._preventive = Counter("preventive_acts", "What halts did to other agents.", "do", "degraded")
+        self._packets = Counter("refused_packets", "Packets of sandboxed commands that led nowhere, by kind.", "kind")
         self._reload_failures = Counter("policy_reload_failures", "New policies that were refused.")
         self._decision_seconds = Histogram("decision_seconds", _DECISION_HELP, DECISION_BOUNDS)
         self._commit_seconds = Histogram("audit_commit_seconds", "Time of one group commit of the log.", COMMIT_BOUNDS)
@@ -301,6 +302,11 @@ class Metrics(Collector):
         """Count one failed handshake."""
         with self._lock:
             self._tls_failures.counts[side,] += 1
+
+    def refused_packets(self, counts: Mapping[str, int]) -> None:
+        """Say how many packets of each kind were refused since the process began."""
+        with self._lock:
+            self._packets.counts.update({(kind,): count for kind, count in counts.items()})
 
     def policy_loaded(self, digest: str, mode: str, at: float) -> None:
         """Say which policy is in force since `at` (Unix time), and in which mode."""

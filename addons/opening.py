@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from addons.home import Home
-    from addons.journal import Journal
+    from addons.journal import Fields, Journal
     from addons.recovery import Reopened
     from kernel.folding import States
     from kernel.loss import Loss
@@ -53,8 +53,9 @@ def take(home: Home, lane: str, patience_seconds: float = 0.0) -> int:
     return lock
 
 
-def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[str] = ()) -> tuple[Journal, States]:
-    """The lane's journal with its first entries, and what the time before left, durably in it.
+def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[str] = (),
+                 marks: Fields | None = None) -> tuple[Journal, States]:
+    """The lane's journal with its first entries, and what the time before left, durably in it. `marks` stand in each.
 
     With it the states that all its entries make. `StartRefused` where another lane goes on in the place of this one.
     """
@@ -65,6 +66,7 @@ def open_journal(home: Home, lane: str, kernel: entry.Body, published: Sequence[
     siblings = _adopt_siblings(home, lane)
     reopened = reopen(home, lane, published)
     journal = reopened.journal
+    journal.marks = marks or {}
     try:
         if not reopened.reading.opened:
             _begin(home, journal, kernel, siblings)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from addons import authority, banner, listeners, settings
 from addons.control import ControlServer
+from addons.counting_lock import counting
 from addons.home import Home, home_folder
 from addons.home_lock import home_lock
 from addons.metrics import Gauge
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from addons.control import Handler
     from addons.metrics import Metrics
+    from addons.pools.setting import Pool
 
 
 class Premises:
@@ -43,6 +45,10 @@ class Premises:
             taken.enter_context(home_lock(self.home.paths))
             self.certificate: Path = authority.ensure(self.home.paths.ca, datetime.now(UTC))
             self._taken = taken.pop_all()
+
+    def keep_accounts(self, pool: Pool) -> None:
+        """Have the accounts of the home kept in this ledger; `StartRefused` while others keep them elsewhere."""
+        self._taken.enter_context(counting(self.home.paths, pool))
 
     def show_metrics(self, metrics: Metrics, health: Callable[[], bool],
                      ready: Callable[[], Mapping[str, bool]]) -> int:

@@ -16,6 +16,8 @@ from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.main import run
 
 from addons.enforcer import Enforcer
+from addons.sandbox import post as run_post
+from addons.sandbox.run_host import RunHost
 from addons.workers.post import Post
 from addons.workers.supervisor import ASKED_TO_STOP, FAULT, START_REFUSED, USAGE, Supervisor
 from addons.workers.worker import Worker
@@ -31,25 +33,25 @@ class Stage(Enum):
 
 
 class GovernedMaster(DumpMaster):
-    """mitmdump's master with the enforcer among its own addons, alone or as a worker."""
+    """mitmdump's master with the enforcer among its own addons: alone, as a worker, or for one run of a command."""
 
     status = ASKED_TO_STOP
 
-    def __init__(self, opts: Options, worker: Worker | None = None) -> None:
+    def __init__(self, opts: Options, started_by: Worker | RunHost | None = None) -> None:
         super().__init__(opts)
-        self._worker = worker
-        self.enforcer = Enforcer() if worker is None else Enforcer(worker.host)
+        self._started_by = started_by
+        self.enforcer = Enforcer() if started_by is None else Enforcer(started_by.host)
         self.enforcer.seconds_after_stop = REFUSING_SECONDS
         self.stage = Stage.READING_OPTIONS
 
     async def run(self) -> None:
         """Serve until asked to stop. The enforcer ends a start that it refuses before any port is open."""
         self.stage = Stage.STARTING
-        if self._worker is not None:
-            await self._worker.begin(self.options)
+        if self._started_by is not None:
+            await self._started_by.begin(self.options)
         self._admit(self.enforcer)
-        if self._worker is not None:
-            await self._worker.opened()
+        if self._started_by is not None:
+            await self._started_by.opened()
         await super().run()
 
     async def running(self) -> None:
@@ -105,6 +107,12 @@ def work() -> int:
     """Serve as one of several workers, started by their supervisor with its own arguments."""
     worker = Worker(Post.taken())
     return _run(lambda opts: GovernedMaster(opts, worker), sys.argv[1:])
+
+
+def serve_run() -> int:
+    """Serve one run of a command, started by whoever encloses it."""
+    host = RunHost(run_post.Post.taken())
+    return _run(lambda opts: GovernedMaster(opts, host), sys.argv[1:])
 
 
 def _run(master_of: Callable[[Options], GovernedMaster | SupervisingMaster], arguments: Sequence[str]) -> int:

@@ -112,6 +112,7 @@ class Supervisor:
         served = [newest(home.paths, slot.name, home.root) for slot in self._slots]
         for lane in served:
             ahead_keys.demand(home, lane)
+        self._premises.keep_accounts(pool)
         bring_over(pool, home, served, say)
         self._policy = CommonPolicy(asked, home.paths, Registry(home.paths.agents), self._slots, self._turns)
         self._policy.on_refused, self._policy.on_fault = self._metrics.reload_failed, self._metrics.fault

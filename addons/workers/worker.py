@@ -20,6 +20,7 @@ from addons.draining import drain
 from addons.errors import ReloadRefused
 from addons.home import Home, home_folder
 from addons.own_output import place, say
+from addons.pools.setting import pool_for
 from addons.workers import ports
 from addons.workers.channel import Channel, ChannelError
 from addons.workers.siblings import Siblings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from addons.governed import Governed
     from addons.hosting import Enforcing
     from addons.identity import Registry
+    from addons.pools.setting import Pool
     from addons.settings import Settings
     from addons.workers.post import Post
 
@@ -41,6 +43,7 @@ class Worker:
 
     # Another worker's start may be putting the lane in order, or a verb looking at it.
     patience_seconds = 10.0
+    sandbox = None
 
     def __init__(self, post: Post) -> None:
         self._post = post
@@ -72,6 +75,16 @@ class Worker:
         self.home = Home.open(home_folder(asked.home))
         authority.date_leaves(self.home.paths.ca, datetime.now(UTC))
         return self
+
+    @property
+    def authority(self) -> Path:
+        return self.home.paths.ca
+
+    def pool(self, asked: Pool | None) -> Pool:
+        return pool_for(asked, self.home.paths.folder, self.processes)
+
+    def keep_accounts(self, pool: Pool, lane: str) -> None:
+        """The supervisor does, for all its workers."""
 
     def first_policy(self, asked: Settings, registry: Registry) -> Governed:
         return policy_store.kept(*self._policy, self.home.paths, registry, strict=asked.strict)

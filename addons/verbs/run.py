@@ -1,0 +1,163 @@
+"""`governor run`: a command whose only way out is Governor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from addons.audit_text import json_text
+from addons.errors import GovernorError
+from addons.home import Home, home_folder
+from addons.sandbox import tiers
+from addons.sandbox.inside import TIER
+from addons.sandbox.tiers import Tier
+from addons.verbs.output import console
+from kernel.errors import KernelError
+from kernel.identity import LOCAL, valid_id
+
+NOT_STARTED = 125
+_DENIED = 1
+
+
+class AgentName(click.ParamType[str]):
+    """An agent's id."""
+
+    name = "NAME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not (valid_id(text) or text == LOCAL.id):
+            self.fail(f"{text!r} is no name of an agent: lower-case letters, digits and . _ - ; at most 64", param, ctx)
+        return text
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--agent", type=AgentName(), default=LOCAL.id, show_default=True, metavar="NAME",
+              help="Which agent the command is. It is known by its sandbox, whatever it says itself.")
+@click.option("--policy", "policies", multiple=True, metavar="FILE",
+              type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="The policy, or its tiers. Else policy.yaml of the home, else the one Governor ships.")
+@click.option("--allow", "allowed", multiple=True, metavar='"METHODS HOST/PATH"',
+              help='A policy in a few words: "GET api.example.org/v1/**". Nothing else passes.')
+@click.option("--observe", is_flag=True, help="Let pass and write down what the policy would refuse, for a day at most.")
+@click.option("--tier", "wanted", type=click.Choice(["auto", *Tier]), default="auto", show_default=True,
+              help="How strongly the command is held.")
+@click.option("--fail-on", type=click.Choice(["deny"]), help="End with 1 where something was refused and CMD ended with 0.")
+@click.option("--home", metavar="DIR", help="The home: keys, log and budgets. Before $GOVERNOR_HOME.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, on standard error.")
+@click.option("--quiet", is_flag=True, help="Print no summary.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] CMD [ARGS]...")
+def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observe: bool, wanted: str,
+        fail_on: str | None, home: str | None, as_json: bool, quiet: bool, command: tuple[str, ...]) -> None:
+    """Run a command whose only way out is Governor, with nothing to configure inside.
+
+    \b
+      governor run -- claude
+      governor run --agent coder-1 --policy team.yaml -- npm test
+      governor run --allow "GET api.example.org/v1/**" -- curl https://api.example.org/v1/me
+      governor run --observe -- ./agent.sh
+
+    The command has the caller's terminal, environment, files and exit status. Its requests are judged, signed and
+    recorded in a lane of their own, and every other packet is refused and counted. Clients inside trust the CA of this
+    run, whose key is gone when it ends.
+
+    \b
+    Tiers:
+      netns   every packet is led to Governor or refused: any client, any protocol. Needs nftables, iproute2 and
+              bubblewrap, and root or user namespaces.
+      bwrap   no network but a proxy on loopback: clients that know no proxy reach nothing, and no name is
+              answered inside. Needs bubblewrap and user namespaces.
+      env     proxy variables and no more: advice, not enforcement.
+      auto    the first of the first two that this machine can hold; env only where neither exists, as on macOS.
+
+    The summary goes to standard error. governor doctor says what is missing for a tier.
+
+    Exit status: CMD's; 125 where it was not started; 2 wrong usage.
+    """
+    if TIER in os.environ:
+        _fail("this command is in a sandbox of Governor's already")
+    tier = _tier(wanted)
+    folder = Path(os.path.realpath(home_folder(home)))
+    _refuse_reachable(folder)
+    # mitmproxy is Governor's to import; what is needed here takes time enough.
+    from addons.sandbox import run_policy, running
+
+    try:
+        policy = run_policy.chosen(folder / "policy.yaml", policies, allowed, datetime.now(UTC).date(), observe=observe)
+        asked = running.Asked(command, agent, tier, folder, policy, dict(os.environ))
+        if tier is Tier.ENV:
+            console(stderr=True).print("governor: tier env: advice, not enforcement: the command can leave it aside",
+                                       style="bold red")
+        ended = asyncio.run(running.run(asked))
+    except (GovernorError, KernelError) as problem:
+        _fail(str(problem).removeprefix("governor: "))
+    sys.exit(_told(asked, ended, policies, fail_on, as_json=as_json, quiet=quiet))
+
+
+def _tier(wanted: str) -> Tier:
+    if wanted == "auto":
+        best = tiers.best()
+        if best is None:
+            _fail("no tier can hold a command here: governor doctor says why; --tier env is advice, not enforcement")
+        return best
+    tier = Tier(wanted)
+    missing = tiers.possible(tier)
+    if missing:
+        _fail("; ".join(f"tier {tier}: {each.what}{f' ({each.fix})' if each.fix else ''}" for each in missing))
+    return tier
+
+
+def _refuse_reachable(home: Path) -> None:
+    """A home in the folder in which the command works would be the command's."""
+    here = Path(os.path.realpath(os.getcwd()))
+    if here in (home, *home.parents):
+        _fail(f"the home {home} lies in the working directory {here}; give --home another folder, or run it elsewhere")
+    if home in here.parents:
+        _fail(f"the working directory {here} lies in the home {home}; run it elsewhere")
+
+
+def _told(asked: object, ended: object, policies: tuple[Path, ...], fail_on: str | None, *, as_json: bool,
+          quiet: bool) -> int:
+    from addons.lane_entries import LaneEntries
+    from addons.sandbox import run_summary, running
+
+    assert isinstance(asked, running.Asked) and isinstance(ended, running.Ended)
+    home = Home.open(asked.home)
+    lane = f"run-{ended.run}"
+    summary = run_summary.RunSummary()
+    problem = None
+    try:
+        entries = LaneEntries(home.paths.lane(lane), lane, home.root)
+        summary = run_summary.summed(entry.body for entry in entries)
+    except KernelError as fault:
+        problem = f"lane {lane} does not verify: {fault}"
+    screen = console(stderr=True)
+    name = "+".join(file.name for file in policies) or ("--allow" if asked.policy.text else "policy.yaml")
+    told = f"{name}@{ended.policy[:4]}"
+    if as_json:
+        said = {"run": ended.run, "lane": lane, "status": ended.status, "tier": asked.tier, "agent": asked.agent,
+                "policy": ended.policy, "seconds": round(ended.seconds, 3), "refused_packets": ended.packets,
+                **summary.told()}
+        screen.print(json_text(said))
+    elif not quiet:
+        for line in run_summary.lines(summary, asked.tier, told, ended.run, ended.seconds, ended.packets):
+            screen.print(line)
+        for missing in ended.missing:
+            screen.print(f"  trust    {missing}")
+    if ended.governor_ended:
+        screen.print("governor: Governor ended before the command did, which had no way out from then on", style="bold red")
+    if problem is not None:
+        screen.print(f"governor: {problem}", style="bold red")
+    return _DENIED if fail_on and summary.denied and not ended.status else ended.status
+
+
+def _fail(problem: str) -> None:
+    with suppress(BrokenPipeError):
+        console(stderr=True).print(f"governor: {problem}", style=None)
+    sys.exit(NOT_STARTED)
