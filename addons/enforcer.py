@@ -18,6 +18,7 @@ from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
 from addons import (
+    authority,
     build_info,
     dispatch,
     durable,
@@ -62,6 +63,7 @@ from addons.request_bodies import RequestBodies
 from addons.request_names import RequestNames
 from addons.resolver import Resolver
 from addons.rotation import RotationControl
+from addons.signing import Signing
 from addons.snapshots import Snapshots
 from addons.spool import ROOM_BYTES, Room
 from addons.watchdog import Watchdog
@@ -188,6 +190,8 @@ class _Running:
         self.pool = host.pool(self._settings.pool)
         self._anchored = Anchored(home, say)
         settings.force(options, host.authority)
+        tls = ctx.master.addons.get("tlsconfig")
+        self._signing = Signing(host.authority, lambda: tls.configure({"confdir"}), self._turned)
         self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
         governed = host.first_policy(self._settings, self.registry)
         metrics_port = host.show_metrics(self)
@@ -290,6 +294,13 @@ class _Running:
         with contextlib.suppress(AuditUnavailable):
             self.book.look_at_clock(_now_us())
 
+    def _look_at_ca(self) -> None:
+        try:
+            self._signing.look(self._turned)
+        except (OSError, ValueError):
+            # It cannot be read: what was read before goes on signing, and the next minute's look says why.
+            self.metrics.fault("ca")
+
     def _read_gauges(self) -> None:
         self.metrics.read(Gauge.READY, lambda: all(self.checks().values()))
         self.metrics.read(Gauge.OPEN_STREAMS, lambda: len(self.outcomes))
@@ -319,9 +330,11 @@ class _Running:
         self._look_at_clock()
         self._anchored.look()
         self.hooks.connections.sweep()
+        self._look_at_ca()
         if self._turned >= self._next_flush:
             self._next_flush = self._turned + _FLUSH_SECONDS
             self._flushing = self._loop.run_in_executor(None, self._flush)
+            self._renewing = self._loop.run_in_executor(None, self._renew_ca)
         self._beat = self._loop.call_later(_HEARTBEAT_SECONDS, self._heartbeat)
 
     def _write_refusals(self) -> None:
@@ -346,6 +359,14 @@ class _Running:
             self.registry.flush()
         except AgentsError:
             self.metrics.fault("agents")
+
+    def _renew_ca(self) -> None:
+        """Do what is due to the CA. Where that fails the one that signs goes on to its end, which a metric tells."""
+        try:
+            authority.ensure(self.paths.ca, datetime.now(UTC))
+        except (OSError, StartRefused) as fault:
+            self.metrics.fault("ca")
+            say(f"the CA cannot be renewed: {fault}")
 
     def turns(self) -> bool:
         return not self._ready or time.monotonic() - self._turned < _LATE_SECONDS

@@ -39,7 +39,7 @@ def in_text(text: bytes) -> Iterator[Der]:
 def parsed(der: Der) -> x509.Certificate:
     """The certificate, or `ValueError`."""
     with warnings.catch_warnings():
-        # Old roots break rules of today. Whether they are taken is for the client to say, and nobody here can mend them.
+        # Old roots break rules of today; whether they are taken all the same is for the client to say.
         warnings.simplefilter("ignore")
         return x509.load_der_x509_certificate(der)
 

@@ -1,4 +1,4 @@
-"""Java's trust stores: read in either form, written as a PKCS#12 that every Java since 8 takes with or without password."""
+"""Java's trust stores: read in either form, written as a PKCS#12 that Java takes with or without a password."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def certificates(store: bytes, password: str | None = None) -> Iterator[Der]:
 
 
 def written(trusted: Iterable[Der]) -> bytes:
-    """The trust store with these certificates. It has no password: there is no secret in it, and Java opens it without."""
+    """The trust store with these certificates, without a password: Java opens it so, and no secret is in it."""
     entries = []
     for number, der in enumerate(trusted):
         try:

@@ -1,4 +1,4 @@
-"""What a command needs to trust the CA: files in one folder, the variables that name them, the mounts that hide none."""
+"""What a command needs to trust the CA: files in one folder, variables that name them, mounts over the stores."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ def _named(file: Path, setting: str, home: Path) -> Iterator[Der]:
     text = content(file).decode(errors="replace")
     # npm takes certificates in its own file, with \n for a line's end.
     yield from in_text(text.replace("\\n", "\n").encode())
-    for said in re.findall(rf"^[ \t]*-*{re.escape(setting)}\b[ \t]*[=: \t][ \t]*(.+?)[ \t]*$", text, re.I | re.M):
+    line = rf"^[ \t]*-*{re.escape(setting)}\b[ \t]*[=: \t][ \t]*(.+?)[ \t]*$"
+    for said in re.findall(line, text, re.IGNORECASE | re.MULTILINE):
         value = said.strip("\"'")
         path = home / value[2:] if value.startswith("~/") else Path(value)
         # Cargo counts from the folder that holds .cargo, others from where their file lies.

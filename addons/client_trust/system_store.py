@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import certifi
 from OpenSSL import crypto
@@ -56,7 +56,8 @@ def copies(folder: Path, authorities: Sequence[Der], bundle: Path, java: Mapping
 
 def subject_hash(der: Der) -> str:
     """The name under which OpenSSL looks for a certificate in a folder, without its number."""
-    return f"{crypto.X509.from_cryptography(parsed(der)).subject_name_hash():08x}"
+    # pyOpenSSL calls it bytes and gives a number.
+    return f"{cast("int", crypto.X509.from_cryptography(parsed(der)).subject_name_hash()):08x}"
 
 
 def _add(der: Der, folder: Path, *, hashed: bool) -> None:
