@@ -33,27 +33,27 @@ WITHOUT_VARIABLES = {"gnutls-cli", "chromium"}
 # What brings its own roots along and never looks at the system's.
 WITHOUT_MOUNTS = {"httpx", "requests", "boto3", "grpc", "deno", "uv"} | OF_NODE
 PYTHON = {
-    "urllib": "import urllib.request as u; u.urlopen(URL).read()",
-    "urllib3": "import urllib3; urllib3.PoolManager(retries=False).request('GET', URL)",
-    "requests": "import requests; requests.get(URL)",
-    "httpx": "import httpx; httpx.get(URL)",
+    "urllib": "import urllib.request as u; u.urlopen(url).read()",
+    "urllib3": "import urllib3; urllib3.PoolManager(retries=False).request('GET', url)",
+    "requests": "import requests; requests.get(url)",
+    "httpx": "import httpx; httpx.get(url)",
     "aiohttp": """
 import aiohttp, asyncio
 async def get():
-    async with aiohttp.ClientSession() as session, session.get(URL): pass
+    async with aiohttp.ClientSession() as session, session.get(url): pass
 asyncio.run(get())""",
     "boto3": """
 import boto3, botocore.config
 c = botocore.config.Config(retries={'max_attempts': 0})
-s3 = boto3.client('s3', endpoint_url=URL, aws_access_key_id='a', aws_secret_access_key='b', region_name='r', config=c)
+s3 = boto3.client('s3', endpoint_url=url, aws_access_key_id='a', aws_secret_access_key='b', region_name='r', config=c)
 try: s3.list_buckets()
 except botocore.parsers.ResponseParserError: pass""",
     "openai": """
 import openai
-openai.OpenAI(base_url=URL, api_key='k', max_retries=0).models.list()""",
+openai.OpenAI(base_url=url, api_key='k', max_retries=0).models.list()""",
     "grpc": """
 import grpc
-channel = grpc.secure_channel(URL.partition('//')[2].partition('/')[0], grpc.ssl_channel_credentials())
+channel = grpc.secure_channel(url.partition('//')[2].partition('/')[0], grpc.ssl_channel_credentials())
 channel.unary_unary('/test.Origin/Wanted')(b'', timeout=5)""",
 }
 FETCH = {
@@ -64,7 +64,7 @@ FETCH = {
                             "openssl s_client -quiet -verify_return_error -connect localhost:PORT -servername localhost"),
     "gnutls-cli": ("sh", "-c", "printf 'GET /wanted HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | "
                                "gnutls-cli -p PORT localhost"),
-    **{name: (sys.executable, "-c", f"URL = 'URL'\n{text}") for name, text in PYTHON.items()},
+    **{name: (sys.executable, "-c", f"url = 'URL'\n{text}") for name, text in PYTHON.items()},
     "pip": (sys.executable, "-m", "pip", "download", "--retries", "0", "--no-deps", "--index-url", "URL", "tiny"),
     "uv": ("uv", "pip", "download", "--index-url", "URL", "tiny"),
     "node fetch": ("node", "-e", "fetch('URL').catch(e => { console.error(e); process.exit(1) })"),
