@@ -17,6 +17,7 @@ from kernel.version import VERSION
 VERBS = {
     "init": ("home", "Make a home: keys, CA, log, a starting policy and the pin of the log."),
     "serve": ("service", "Run the proxy with Governor inside. Arguments are mitmdump's."),
+    "run": ("run", "Run a command whose only way out is Governor."),
     "reload": ("control", "Take the changed policy into force without a restart."),
     "status": ("control", "Say whether the running Governor is ready, and what it enforces."),
     "script": ("service", "Print the path of the script for `mitmdump -s`."),

@@ -34,7 +34,9 @@ class ClientHooks:
     """Who comes, who goes, and who has had their time."""
 
     def __init__(self, clients: Clients, judge: Judge, outcomes: Outcomes, bodies: RequestBodies, admission: Admission,
-                 rejections: Rejections, replies: Replies, faults: Faults) -> None:
+                 rejections: Rejections, replies: Replies, faults: Faults, sandbox: str | None = None) -> None:
+        """`sandbox` is the agent that all clients are, where they come from its sandbox."""
+        self._sandbox = sandbox
         self._clients, self._judge, self._outcomes, self._bodies = clients, judge, outcomes, bodies
         self._admission, self._rejections, self._replies, self._faults = admission, rejections, replies, faults
 

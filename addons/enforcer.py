@@ -224,7 +224,8 @@ class _Running:
                       Mirror(lambda: self.in_force.governed, time.time, self._own), self.book,
                       RequestNames.of_home(self.paths.request_names), closed=self._closed)
         hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
-                                    Admission(self._rate, raise_file_limit()))
+                                    Admission(self._rate, raise_file_limit()),
+                                    None if host.sandbox is None else host.sandbox.agent)
         self._deadlines = Deadlines(gate.end)
         patches.install(hooks, self.outcomes, bodies, self._deadlines)
         own_output.restrict()

@@ -35,11 +35,11 @@ class Hooks:
     """The hooks of one process."""
 
     def __init__(self, judge: Judge, outcomes: Outcomes, lane: Lane, metrics: Metrics, bodies: RequestBodies,
-                 admission: Admission) -> None:
+                 admission: Admission, sandbox: str | None = None) -> None:
         self.clients, self.rejections, self.faults = Clients(), Rejections(), Faults(lane, metrics)
         self.replies = Replies(judge, outcomes)
         self.connections = ClientHooks(
-            self.clients, judge, outcomes, bodies, admission, self.rejections, self.replies, self.faults)
+            self.clients, judge, outcomes, bodies, admission, self.rejections, self.replies, self.faults, sandbox)
         self.answers = AnswerHooks(self.clients, judge, outcomes, bodies, self.replies, self.faults)
         self._tunnels = TunnelHooks(self.clients, judge, metrics, self.rejections, self.replies, self.faults)
         self._requests = RequestHooks(self.clients, judge, outcomes, bodies, self.replies, self.faults)

@@ -101,7 +101,7 @@ class Alone:
     lane = MAIN
     processes = 1
     patience_seconds = 0.0
-    sandbox = None
+    sandbox: Sandbox | None = None
 
     def __init__(self, options: Any, asked: Settings) -> None:
         """Takes the premises; `StartRefused` where they cannot be had."""

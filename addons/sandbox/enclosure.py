@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from addons.client_trust.laid import Mount
+
 # Parts of /run that programs are looked up in; the rest of it is sockets.
 _PROGRAMS = ("/run/current-system", "/run/opengl-driver", "/run/booted-system")
 # What the host runs by itself. Its owner is root, and so is a command of root's, with or without capabilities.
@@ -21,16 +23,10 @@ SECCOMP_DESCRIPTOR, INFO_DESCRIPTOR = 3, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Mount:
-    """A file or folder that the command finds in the place of another, and cannot write."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True, slots=True)
 class View:
-    """The file system of a command. `hidden` folders are empty in it, `read_only` paths cannot be written."""
+    """The file system of a command: what `mounts` show in the place of others, `hidden` folders, which are empty, and
+    `read_only` paths.
+    """
 
     working_folder: Path
     hidden: tuple[Path, ...] = ()

@@ -16,7 +16,7 @@ _MOST_WAITING = 32
 
 def serve_at(sockets: Mapping[str, socket.socket]) -> None:
     """Have mitmproxy in this process open no ports of its own. A name begins with the mode that the socket is for."""
-    AsyncioServerInstance.listen = _listening(sockets)  # type: ignore[method-assign, assignment]
+    AsyncioServerInstance.listen = _listening(sockets)  # type: ignore[method-assign]
 
 
 def _listening(sockets: Mapping[str, socket.socket]) -> Any:

@@ -88,9 +88,9 @@ def main(channel_descriptor: int) -> NoReturn:
             sys.exit(1)
         socket.send_fds(channel, [_line({"listening": list(made.sockets)})],
                         [each.fileno() for each in made.sockets.values()])
-        for each in made.sockets.values():
+        for listening in made.sockets.values():
             # Governor alone has them from here on: once it is gone, nobody listens.
-            each.close()
+            listening.close()
         _serve(channel, made)
 
 
@@ -112,7 +112,7 @@ def _serve(channel: socket.socket, made: _Made) -> NoReturn:
     signal.set_wakeup_fd(wakes)
     pending = b""
     while not ended:
-        ready, _, _ = select.select([channel, woken], [], [])
+        ready, _, _ = select.select([channel.fileno(), woken], [], [])
         if woken in ready:
             os.read(woken, 512)
             done, status = os.waitpid(made.command, os.WNOHANG)
@@ -121,7 +121,7 @@ def _serve(channel: socket.socket, made: _Made) -> NoReturn:
                 refused = _refused()
                 with suppress(OSError):
                     channel.sendall(_line({"ended": os.waitstatus_to_exitcode(status), "refused": refused}))
-        if channel in ready and not ended:
+        if channel.fileno() in ready and not ended:
             content, descriptors, _, _ = socket.recv_fds(channel, 1 << 20, 16)
             if not content:
                 break

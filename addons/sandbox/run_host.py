@@ -59,9 +59,8 @@ class RunHost:
     def __init__(self, post: Post) -> None:
         self._post = post
         self.lane, self.siblings = post.lane, Siblings()
-        self.sandbox = Sandbox(post.agent, post.tier)
+        self.sandbox: Sandbox | None = Sandbox(post.agent, post.tier)
         self.home: Home
-        self.authority: Path
         self._folder: Path
         self._metrics_address: tuple[str, int]
         self._control: ControlServer | None = None
@@ -88,11 +87,14 @@ class RunHost:
         durable.make_folder(self._folder)
         self._taken.callback(shutil.rmtree, self._folder, ignore_errors=True)
         self._taken.enter_context(_living(self._folder))
-        self.authority = self._folder / "ca"
         durable.make_folder(self.authority)
         authority.for_run(self.authority, self._post.run, datetime.now(UTC))
         self._metrics_address = (asked.metrics_host, asked.metrics_port)
         return self
+
+    @property
+    def authority(self) -> Path:
+        return self._folder / "ca"
 
     def pool(self, asked: Pool | None) -> Pool:
         # There may be other runs, now or later, and budgets are for all of them.

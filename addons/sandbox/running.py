@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from addons.client_trust.laid import Laid, lay_out
+from addons.client_trust.laid import Laid, Mount, lay_out
 from addons.errors import GovernorError
 from addons.sandbox import enclosure, syscall_filter
 from addons.sandbox.inside import environment
@@ -286,7 +286,8 @@ class _Governor:
 
     async def serving(self, said: Any) -> None:
         """Wait until it serves. Raises `RunFailed` with what it `said` where it does not."""
-        await asyncio.wait([self._serving, self.ended], timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [self._serving, self.ended]
+        await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not self._serving.done():
             said.seek(0)
             words = said.read().decode(errors="replace").strip().splitlines()
@@ -319,7 +320,7 @@ def _read_only(asked: Asked, folder: Path) -> tuple[Path, ...]:
     return tuple(path for path in found if path.exists())
 
 
-def _resolving(asked: Asked, folder: Path) -> tuple[enclosure.Mount, ...]:
+def _resolving(asked: Asked, folder: Path) -> tuple[Mount, ...]:
     """The list of name servers, in the place of the host's; what else stands there stays."""
     target = Path("/etc/resolv.conf")
     if asked.tier is not Tier.NETNS or not os.path.lexists(target):
@@ -330,7 +331,7 @@ def _resolving(asked: Asked, folder: Path) -> tuple[enclosure.Mount, ...]:
     written = folder / "resolv.conf"
     written.write_text("\n".join([f"nameserver {GATEWAY}", *kept]) + "\n")
     written.chmod(0o644)
-    return (enclosure.Mount(written, target),)
+    return (Mount(written, target),)
 
 
 def _lines(path: Path) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -46,7 +46,7 @@ class AgentName(click.ParamType[str]):
 @click.option("--allow", "allowed", multiple=True, metavar='"METHODS HOST/PATH"',
               help='A policy in a few words: "GET api.example.org/v1/**". Nothing else passes.')
 @click.option("--observe", is_flag=True, help="Let pass and write down what the policy would refuse, for a day at most.")
-@click.option("--tier", "wanted", type=click.Choice(["auto", *Tier]), default="auto", show_default=True,
+@click.option("--tier", "wanted", type=click.Choice(["auto", *map(str, Tier)]), default="auto", show_default=True,
               help="How strongly the command is held.")
 @click.option("--fail-on", type=click.Choice(["deny"]), help="End with 1 where something was refused and CMD ended with 0.")
 @click.option("--home", metavar="DIR", help="The home: keys, log and budgets. Before $GOVERNOR_HOME.")
@@ -157,7 +157,6 @@ def _told(asked: object, ended: object, policies: tuple[Path, ...], fail_on: str
     return _DENIED if fail_on and summary.denied and not ended.status else ended.status
 
 
-def _fail(problem: str) -> None:
-    with suppress(BrokenPipeError):
-        console(stderr=True).print(f"governor: {problem}", style=None)
+def _fail(problem: str) -> NoReturn:
+    console(stderr=True).print(f"governor: {problem}")
     sys.exit(NOT_STARTED)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from addons.hosting import Enforcing
     from addons.identity import Registry
     from addons.pools.setting import Pool
+    from addons.sandbox.post import Sandbox
     from addons.settings import Settings
     from addons.workers.post import Post
 
@@ -43,7 +44,7 @@ class Worker:
 
     # Another worker's start may be putting the lane in order, or a verb looking at it.
     patience_seconds = 10.0
-    sandbox = None
+    sandbox: Sandbox | None = None
 
     def __init__(self, post: Post) -> None:
         self._post = post
