@@ -85,7 +85,8 @@ class Agents:
             for token in agent.tokens
             if token.revoked is None
         }
-        return Tokens(holding, frozenset(self.agents), any(agent.tokens for agent in self.agents.values()))
+        removed = frozenset(name for name, agent in self.agents.items() if agent.removed is not None)
+        return Tokens(holding, frozenset(self.agents), any(agent.tokens for agent in self.agents.values()), removed)
 
 
 def changed(agents: Agents, act: Act, name: str, sha256: str | None, operator: str, now: str) -> Agents:

@@ -17,11 +17,13 @@ from addons.connections import ClientConnection, Clients
 from addons.faults import Faults, verdict_of
 from addons.heads import Unreadable
 from addons.judge import Judge
+from addons.listeners import port_of
 from addons.outcomes import Outcomes
 from addons.rejections import Rejections
 from addons.replies import Replies, close_client
 from addons.request_bodies import RequestBodies
 from addons.sweeps import LINGER_SECONDS, Overdue, overdue
+from kernel.source_networks import source_address
 from kernel.verdict import Code
 
 # A head of 20 KiB in packets, all of which come alone. Each costs as much as a small request.
@@ -46,7 +48,8 @@ class ClientHooks:
         if stall is None or stall.admitted:
             speaks_socks = isinstance(client.proxy_mode, Socks5Mode)
             distrusts = self._rejections.distrusts(peer)
-            connection = ClientConnection(peer, socks=speaks_socks, sandbox=self._sandbox, handshake_failed=distrusts)
+            connection = ClientConnection(peer, socks=speaks_socks, sandbox=self._sandbox, handshake_failed=distrusts,
+                                          address=source_address(peer), listener_port=port_of(client))
             connection.pause = partial(backpressure.pause, handler)
             backpressure.read_little(handler)
             self._clients.add(handler, connection)

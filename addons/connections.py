@@ -10,6 +10,7 @@ from time import monotonic
 from mitmproxy import connection, http
 from mitmproxy.proxy.server import ConnectionHandler
 
+from addons.client_certificates import ClientCertificate
 from kernel.facts import Address, Host
 from kernel.verdict import Code
 
@@ -75,6 +76,14 @@ class ClientConnection:
     agent: str | None = None
     client: str | None = None
     """The product that the client says it is."""
+    address: Address | None = None
+    """Whence it comes: `peer`, where that is an address."""
+    listener_port: int | None = None
+    """The port at which Governor listened for it."""
+    certificate: ClientCertificate | None = None
+    """What its client has proved to be in TLS with Governor itself."""
+    sandbox: str | None = None
+    """The agent for which Governor has made the sandbox that it comes from."""
 
     def end(self, result: str, code: Code | None = None) -> None:
         """Say why the connection ends. What is said first stands."""

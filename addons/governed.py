@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addons import policy_files
+from addons.client_authority import Authority
 from kernel.bounds import Bounds
 from kernel.disclosure import Disclosure
 from kernel.findings import Finding
@@ -36,6 +37,8 @@ class Governed:
     """The grants with `llm:`: what they let pass are calls of models, wherever they go."""
     strict: bool = False
     """Whether this start enforces whatever the policy says."""
+    client_authority: Authority | None = None
+    """The CA that signs the certificates of clients; None where they are not asked for one."""
 
     @property
     def observed_until(self) -> int | None:
@@ -50,15 +53,16 @@ class Governed:
 def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool = False,
             contents: Sequence[bytes] | None = None) -> Governed:
     """Check and index the policy in files, read here unless their `contents` are given; behind those of the files
-    may stand the prices that were kept with them.
+    may stand what was kept with them: the CA of clients, and prices.
 
     Raises `PolicyError`, or `PolicyMissing` when a file is not there.
     """
     if contents is None:
         contents = [policy_files.read_file(file) for file in files]
-    names = (*map(str, files), "prices.yaml")[: max(len(files), len(contents))]
-    sources = list(zip(names, contents, strict=True))
-    compiled = policy_files.read_policy(sources, known_agents)
+    kept = (f"kept with the policy #{number}" for number in range(len(contents) - len(files)))
+    sources = list(zip((*map(str, files), *kept), contents, strict=True))
+    compiled, client_authority = policy_files.with_authority(
+        policy_files.read_policy(sources, known_agents), contents)
     suffixes = Suffixes(policy_files.public_suffixes())
     secret_paths = SecretPaths(compiled.policy, policy_files.secret_path_hosts())
     models = [rule for rule in compiled.policy.rules if rule.verb.grants and rule.where.llm is not None]
@@ -68,7 +72,7 @@ def prepare(files: Sequence[Path], known_agents: frozenset[str], *, strict: bool
                     Disclosure(compiled.policy, suffixes), secret_paths, llm_hosts,
                     tuple(files), tuple(compiled.findings),
                     any(_constrains(rule) for rule in compiled.policy.items),
-                    frozenset(rule.name for rule in models), strict)
+                    frozenset(rule.name for rule in models), strict, client_authority)
 
 
 def _constrains(rule: Rule) -> bool:

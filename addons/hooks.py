@@ -62,7 +62,7 @@ class Hooks:
             "http_connected": Guard(faults.end_tunnel),
             "next_layer": Guard(tunnels.refuse_layer, after=tunnels.next_layer),
             "tls_clienthello": Guard(tunnels.refuse_hello, after=tunnels.tls_clienthello),
-            "tls_start_client": Guard(faults.end_tunnel),
+            "tls_start_client": Guard(faults.end_tunnel, before=tunnels.tls_start_client),
             "tls_established_client": Guard(faults.end_tunnel, after=tunnels.tls_established_client),
             "tls_failed_client": Guard(faults.note, after=tunnels.tls_failed_client),
             "requestheaders": Guard(requests.refuse_early, before=tunnels.take_credentials,

@@ -16,10 +16,10 @@ from addons.errors import StartCode, StartRefused
 from addons.whereabouts import Whereabouts
 from kernel import identity
 from kernel.entry import timestamp
-from kernel.identity import Tokens
+from kernel.identity import Evidence, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from kernel.facts import Agent
@@ -32,7 +32,7 @@ _Stamp = tuple[int, int, int, int] | None
 
 
 class Registry:
-    """Who is who by token. The file is looked at every 100 ms at most; a bad one leaves the last good one in force.
+    """Who is who. The file is looked at every 100 ms at most; a bad one leaves the last good one in force.
 
     `StartRefused` when the file is bad or missing from the start; later `report` is given the error, once a change.
     """
@@ -57,13 +57,13 @@ class Registry:
         return self._tokens
 
     def identify(
-        self, policy: Identity, headers: Sequence[str], address: str | None = None
+        self, policy: Identity, evidence: Evidence, address: str | None = None
     ) -> tuple[Agent, None] | tuple[None, Code]:
-        """The agent behind these Proxy-Authorization values, or the code that refuses the flow.
+        """The agent behind this evidence, or the code that refuses the flow.
 
         `address` is the client's: who is identified there is known to come from there.
         """
-        agent, code = identity.identify(self.tokens, policy, headers)
+        agent, code = identity.identify(self.tokens, policy, evidence)
         if agent is None:
             assert code is not None
             return None, code

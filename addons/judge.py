@@ -12,6 +12,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from addons import model_calls, websocket_handshake
 from addons.book import Book
+from addons.client_authority import Authority
 from addons.connections import ClientConnection, connected_peers
 from addons.decision_log import TOO_MANY, DecisionLog
 from addons.extract import BODYLESS, connect_target, extract, method_of
@@ -35,6 +36,7 @@ from kernel.decide import address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
 from kernel.fields import MOST_BODY_BYTES, Fields
+from kernel.identity import Evidence
 from kernel.llm.request import MOST_CALL_BYTES
 from kernel.trial import OBSERVED, Mode, enforced, widest
 from kernel.verdict import Action, Code, Verdict
@@ -228,7 +230,8 @@ class Judge:
 
     def _identified(self, governed: Governed, connection: ClientConnection) -> tuple[Agent, None] | tuple[None, Code]:
         """The agent behind what a client says of itself, or the code that refuses it."""
-        agent, refused = self._registry.identify(governed.policy.identity, connection.credentials, connection.peer)
+        agent, refused = self._registry.identify(
+            governed.policy.identity, _evidence(governed, connection), connection.peer)
         if agent is None:
             assert refused is not None
             return None, refused
@@ -375,6 +378,11 @@ class Judge:
         return refused
 
     @property
+    def client_authority(self) -> Authority | None:
+        """The CA whose certificates clients need in TLS with Governor itself; None where they need none."""
+        return self._governed().client_authority
+
+    @property
     def contact(self) -> str | None:
         """Whom the agents' users ask, as the policy says."""
         return self._governed().policy.contact
@@ -393,9 +401,18 @@ def _non_canonical(error: NonCanonical, agent: Agent, flow: http.HTTPFlow, conne
     return Judged(verdict, agent, method_of(flow.request), _host_or_none(flow))
 
 
+def _evidence(governed: Governed, connection: ClientConnection) -> Evidence:
+    """What there is now to know a client by: the policy may have changed since it came."""
+    proved, authority = connection.certificate, governed.client_authority
+    name = proved.name_by(authority) if proved is not None and authority is not None else None
+    return Evidence(connection.credentials, name, connection.listener_port, connection.address, connection.sandbox)
+
+
 def _unidentified(code: Code | None) -> Verdict:
     if code is Code.IDENTITY_REFUSED:
-        return _refusal(code, "the proxy credentials are unknown, revoked or another agent's")
+        return _refusal(code, "what the client is known by is unknown, revoked or another agent's")
+    if code is Code.IDENTITY_CONFLICT:
+        return _refusal(code, "what the client is known by names two agents")
     return _refusal(code or Code.IDENTITY_REQUIRED, "the proxy needs to know who asks")
 
 

@@ -6,7 +6,8 @@ from ipaddress import ip_address
 from typing import Any
 
 from mitmproxy import ctx
-from mitmproxy.proxy.mode_specs import Socks5Mode
+from mitmproxy.connection import Client
+from mitmproxy.proxy.mode_specs import RegularMode, Socks5Mode
 
 from addons.errors import StartCode, StartRefused
 
@@ -37,6 +38,15 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def port_of(client: Client) -> int | None:
+    """The port of ours to which a client has come."""
+    mode = client.proxy_mode
+    if isinstance(mode, (RegularMode, Socks5Mode)):
+        return int(client.sockname[1])
+    # Elsewhere the socket tells where the client wanted to go.
+    return mode.listen_port(ctx.options.listen_port)
 
 
 class Listeners:

@@ -112,7 +112,7 @@ class Mirror:
         governed, own = self._governed(), self._own(facts.agent.id)
         left = [{"budget": each.budget, "unit": each.unit, "limit": each.limit, "remaining": each.remaining}
                 for each in own.budgets]
-        return {"agent": facts.agent.id, "mode": governed.mode(facts.at), "budgets": left,
+        return {"agent": facts.agent.id, "by": facts.agent.by, "mode": governed.mode(facts.at), "budgets": left,
                 "halted": own.reason is not None, "reason": own.reason,
                 "quarantined_until": None if own.until_us is None else written(own.until_us),
                 "throttled_until": None if own.slowed_until_us is None else written(own.slowed_until_us),

@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
 
 from addons import shipped
+from addons.client_authority import Authority, AuthorityError, is_authority
+from addons.client_authority import read as read_authority
 from addons.errors import GovernorError
 from addons.policy_archive import packed, unpacked
 from addons.time_zones import ZONES
@@ -27,6 +30,7 @@ from kernel.cascade_review import cascade_findings
 from kernel.compiler import Compiled, compile_policy, raise_errors
 from kernel.document import Keys, Reader
 from kernel.errors import PolicyError
+from kernel.findings import Finding, Severity
 from kernel.llm_review import llm_findings
 from kernel.llm_terms import Call
 from kernel.pattern import host_pattern, url_pattern
@@ -49,11 +53,32 @@ class PolicyMissing(GovernorError):
 def load_policy(
     paths: Sequence[Path], known_agents: frozenset[str] = frozenset(), *, ahead: bool = False
 ) -> Compiled:
-    """The policy in the files. Raises `PolicyMissing`, or `PolicyError` with every finding.
+    """The policy in the files, and in what it names. Raises `PolicyMissing`, or `PolicyError` with every finding.
 
     With `ahead` keys without effect yet are read and analysed, too. What comes of that is never given to an enforcer.
     """
-    return read_policy([(str(path), read(path)) for path in paths], known_agents, ahead=ahead)
+    sources = [(str(path), read(path)) for path in paths]
+    return with_authority(read_policy(sources, known_agents, ahead=ahead), [data for _, data in sources])[0]
+
+
+def with_authority(compiled: Compiled, contents: Sequence[bytes]) -> tuple[Compiled, Authority | None]:
+    """The policy with the CA that it names for clients, which its digest names, too; None where it names none.
+
+    `contents` are its files; where the CA was kept with them, that one is meant, and not the file of today. Raises
+    `PolicyError` with the place at which the CA is named.
+    """
+    said = compiled.policy.identity.authority
+    if said is None:
+        return compiled, None
+    for each in (part for content in contents for part in unpacked(content)):
+        if is_authority(each):
+            return compiled, Authority(each)
+    try:
+        found = read_authority(Path(said.position.file).parent / said.file, datetime.now(UTC))
+    except AuthorityError as refused:
+        raise PolicyError([Finding("E230", Severity.ERROR, said.position, refused.problem, refused.hint)]) from refused
+    digest = blake3(kept([*contents, found.pem], compiled.policy)).hexdigest()
+    return replace(compiled, policy=replace(compiled.policy, digest=digest)), found
 
 
 def read_policy(
@@ -70,7 +95,7 @@ def read_policy(
     ranges = named_ranges(metadata_ranges())
     tables = [source for source in sources if _is_prices(source[1])]
     with _without_collection():
-        documents = [compose(data, name) for name, data in sources if not _is_prices(data)]
+        documents = [compose(data, name) for name, data in sources if not (_is_prices(data) or is_authority(data))]
         compiled = compile_policy(documents, ranges, "", known_agents, ZONES, int(time.time()), ahead=ahead,
                                   tables=known_of_the_world(), calls=model_calls(), prices=_prices(tables))
     digest = blake3(kept(given, compiled.policy)).hexdigest()
@@ -78,7 +103,8 @@ def read_policy(
 
 
 def kept(contents: Sequence[bytes], policy: Policy) -> bytes:
-    """What is kept of a policy beside the log: its files, and where it counts what models cost the shipped prices, too.
+    """What is kept of a policy beside the log: its files, the CA of clients that is given behind them, and where it
+    counts what models cost the shipped prices, too.
 
     So a later version, with other prices, judges by those that were in force.
     """
@@ -99,7 +125,7 @@ def _prices(tables: Sequence[tuple[str, bytes]]) -> Prices:
 def _looked_over(compiled: Compiled, known_agents: frozenset[str]) -> Compiled:
     policy = compiled.policy
     more = (*account_findings(policy, llm_hosts()), *llm_findings(as_if(policy, ()), model_calls()),
-            *cascade_findings(policy, known_agents))
+            *cascade_findings(policy, known_agents | policy.identity.agents))
     findings = (*compiled.findings, *more)
     raise_errors(findings)
     return Compiled(compiled.policy, findings)

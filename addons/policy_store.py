@@ -60,7 +60,10 @@ def keep(governed: Governed, paths: Paths) -> None:
     if target.exists():
         return
     try:
-        content = policy_files.kept([policy_files.read_file(file) for file in governed.files], governed.policy)
+        contents = [policy_files.read_file(file) for file in governed.files]
+        if governed.client_authority is not None:
+            contents.append(governed.client_authority.pem)
+        content = policy_files.kept(contents, governed.policy)
         if blake3(content).hexdigest() != governed.policy.digest:
             text = f"{', '.join(map(str, governed.files))}: it changed while it was read; try again"
             raise StartRefused(StartCode.POLICY_INVALID, text)

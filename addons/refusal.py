@@ -99,6 +99,7 @@ _ADVICE = {
     Code.BUSY: "Wait and try again: Governor serves as many flows as it may.",
     Code.IDENTITY_REQUIRED: "Send the proxy credentials of this agent.",
     Code.IDENTITY_REFUSED: "Send valid proxy credentials: these are unknown or revoked.",
+    Code.IDENTITY_CONFLICT: "Be one agent: send the credentials of the agent that this client otherwise is, or none.",
     Code.AUDIT_UNAVAILABLE: "Stop: nothing passes until the operator has restored Governor's log or its anchors.",
     Code.ORIGIN_FAILED: "This is not a refusal: the origin is down, or speaks in a way that cannot be trusted.",
     Code.RESOLVE_FAILED: "Check the name: it has no address.",

@@ -11,7 +11,7 @@ from mitmproxy.proxy import commands, events, layer, layers
 from mitmproxy.proxy.layers import modes
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import backpressure, first_bytes, refusal, socks5
+from addons import backpressure, client_certificates, first_bytes, refusal, socks5
 from addons.connections import ClientConnection, Clients
 from addons.faults import Faults, Ungoverned
 from addons.judge import Judge
@@ -137,19 +137,31 @@ class TunnelHooks:
         hello.ignore_connection = False
         self._faults.end_tunnel(handler, hello, error)
 
+    def tls_start_client(self, handler: ConnectionHandler, start: tls.TlsData) -> None:
+        authority = self._judge.client_authority
+        if authority is not None and client_certificates.is_outermost(start.context):
+            client_certificates.ask(start, authority)
+
     def tls_established_client(self, handler: ConnectionHandler, established: tls.TlsData) -> None:
         connection = self._clients.get(handler)
         if connection is not None:
             connection.handshake_failed, connection.handshake_since = False, None
             connection.since = monotonic()
+            if client_certificates.is_outermost(established.context):
+                connection.certificate = client_certificates.proved(established)
             self._rejections.forget(Refuser(connection.peer, connection.agent, connection.client))
 
     def tls_failed_client(self, handler: ConnectionHandler, failed: tls.TlsData) -> None:
         self._metrics.tls_failure(Side.CLIENT)
         connection = self._clients.get(handler)
         if connection is not None:
-            connection.handshake_failed, connection.handshake_since = True, None
-            connection.end("handshake_failed")
+            connection.handshake_since = None
+            result, code = client_certificates.failure(failed.conn.error or "")
+            connection.end(result, code)
+            if code is not None:
+                # That it has no certificate says nothing of whether it takes ours.
+                return
+            connection.handshake_failed = True
             if any(sign in (failed.conn.error or "") for sign in _REJECTING):
                 self._rejections.note(Refuser(connection.peer, connection.agent, connection.client), monotonic())
             self._rejections.failed(connection.peer)

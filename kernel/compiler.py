@@ -19,11 +19,11 @@ from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
 from kernel.hours import ONLY_UTC, Zones, told
+from kernel.identity_section import read_identity
 from kernel.llm_terms import Call
 from kernel.pattern import agent_pattern
 from kernel.policy import (
     AddressRange,
-    Identity,
     Policy,
     Position,
     Rule,
@@ -37,7 +37,6 @@ from kernel.several import Above, Destinations, Groups, Level, joined, levels, u
 from kernel.times import TimeReader
 from kernel.trial import Mode
 from kernel.vocabulary import (
-    IDENTITY,
     POLICY,
     RESERVED_AGENTS,
     TIERS,
@@ -126,14 +125,15 @@ class _Compiler:
         found = self.reader.mapping(document.root, POLICY) or {}
         self._check_version(found.get("version"))
         self._refuse_below(found)
-        identity = self._identity(found.get("identity"))
         upper = self._above.groups(self._level.number)
         own = self._groups(found.get("agents"), upper)
         groups = upper | own
+        identity = read_identity(self.reader, found.get("identity"), groups)
+        of_all = self._above.identity or identity
         named = self._above.destinations(self._level.number)
         destinations = self._destinations(found.get("destinations"), named)
-        names = Names(self._ranges, self._known, groups, named | destinations,
-                      (self._above.identity or identity).anonymous, self._calls)
+        names = Names(self._ranges, self._known | of_all.agents, groups, named | destinations, of_all.anonymous,
+                      self._calls)
         self._conditions = ConditionReader(self.reader, names, self._times)
         reading = RuleReader(self.reader, self._conditions, self._above)
         rules = reading.rules(found.get("rules"))
@@ -232,13 +232,6 @@ class _Compiler:
             targets = [target for word in words for target in one_destination(self.reader, word, self._ranges)]
             destinations[name] = tuple(dict.fromkeys(targets))
         return destinations
-
-    def _identity(self, node: Node | None) -> Identity:
-        found = {} if node is None else self.reader.mapping(node, IDENTITY) or {}
-        for key, only in (("proxy-auth", "yes"), ("anonymous", "allow")):
-            if key in found and self.reader.text(found[key], key) not in (only, None):
-                self.reader.error("E102", found[key], f"{key} is {only}, or is left out")
-        return Identity(frozenset(found.keys() & {"proxy-auth"}), "anonymous" in found)
 
     def _observed_until(self, found: Mapping[str, Node]) -> int | None:
         """The end of `mode: observe`; None where the policy enforces."""

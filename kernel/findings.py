@@ -88,6 +88,7 @@ CATALOGUE: dict[str, str] = {
     "E227": "A header that a rule would add is not valid, or is none that a rule may set.",
     "E228": "A name, or a pattern of names, of models, tools, repositories, fields, keys or approvers is not valid.",
     "E229": "A name in `depends` is no group and no agent of a group.",
+    "E230": "The file of the CA for clients is missing, cannot be read, or holds no CA that is still valid.",
     "E502": "A budget of money does not say what happens when it is used up.",
     "E601": "A halt can spread in a circle and halt everybody in it.",
     "W105": "A word in `to` is read as a host of one label, and no destination has that name.",

@@ -13,8 +13,11 @@ from kernel.facts import Address
 from kernel.hours import Window
 from kernel.measures import NOTHING_SAID, Rate, Terms
 from kernel.prices import NO_PRICES, Prices
+from kernel.source_networks import SourceNetworks
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kernel.ahead.said import Ahead
     from kernel.budget import Budget, Counter, RateLimit
     from kernel.contagion import Cascade
@@ -229,11 +232,30 @@ class Assertion:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientAuthority:
+    """`cert: {ca: FILE}`: the file of the CA that signs the certificates of clients, as the policy names it."""
+
+    file: str
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
-    """The `identity:` section: the sources it names; `anonymous` is True where it says `anonymous: allow`."""
+    """The `identity:` section: the sources it names; `anonymous` is True where it says `anonymous: allow`.
+
+    `ports` are those at which Governor listens, each with the agent that comes there.
+    """
 
     sources: frozenset[str] = frozenset()
     anonymous: bool = False
+    authority: ClientAuthority | None = None
+    networks: SourceNetworks = field(default_factory=SourceNetworks)
+    ports: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def agents(self) -> frozenset[str]:
+        """The agents that it names: those of networks and of ports."""
+        return frozenset((*self.networks.agents, *self.ports.values()))
 
 
 @dataclass(frozen=True, slots=True)

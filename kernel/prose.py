@@ -16,6 +16,7 @@ from kernel.cascade_prose import cascade_in_words
 from kernel.comparison import Comparison, Field, Interval
 from kernel.document import joined, printable
 from kernel.hours import clock, told
+from kernel.identity_prose import identity_in_words
 from kernel.measures import Terms
 from kernel.normal import OWN_PORTS
 from kernel.policy import (
@@ -83,10 +84,7 @@ def _in_general(policy: Policy) -> Iterator[Sentence]:
     yield Sentence("What nothing below allows is refused. The order of the rules does not matter: a refusal beats "
                    "whatever allows the same request.")
     yield from _tiers(policy)
-    if policy.identity.anonymous:
-        yield Sentence("A client without a token is the agent anonymous, and may only what a rule allows anonymous.")
-    elif policy.identity.sources:
-        yield Sentence("Every client must say who it is.")
+    yield from map(Sentence, identity_in_words(policy.identity))
     if policy.contact:
         yield Sentence(f"Whoever is refused is told to ask {policy.contact}.")
     if any("*" in text for text in _globs(policy)):

@@ -40,6 +40,7 @@ from kernel.price_lists import PRICE
 from kernel.vocabulary import (
     ASSERT,
     ASSERTED,
+    CERT,
     EXCEPT,
     GRANT_TERMS,
     IDENTITY,
@@ -59,6 +60,7 @@ _FIELDS = names(words(text()))
 _METHOD = text("^[A-Z][A-Z0-9_-]{0,31}$|^(" + "|".join(sorted(METHOD_SETS)) + ")$")
 _METHODS: Schema = {"anyOf": [{"const": "any"}, *words(_METHOD)["anyOf"]]}
 _SCHEME = one_of(OWN_PORTS)
+_AGENTS: Schema = {**names(text("^[a-z0-9][a-z0-9._-]{0,63}$")), "minProperties": 1}
 _COST = text(r"^[0-9]+(\.[0-9]{1,6})?$")
 
 # Of each key its form and what it is for.
@@ -78,7 +80,13 @@ _KEYS: dict[str, Described] = {
     "assert": (items("assertion"), "What must stay true: where one fails, the policy does not load."),
     "identity": (ref("identity"), "How clients say who they are."),
     "proxy-auth": (YES, "Every client needs a token, even before the first one was given."),
-    "anonymous": ({"const": "allow"}, "A client without a token comes in as the agent anonymous."),
+    "anonymous": ({"const": "allow"}, "A client without identity comes in as the agent anonymous."),
+    "cert": (ref("cert"), "Clients that speak TLS to Governor itself prove who they are with a certificate."),
+    "ca": (text(), "The file of the CA that signs the certificates of clients, beside the policy: clients.pem."),
+    "source": (_AGENTS, "Who comes from which network or address: {10.1.0.0/24: coder-1}. The narrowest counts."),
+    "port": ({**_AGENTS, "propertyNames": {"pattern": "^[1-9][0-9]{0,4}$"}},
+             "Who comes to which of the ports at which Governor listens: {8081: coder-1}."),
+    "sandbox": (YES, "Every client needs an identity: the sandbox of governor run, or another one."),
     "allow": (NAME, "The name of a rule that allows."),
     "deny": (NAME, "The name of a rule that refuses."),
     "from": (words(text()), "Groups, agent ids or patterns of ids. Without it: every agent but anonymous."),
@@ -168,6 +176,7 @@ def schema() -> Schema:
             "assertion": {**mapping(ASSERT, _KEYS), "minProperties": 1, "maxProperties": 1},
             "asserted": asserted,
             "identity": mapping(IDENTITY, _KEYS),
+            "cert": mapping(CERT, _KEYS),
             **ACCOUNT_DEFINITIONS,
             **CASCADE_DEFINITIONS,
             **AHEAD_DEFINITIONS,

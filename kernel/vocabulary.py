@@ -66,11 +66,8 @@ ASSERTED = Keys(
     later=_AHEAD_CONDITIONS,
     elsewhere={**TERMS_ELSEWHERE, **dict.fromkeys(TIMES, "an assertion holds at any time")},
 )
-IDENTITY = Keys(
-    "identity",
-    now=frozenset({"proxy-auth", "anonymous"}),
-    later=frozenset({"cert", "source", "port", "sandbox"}),
-)
+IDENTITY = Keys("identity", now=frozenset({"proxy-auth", "anonymous", "cert", "source", "port", "sandbox"}))
+CERT = Keys("cert", now=frozenset({"ca"}), required=("ca",))
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})

@@ -154,7 +154,7 @@ def _checked(files: tuple[Path, ...], known: frozenset[str], *, ahead: bool) -> 
         return Checked(files, None, refused.findings)
     reviewed = review_at_most(compiled.policy, known_of_the_world(), int(time.time()))
     findings = (*compiled.findings, *reviewed.findings)
-    reach = worst_reach(compiled.policy, known)
+    reach = worst_reach(compiled.policy, known | compiled.policy.identity.agents)
     return Checked(files, compiled.policy, findings, reviewed.undecided, reviewed.proved, reach)
 
 

@@ -18,6 +18,7 @@ from addons.identity import Registry
 from addons.lane import Lane
 from addons.verbs.agents import agents
 from kernel.facts import Agent
+from kernel.identity import Evidence
 from kernel.policy import Identity
 from kernel.verdict import Code
 from tests.addons.operators import Running
@@ -48,7 +49,7 @@ def operator_entries(home, lane="cli"):
 
 
 def identified(home, token):
-    return Registry(home.paths.agents).identify(Identity(), [f"Bearer {token}"])
+    return Registry(home.paths.agents).identify(Identity(), Evidence([f"Bearer {token}"]))
 
 
 def test_add_prints_the_token_alone_on_standard_output_and_it_identifies_the_agent(home):
@@ -141,11 +142,11 @@ async def run_async(home, *arguments):
 
 async def test_in_a_running_governor_a_change_is_in_force_when_the_verb_returns(home, running):
     token = json.loads((await run_async(home, "add", "coder-1", "--json")).stdout)["token"]
-    first = running.registry.identify(Identity(), [f"Bearer {token}"])
+    first = running.registry.identify(Identity(), Evidence([f"Bearer {token}"]))
     await run_async(home, "remove", "coder-1")
 
     assert first == (Agent("coder-1", "proxy-auth"), None)
-    assert running.registry.identify(Identity(), [f"Bearer {token}"]) == (None, Code.IDENTITY_REFUSED)
+    assert running.registry.identify(Identity(), Evidence([f"Bearer {token}"])) == (None, Code.IDENTITY_REFUSED)
 
 
 async def test_in_a_running_governor_the_entry_stands_in_its_own_lane(home, running):
@@ -177,7 +178,7 @@ async def test_when_the_log_cannot_be_written_nobody_is_registered(home, running
 async def test_the_list_shows_what_the_running_governor_has_seen(home, running):
     token = json.loads((await run_async(home, "add", "coder-1", "--json")).stdout)["token"]
     before = json.loads((await run_async(home, "list", "--json")).stdout)[0]
-    running.registry.identify(Identity(), [f"Bearer {token}"])
+    running.registry.identify(Identity(), Evidence([f"Bearer {token}"]))
     after = json.loads((await run_async(home, "list", "--json")).stdout)[0]
 
     assert list(after) == ["id", "state", "reason", "since", "by", "budgets", "risk", "last_seen"]

@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 import time
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given, settings
@@ -18,8 +19,9 @@ from addons.errors import StartCode, StartRefused
 from addons.identity import Registry
 from addons.whereabouts import ADDRESSES, AGENTS, Whereabouts
 from kernel.facts import Agent
-from kernel.identity import LOCAL, digest
+from kernel.identity import LOCAL, Evidence, digest
 from kernel.policy import Identity
+from kernel.source_networks import SourceNetworks
 from kernel.verdict import Code
 from tests.conftest import scaled
 
@@ -48,7 +50,7 @@ def test_a_registered_agent_is_identified_by_its_token(path):
     change(path, Act.ADD)
     registry.refresh()
 
-    assert registry.identify(NOBODY, bearer("gov_1")) == (Agent("coder-1", "proxy-auth"), None)
+    assert registry.identify(NOBODY, Evidence(bearer("gov_1"))) == (Agent("coder-1", "proxy-auth"), None)
 
 
 def test_a_change_is_seen_within_a_tenth_of_a_second_without_a_signal(path):
@@ -56,7 +58,7 @@ def test_a_change_is_seen_within_a_tenth_of_a_second_without_a_signal(path):
     change(path, Act.ADD)
     time.sleep(identity.LOOK_SECONDS + 0.02)
 
-    assert registry.identify(NOBODY, []) == (None, Code.IDENTITY_REQUIRED)
+    assert registry.identify(NOBODY, Evidence()) == (None, Code.IDENTITY_REQUIRED)
 
 
 def test_a_rotated_token_replaces_the_old_one_at_once(path):
@@ -64,15 +66,15 @@ def test_a_rotated_token_replaces_the_old_one_at_once(path):
     registry.change(lambda agents: changed(agents, Act.ADD, "coder-1", digest("gov_1"), "root", NOW), lambda: None)
     registry.change(lambda agents: changed(agents, Act.ROTATE, "coder-1", digest("gov_2"), "root", LATER), lambda: None)
 
-    assert registry.identify(NOBODY, bearer("gov_1")) == (None, Code.IDENTITY_REFUSED)
-    assert registry.identify(NOBODY, bearer("gov_2")) == (Agent("coder-1", "proxy-auth"), None)
+    assert registry.identify(NOBODY, Evidence(bearer("gov_1"))) == (None, Code.IDENTITY_REFUSED)
+    assert registry.identify(NOBODY, Evidence(bearer("gov_2"))) == (Agent("coder-1", "proxy-auth"), None)
 
 
 def test_after_the_last_agent_was_removed_flows_without_a_token_stay_refused(path):
     change(path, Act.ADD)
     change(path, Act.REMOVE)
 
-    assert Registry(path).identify(NOBODY, []) == (None, Code.IDENTITY_REQUIRED)
+    assert Registry(path).identify(NOBODY, Evidence()) == (None, Code.IDENTITY_REQUIRED)
 
 
 def test_a_removed_agent_is_refused_also_where_its_token_was_not_revoked(path):
@@ -80,7 +82,26 @@ def test_a_removed_agent_is_refused_also_where_its_token_was_not_revoked(path):
         {"sha256": digest("gov_1"), "added": NOW, "revoked": None, "last_used": None}]}  # fmt: skip
     path.write_text(json.dumps({"v": 1, "agents": {"coder-1": agent}}))
 
-    assert Registry(path).identify(NOBODY, bearer("gov_1")) == (None, Code.IDENTITY_REFUSED)
+    assert Registry(path).identify(NOBODY, Evidence(bearer("gov_1"))) == (None, Code.IDENTITY_REFUSED)
+
+
+def test_a_removed_agent_is_refused_by_whatever_names_it(path):
+    change(path, Act.ADD)
+    change(path, Act.REMOVE)
+
+    cert = Identity(frozenset({"cert"}))
+    assert Registry(path).identify(cert, Evidence(certificate="coder-1")) == (None, Code.IDENTITY_REFUSED)
+    assert Registry(path).identify(cert, Evidence(certificate="coder-2")) == (Agent("coder-2", "cert"), None)
+
+
+def test_an_agent_that_is_in_no_file_is_seen_by_its_address(path):
+    registry = Registry(path)
+    fleet = Identity(frozenset({"source"}), networks=SourceNetworks(((ip_network("10.1.0.0/24"), "ci"),)))
+    agent, _ = registry.identify(fleet, Evidence(source=ip_address("10.1.0.7")), "10.1.0.7")
+
+    assert agent == Agent("ci", "source")
+    assert set(registry.last_seen()) == {"ci"}
+    assert registry.whereabouts.of("ci") == ("10.1.0.7",)
 
 
 def test_an_agent_that_was_removed_can_be_added_again_with_another_token(path):
@@ -90,7 +111,7 @@ def test_an_agent_that_was_removed_can_be_added_again_with_another_token(path):
 
     agent = load(path).agents["coder-1"]
     assert (agent.removed, agent.added, len(agent.tokens)) == (None, LATER, 2)
-    assert Registry(path).identify(NOBODY, bearer("gov_1")) == (None, Code.IDENTITY_REFUSED)
+    assert Registry(path).identify(NOBODY, Evidence(bearer("gov_1"))) == (None, Code.IDENTITY_REFUSED)
 
 
 @pytest.mark.parametrize(("acts", "problem"), [
@@ -225,8 +246,8 @@ def test_a_file_that_goes_bad_leaves_the_tokens_in_force_and_is_reported_once(pa
     registry.refresh()
     registry.refresh()
 
-    assert registry.identify(NOBODY, bearer("gov_1")) == (Agent("coder-1", "proxy-auth"), None)
-    assert registry.identify(NOBODY, []) == (None, Code.IDENTITY_REQUIRED)
+    assert registry.identify(NOBODY, Evidence(bearer("gov_1"))) == (Agent("coder-1", "proxy-auth"), None)
+    assert registry.identify(NOBODY, Evidence()) == (None, Code.IDENTITY_REQUIRED)
     assert len(reported) == 1
 
 
@@ -240,13 +261,13 @@ def test_a_file_that_is_repaired_is_taken_again(path):
     change(path, Act.ADD, "coder-2", "gov_2")
     registry.refresh()
 
-    assert registry.identify(NOBODY, bearer("gov_2")) == (Agent("coder-2", "proxy-auth"), None)
+    assert registry.identify(NOBODY, Evidence(bearer("gov_2"))) == (Agent("coder-2", "proxy-auth"), None)
 
 
 def test_the_last_use_of_a_token_is_known_at_once_and_is_in_the_file_after_a_flush(path):
     change(path, Act.ADD)
     registry = Registry(path)
-    registry.identify(NOBODY, bearer("gov_1"))
+    registry.identify(NOBODY, Evidence(bearer("gov_1")))
     shown = registry.last_seen()["coder-1"]
     registry.flush()
 
@@ -257,7 +278,7 @@ def test_the_last_use_of_a_token_is_known_at_once_and_is_in_the_file_after_a_flu
 def test_a_flush_revives_no_token_that_was_revoked_meanwhile(path):
     change(path, Act.ADD)
     registry = Registry(path)
-    registry.identify(NOBODY, bearer("gov_1"))
+    registry.identify(NOBODY, Evidence(bearer("gov_1")))
     change(path, Act.REMOVE, now=LATER)
     registry.flush()
 
@@ -268,7 +289,7 @@ def test_a_flush_revives_no_token_that_was_revoked_meanwhile(path):
 def test_a_flow_of_nobody_leaves_no_last_use(path):
     registry = Registry(path)
 
-    assert registry.identify(NOBODY, []) == (LOCAL, None)
+    assert registry.identify(NOBODY, Evidence()) == (LOCAL, None)
     assert registry.last_seen() == {}
 
 
@@ -276,8 +297,8 @@ def test_it_is_known_from_where_an_agent_came(path):
     change(path, Act.ADD)
     registry = Registry(path)
     for address in ("192.0.2.2", "192.0.2.1", "192.0.2.2"):
-        registry.identify(NOBODY, bearer("gov_1"), address)
-    registry.identify(NOBODY, bearer("gov_wrong"), "192.0.2.9")
+        registry.identify(NOBODY, Evidence(bearer("gov_1")), address)
+    registry.identify(NOBODY, Evidence(bearer("gov_wrong")), "192.0.2.9")
 
     assert registry.whereabouts.of("coder-1") == ("192.0.2.1", "192.0.2.2")
     assert registry.whereabouts.of("coder-2") == ()
@@ -322,4 +343,4 @@ def test_a_change_that_could_not_be_read_is_read_again(path, monkeypatch):
 
     registry.refresh()
 
-    assert registry.identify(NOBODY, bearer("gov_1")) == (None, Code.IDENTITY_REFUSED)
+    assert registry.identify(NOBODY, Evidence(bearer("gov_1"))) == (None, Code.IDENTITY_REFUSED)

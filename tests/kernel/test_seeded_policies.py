@@ -62,6 +62,7 @@ FAULTS = {
     "E227": f"rules: [{{{ALLOW}, add-headers: {{«x-forwarded-for: a}}}}]",
     "E228": f"rules: [{{{ALLOW}, mcp: {{tools: «'a b'}}}}]",
     "E229": "agents: {a: [a-1]}\ncascade: {depends: {«coders: [a]}}",
+    "E230": "identity: {cert: {ca: «nowhere.pem}}",
     "E402": "rules: [«{allow: a, to: b.corp.example, address: 127.0.0.1, methods: [GET]}]\nnever: [{to: loopback}]",
     "E403": "rules: [«{allow: a, to: gist.github.com, methods: [POST]}]",
     "E405": f"contact: «{TOKEN}",
