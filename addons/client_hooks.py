@@ -11,7 +11,7 @@ from mitmproxy.connection import Client, Connection
 from mitmproxy.proxy.mode_specs import Socks5Mode
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import backpressure, gate, refusal, socks5
+from addons import backpressure, gate, redirected, refusal, socks5
 from addons.admission import Admission, Stall
 from addons.connections import ClientConnection, Clients
 from addons.faults import Faults, verdict_of
@@ -48,8 +48,10 @@ class ClientHooks:
         if stall is None or stall.admitted:
             speaks_socks = isinstance(client.proxy_mode, Socks5Mode)
             distrusts = self._rejections.distrusts(peer)
-            connection = ClientConnection(peer, socks=speaks_socks, sandbox=self._sandbox, handshake_failed=distrusts,
-                                          address=source_address(peer), listener_port=port_of(client))
+            connection = ClientConnection(peer, speaks_socks, redirected.dialled(client),
+                                          redirected.arrived(handler.transports[client].writer),
+                                          handshake_failed=distrusts, address=source_address(peer),
+                                          listener_port=port_of(client), sandbox=self._sandbox)
             connection.pause = partial(backpressure.pause, handler)
             backpressure.read_little(handler)
             self._clients.add(handler, connection)

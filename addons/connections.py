@@ -40,7 +40,8 @@ class ClientConnection:
     `tunnel` is the destination of its CONNECT once that was granted. `handshake_failed` says that a client of this
     address rejected our certificate last. `ending` is what the log has to say of a connection beyond its requests,
     `recorded` that it has said it. `begun` are the requests of which the headers have come, and no verdict yet.
-    `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel.
+    `socks` says that the client speaks SOCKS5 with us: all that it sends lies in a tunnel. `redirected_to` is where a
+    client was going that knows no proxy, `arrived_at` where its connection ended instead: at a listener of ours.
 
     Times are monotonic. `since`: when it was opened, or had its last request or answer. `head_since` and
     `handshake_since`: when the head or the handshake began that is not complete; `head_parts`: in how many reads the
@@ -49,8 +50,8 @@ class ClientConnection:
 
     peer: str
     socks: bool = False
-    sandbox: str | None = None
-    """The agent whose sandbox it comes from, where it comes from one of ours."""
+    redirected_to: tuple[Address, int] | None = None
+    arrived_at: tuple[Address, int] | None = None
     requests: int = 0
     open_flows: set[str] = field(default_factory=set)
     tunnel: tuple[Host, int] | None = None
@@ -84,6 +85,19 @@ class ClientConnection:
     """What its client has proved to be in TLS with Governor itself."""
     sandbox: str | None = None
     """The agent for which Governor has made the sandbox that it comes from."""
+    fitting: set[str] = field(default_factory=set)
+    """Names that were found to have the address to which the client was going."""
+
+    @property
+    def for_origins(self) -> bool:
+        """True when what comes from here on is meant for an origin: the client does not know that it speaks with us."""
+        return self.tunnel is not None or self.redirected_to is not None
+
+    def fits(self, name: str) -> None:
+        """The address to which the client was going is one of this name's."""
+        if len(self.fitting) >= _REMEMBERED:
+            self.fitting.clear()
+        self.fitting.add(name)
 
     def end(self, result: str, code: Code | None = None) -> None:
         """Say why the connection ends. What is said first stands."""

@@ -10,12 +10,12 @@ from time import monotonic, perf_counter, time
 from mitmproxy import http
 from mitmproxy.proxy.server import ConnectionHandler
 
-from addons import model_calls, websocket_handshake
+from addons import model_calls, redirected, websocket_handshake
 from addons.book import Book
 from addons.client_authority import Authority
 from addons.connections import ClientConnection, connected_peers
 from addons.decision_log import TOO_MANY, DecisionLog
-from addons.extract import BODYLESS, connect_target, extract, method_of
+from addons.extract import BODYLESS, Extracted, connect_target, extract, method_of
 from addons.governed import Governed
 from addons.identity import Registry
 from addons.in_flight import InFlight
@@ -32,7 +32,7 @@ from addons.request_names import RequestNames
 from addons.resolver import ResolveFailed, Resolver
 from kernel import entry
 from kernel.comparison import UNREAD, UNREADABLE, Gap
-from kernel.decide import address_stage, expected, name_stage
+from kernel.decide import OWN, address_stage, expected, name_stage
 from kernel.errors import NonCanonical
 from kernel.facts import UPGRADES, Address, Agent, Host, RequestFacts
 from kernel.fields import MOST_BODY_BYTES, Fields
@@ -135,8 +135,7 @@ class Judge:
             judged = Judged(_unidentified(refused), None, method_of(flow.request), None)
             return await self._log.written("request", governed, connection, flow, judged, started)
         try:
-            facts = extract(flow, agent, connection.tunnel is not None, declared_bytes or 0,
-                            int(self._clock())).facts
+            facts = self._read(connection, flow, agent, declared_bytes or 0).facts
         except NonCanonical as error:
             judged = _non_canonical(error, agent, flow, connection)
             return await self._log.written("request", governed, connection, flow, judged, started)
@@ -250,7 +249,7 @@ class Judge:
     async def _judged(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow,
                       governed: Governed, agent: Agent, body_bytes: int, body: bytes | Gap) -> Judged:
         try:
-            found = extract(flow, agent, connection.tunnel is not None, body_bytes, int(self._clock()))
+            found = self._read(connection, flow, agent, body_bytes)
         except NonCanonical as error:
             return _non_canonical(error, agent, flow, connection)
         facts = found.facts
@@ -260,6 +259,9 @@ class Judge:
         halted = self._halted(agent, connection)
         if halted is not None:
             return Judged(halted, agent, facts.method, facts.host, facts.port, facts)
+        if connection.redirected_to is not None and connection.redirected_to == connection.arrived_at:
+            # Nobody redirected it: what is dialled for it would come here again, and again.
+            return Judged(OWN, agent, facts.method, facts.host, facts.port, facts)
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         headers = flow.request.data.headers.fields
@@ -282,6 +284,8 @@ class Judge:
             except ResolveFailed:
                 verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
                 return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
+            except NonCanonical as error:
+                return Judged(_refusal(error.code, error.problem), agent, facts.method, facts.host, facts.port, facts)
             judgement = address_stage(governed.index, asked, addresses, self._own(facts.port, addresses))
         if mode is Mode.OBSERVE:
             judgement = enforced(governed.index, asked, addresses, judgement, governed.observed_until)
@@ -301,12 +305,33 @@ class Judge:
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
                          facts: RequestFacts) -> tuple[Address, ...]:
-        """Where this request would go: its literal, the peers of a connection it would reuse, or the name's answers."""
+        """Where this request would go: its literal, the peers of a connection it would reuse, or the name's answers.
+
+        Raises `NonCanonical` where the client was going to an address that the name does not have.
+        """
         if facts.host.address is not None:
             return (facts.host.address,)
         name, port = facts.host.name, facts.port
+        if connection.redirected_to is not None and name not in connection.fitting:
+            return await self._fitting(connection, facts)
         return (connected_peers(handler, name, port) or connection.judged(name, port, monotonic())
                 or await self._resolver.resolve(name))
+
+    async def _fitting(self, connection: ClientConnection, facts: RequestFacts) -> tuple[Address, ...]:
+        """The name's answers, where the address to which the client was going is one of them."""
+        assert connection.redirected_to is not None
+        address, name = connection.redirected_to[0], facts.host.name
+        addresses = await self._resolver.resolve(name)
+        if address not in addresses:
+            raise NonCanonical(Code.DESTINATION_MISMATCH, redirected.NOT_ITS_ADDRESS)
+        connection.fits(name)
+        return addresses
+
+    def _read(self, connection: ClientConnection, flow: http.HTTPFlow, agent: Agent, body_bytes: int) -> Extracted:
+        """The request as it would be sent. Raises `NonCanonical`."""
+        if connection.redirected_to is not None:
+            redirected.aim(flow, connection.redirected_to)
+        return extract(flow, agent, connection.for_origins, body_bytes, int(self._clock()))
 
     def _own(self, port: int, addresses: tuple[Address, ...]) -> frozenset[tuple[Address, int]]:
         """Those of the addresses at which Governor itself listens on this port."""
@@ -373,7 +398,8 @@ class Judge:
         """What the client is told about this verdict."""
         refused = Refused(judged.verdict, judged.method, judged.target, judged.agent.id if judged.agent else None,
                           flow.id, self.entry_of(judged), self.contact,
-                          wait_seconds=max(1, -(-judged.wait_us // 1_000_000)))
+                          wait_seconds=max(1, -(-judged.wait_us // 1_000_000)),
+                          to_proxy=redirected.dialled(flow.client_conn) is None)
         self._mirror.note_refusal(refused)
         return refused
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mitmproxy import ctx
 from mitmproxy.connection import Client
-from mitmproxy.proxy.mode_specs import RegularMode, Socks5Mode
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
 
 from addons.errors import StartCode, StartRefused
 
@@ -65,11 +65,21 @@ class Listeners:
         return [(address[0], address[1]) for address in ctx.master.addons.get("proxyserver").listen_addrs()]
 
     def proxies(self) -> list[tuple[str, str, int]]:
-        """Scheme, host and port by which clients are told of each of them."""
+        """Scheme, host and port by which clients are told of each of them; for what is redirected, the mode."""
         servers = ctx.master.addons.get("proxyserver").servers
-        return [("socks5h" if isinstance(server.mode, Socks5Mode) else "http", address[0], address[1])
+        return [(scheme_of(server.mode), address[0], address[1])
                 for server in servers for address in server.listen_addrs]
 
     def ports(self) -> frozenset[int]:
         """Every port of ours."""
         return self._ports
+
+
+def scheme_of(mode: ProxyMode) -> str:
+    """How a client writes this kind of proxy; for one that no client is told of, the mode's name."""
+    match mode:
+        case RegularMode():
+            return "http"
+        case Socks5Mode():
+            return "socks5h"
+    return mode.type_name

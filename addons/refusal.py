@@ -24,6 +24,7 @@ class Refused:
     """Everything a refusal tells. `target` is a host in canonical form or empty, `entry` is LANE/SEQ.
 
     `cut` is True for the end of an answer that had begun. `wait_seconds`: after how long another try may pass.
+    `to_proxy` is False for a client that does not know that it speaks with a proxy.
     """
 
     verdict: Verdict
@@ -35,6 +36,7 @@ class Refused:
     contact: str | None
     cut: bool = False
     wait_seconds: int = 1
+    to_proxy: bool = True
 
     @property
     def detail(self) -> str:
@@ -54,7 +56,7 @@ class Refused:
     def next_step(self) -> str:
         quote = f" and quote {self.entry}" if self.entry else ""
         ask = f" Ask {self.contact}{quote}." if self.contact else (f" Quote {self.entry}." if self.entry else "")
-        return _advice(self.verdict) + ask
+        return _advice(self.verdict, to_proxy=self.to_proxy) + ask
 
 
 def response(refused: Refused, request: http.Request | None = None, llm_host: bool = False) -> http.Response:
@@ -75,13 +77,16 @@ def _phrase(refused: Refused, status: int) -> str:
     return f"{_TITLES[status]} by Governor: {refused.verdict.code}" if status != 407 else _TITLES[status]
 
 
-def _advice(verdict: Verdict) -> str:
+def _advice(verdict: Verdict, *, to_proxy: bool) -> str:
     told = f" Instead: {verdict.tell}." if verdict.tell else ""
+    if verdict.code.status == 407 and not to_proxy:
+        return _UNKNOWN + told
     return _ADVICE.get(verdict.code, _STOP) + told
 
 
 # Where a rule's name alone would not tell what to change.
 _MEASURED = frozenset({Code.BODY_TOO_LARGE, Code.URL_TOO_LONG, Code.BUSY})
+_UNKNOWN = "Stop: agents are known here by where they come from, and nobody is known to come from there."
 _STOP = "Stop: another method, mirror or retry is refused too."
 _ADVICE = {
     Code.RATE_LIMITED: "Wait as long as retry-after says, then go on more slowly.",
@@ -128,7 +133,8 @@ def _headers(refused: Refused, content_type: str, status: int) -> dict[str, str]
         headers["content-security-policy"] = refusal_page.POLICY
     if refused.entry:
         headers["x-governor-entry"] = refused.entry
-    if status == 407:
+    # Who was redirected here never asked a proxy: browsers take the question itself for an attack.
+    if status == 407 and refused.to_proxy:
         headers["proxy-authenticate"] = _CHALLENGE
     if status in _PASSING:
         headers["retry-after"] = str(refused.wait_seconds)

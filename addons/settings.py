@@ -10,7 +10,7 @@ from typing import Any
 
 from mitmproxy import exceptions, optmanager
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
+from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode, TransparentMode
 
 from addons.errors import StartCode, StartRefused
 from addons.pools.setting import Pool, without_secrets
@@ -19,7 +19,7 @@ from kernel.canonical import Value
 from kernel.trial import Mode
 
 METRICS_ADDRESS = "127.0.0.1:9464"
-_GOVERNED_MODE = re.compile(r"(?:regular|socks5)(?:@(?:[^@]+:)?[0-9]+)?", re.ASCII)
+_GOVERNED_MODE = re.compile(r"(?:regular|socks5|transparent)(?:@(?:[^@]+:)?[0-9]+)?", re.ASCII)
 
 # An unlisted option must keep its default: mitmproxy has options that skip interception, rewrite requests after the
 # verdict or write secrets to disk, and a later version may add more.
@@ -100,14 +100,14 @@ def check_at_start(options: optmanager.OptManager) -> None:
                                f"{name} is not known to be harmless under Governor; leave it at its default")
     for mode in options.mode:
         if not _is_governed(mode):
-            raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular or socks5")
+            raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular, socks5 or transparent")
 
 
 def _is_governed(mode: str) -> bool:
     if not _GOVERNED_MODE.fullmatch(mode):
         return False
     try:
-        return isinstance(ProxyMode.parse(mode), (RegularMode, Socks5Mode))
+        return isinstance(ProxyMode.parse(mode), (RegularMode, Socks5Mode, TransparentMode))
     except ValueError:
         return False
 

@@ -45,7 +45,8 @@ def overdue(connection: ClientConnection, bodies: RequestBodies, now: float) -> 
     if _longer(now, connection.head_since, HEAD_SECONDS) or _longer(now, connection.handshake_since, HANDSHAKE_SECONDS):
         return Overdue.TIMED_OUT
     if connection.requests == 0:
-        return Overdue.TIMED_OUT if _longer(now, connection.since, HEAD_SECONDS) else None
+        seconds = HEAD_SECONDS if connection.redirected_to is None else TUNNEL_SECONDS
+        return Overdue.TIMED_OUT if _longer(now, connection.since, seconds) else None
     if connection.tunnel is not None and not connection.entered:
         return Overdue.TIMED_OUT if _longer(now, connection.since, TUNNEL_SECONDS) else None
     return Overdue.OVER if _longer(now, connection.since, IDLE_SECONDS) else None

@@ -41,7 +41,8 @@ class TunnelHooks:
         if taken:
             flow.request.data.headers.fields = tuple(pair for pair in fields if pair[0].lower() != _CREDENTIALS)
         connection = self._clients.get(handler)
-        if connection is not None and connection.tunnel is None:
+        # What comes through a tunnel or was redirected is meant for an origin: it says nothing to a proxy.
+        if connection is not None and not connection.for_origins:
             connection.credentials = [value.decode("latin-1") for value in taken]
 
     async def http_connect(self, handler: ConnectionHandler, flow: http.HTTPFlow) -> None:
@@ -116,8 +117,8 @@ class TunnelHooks:
             self._faults.note(handler, chosen, error)
 
     def _look(self, connection: ClientConnection, chosen: layer.NextLayer) -> None:
-        """Wait for more where too little has come to tell what it is; refuse what a tunnel is not for."""
-        connection.entered = connection.tunnel is not None
+        """Wait for more where too little has come to tell what it is; refuse what no origin may be sent."""
+        connection.entered = connection.for_origins
         if isinstance(chosen.layer, (layers.ClientTLSLayer, layers.ServerTLSLayer)):
             connection.handshake_since = monotonic()
         if not isinstance(chosen.layer, layers.HttpLayer):
@@ -126,7 +127,7 @@ class TunnelHooks:
         if spoken is first_bytes.Speaks.UNDECIDED:
             chosen.context.layers.remove(chosen.layer)
             chosen.layer = None
-        elif spoken is not first_bytes.Speaks.HTTP and connection.tunnel is not None:
+        elif spoken is not first_bytes.Speaks.HTTP and connection.for_origins:
             # On the proxy's own port the client is told what it should speak.
             raise Ungoverned("a protocol that is neither TLS nor HTTP")
 

@@ -13,9 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy import version
-from mitmproxy.proxy.mode_specs import ProxyMode, Socks5Mode
+from mitmproxy.proxy.mode_specs import ProxyMode
 
-from addons import ahead_keys, settings
+from addons import ahead_keys, listeners, settings
 from addons.draining import DRAIN_SECONDS
 from addons.errors import StartRefused
 from addons.home import home_folder
@@ -140,7 +140,7 @@ class Supervisor:
     def _proxies(self) -> list[tuple[str, str, int]]:
         modes = [ProxyMode.parse(text) for text in self._options.mode]
         places = settings.listen_addresses(self._options)
-        return [("socks5h" if isinstance(mode, Socks5Mode) else "http", host, port)
+        return [(listeners.scheme_of(mode), host, port)
                 for mode, (host, port) in zip(modes, places, strict=True)]
 
     async def _keep(self, number: int, slot: Slot) -> None:

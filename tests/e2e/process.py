@@ -157,7 +157,7 @@ def started(folder: Path, policy: str = POLICY, options: Sequence[str] = (), *, 
     output: list[str] = []
     try:
         told = _banner(process, output)
-        yield Governor(process, told.get("proxy") or told["socks5"], Path(told["trust"]), told["metrics"],
+        yield Governor(process, told.get("proxy") or told.get("socks5") or told["transparent"], Path(told["trust"]), told["metrics"],
                        folder / "home", environment, output)
     finally:
         if process.poll() is None:
