@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 SOCKET_NAME = "control.sock"
+RUNS = "runs"
 MAX_LINE_BYTES = 1024 * 1024
 MAX_CONNECTIONS = 16
 IDLE_SECONDS = 10.0
@@ -142,9 +143,23 @@ class ControlServer:
 
 
 def request(home: Path, verb: str, timeout: float, **fields: Any) -> Message:
-    """What the Governor that runs on `home` answers to `verb`. Raises `ControlError` or a class below it."""
+    """What the Governor that runs on `home` answers to `verb`. Raises `ControlError` or a class below it.
+
+    Where none serves there, one that serves a single command does: what is done in it holds in the others by their
+    ledger.
+    """
     try:
-        with _connect(home / SOCKET_NAME, timeout) as connection:
+        return _asked(home, SOCKET_NAME, verb, timeout, fields)
+    except NotRunning:
+        for path in sorted(home.glob(f"{RUNS}/*/{SOCKET_NAME}")):
+            with contextlib.suppress(NotRunning):
+                return _asked(home, str(path.relative_to(home)), verb, timeout, fields)
+        raise
+
+
+def _asked(home: Path, name: str, verb: str, timeout: float, fields: Mapping[str, Any]) -> Message:
+    try:
+        with _connect(home / name, timeout) as connection:
             connection.sendall(json.dumps({"verb": verb, **fields}).encode() + b"\n")
             reply = _read_line(connection)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -154,7 +169,7 @@ def request(home: Path, verb: str, timeout: float, **fields: Any) -> Message:
     except TimeoutError:
         raise ControlTimeout(f"the Governor on {home} did not answer within {timeout:g} s") from None
     except OSError as error:
-        raise ControlError(f"{home / SOCKET_NAME}: {error.strerror}") from error
+        raise ControlError(f"{home / name}: {error.strerror}") from error
     return _opened(home, reply)
 
 

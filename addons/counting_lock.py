@@ -41,9 +41,9 @@ def counting(paths: Paths, pool: Pool) -> Iterator[None]:
 
 def _share(descriptor: int, paths: Paths, pool: Pool) -> None:
     if not _locked(descriptor, fcntl.LOCK_SH):
-        text = f"the Governor that serves from {paths.folder} keeps its budgets in its own memory, where nobody can share"
+        text = f"the Governor that serves from {paths.folder} keeps its budgets in its memory, where nobody shares them"
         hint = f"start it with --set governor_pool=sqlite:{paths.folder / 'pool.db'}, or use another home"
-        raise StartRefused(StartCode.LANE_BUSY, f"{text} them; {hint}")
+        raise StartRefused(StartCode.LANE_BUSY, f"{text}; {hint}")
     named = os.pread(descriptor, 4096, 0).decode(errors="replace")
     if named != str(pool):
         raise _elsewhere(paths, named, pool)

@@ -30,6 +30,7 @@ def make_folder(folder: Path) -> None:
     """A private folder at `folder`, there after a crash too."""
     with suppress(FileExistsError):
         os.mkdir(folder, PRIVATE_FOLDER)
+        _give(folder, folder.parent)
         sync_folder(folder.parent)
 
 
@@ -40,6 +41,7 @@ def replace(path: Path, content: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
+            _give(descriptor, path.parent)
             os.fsync(descriptor)
         os.rename(temporary, path)
     except BaseException:
@@ -47,6 +49,12 @@ def replace(path: Path, content: bytes) -> None:
             os.unlink(temporary)
         raise
     sync_folder(path.parent)
+
+
+def _give(made: int | Path, folder: Path) -> None:
+    """What root makes in the folder of another user is that user's, who could not read it otherwise."""
+    if os.geteuid() == 0 and (owner := os.stat(folder)).st_uid != 0:
+        os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(made, int))
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -68,8 +76,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def exposure(status: os.stat_result) -> str | None:
-    """What is wrong with the owner or mode of a private file or folder; None when nothing is."""
-    if status.st_uid != os.geteuid():
+    """What is wrong with the owner or mode of a private file or folder; None when nothing is.
+
+    Root works in everybody's: a Governor of root's may have handed its home to a user who can do less.
+    """
+    if os.geteuid() not in (status.st_uid, 0):
         return f"belongs to uid {status.st_uid}, Governor runs as uid {os.geteuid()}"
     if stat.S_IMODE(status.st_mode) & 0o077:
         return f"is open to others (mode {stat.S_IMODE(status.st_mode):04o})"

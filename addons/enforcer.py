@@ -192,7 +192,8 @@ class _Running:
         settings.force(options, host.authority)
         tls = ctx.master.addons.get("tlsconfig")
         self._signing = Signing(host.authority, lambda: tls.configure({"confdir"}), self._turned)
-        self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"))
+        self.registry = Registry(self.paths.agents, lambda error: self.metrics.fault("agents"),
+                                 {} if host.sandbox is None else host.sandbox.lent)
         governed = host.first_policy(self._settings, self.registry)
         metrics_port = host.show_metrics(self)
         try:
@@ -225,7 +226,7 @@ class _Running:
                       RequestNames.of_home(self.paths.request_names), closed=self._closed)
         hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()),
-                                    None if host.sandbox is None else host.sandbox.agent)
+                                    None if host.sandbox is None else host.sandbox.enclosed)
         self._deadlines = Deadlines(gate.end)
         patches.install(hooks, self.outcomes, bodies, self._deadlines)
         own_output.restrict()

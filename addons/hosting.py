@@ -15,7 +15,6 @@ from kernel.trial import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
     from pathlib import Path
 
     from addons.agents_control import AgentsControl

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from heapq import nlargest
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from addons import agents_file
@@ -19,7 +20,7 @@ from kernel.entry import timestamp
 from kernel.identity import Evidence, Tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from kernel.facts import Agent
@@ -37,12 +38,14 @@ class Registry:
     `StartRefused` when the file is bad or missing from the start; later `report` is given the error, once a change.
     """
 
-    def __init__(self, path: Path, report: Callable[[AgentsError], object] = lambda error: None) -> None:
-        self._path, self._report = path, report
+    def __init__(self, path: Path, report: Callable[[AgentsError], object] = lambda error: None,
+                 lent: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`lent` are tokens that stand in no file, as long as this process lives: agents by the digest of each."""
+        self._path, self._report, self._lent = path, report, lent
         self._lock = threading.Lock()
         self._stamp = self._look()
         try:
-            self._tokens = agents_file.load(path).tokens()
+            self._tokens = self._with_lent(agents_file.load(path).tokens())
         except AgentsError as error:
             raise StartRefused(StartCode.HOME_INCOMPLETE, str(error)) from error
         self._next_look = time.monotonic() + LOOK_SECONDS
@@ -112,11 +115,14 @@ class Registry:
             agents_file.change(self._path, lambda agents: _used(agents, seen))
 
     def _read(self) -> Tokens:
-        tokens = agents_file.load(self._path).tokens()
+        tokens = self._with_lent(agents_file.load(self._path).tokens())
         if self._tokens.known and not tokens.known:
             # A file that was removed or emptied would make every flow the agent `local`.
             raise AgentsError(f"{self._path}: it lost its tokens; those in force stay (restore it from a backup)")
         return tokens
+
+    def _with_lent(self, tokens: Tokens) -> Tokens:
+        return replace(tokens, agents={**tokens.agents, **self._lent}, known=True) if self._lent else tokens
 
     def _look(self) -> _Stamp:
         try:

@@ -85,7 +85,8 @@ def identify(tokens: Tokens, policy: Identity, evidence: Evidence) -> tuple[Agen
 def _named(tokens: Tokens, policy: Identity, evidence: Evidence, *, known: bool) -> Iterator[tuple[str | None, str]]:
     """Whom each piece of evidence names, the strongest first; None where it is wrong."""
     if evidence.sandbox is not None:
-        yield _valid(evidence.sandbox), "sandbox"
+        # Whoever makes a sandbox may say that its agent is the one of a machine without others.
+        yield LOCAL.id if evidence.sandbox == LOCAL.id else _valid(evidence.sandbox), "sandbox"
     if evidence.certificate is not None and "cert" in policy.sources:
         yield _valid(evidence.certificate), "cert"
     if evidence.credentials and known:

@@ -66,7 +66,8 @@ def _file_system(view: View, user: int) -> Iterator[str]:
     if runtime.exists():
         yield from ("--perms", "0700", "--dir", str(runtime))
     for path in sockets():
-        yield from ("--ro-bind", "/dev/null", path)
+        if not any(hidden in Path(path).parents for hidden in view.hidden):
+            yield from ("--ro-bind", "/dev/null", path)
     for hidden in view.hidden:
         yield from ("--tmpfs", str(hidden), "--remount-ro", str(hidden))
     for kept in view.read_only:

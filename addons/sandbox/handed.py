@@ -1,4 +1,4 @@
-"""mitmproxy serving at sockets that were made elsewhere: those of a command's network, of which it is no part itself."""
+"""mitmproxy at sockets that were made elsewhere: those of a command's network, of which it is no part itself."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addons.sandbox.ruleset import PROXY_PORT
 from addons.sandbox.tiers import Tier
 
 if TYPE_CHECKING:
@@ -15,14 +14,14 @@ _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "HTTP_PROXY",
             "ALL_PROXY", "npm_config_proxy", "npm_config_https_proxy", "PIP_PROXY", "CARGO_HTTP_PROXY")
 _EXCEPTIONS = ("no_proxy", "NO_PROXY", "npm_config_noproxy")
 # Sockets of the caller's that are not there inside, and Governor's own.
-_NOT_INSIDE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS", "GPG_AGENT_INFO",
-               "WAYLAND_DISPLAY", "TMUX", "STY", "DOCKER_HOST", "CONTAINER_HOST", "GOVERNOR_HOME", "GOVERNOR_POOL",
-               "NODE_USE_SYSTEM_CA")
+_NOT_INSIDE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS",
+               "GPG_AGENT_INFO", "WAYLAND_DISPLAY", "TMUX", "STY", "DOCKER_HOST", "CONTAINER_HOST",
+               "GOVERNOR_HOME", "GOVERNOR_POOL", "NODE_USE_SYSTEM_CA")
 _LOCAL = "localhost,127.0.0.1,::1"
 
 
 def environment(outside: Mapping[str, str], agent: str, tier: Tier, trusting: Mapping[str, str],
-                proxy: str = f"http://127.0.0.1:{PROXY_PORT}") -> dict[str, str]:
+                proxy: str) -> dict[str, str]:
     """What the command finds. `trusting` are the variables by which clients trust the CA.
 
     Where all packets are led to Governor no client needs to know of a proxy, and one that knew of another would not

@@ -108,7 +108,7 @@ def _serve(channel: socket.socket, made: _Made) -> NoReturn:
     ended = False
     signal.signal(signal.SIGCHLD, lambda *_: None)
     woken, wakes = os.pipe()
-    os.set_blocking(wakes, False)  # noqa: FBT003
+    os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     pending = b""
     while not ended:
@@ -212,7 +212,7 @@ def _wait_to_become(channel: socket.socket, *, linked: bool) -> NoReturn:
                 os.close(each)
         for each in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(each, signal.SIG_DFL)
-        os.execvpe(message["run"][0], message["run"], message["environment"])
+        os.execvpe(message["run"][0], message["run"], message["environment"])  # noqa: S606
     except BaseException as problem:  # noqa: BLE001
         print(f"governor: the command could not be started: {problem}", file=sys.stderr, flush=True)
         os._exit(125)

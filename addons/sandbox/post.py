@@ -9,21 +9,37 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Self
 
+from kernel.identity import digest
+
 _VARIABLE = "GOVERNOR_OF_RUN"
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The command that is served: which agent it is, and what encloses it."""
+    """The command that is served: which agent it is, what encloses it, and the token by which it is known where nothing
+    does.
+    """
 
     agent: str
     tier: str
+    token: str | None = None
+
+    @property
+    def enclosed(self) -> str | None:
+        """The agent that every client is, because nobody else can reach the sockets."""
+        return self.agent if self.token is None else None
+
+    @property
+    def lent(self) -> Mapping[str, str]:
+        """The agent by the digest of its token, where it has one."""
+        return {} if self.token is None else {digest(self.token): self.agent}
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
     """`run` names the run. The rest are numbers of inherited descriptors: the socket to whoever started this, the
-    sockets to serve at by their names, and the policy's text where it is no file's.
+    sockets to serve at by their names, and the policy's text where it is no file's. `token` is that of a command that
+    nothing encloses.
     """
 
     run: str
@@ -32,6 +48,7 @@ class Post:
     channel: int
     sockets: Mapping[str, int]
     policy: int | None
+    token: str | None
 
     @property
     def lane(self) -> str:

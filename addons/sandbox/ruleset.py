@@ -65,12 +65,12 @@ table inet {table} {{
 def ruleset(ports: Collection[tuple[int, int]]) -> str:
     """The table, in nft's language. `ports`: those of TCP, from and to, that lead to the proxy."""
     counters = "\n".join(f"  counter refused_{kind} {{}}" for kind in KINDS)
-    return _TEMPLATE.format(table=TABLE, link=LINK, counters=counters, ports=", ".join(f"{first}-{last}" if last > first else str(first) for first, last in ports),
-                            proxy=PROXY_PORT, names=NAMES_PORT)
+    spans = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in ports)
+    return _TEMPLATE.format(table=TABLE, link=LINK, counters=counters, ports=spans, proxy=PROXY_PORT, names=NAMES_PORT)
 
 
 def refused(listing: str) -> Mapping[str, int]:
-    """How many packets of each kind were refused, by the answer of `nft -j list counters`. Kinds without one are out."""
+    """How many packets of each kind were refused, by the answer of `nft -j list counters`; no kinds without one."""
     listed = [each["counter"] for each in json.loads(listing)["nftables"] if "counter" in each]
     counted = {each["name"].removeprefix("refused_"): each["packets"] for each in listed}
     return {kind: counted[kind] for kind in KINDS if counted.get(kind)}

@@ -7,8 +7,6 @@ and shares the budgets of the home with every other process by its ledger.
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import shutil
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -29,6 +27,7 @@ from addons.pools.joining import bring_over
 from addons.pools.setting import pool_for
 from addons.sandbox import handed
 from addons.sandbox.post import Sandbox
+from addons.sandbox.run_folder import living, sweep
 from addons.workers.channel import Channel
 from addons.workers.siblings import Siblings
 
@@ -59,7 +58,7 @@ class RunHost:
     def __init__(self, post: Post) -> None:
         self._post = post
         self.lane, self.siblings = post.lane, Siblings()
-        self.sandbox: Sandbox | None = Sandbox(post.agent, post.tier)
+        self.sandbox: Sandbox | None = Sandbox(post.agent, post.tier, post.token)
         self.home: Home
         self._folder: Path
         self._metrics_address: tuple[str, int]
@@ -82,11 +81,11 @@ class RunHost:
         self.home = Home.open(home_folder(asked.home))
         runs = self.home.paths.runs
         durable.make_folder(runs)
-        _sweep(runs)
+        sweep(runs)
         self._folder = runs / self._post.run
         durable.make_folder(self._folder)
         self._taken.callback(shutil.rmtree, self._folder, ignore_errors=True)
-        self._taken.enter_context(_living(self._folder))
+        self._taken.enter_context(living(self._folder))
         durable.make_folder(self.authority)
         authority.for_run(self.authority, self._post.run, datetime.now(UTC))
         self._metrics_address = (asked.metrics_host, asked.metrics_port)
@@ -164,31 +163,3 @@ class RunHost:
         self._enforcing.stopping = True
         await drain(self._enforcing.hooks, self._enforcing.outcomes, _DRAIN_SECONDS)
         ctx.master.shutdown()
-
-
-def _living(folder: Path) -> ExitStack:
-    """A lock that says that the run of this folder goes on."""
-    held = ExitStack()
-    descriptor = os.open(folder / "living", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, durable.PRIVATE_FILE)
-    held.callback(os.close, descriptor)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return held
-
-
-def _sweep(runs: Path) -> None:
-    """Remove what runs left behind whose processes were killed."""
-    for folder in runs.iterdir():
-        try:
-            descriptor = os.open(folder / "living", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # It is being made, or was killed while that was so.
-            continue
-        except OSError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)

@@ -33,10 +33,11 @@ class RunPolicy:
     """The ports of TCP, from and to, that lead to Governor."""
 
 
-def chosen(home_policy: Path, files: Sequence[Path], allowed: Sequence[str], today: date, *, observe: bool) -> RunPolicy:
+def chosen(home_policy: Path, files: Sequence[Path], allowed: Sequence[str], today: date, *,
+           observe: bool) -> RunPolicy:
     """The policy of a run. Raises `PolicyError`, `PolicyMissing` or `PolicyWordsError`."""
     if allowed and files:
-        raise PolicyWordsError("--allow makes a policy of its own, so it does not go with --policy; write the rule into it")
+        raise PolicyWordsError("--allow makes a policy of its own and goes with no --policy; write the rule into it")
     if observe and len(files) > 1:
         raise PolicyWordsError("--observe goes with one policy; write mode: observe and until: into the uppermost file")
     meant = tuple(files) or ((home_policy,) if home_policy.exists() else (policy_files.shipped_policy("default"),))
@@ -62,10 +63,7 @@ def _rule(number: int, words: str) -> str:
     if found is None:
         raise PolicyWordsError(f'--allow {words!r}: write METHODS HOST/PATH, as in "GET api.example.org/v1/**"')
     methods, place = found["methods"] or "reads", found["place"]
-    if methods.lower() in _SETS:
-        methods = methods.lower()
-    else:
-        methods = f"[{methods.upper()}]"
+    methods = methods.lower() if methods.lower() in _SETS else f"[{methods.upper()}]"
     if "://" not in place:
         place = f"https://{place}"
     scheme, _, rest = place.partition("://")

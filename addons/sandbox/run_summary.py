@@ -6,8 +6,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from addons.home import Home, Paths
+from addons.lane_entries import LaneEntries
+from kernel.errors import KernelError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from addons.sandbox.asked import Asked
+    from addons.sandbox.running import Ended
 
 _COUNTED_STAGES = ("request", "message", "dns")
 _MOST_SHOWN = 5
@@ -15,11 +23,10 @@ _MOST_SHOWN = 5
 
 @dataclass(slots=True)
 class RunSummary:
-    """Requests by their verdict, refusals by host and why, money in micro-USD, and how much of the log holds."""
+    """Requests by their verdict, refusals by host and why, and how much of the log holds."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
-    spent: Counter[str] = field(default_factory=Counter)
     faults: int = 0
     entries: int = 0
     halted: str | None = None
@@ -29,71 +36,77 @@ class RunSummary:
         """How many requests were refused, for whatever reason."""
         return self.verdicts["denied"]
 
-    def told(self) -> dict[str, Any]:
-        """As `--json` prints it."""
-        return {
-            "allowed": self.verdicts["allowed"], "denied": self.denied, "asked": self.verdicts["asked"],
-            "would_deny": self.verdicts["would"], "faults": self.faults,
-            "refused": [{"host": host, "why": why, "count": count}
-                        for (host, why), count in self.refused.most_common()],
-            "spent": dict(self.spent), "halted": self.halted, "entries": self.entries,
-        }
-
-
-def summed(entries: Iterable[Mapping[str, Any]]) -> RunSummary:
-    """The summary of a lane's entries."""
-    summary = RunSummary()
-    for entry in entries:
-        summary.entries += 1
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Count one more entry."""
+        self.entries += 1
         match entry["type"]:
             case "decision" if entry["stage"] in _COUNTED_STAGES:
-                _count(summary, entry)
+                self._count(entry)
             case "fault":
-                summary.faults += 1
+                self.faults += 1
             case "halt":
-                summary.halted = str(entry.get("reason") or entry.get("code"))
-    return summary
+                self.halted = str(entry.get("reason") or entry.get("code"))
+
+    def _count(self, entry: Mapping[str, Any]) -> None:
+        passes = entry["code"] == "ALLOW"
+        if passes:
+            self.verdicts["allowed"] += 1
+        elif entry["verdict"] == "ask":
+            self.verdicts["asked"] += 1
+        elif entry["mode"] == "observe":
+            self.verdicts["would"] += 1
+        else:
+            self.verdicts["denied"] += 1
+        if not passes:
+            self.refused[entry["in"].get("host") or "-", entry["rule"] or entry["code"]] += 1
 
 
-def _count(summary: RunSummary, entry: Mapping[str, Any]) -> None:
-    passes = entry["code"] == "ALLOW"
-    if passes:
-        summary.verdicts["allowed"] += 1
-    elif entry["verdict"] == "ask":
-        summary.verdicts["asked"] += 1
-    elif entry["mode"] == "observe":
-        summary.verdicts["would"] += 1
-    else:
-        summary.verdicts["denied"] += 1
-    if not passes:
-        summary.refused[entry["in"].get("host") or "-", entry["rule"] or entry["code"]] += 1
-    for draw in entry.get("draws", ()):
-        summary.spent[draw["unit"]] += draw["amount"]
+def of_lane(home: Path, lane: str) -> tuple[RunSummary, str | None]:
+    """The summary of a lane, as far as it holds, and what is wrong with it where something is."""
+    root = Home.open(home).root
+    summary = RunSummary()
+    try:
+        for entry in LaneEntries(Paths(home).lane(lane), lane, root):
+            summary.add(entry.body)
+    except KernelError as fault:
+        return summary, f"lane {lane} does not verify: {fault}"
+    return summary, None
 
 
-def lines(summary: RunSummary, tier: str, policy: str, run: str, seconds: float, packets: Mapping[str, int]) -> list[str]:
+def told(summary: RunSummary, asked: Asked, ended: Ended) -> dict[str, Any]:
+    """As `--json` prints it."""
+    count = summary.verdicts
+    return {
+        "run": asked.run, "lane": asked.lane, "status": ended.status, "tier": asked.tier, "agent": asked.agent,
+        "policy": ended.policy, "seconds": round(ended.seconds, 3), "refused_packets": ended.packets,
+        "allowed": count["allowed"], "denied": summary.denied, "asked": count["asked"], "would_deny": count["would"],
+        "faults": summary.faults,
+        "refused": [{"host": host, "why": why, "count": times} for (host, why), times in summary.refused.most_common()],
+        "halted": summary.halted, "entries": summary.entries,
+    }
+
+
+def lines(summary: RunSummary, asked: Asked, ended: Ended, policy: str) -> list[str]:
     """The summary for people."""
     count = summary.verdicts
     parts = [f"{count['allowed']} allowed", f"{summary.denied} denied"]
     parts += [f"{count['asked']} asked"] if count["asked"] else []
     parts += [f"{count['would']} would be denied"] if count["would"] else []
     parts.append(f"{summary.faults} fault{'' if summary.faults == 1 else 's'}")
-    told = [f"governor: {', '.join(parts)} in {_duration(seconds)}     tier {tier}, policy {policy}"]
+    said = [f"governor: {', '.join(parts)} in {_duration(ended.seconds)}     tier {asked.tier}, policy {policy}"]
     shown = summary.refused.most_common(_MOST_SHOWN)
     if shown:
         more = len(summary.refused) - len(shown)
-        listed = "   ".join(f"{number} {host} {why}" for (host, why), number in shown)
-        told.append(f"  denied   {listed}{f'   and {more} more' if more > 0 else ''}")
-    if packets:
-        total = sum(packets.values())
-        kinds = ", ".join(f"{number} {kind}" for kind, number in packets.items())
-        told.append(f"  packets  {total} refused: {kinds}")
-    if summary.spent["micro-usd"]:
-        told.append(f"  spent    {summary.spent['micro-usd'] / 1_000_000:.2f} USD")
+        listed = "   ".join(f"{times} {host} {why}" for (host, why), times in shown)
+        said.append(f"  denied   {listed}{f'   and {more} more' if more > 0 else ''}")
+    if ended.packets:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in ended.packets.items())
+        said.append(f"  packets  {sum(ended.packets.values())} refused: {kinds}")
     if summary.halted:
-        told.append(f"  halted   {summary.halted}: governor agents release lets it go on")
-    told.append(f"  log      {summary.entries} entries verified   lane run-{run}")
-    return told
+        said.append(f"  halted   {summary.halted}: governor agents release lets it go on")
+    said += [f"  trust    {each}" for each in ended.untrusting]
+    said.append(f"  log      {summary.entries} entries verified   lane {asked.lane}")
+    return said
 
 
 def _duration(seconds: float) -> str:

@@ -7,19 +7,23 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from addons.audit_text import json_text
 from addons.errors import GovernorError
-from addons.home import Home, home_folder
+from addons.home import home_folder
 from addons.sandbox import tiers
 from addons.sandbox.inside import TIER
 from addons.sandbox.tiers import Tier
 from addons.verbs.output import console
 from kernel.errors import KernelError
 from kernel.identity import LOCAL, valid_id
+
+if TYPE_CHECKING:
+    from addons.sandbox.asked import Asked
+    from addons.sandbox.running import Ended
 
 NOT_STARTED = 125
 _DENIED = 1
@@ -45,10 +49,11 @@ class AgentName(click.ParamType[str]):
               help="The policy, or its tiers. Else policy.yaml of the home, else the one Governor ships.")
 @click.option("--allow", "allowed", multiple=True, metavar='"METHODS HOST/PATH"',
               help='A policy in a few words: "GET api.example.org/v1/**". Nothing else passes.')
-@click.option("--observe", is_flag=True, help="Let pass and write down what the policy would refuse, for a day at most.")
+@click.option("--observe", is_flag=True, help="Let pass what the policy would refuse, and write that down; for a day.")
 @click.option("--tier", "wanted", type=click.Choice(["auto", *map(str, Tier)]), default="auto", show_default=True,
               help="How strongly the command is held.")
-@click.option("--fail-on", type=click.Choice(["deny"]), help="End with 1 where something was refused and CMD ended with 0.")
+@click.option("--fail-on", type=click.Choice(["deny"]),
+              help="End with 1 where something was refused and CMD ended with 0.")
 @click.option("--home", metavar="DIR", help="The home: keys, log and budgets. Before $GOVERNOR_HOME.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, on standard error.")
 @click.option("--quiet", is_flag=True, help="Print no summary.")
@@ -87,10 +92,11 @@ def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observ
     _refuse_reachable(folder)
     # mitmproxy is Governor's to import; what is needed here takes time enough.
     from addons.sandbox import run_policy, running
+    from addons.sandbox.asked import Asked as AskedRun
 
     try:
         policy = run_policy.chosen(folder / "policy.yaml", policies, allowed, datetime.now(UTC).date(), observe=observe)
-        asked = running.Asked(command, agent, tier, folder, policy, dict(os.environ))
+        asked = AskedRun(command, agent, tier, folder, policy, dict(os.environ))
         if tier is Tier.ENV:
             console(stderr=True).print("governor: tier env: advice, not enforcement: the command can leave it aside",
                                        style="bold red")
@@ -122,36 +128,22 @@ def _refuse_reachable(home: Path) -> None:
         _fail(f"the working directory {here} lies in the home {home}; run it elsewhere")
 
 
-def _told(asked: object, ended: object, policies: tuple[Path, ...], fail_on: str | None, *, as_json: bool,
+def _told(asked: Asked, ended: Ended, policies: tuple[Path, ...], fail_on: str | None, *, as_json: bool,
           quiet: bool) -> int:
-    from addons.lane_entries import LaneEntries
-    from addons.sandbox import run_summary, running
+    """Tell how it went; the status to end with."""
+    from addons.sandbox import run_summary
 
-    assert isinstance(asked, running.Asked) and isinstance(ended, running.Ended)
-    home = Home.open(asked.home)
-    lane = f"run-{ended.run}"
-    summary = run_summary.RunSummary()
-    problem = None
-    try:
-        entries = LaneEntries(home.paths.lane(lane), lane, home.root)
-        summary = run_summary.summed(entry.body for entry in entries)
-    except KernelError as fault:
-        problem = f"lane {lane} does not verify: {fault}"
+    summary, problem = run_summary.of_lane(asked.home, asked.lane)
     screen = console(stderr=True)
-    name = "+".join(file.name for file in policies) or ("--allow" if asked.policy.text else "policy.yaml")
-    told = f"{name}@{ended.policy[:4]}"
     if as_json:
-        said = {"run": ended.run, "lane": lane, "status": ended.status, "tier": asked.tier, "agent": asked.agent,
-                "policy": ended.policy, "seconds": round(ended.seconds, 3), "refused_packets": ended.packets,
-                **summary.told()}
-        screen.print(json_text(said))
+        screen.print(json_text(run_summary.told(summary, asked, ended)))
     elif not quiet:
-        for line in run_summary.lines(summary, asked.tier, told, ended.run, ended.seconds, ended.packets):
+        name = "+".join(file.name for file in policies) or ("--allow" if asked.policy.text else "policy.yaml")
+        for line in run_summary.lines(summary, asked, ended, f"{name}@{ended.policy[:4]}"):
             screen.print(line)
-        for missing in ended.missing:
-            screen.print(f"  trust    {missing}")
     if ended.governor_ended:
-        screen.print("governor: Governor ended before the command did, which had no way out from then on", style="bold red")
+        text = "governor: Governor ended before the command did, which had no way out from then on"
+        screen.print(text, style="bold red")
     if problem is not None:
         screen.print(f"governor: {problem}", style="bold red")
     return _DENIED if fail_on and summary.denied and not ended.status else ended.status

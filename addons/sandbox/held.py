@@ -1,0 +1,178 @@
+"""A command in a network of its own, seen from outside (`network.py` is the other side)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from addons.client_trust.laid import Laid, Mount
+from addons.errors import GovernorError
+from addons.sandbox import enclosure, syscall_filter
+from addons.sandbox.asked import Asked
+from addons.sandbox.inside import environment
+from addons.sandbox.network import GATEWAY
+from addons.sandbox.ruleset import PROXY_PORT
+from addons.sandbox.tiers import TOOL_FOLDERS, Tier, tool
+
+ROOT = Path(__file__).resolve().parents[2]
+# -P: the folder in which the command runs is none to import from.
+_NETWORK = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.sandbox.network import main; "
+            "main(int(sys.argv[1]))")
+_RESOLVERS = Path("/etc/resolv.conf")
+
+
+class RunFailed(GovernorError):
+    """The command was not started: its network or its Governor could not be."""
+
+
+@asynccontextmanager
+async def held(asked: Asked) -> AsyncIterator[Held]:
+    """The network of a run; with it the command is gone. Raises `RunFailed`."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            # Not asyncio's: it is the parent of the command, and waited for last.
+            process = subprocess.Popen(  # noqa: ASYNC220
+                [sys.executable, "-P", "-c", _NETWORK, os.fspath(ROOT), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], env={**asked.environment, "PATH": _path(asked.environment)})
+        try:
+            ports = asked.policy.ports if asked.tier is Tier.NETNS else ()
+            ours.sendall(json.dumps({"ports": ports}).encode() + b"\n")
+            content, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, ours, 65536, 16)
+            told = json.loads(content) if content else {"failed": "its process ended"}
+            if "failed" in told:
+                raise RunFailed(f"the network of tier {asked.tier} could not be made: {told['failed']}; "
+                                "governor doctor says what is missing")
+            yield Held(ours, dict(zip(told["listening"], descriptors, strict=True)))
+        finally:
+            process.kill()
+            process.wait()
+
+
+class Held:
+    """The command of a tier that holds it. `sockets` are where its Governor is to serve, `modes` as what.
+
+    `ended` has its exit status, or 128 and the number of the signal that ended it; `refused` the packets that led
+    nowhere, by kind.
+    """
+
+    def __init__(self, channel: socket.socket, sockets: Mapping[str, int]) -> None:
+        self.sockets = sockets
+        self.modes = tuple(dict.fromkeys(name.partition("/")[0] for name in sockets))
+        self.token: str | None = None
+        self.refused: dict[str, int] = {}
+        self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._channel = channel
+        self._first_process: int | None = None
+
+    async def start(self, asked: Asked, folder: Path, laid: Laid) -> None:
+        """Start the command, once its Governor serves. From now on it alone has the sockets."""
+        for each in self.sockets.values():
+            os.close(each)
+        view = enclosure.View(Path.cwd(), hidden=(asked.home,), read_only=_read_only(asked, folder),
+                              mounts=(*laid.mounts, *_resolving(asked, folder)))
+        bwrap = tool("bwrap")
+        if bwrap is None:
+            raise RunFailed("bwrap is gone")
+        message = {
+            "run": enclosure.arguments(bwrap, view, os.geteuid(), os.getegid(), asked.command),
+            "keep": [enclosure.SECCOMP_DESCRIPTOR, enclosure.INFO_DESCRIPTOR],
+            "environment": environment(asked.environment, asked.agent, asked.tier, laid.variables,
+                                       f"http://127.0.0.1:{PROXY_PORT}"),
+        }
+        told, tells = os.pipe()
+        with os.fdopen(told, "rb") as info:
+            filtered = os.memfd_create("filter")
+            os.write(filtered, syscall_filter.program())
+            os.lseek(filtered, 0, os.SEEK_SET)
+            await asyncio.to_thread(_send, self._channel, json.dumps(message).encode() + b"\n", [filtered, tells])
+            content = await asyncio.to_thread(info.read)
+        if content:
+            self._first_process = json.loads(content)["child-pid"]
+        self._channel.setblocking(False)  # noqa: FBT003
+        asyncio.get_running_loop().add_reader(self._channel, self._hear)
+
+    def count(self) -> None:
+        """Ask for the packets refused so far."""
+        with suppress(OSError):
+            self._channel.send(b'{"count": true}\n')
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the command a signal; nothing where it is not there any more."""
+        process = None if self._first_process is None else _command_below(self._first_process)
+        if process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, number)
+
+    def _hear(self) -> None:
+        try:
+            content = self._channel.recv(65536)
+        except BlockingIOError:
+            return
+        for line in content.splitlines():
+            message = json.loads(line)
+            self.refused = message["refused"]
+            if "ended" in message and not self.ended.done():
+                status = message["ended"]
+                self.ended.set_result(status if status >= 0 else 128 - status)
+        if not content:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            if not self.ended.done():
+                # Its process was killed, and the command with it.
+                self.ended.set_result(128 + signal.SIGKILL)
+
+
+def _send(channel: socket.socket, content: bytes, descriptors: Sequence[int]) -> None:
+    sent = socket.send_fds(channel, [content], descriptors)
+    channel.sendall(content[sent:])
+    for each in descriptors:
+        os.close(each)
+
+
+def _command_below(first: int) -> int | None:
+    """The command's own process: the second one of its namespace, started by the first."""
+    try:
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    except OSError:
+        return None
+    for child in children:
+        with suppress(OSError):
+            lines = Path(f"/proc/{child}/status").read_text().splitlines()
+            numbers = next(line.split() for line in lines if line.startswith("NSpid:"))
+            if numbers[-1] == "2":
+                return int(child)
+    return None
+
+
+def _read_only(asked: Asked, folder: Path) -> tuple[Path, ...]:
+    """What this run or the next relies on: what runs outside, what it is told, and which log is the right one."""
+    pins = Path(asked.environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "governor"
+    code = (ROOT / "addons", ROOT / "kernel", ROOT / "policies", Path(sys.prefix), Path(sys.base_prefix))
+    return tuple(path for path in (*code, pins, folder, *asked.policy.files) if path.exists())
+
+
+def _resolving(asked: Asked, folder: Path) -> tuple[Mount, ...]:
+    """The list of name servers, in the place of the host's; what else stands there stays."""
+    if asked.tier is not Tier.NETNS or not os.path.lexists(_RESOLVERS):
+        return ()
+    try:
+        lines = _RESOLVERS.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    written = folder / "resolv.conf"
+    kept = [line for line in lines if not line.lstrip().startswith("nameserver")]
+    written.write_text("\n".join([f"nameserver {GATEWAY}", *kept]) + "\n")
+    written.chmod(0o644)
+    return (Mount(written, _RESOLVERS),)
+
+
+def _path(environment: Mapping[str, str]) -> str:
+    return os.pathsep.join((environment.get("PATH", os.defpath), *TOOL_FOLDERS))
