@@ -46,8 +46,11 @@ class Rows:
         return system_told(self._state)
 
     def all(self) -> list[Row]:
-        """Every agent that ever had a token, and every other one that was judged."""
-        return [self.row(name) for name in sorted(self._agents.keys() | self._state.agents.keys())]
+        """Every agent that ever had a token, and every other one that was judged, or seen since the start."""
+        return [self.row(name) for name in sorted(self._names())]
+
+    def _names(self) -> set[str]:
+        return self._agents.keys() | self._state.agents.keys() | self._last_seen.keys()
 
     def row(self, name: str) -> Row:
         """One agent. `reason` is the code of a halt, `since` and `by` tell of the state that it is in."""
@@ -63,7 +66,7 @@ class Rows:
 
     def shown(self, name: str) -> Row:
         """One agent with everything that is known of it; `AgentsError` for a name that nobody has had."""
-        if not (name in self._agents or name in self._state.agents or name in RESERVED_IDS):
+        if name not in self._names() and name not in RESERVED_IDS:
             raise AgentsError(f"no agent {name} is known here (governor agents list shows who is)")
         standing = self._state.agent(name)
         halt, stands = self._halt(name), self._stands(name)

@@ -13,6 +13,7 @@ from addons.agent_rows import Rows, system_told
 from addons.agents_file import Act, Agents, AgentsError, changed
 from addons.operator_acts import MOST_QUARANTINE_SECONDS, Deed, Order, check_words, has_effect, said_by
 from kernel.entry import timestamp
+from kernel.identity import may_come
 from kernel.transition import written
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from addons.home import Home
     from addons.identity import Registry
     from kernel.bounds import Bounds
+    from kernel.policy import Identity
     from kernel.state import State
 
 ENTRY_SECONDS = 10.0
@@ -42,6 +44,9 @@ class Acts(Protocol):
 
     @property
     def bounds(self) -> Bounds: ...
+
+    @property
+    def identity(self) -> Identity: ...
 
     async def act(self, act: str, agent: str | None, reason: str, operator: str, by: str, **more: object) -> str:
         """Write the operator's entry and do what it says; its name, once it is durable."""
@@ -100,8 +105,10 @@ class AgentsControl:
         return told | in_force._asdict() | {"system": system_told(self._book.state)}
 
     async def _do(self, order: Order) -> Message:
-        registered = (await self._away(self._registry.registered)).agents
-        effect = has_effect(order.deed, order.agent, self._book.state, registered, self._now_us())
+        known = {*(await self._away(self._registry.registered)).agents, *self._registry.last_seen()}
+        if order.agent is not None and may_come(self._book.identity, order.agent):
+            known.add(order.agent)
+        effect = has_effect(order.deed, order.agent, self._book.state, known, self._now_us())
         entry = None
         if effect:
             entry = await self._book.act(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kernel.budget import Unit
     from kernel.contagion import Cascade
     from kernel.folding import States
+    from kernel.policy import Identity
     from kernel.state import Draw, Halt
     from kernel.step import Want
 
@@ -117,6 +118,11 @@ class Book:
     def bounds(self) -> Bounds:
         """What the policy in force allows everybody."""
         return self._governed().bounds
+
+    @property
+    def identity(self) -> Identity:
+        """By what the policy in force knows clients."""
+        return self._governed().policy.identity
 
     def bounded(self, agent: str) -> Bounded:
         """What bounds an agent under the policy in force."""

@@ -29,8 +29,8 @@ _NOBODY = ""
 
 def is_outermost(context: Context) -> bool:
     """Whether a handshake is that of a client with Governor itself, on a proxy's port."""
-    return (len(context.layers) == 2 and isinstance(context.layers[0], modes.HttpProxy)
-            and isinstance(context.layers[1], ClientTLSLayer))
+    handshakes = [place for place, layer in enumerate(context.layers) if isinstance(layer, ClientTLSLayer)]
+    return isinstance(context.layers[0], modes.HttpProxy) and handshakes == [1]
 
 
 def ask(start: tls.TlsData, authority: Authority) -> None:
@@ -132,6 +132,6 @@ def failure(error: str) -> tuple[str, Code | None]:
     """How the log tells of a handshake with Governor itself that failed."""
     if "peer did not return a certificate" in error:
         return "no_client_certificate", Code.IDENTITY_REQUIRED
-    if error.startswith("Certificate verify failed") or "certificate verify failed" in error:
+    if "Certificate verify failed" in error:
         return "client_certificate_refused", Code.IDENTITY_REFUSED
     return "handshake_failed", None

@@ -76,7 +76,7 @@ def check_words(reason: str, operator: str | None) -> None:
             raise ActRefused(f"{what} is one line of 1 to {most} characters")
 
 
-def has_effect(deed: Deed, agent: str | None, state: State, registered: Container[str], now_us: int) -> bool:
+def has_effect(deed: Deed, agent: str | None, state: State, known: Container[str], now_us: int) -> bool:
     """Whether the act changes anything: to halt who is halted does not. `ActRefused` where it has no sense."""
     if deed is Deed.CLOCK:
         if state.clock_ok:
@@ -84,7 +84,7 @@ def has_effect(deed: Deed, agent: str | None, state: State, registered: Containe
         return True
     if deed in OF_ALL:
         return _has_effect_on_all(deed, state)
-    if agent is None or not (agent in registered or agent in state.agents or agent in RESERVED_IDS):
+    if agent is None or not (agent in known or agent in state.agents or agent in RESERVED_IDS):
         raise ActRefused(f"no agent {agent} is known here (governor agents list shows who is)")
     stands = condition(state, agent, now_us)
     if deed is Deed.RELEASE and stands is Condition.RUNNING:

@@ -82,6 +82,11 @@ def identify(tokens: Tokens, policy: Identity, evidence: Evidence) -> tuple[Agen
     return Agent(strongest, by), None
 
 
+def may_come(policy: Identity, agent: str) -> bool:
+    """Whether somebody may be this agent without ever having had a token."""
+    return agent in policy.agents or (bool(policy.sources & {"cert", "sandbox"}) and valid_id(agent))
+
+
 def _named(tokens: Tokens, policy: Identity, evidence: Evidence, *, known: bool) -> Iterator[tuple[str | None, str]]:
     """Whom each piece of evidence names, the strongest first; None where it is wrong."""
     if evidence.sandbox is not None:

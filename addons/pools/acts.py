@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from addons.book import Book
     from addons.pools.member import Member
     from kernel.bounds import Bounds
+    from kernel.policy import Identity
     from kernel.state import State
 
 
@@ -29,6 +30,10 @@ class SharedActs:
     @property
     def bounds(self) -> Bounds:
         return self._book.bounds
+
+    @property
+    def identity(self) -> Identity:
+        return self._book.identity
 
     async def act(self, act: str, agent: str | None, reason: str, operator: str, by: str, **more: Any) -> str:
         """Do it here and everywhere; the entry's name here, once it is durable.
