@@ -13,7 +13,8 @@ from types import CodeType
 from typing import Any
 
 from mitmproxy import addonmanager, connection, flow, hooks, http, tls
-from mitmproxy.addons import clientplayback
+from mitmproxy.addons import clientplayback, tlsconfig
+from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy import commands, layer, mode_servers, server, server_hooks
 from mitmproxy.proxy.layers import http as http_layer
 from mitmproxy.proxy.layers import modes, websocket
@@ -26,6 +27,12 @@ _CALLS: dict[Any, dict[str, str]] = {
     addonmanager: {"traverse": "chain", "safecall": "", "cut_traceback": "tb func_name"},
     clientplayback.ReplayHandler: {
         "__init__": "self flow options", "handle_hook": "self hook", "log": "self message level exc_info"},
+    net_tls: {
+        "create_client_proxy_context":
+            "method min_version max_version cipher_list ecdh_curve chain_file alpn_select_callback request_client_cert"
+            " extra_chain_certs dhparams"},
+    tlsconfig: {"_default_ciphers": "min_tls_version", "alpn_select_callback": "conn options"},
+    tlsconfig.TlsConfig: {"get_cert": "self conn_context", "tls_start_client": "self tls_start"},
     flow.Flow: {"intercept": "self", "kill": "self", "resume": "self", "wait_for_resume": "self"},
     http.MessageData: {"__post_init__": "self"},
     http_layer.HttpStream: {

@@ -103,7 +103,7 @@ def rotate(name: str, home: str | None, as_json: bool) -> None:
 def remove(name: str, home: str | None, as_json: bool) -> None:
     """Take the tokens of the agent NAME back. Its name stays known, so flows without a token stay refused.
 
-    A halted agent stays halted.
+    It is refused whatever else names it: a certificate, a port, an address, a sandbox. A halted agent stays halted.
     """
     told = _register(home_folder(home), Act.REMOVE, name, None, as_json)
     row = told["agent"]

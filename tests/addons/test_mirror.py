@@ -93,7 +93,7 @@ def test_the_reserved_name_is_one_host_in_every_spelling(name: str, own: bool) -
 
 def test_an_agent_sees_its_own_standing(mirror: Mirror) -> None:
     assert told(ask(mirror, "/me")) == {
-        "agent": "coder-1", "mode": "enforce", "budgets": [], "halted": False, "reason": None,
+        "agent": "coder-1", "by": "proxy-auth", "mode": "enforce", "budgets": [], "halted": False, "reason": None,
         "quarantined_until": None, "throttled_until": None, "contact": "#agent-platform"}
 
 

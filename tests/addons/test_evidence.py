@@ -1,0 +1,100 @@
+"""What a connection shows of its client: where it came in, whence, and the sandbox that Governor made for it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.test import taddons, tflow
+
+from addons.home import Home
+from addons.listeners import port_of
+from kernel.policy import Identity
+from kernel.verdict import Code
+from tests.addons.inside import POLICY, Inside, get, inside, until_closed
+
+ME = "http://governor.internal/me"
+
+
+@pytest.mark.parametrize(("mode", "port"), [
+    ("regular@8081", 8081), ("socks5@8081", 8081), ("regular", 8081), ("transparent@8090", 8090), ("transparent", 8100),
+])
+def test_the_port_is_that_of_governor_also_where_the_socket_tells_where_the_client_wanted_to_go(mode, port):
+    client = tflow.tclient_conn()
+    client.proxy_mode = ProxyMode.parse(mode)
+    client.sockname = ("192.0.2.1", 443) if mode.startswith("transparent") else ("127.0.0.1", 8081)
+
+    with taddons.context() as context:
+        context.options.add_option("listen_port", int | None, 8100, "")
+        assert port_of(client) == port
+
+
+async def ask_from_sandbox(place: Inside, agent: str, *headers: str) -> bytes:
+    """What a client in the sandbox of an agent is told of itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    while len(place.hooks.clients) == 0:
+        await asyncio.sleep(0.01)
+    ((_, connection),) = place.hooks.clients.items()
+    connection.sandbox = agent
+    writer.write(get(ME, *headers))
+    try:
+        return await until_closed(reader)
+    finally:
+        writer.close()
+
+
+async def test_a_client_in_a_sandbox_is_the_agent_that_it_was_made_for(home: Home) -> None:
+    async with inside(home) as place:
+        answer = await ask_from_sandbox(place, "coder-1")
+
+    assert b'"agent":"coder-1","by":"sandbox"' in answer
+
+
+async def test_a_client_in_a_sandbox_cannot_come_as_another_by_its_address(home: Home) -> None:
+    async with inside(home, policy=f"{POLICY}identity: {{source: {{127.0.0.1: ci}}}}\n") as place:
+        answer = await ask_from_sandbox(place, "coder-1")
+        decisions = place.entries("decision")
+
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden by Governor: IDENTITY_CONFLICT")
+    assert [each["agent"] for each in decisions] == [{"id": None, "by": "none"}]
+
+
+async def test_a_conflict_is_counted_against_the_address_that_it_came_from(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with inside(home, policy=f"{POLICY}identity: {{source: {{127.0.0.1: ci}}}}\n") as place:
+        counted: list[tuple[str, str]] = []
+
+        def exceeded(source: str, code: Code) -> bool:
+            counted.append((source, str(code)))
+            return False
+
+        monkeypatch.setattr(place.rate, "exceeded", exceeded)
+        await ask_from_sandbox(place, "coder-1")
+
+    assert ("127.0.0.1", "IDENTITY_CONFLICT") in counted
+    assert not {"ci", "coder-1"} & {source for source, _ in counted}
+
+
+async def test_who_is_who_changes_at_the_next_request_of_an_open_connection(home: Home) -> None:
+    asked = get(ME).replace(b"Connection: close\r\n", b"")
+    async with inside(home, policy=f"{POLICY}identity: {{source: {{127.0.0.1: ci}}}}\n") as place:
+        reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+
+        async def answer() -> str:
+            writer.write(asked)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+            return (await reader.readexactly(int(length.split(b":")[1]))).decode()
+
+        before = await answer()
+        policy = place.governed.policy
+        networks = Identity(frozenset({"port"}), ports={place.port: "coder-1"})
+        place.governed = replace(place.governed, policy=replace(policy, identity=networks))
+        after = await answer()
+        writer.close()
+
+    assert '"agent":"ci","by":"source"' in before
+    assert '"agent":"coder-1","by":"port"' in after
