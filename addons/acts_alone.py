@@ -66,6 +66,13 @@ def register(folder: Path, act: Act, name: str, sha256: str | None) -> dict[str,
     return {"first": act.gives_token and not known, "agent": rows(folder).shown(name)}
 
 
+def note(folder: Path, act: str, reason: str, claimed: str | None) -> str:
+    """Write down an act on the home itself, whether or not a Governor runs; the number of its entry."""
+    known_home(folder)
+    operator, by = said_by(user_name(os.getuid()), claimed, WAY)
+    return _write(folder, entry.operator(act, None, reason, operator, by))
+
+
 def known_home(folder: Path) -> Paths:
     """A home that exists: a mistyped --home must not make a new one."""
     paths = Paths(folder)

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mitmproxy import certs
 
 from addons import durable
+from addons.client_trust import laid
 from addons.errors import StartCode, StartRefused
 from addons.keys import read_private
 
@@ -33,6 +34,8 @@ BACKDATED = timedelta(days=2)
 _HANDED_OUT_MODE = 0o644
 KEY_FILE = "mitmproxy-ca.pem"
 CERTIFICATE_FILE = "mitmproxy-ca-cert.pem"
+# What `governor ca env` has clients read: it follows the CA.
+TRUST_FOLDER = "trust"
 _NEXT_FILE = "next.pem"
 _PREVIOUS_FILE = "previous.pem"
 _LOCK_FILE = ".lock"
@@ -102,6 +105,8 @@ def _settled(folder: Path, now: datetime) -> Path:
     # A crash between the two files, or a lost one, must not hand out a certificate with which nothing is signed.
     if not handed_out.exists() or handed_out.read_bytes() != pem:
         durable.replace(handed_out, pem)
+        if (folder / TRUST_FOLDER).exists():
+            laid.renew(folder / TRUST_FOLDER, pem)
     handed_out.chmod(_HANDED_OUT_MODE)
     date_leaves(folder, now)
     return handed_out

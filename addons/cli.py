@@ -24,6 +24,7 @@ VERBS = {
     "policy": ("policy", "Check, test, explain and compare policies."),
     "audit": ("audit", "Verify, prove, read and replay the signed log."),
     "agents": ("agents", "Give tokens to agents; show, halt, quarantine and release them."),
+    "ca": ("ca", "Show the CA, have clients and this machine trust it, replace it."),
     "pool": ("pool", "Show what budgets that processes share have left; rebuild their ledger from the log."),
     "clock": ("clock", "Say that the clock is right again after it jumped."),
 }

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from addons.client_trust.certificates import content, pem
-from addons.client_trust.output import folder_at, put
+from addons.client_trust.certificates import content, mark, pem
+from addons.client_trust.readable_files import copied, folder_at, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,19 +46,19 @@ def databases(folder: Path, authorities: Sequence[Der], home: Path) -> Iterator[
             yield place, copy if _with_authority(place, copy, authorities) else None
 
 
-def certutil(*arguments: str) -> bool:
-    """Whether NSS's own command did it; False too where it is not installed."""
+def certutil(*arguments: str, certificate: Der | None = None) -> bool:
+    """Whether NSS's own command did it, which reads `certificate`; False too where it is not installed."""
     try:
-        done = subprocess.run(["certutil", *arguments], capture_output=True, check=False, stdin=subprocess.DEVNULL,
-                              timeout=_CERTUTIL_SECONDS)
+        # Without a terminal on its input it cannot wait for a password.
+        done = subprocess.run(["certutil", *arguments], capture_output=True, check=False, timeout=_CERTUTIL_SECONDS,
+                              input=b"" if certificate is None else pem([certificate]))
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
 
 
 def _with_policy(place: Path, copy: Path, authorities: Sequence[Der]) -> Path:
-    shutil.copytree(place, copy, symlinks=True, ignore_dangling_symlinks=True, dirs_exist_ok=True)
-    managed = copy
+    managed = copied(place, copy)
     for part in Path(_MANAGED).parts:
         managed = folder_at(managed / part)
     named = [base64.b64encode(der).decode() for der in authorities]
@@ -77,9 +77,10 @@ def _with_policy(place: Path, copy: Path, authorities: Sequence[Der]) -> Path:
 
 
 def _with_authority(place: Path, copy: Path, authorities: Sequence[Der]) -> bool:
-    shutil.copytree(place, copy, dirs_exist_ok=True)
-    for number, der in enumerate(authorities):
-        file = put(copy / f"governor-{number}.pem", pem([der]))
-        if not certutil("-A", "-d", f"sql:{copy}", "-n", f"Governor {number}", "-t", "C,,", "-i", str(file)):
-            return False
-    return True
+    # The copy stays private: the user's own keys lie in it.
+    try:
+        shutil.copytree(place, copy)
+    except OSError:
+        return False
+    return all(certutil("-A", "-d", f"sql:{copy}", "-n", f"governor-{mark(der)}", "-t", "C,,", "-a", certificate=der)
+               for der in authorities)

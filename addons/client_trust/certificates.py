@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import binascii
+import hashlib
 import os
 import re
 import ssl
 import stat
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -36,11 +38,17 @@ def in_text(text: bytes) -> Iterator[Der]:
         yield der
 
 
+@contextmanager
+def old_roots() -> Iterator[None]:
+    """Read what breaks rules of today without a warning: whether it is taken all the same is for the client to say."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def parsed(der: Der) -> x509.Certificate:
     """The certificate, or `ValueError`."""
-    with warnings.catch_warnings():
-        # Old roots break rules of today; whether they are taken all the same is for the client to say.
-        warnings.simplefilter("ignore")
+    with old_roots():
         return x509.load_der_x509_certificate(der)
 
 
@@ -73,6 +81,11 @@ def content(file: Path) -> bytes:
 def once(*groups: Iterable[Der]) -> tuple[Der, ...]:
     """All of them in the order they come, each once."""
     return tuple(dict.fromkeys(der for group in groups for der in group))
+
+
+def mark(der: Der) -> str:
+    """What tells this certificate from others in a file's or an entry's name."""
+    return hashlib.sha256(der).hexdigest()[:16]
 
 
 def pem(certificates: Iterable[Der]) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, pkcs12
 
-from addons.client_trust.certificates import content, parsed
+from addons.client_trust.certificates import content, old_roots, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -50,7 +50,7 @@ def options(environment: Mapping[str, str], store: Path) -> dict[str, str]:
     ours = f'-Djavax.net.ssl.trustStore="{store}" -Djavax.net.ssl.trustStoreType=PKCS12'
     # In the variable that wins the user's choice would win over ours.
     names = [name for name in OPTIONS if name == OPTIONS[0] or "trustStore" in environment.get(name, "")]
-    return {name: f"{environment.get(name, '')} {ours}".strip() for name in names}
+    return {name: f"{environment.get(name, '').removesuffix(ours).rstrip()} {ours}".lstrip() for name in names}
 
 
 def certificates(store: bytes, password: str | None = None) -> Iterator[Der]:
@@ -82,7 +82,8 @@ def written(trusted: Iterable[Der]) -> bytes:
 
 def _of_pkcs12(store: bytes, password: bytes | None) -> list[Der]:
     try:
-        read = pkcs12.load_pkcs12(store, password)
+        with old_roots():
+            read = pkcs12.load_pkcs12(store, password)
         held = [*([read.cert] if read.cert else []), *read.additional_certs]
         return [each.certificate.public_bytes(Encoding.DER) for each in held]
     except ValueError:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from addons.client_trust import browsers, java_stores, own_settings, system_store
-from addons.client_trust.certificates import content, in_text, once, pem
-from addons.client_trust.output import folder_at, put
+from addons.client_trust.certificates import at, content, in_text, once, pem
+from addons.client_trust.readable_files import folder_at, put
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ REPLACING = (
 # Clients that nobody has measured: what the user has set for them would not trust the CA, what is not set stays so.
 REPLACING_IF_SET = ("NPM_CONFIG_CAFILE", "HTTPLIB2_CA_CERTS", "NIX_SSL_CERT_FILE",
                     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", "BUNDLE_SSL_CA_CERT")
+_BUNDLE, _EXTRA, _JAVA = "bundle.pem", "extra.pem", "java.p12"
 _WGETRC = ("$WGETRC", "~/.wgetrc")
 _CURLRC = ("$CURL_HOME/.curlrc", "$XDG_CONFIG_HOME/.curlrc", "~/.config/curlrc", "~/.curlrc")
 _CURL_SETTINGS = ("cacert", "capath")
@@ -53,11 +54,12 @@ def lay_out(folder: Path, certificate_pem: bytes, environment: Mapping[str, str]
     """Write all that clients need in order to trust the CA into `folder`, and say how to show it to them.
 
     `certificate_pem` holds one certificate, or two while the CA changes. `environment` and `home` are those of the
-    user whose command it is: what they trust already is trusted still. Everything written is readable by everybody.
+    user whose command it is: what they trust already is trusted still. The folder must be new and empty. Everybody can
+    read what is written, but for copies of the user's NSS databases, which hold their keys.
     """
     laid = lay_variables(folder, certificate_pem, environment, home, root)
     authorities = tuple(in_text(certificate_pem))
-    java = dict.fromkeys(java_stores.stores(environment, home, root), folder / "java.p12")
+    java = dict.fromkeys(java_stores.stores(environment, home, root), folder / _JAVA)
     over = system_store.copies(folder, authorities, laid.bundle, java, root)
     over |= browsers.policies(folder, authorities, root)
     missing = []
@@ -78,16 +80,25 @@ def lay_variables(folder: Path, certificate_pem: bytes, environment: Mapping[str
     added = once(own_settings.added(environment), authorities)
     everything = once(system_store.trusted(root), own_settings.trusted(environment, home, root), added)
     folder_at(folder)
-    bundle = put(folder / "bundle.pem", pem(everything))
+    bundle = put(folder / _BUNDLE, pem(everything))
     variables = {name: str(bundle) for name in (*REPLACING, *REPLACING_IF_SET)
                  if name in REPLACING or environment.get(name)}
-    extra = put(folder / "extra.pem", pem(added))
+    extra = put(folder / _EXTRA, pem(added))
     variables |= {name: str(extra) for name in own_settings.ADDED_TO}
     variables |= _wget(folder, bundle, environment, home, root)
     variables |= _curl(folder, environment, home, root)
     variables |= _php(folder, bundle, environment)
     variables |= java_stores.options(environment, _java(folder, everything, environment, home, root))
     return Laid(bundle, variables)
+
+
+def renew(folder: Path, certificate_pem: bytes) -> None:
+    """Add a CA to what `lay_variables` once wrote, for clients that were told of those files and run on."""
+    authorities = tuple(in_text(certificate_pem))
+    for name in (_BUNDLE, _EXTRA):
+        put(folder / name, pem(once(at(folder / name), authorities)))
+    store = folder / _JAVA
+    put(store, java_stores.written(once(java_stores.certificates(content(store)), authorities)))
 
 
 def _wget(folder: Path, bundle: Path, environment: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:
@@ -111,10 +122,11 @@ def _curl(folder: Path, environment: Mapping[str, str], home: Path, root: Path) 
 def _php(folder: Path, bundle: Path, environment: Mapping[str, str]) -> dict[str, str]:
     put(folder_at(folder / "php") / "governor.ini", f'curl.cainfo="{bundle}"\nopenssl.cafile="{bundle}"\n'.encode())
     # An empty part is the folder that PHP was built with; the last one read wins.
-    return {"PHP_INI_SCAN_DIR": f"{environment.get('PHP_INI_SCAN_DIR', '')}{os.pathsep}{folder / 'php'}"}
+    ours = f"{os.pathsep}{folder / 'php'}"
+    return {"PHP_INI_SCAN_DIR": environment.get("PHP_INI_SCAN_DIR", "").removesuffix(ours) + ours}
 
 
 def _java(folder: Path, everything: tuple[Der, ...], environment: Mapping[str, str], home: Path, root: Path) -> Path:
     stores = java_stores.stores(environment, home, root)
     theirs = (der for store in stores for der in java_stores.certificates(content(store)))
-    return put(folder / "java.p12", java_stores.written(once(everything, theirs, java_stores.chosen(environment))))
+    return put(folder / _JAVA, java_stores.written(once(everything, theirs, java_stores.chosen(environment))))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import certifi
-from OpenSSL import crypto
+from cryptography import x509
 
-from addons.client_trust.certificates import at, content, parsed, pem
-from addons.client_trust.output import folder_at, put
+from addons.client_trust.certificates import at, mark, parsed, pem
+from addons.client_trust.readable_files import copied, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +31,9 @@ ANCHORS = (
 
 
 def trusted(root: Path) -> Iterator[Der]:
-    """What the system trusts: its first bundle, or Mozilla's list where it has none."""
+    """What the system trusts: its first bundle."""
     bundle = next((root / name for name in BUNDLES if (root / name).is_file()), None)
-    return at(bundle or Path(certifi.where()))
+    return at(bundle) if bundle else iter(())
 
 
 def copies(folder: Path, authorities: Sequence[Der], bundle: Path, java: Mapping[Path, Path],
@@ -46,7 +46,7 @@ def copies(folder: Path, authorities: Sequence[Der], bundle: Path, java: Mapping
         if not place.is_dir() or place in found:
             continue
         copy = folder / f"{number}-{place.name}"
-        _copy(place, copy, replaced)
+        copied(place, copy, replaced)
         for der in authorities:
             _add(der, copy, hashed=name in HASHED)
         found[place] = copy
@@ -55,28 +55,18 @@ def copies(folder: Path, authorities: Sequence[Der], bundle: Path, java: Mapping
 
 
 def subject_hash(der: Der) -> str:
-    """The name under which OpenSSL looks for a certificate in a folder, without its number."""
-    # pyOpenSSL calls it bytes and gives a number.
-    return f"{cast("int", crypto.X509.from_cryptography(parsed(der)).subject_name_hash()):08x}"
+    """The name under which OpenSSL looks for one of our CAs in a folder, without its number."""
+    # OpenSSL's canonical form (X509_NAME_hash): UTF-8, lower case, and the sequence's own head left out.
+    lower = [x509.NameAttribute(each.oid, str(each.value).lower()) for each in parsed(der).subject]
+    name = x509.Name(lower).public_bytes()
+    body = name[2 if name[1] < 0x80 else 2 + (name[1] & 0x7F):]
+    return f"{int.from_bytes(hashlib.sha1(body, usedforsecurity=False).digest()[:4], 'little'):08x}"
 
 
 def _add(der: Der, folder: Path, *, hashed: bool) -> None:
-    name = f"governor-{parsed(der).serial_number:x}.crt"
+    name = f"governor-{mark(der)}.crt"
     put(folder / name, pem([der]))
     if hashed:
         stem = subject_hash(der)
         number = next(n for n in range(len(os.listdir(folder)) + 1) if not os.path.lexists(folder / f"{stem}.{n}"))
         os.symlink(name, folder / f"{stem}.{number}")
-
-
-def _copy(place: Path, copy: Path, replaced: Mapping[Path, Path]) -> None:
-    """The folder with links kept as links, and the CA's own files in place of those that hold all certificates."""
-    folder_at(copy)
-    for entry in os.scandir(place):
-        target = copy / entry.name
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), target)
-        elif entry.is_dir():
-            _copy(Path(entry.path), target, replaced)
-        else:
-            put(target, content(replaced.get(Path(entry.path), Path(entry.path))))

@@ -66,7 +66,7 @@ FETCH = {
                                "gnutls-cli -p PORT localhost"),
     **{name: (sys.executable, "-c", f"url = 'URL'\n{text}") for name, text in PYTHON.items()},
     "pip": (sys.executable, "-m", "pip", "download", "--retries", "0", "--no-deps", "--index-url", "URL", "tiny"),
-    "uv": ("uv", "pip", "download", "--index-url", "URL", "tiny"),
+    "uv": ("uv", "pip", "install", "--no-cache", "--target", "FOLDER/uv", "--index-url", "URL", "tiny"),
     "node fetch": ("node", "-e", "fetch('URL').catch(e => { console.error(e); process.exit(1) })"),
     "node https": ("node", "-e", "require('https').get('URL', r => r.resume())"),
     "npm": ("npm", "view", "--fetch-retries=0", "--registry", "URL", "tiny"),
