@@ -32,10 +32,12 @@ _CURL_SETTINGS = ("cacert", "capath")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A file or folder to bind, read-only, over one that is there: no link, and of the same kind."""
+    """A file or folder to bind over one that is there: no link, and of the same kind."""
 
     source: Path
     target: Path
+    # Chromium does not read a database that it cannot write. What it writes goes into the copy, and with it.
+    writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +64,14 @@ def lay_out(folder: Path, certificate_pem: bytes, environment: Mapping[str, str]
     java = dict.fromkeys(java_stores.stores(environment, home, root), folder / _JAVA)
     over = system_store.copies(folder, authorities, laid.bundle, java, root)
     over |= browsers.policies(folder, authorities, root)
-    missing = []
+    mounts, missing = [Mount(source, target) for target, source in over.items()], []
     for place, copy in browsers.databases(folder, authorities, home):
         if copy is None:
             missing.append(f"{place}: certutil (libnss3-tools) is not there or cannot open it, so NSS's clients "
                            "but Chromium will not trust the CA")
         else:
-            over[place] = copy
-    mounts = tuple(Mount(source, target) for target, source in over.items())
-    return Laid(laid.bundle, laid.variables, mounts, tuple(missing))
+            mounts.append(Mount(copy, place, writable=True))
+    return Laid(laid.bundle, laid.variables, tuple(mounts), tuple(missing))
 
 
 def lay_variables(folder: Path, certificate_pem: bytes, environment: Mapping[str, str], home: Path,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from mitmproxy import certs
 
-from addons import authority
+from addons import authority, durable
+from addons.client_trust.laid import lay_variables
 from addons.errors import StartRefused
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -50,15 +52,180 @@ def test_the_key_is_private_and_the_certificate_is_not(tmp_path: Path) -> None:
     assert b"PRIVATE KEY" in (tmp_path / authority.KEY_FILE).read_bytes()
 
 
-@pytest.mark.parametrize(("later", "renewed"), [(timedelta(days=60), False), (timedelta(days=61), True)])
-def test_the_authority_is_renewed_when_a_third_of_its_life_is_left(
-        tmp_path: Path, later: timedelta, renewed: bool) -> None:
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def handed_out(tmp_path: Path) -> Callable[[datetime], str]:
+    """What is handed out at a time after `ensure`, the one that signs first: "a" is the first CA, "b" the second."""
+    known: dict[int, str] = {}
+
+    def letters(now: datetime) -> str:
+        authority.ensure(tmp_path, now)
+        trusted = x509.load_pem_x509_certificates((tmp_path / authority.CERTIFICATE_FILE).read_bytes())
+        return "".join(known.setdefault(each.serial_number, "abcdefgh"[len(known)]) for each in trusted)
+
+    return letters
+
+
+def test_a_successor_is_handed_out_a_week_before_it_signs_and_the_old_one_until_its_end(
+        handed_out: Callable[[datetime], str]) -> None:
+    days = (0, 59, 61, 67, 69, 89, 91)
+
+    assert [handed_out(NOW + day * DAY) for day in days] == ["a", "a", "ab", "ab", "ba", "ba", "b"]
+
+
+@pytest.mark.parametrize(("late", "then"), [(80, "ab"), (84, "ba"), (91, "b")])
+def test_a_start_after_long_has_the_successor_sign_before_the_leaves_would_be_cut_short(
+        handed_out: Callable[[datetime], str], late: int, then: str) -> None:
+    handed_out(NOW)
+
+    assert handed_out(NOW + late * DAY) == then
+
+
+def test_what_expires_is_told_of_the_one_that_signs(tmp_path: Path) -> None:
     authority.ensure(tmp_path, NOW)
-    first = read(tmp_path).serial_number
+    authority.rotate(tmp_path, NOW + DAY, 2 * DAY)
+    waiting = authority.expiry(tmp_path)
+    authority.ensure(tmp_path, NOW + 3 * DAY)
 
-    authority.ensure(tmp_path, NOW + later)
+    assert (waiting, authority.expiry(tmp_path)) == (NOW + 90 * DAY, NOW + 91 * DAY)
 
-    assert (read(tmp_path).serial_number != first) is renewed
+
+def test_a_rotation_asked_for_twice_makes_one_successor_and_the_earlier_time_holds(tmp_path: Path) -> None:
+    authority.ensure(tmp_path, NOW)
+    first = authority.rotate(tmp_path, NOW, 5 * DAY)
+    later = authority.rotate(tmp_path, NOW + DAY, 7 * DAY)
+    at_once = authority.rotate(tmp_path, NOW + 2 * DAY, 0 * DAY)
+
+    assert (later.successor, later.signs_from) == (first.successor, NOW + 5 * DAY)
+    assert (at_once.signing, at_once.successor, at_once.previous) == (first.successor, None, (first.signing,))
+
+
+def test_two_that_rotate_at_once_make_one_successor(tmp_path: Path) -> None:
+    authority.ensure(tmp_path, NOW)
+
+    with ThreadPoolExecutor(8) as pool:
+        told = list(pool.map(lambda _: authority.rotate(tmp_path, NOW, DAY), range(8)))
+
+    assert len({each.successor for each in told}) == 1
+
+
+@pytest.mark.parametrize("overlap", [DAY, 0 * DAY])
+def test_a_crash_at_any_step_of_a_rotation_leaves_a_key_and_nobody_without_it(
+        tmp_path: Path, overlap: timedelta) -> None:
+    for step in range(count_steps(tmp_path / "whole", overlap)):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        authority.ensure(folder, NOW)
+        before = read(folder)
+        rotate_and_crash(folder, step, overlap)
+        at_the_crash = set(trusted(folder))
+
+        authority.ensure(folder, NOW)
+
+        assert {before} | at_the_crash <= set(trusted(folder))
+        assert trusted(folder)[0] == read(folder)
+        assert len(trusted(folder)) == len(set(trusted(folder))) <= 2
+        assert (folder / "next.pem").exists() is (overlap > 0 * DAY and step > 0)
+
+
+def trusted(folder: Path) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates((folder / authority.CERTIFICATE_FILE).read_bytes())
+
+
+def rotate_and_crash(folder: Path, step: int, overlap: timedelta) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        crash_at(patch, step)
+        with pytest.raises(Crash):
+            authority.rotate(folder, NOW, overlap)
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def crash_at(patch: pytest.MonkeyPatch, step: int | None) -> list[str]:
+    """Have the change to the disk with this number fail as if the process had ended before it."""
+    seen: list[str] = []
+    replace, unlink = durable.replace, Path.unlink
+
+    def stepped(path: Path) -> None:
+        if len(seen) == step:
+            raise Crash
+        seen.append(path.name)
+
+    def replacing(path: Path, content: bytes) -> None:
+        stepped(path)
+        replace(path, content)
+
+    def unlinking(path: Path, missing_ok: bool = False) -> None:
+        stepped(path)
+        unlink(path, missing_ok)
+
+    patch.setattr(durable, "replace", replacing)
+    patch.setattr(Path, "unlink", unlinking)
+    return seen
+
+
+def count_steps(folder: Path, overlap: timedelta) -> int:
+    folder.mkdir()
+    authority.ensure(folder, NOW)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = crash_at(patch, None)
+        authority.rotate(folder, NOW, overlap)
+    return len(seen)
+
+
+def test_a_successor_takes_over_where_the_key_was_lost(tmp_path: Path) -> None:
+    authority.ensure(tmp_path, NOW)
+    successor = authority.rotate(tmp_path, NOW, DAY).successor
+    (tmp_path / authority.KEY_FILE).unlink()
+
+    authority.ensure(tmp_path, NOW)
+
+    assert read(tmp_path) == successor
+
+
+def test_a_damaged_successor_refuses_the_start_and_says_which_file(tmp_path: Path) -> None:
+    authority.ensure(tmp_path, NOW)
+    authority.rotate(tmp_path, NOW, DAY)
+    (tmp_path / "next.pem").write_bytes((tmp_path / "next.pem").read_bytes().partition(b"\n")[2])
+
+    with pytest.raises(StartRefused, match=r"next\.pem"):
+        authority.ensure(tmp_path, NOW)
+
+
+def test_what_clients_were_told_to_read_follows_the_authority(tmp_path: Path) -> None:
+    certificate = authority.ensure(tmp_path, NOW)
+    clients = lay_variables(tmp_path / authority.TRUST_FOLDER, certificate.read_bytes(), {}, tmp_path, tmp_path)
+
+    standing = authority.rotate(tmp_path, NOW, DAY)
+
+    assert x509.load_pem_x509_certificates(clients.bundle.read_bytes()) == list(standing.trusted)
+
+
+def test_the_authority_of_a_run_lives_three_days_bears_its_name_and_has_no_successor(tmp_path: Path) -> None:
+    certificate = authority.for_run(tmp_path, "0123abcd", NOW)
+    again = authority.for_run(tmp_path, "0123abcd", NOW + timedelta(hours=71))
+
+    made = read(tmp_path)
+    assert made.subject.rfc4514_string() == "CN=Governor run 0123abcd,O=Governor"
+    assert made.not_valid_after_utc == NOW + timedelta(hours=72)
+    assert made.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+    assert stat.S_IMODE((tmp_path / authority.KEY_FILE).stat().st_mode) == 0o600
+    assert x509.load_pem_x509_certificates(again.read_bytes()) == [made]
+    assert certificate.read_bytes().count(b"BEGIN") == 1
+
+
+def test_the_leaves_of_a_run_do_not_outlive_its_authority(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    authority.for_run(tmp_path, "0123abcd", now)
+    store = certs.CertStore.from_store(tmp_path, "mitmproxy", 2048)
+
+    leaf = store.get_cert("api.example.org", [x509.DNSName("api.example.org")]).cert.to_cryptography()
+
+    assert leaf.not_valid_after_utc <= read(tmp_path).not_valid_after_utc + timedelta(seconds=2)
 
 
 def test_an_authority_without_its_key_is_made_again(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from mitmproxy import certs
 
 from addons import authority
-from addons.client_trust import own_settings
+from addons.client_trust import browsers, own_settings
 from addons.client_trust.laid import Laid, lay_out
 from tests.e2e.origins import Origin, serving
 
@@ -56,14 +55,13 @@ import grpc
 channel = grpc.secure_channel(url.partition('//')[2].partition('/')[0], grpc.ssl_channel_credentials())
 channel.unary_unary('/test.Origin/Wanted')(b'', timeout=5)""",
 }
+ASKING = "printf 'GET /wanted HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' |"
 FETCH = {
     "curl": ("curl", "-sS", "URL"),
     "wget": ("wget", "-q", "-O-", "--tries=1", "URL"),
     "git": ("git", "ls-remote", "URL"),
-    "openssl": ("sh", "-c", "printf 'GET /wanted HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | "
-                            "openssl s_client -quiet -verify_return_error -connect localhost:PORT -servername localhost"),
-    "gnutls-cli": ("sh", "-c", "printf 'GET /wanted HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | "
-                               "gnutls-cli -p PORT localhost"),
+    "openssl": ("sh", "-c", f"{ASKING} openssl s_client -quiet -verify_return_error -connect localhost:PORT"),
+    "gnutls-cli": ("sh", "-c", f"{ASKING} gnutls-cli -p PORT localhost"),
     **{name: (sys.executable, "-c", f"url = 'URL'\n{text}") for name, text in PYTHON.items()},
     "pip": (sys.executable, "-m", "pip", "download", "--retries", "0", "--no-deps", "--index-url", "URL", "tiny"),
     "uv": ("uv", "pip", "install", "--no-cache", "--target", "FOLDER/uv", "--index-url", "URL", "tiny"),
@@ -134,7 +132,8 @@ class Stage:
     def _mounting(self) -> list[str]:
         """The words that put a command where the mounts are."""
         assert all(mount.target.exists() and mount.target == mount.target.resolve() for mount in self.laid.mounts)
-        binds = "".join(f"mount --bind -o ro {mount.source} {mount.target} && " for mount in self.laid.mounts)
+        binds = "".join(f"mount --bind -o {'rw' if mount.writable else 'ro'} {mount.source} {mount.target} && "
+                        for mount in self.laid.mounts)
         return ["unshare", "-m" if os.geteuid() == 0 else "-rm", "sh", "-c", f'{binds}exec "$@"', "sh"]
 
 
@@ -153,7 +152,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     calls: list[str] = []
     with serving(chain=chain) as origin, answering(chain, calls) as port:
         environment |= {"CARGO_REGISTRIES_TEST_INDEX": f"sparse+{origin.url}/index/"}
-        yield Stage(folder, environment, lay_out(laid, certificate.read_bytes(), environment, home), origin, port, calls)
+        told = lay_out(laid, certificate.read_bytes(), environment, home)
+        yield Stage(folder, environment, told, origin, port, calls)
 
 
 def leaf(folder: Path) -> Path:
@@ -235,3 +235,19 @@ def test_the_mounts_alone_do_for_clients_of_the_systems_store(stage: Stage, clie
     needs_mounts()
 
     assert stage.fetched(client, mounts=True) is (client not in WITHOUT_MOUNTS)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("certutil") is None, reason="not installed")
+@pytest.mark.parametrize("database", browsers.NSS_FOLDERS)
+def test_chromium_trusts_by_the_copy_of_the_users_database_alone(stage: Stage, tmp_path: Path, database: str) -> None:
+    needs_mounts()
+    (tmp_path / database).mkdir(parents=True)
+    assert browsers.certutil("-N", "--empty-password", "-d", f"sql:{tmp_path / database}")
+    (tmp_path / "laid").mkdir()
+    certificate = (stage.folder / "ca" / authority.CERTIFICATE_FILE).read_bytes()
+    told = lay_out(tmp_path / "laid", certificate, stage.environment, tmp_path)
+    mounts = tuple(mount for mount in told.mounts if mount.target == tmp_path / database)
+    user = replace(stage, laid=Laid(told.bundle, {}, mounts), environment=stage.environment | {"HOME": str(tmp_path)})
+
+    assert not user.fetched("chromium")
+    assert user.fetched("chromium", mounts=True)
