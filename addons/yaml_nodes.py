@@ -1,12 +1,14 @@
-"""YAML text as the kernel's node tree. The one place that imports pyyaml.
+"""YAML text as the kernel's node tree, and manifests of other programs as values. The one place that imports pyyaml.
 
-Built from parser events: they alone show anchors and tags, and a loop over them has no depth at which it could fail.
+The tree is built from parser events: they alone show anchors and tags, and a loop over them has no depth at which it
+could fail.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import yaml
@@ -20,6 +22,7 @@ LARGEST_BYTES = 8 * 1024 * 1024
 DEEPEST = 32
 
 _PARSER: Callable[[str], Any] = getattr(yaml, "CLoader", yaml.Loader)
+_SAFE_LOADER: Callable[[str], Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Line breaks that only YAML 1.1 sees move every line number; bidirectional controls show a reader another policy than
 # the one that governs (CVE-2021-42574); the other controls have no business in a policy.
 _UNSEEN = re.compile(
@@ -166,3 +169,57 @@ def _starred(word: str) -> tuple[str, str]:
     if word.startswith("*.") and len(word) > 2:
         hint += f", or write {word[1:]} for {word[2:]} and everything below it"
     return problem, hint
+
+
+class NotYaml(Exception):
+    """A manifest is not YAML at this line."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        self.line, self.problem = line, problem
+        super().__init__(f"line {line}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One document of a stream, as values, and the line on which it begins."""
+
+    line: int
+    value: Any
+
+
+def manifests(text: str) -> list[Manifest]:
+    """Every document of the stream but empty ones; `NotYaml` where one cannot be read."""
+    found = []
+    try:
+        loader = _SAFE_LOADER(text)
+        while loader.check_node():
+            node = loader.get_node()
+            found.append(Manifest(node.start_mark.line + 1, loader.construct_document(node)))
+    except yaml.MarkedYAMLError as refused:
+        mark = refused.problem_mark or refused.context_mark
+        raise NotYaml(mark.line + 1 if mark else 1, str(refused.problem)) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as refused:
+        raise NotYaml(1, (str(refused) or type(refused).__name__).splitlines()[0]) from None
+    return [manifest for manifest in found if manifest.value is not None]
+
+
+# What YAML 1.1 takes for text and 1.2 for a number, or the other way round: 1e3, 0o17, y, 22:30.
+_CERTAIN_TEXT = re.compile(r"[A-Za-z/$][A-Za-z0-9/_.$(){}-]+")
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes text so that every YAML parser reads text, and says the same thing twice instead of by an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def text(self, text: str) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:str", text, None if _CERTAIN_TEXT.fullmatch(text) else '"')
+
+
+_Writer.add_representer(str, _Writer.text)
+
+
+def written(value: object) -> str:
+    """The value as one YAML document, keys in their order."""
+    return yaml.dump(value, Dumper=_Writer, sort_keys=False, width=120, allow_unicode=True)

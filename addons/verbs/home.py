@@ -1,4 +1,4 @@
-"""`governor init`: make a home before the first start, and say what to keep."""
+"""`governor init`: make a home before the first start, or what a cluster makes one from, and say what to keep."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,7 @@ import click
 from addons import ahead_keys, build_info, durable, package_sources, pins, policy_files
 from addons.errors import StartCode, StartRefused
 from addons.home import MAIN, Home, Paths, home_folder
+from addons.kubernetes.workload import Placement
 from addons.lane import Lane
 from addons.verbs.output import console, print_json, progress
 from addons.verbs.root_key import asked_for, root_key_option, root_passphrase_option
@@ -20,11 +22,11 @@ from kernel.transition import CLI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 MOST_WORKERS = 1000
+OUTPUT = Path("governor-kustomize")
 
 
 @click.command()
@@ -33,8 +35,17 @@ MOST_WORKERS = 1000
 @click.option("--lanes", type=click.IntRange(1, MOST_WORKERS), metavar="N",
               help="Certify lanes for up to N workers now, so that the root key can live elsewhere.")
 @click.option("--home", metavar="DIR", help="Where the home is made. Before $GOVERNOR_HOME.")
+@click.option("--kubernetes", "manifest", type=click.Path(path_type=Path), metavar="FILE",
+              help="Make no home, but a folder that governs the workloads in this manifest.")
+@click.option("--emit", type=click.Choice(["kustomize"]), help="The form of that folder.")
+@click.option("--placement", type=click.Choice([place.value for place in Placement]),
+              help="gateway (without it): agents reach nothing but Governor. sidecar: in their pods, as advice.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help=f"That folder. [default: {OUTPUT}]")
+@click.option("--overwrite", is_flag=True, help="Replace its files that differ; its policy.yaml is never replaced.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, home: str | None, as_json: bool) -> None:
+def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, home: str | None,
+         manifest: Path | None, emit: str | None, placement: str | None, output: Path | None, overwrite: bool,
+         as_json: bool) -> None:
     """Make a home: keys, CA, a starting policy and the pin of the log.
 
     The folder must be absent or empty. In a home that is there already nothing is changed; what is missing is added: a
@@ -56,8 +67,25 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
     Never in an argument or the environment: the key and its passphrase. Copies that the memory of this process or its
     swap may hold for a while are not in Governor's hand.
 
+    With --kubernetes a folder for kubectl apply -k is written instead, from a manifest with a Deployment, StatefulSet,
+    DaemonSet, ReplicaSet, Job, CronJob or Pod: a copy of it, patches, Governor itself, network policies and a policy.
+    The home is made in the cluster, with the root key of a Secret.
+
+    \b
+    governor init --kubernetes deployment.yaml --emit kustomize --output governed
+
     Exit status: 0 made, or there already; 1 refused, 2 wrong usage.
     """
+    if manifest is not None:
+        if (root_key, root_passphrase, lanes, home) != (None,) * 4:
+            raise click.UsageError("--kubernetes makes no home: leave out --home, --root-key and --lanes")
+        from addons.verbs import kubernetes
+
+        where = Placement(placement or Placement.GATEWAY)
+        kubernetes.emit(manifest, where, output or OUTPUT, overwrite=overwrite, as_json=as_json)
+        return
+    if emit or placement or output or overwrite:
+        raise click.UsageError("--emit, --placement, --output and --overwrite need --kubernetes FILE")
     # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
     from addons import authority
 

@@ -1,0 +1,1 @@
+"""`governor init --kubernetes`: a user's workload in, a folder for kustomize out."""
