@@ -9,6 +9,7 @@ from kernel.hours import told
 
 _WORDS = {"http": "proxy", "socks5h": "socks5"}
 """Of each scheme that a client writes, what that proxy is called here."""
+_EVERYWHERE = ("0.0.0.0", "::", "")
 
 
 def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tuple[str, int], home: Path,
@@ -22,7 +23,7 @@ def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tu
     urls = {scheme: f"{scheme}://{_reachable(host)}:{port}" for scheme, host, port in reversed(proxies)
             if scheme in _WORDS}
     shown = [f"{_WORDS[scheme]:<8} {url}" for scheme, url in sorted(urls.items())]
-    redirected = {mode: f"{host or '*'}:{port}" for mode, host, port in reversed(proxies) if mode not in _WORDS}
+    redirected = {mode: f"{'*' if host in _EVERYWHERE else _bracketed(host)}:{port}" for mode, host, port in reversed(proxies) if mode not in _WORDS}
     shown += [f"{mode:<8} {place}" for mode, place in sorted(redirected.items(), reverse=True)]
     proxy = f"--proxy {min(urls.values())} " if urls else ""
     trial = [] if observed_until is None else [f"OBSERVE  what the rules refuse passes until {told(observed_until)}"]
@@ -39,7 +40,7 @@ def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tu
 
 
 def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in ("0.0.0.0", "::", "") else _bracketed(host)
+    return "127.0.0.1" if host in _EVERYWHERE else _bracketed(host)
 
 
 def _bracketed(host: str) -> str:

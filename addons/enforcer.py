@@ -21,6 +21,7 @@ from addons import (
     authority,
     build_info,
     dispatch,
+    dns_server,
     durable,
     gate,
     gate_trial,
@@ -48,6 +49,7 @@ from addons.judge import Judge
 from addons.lane import Lane
 from addons.lineage import newest
 from addons.listeners import Listeners
+from addons.lookups import Lookups
 from addons.metrics import NOT_STOPPING, Gauge, Metrics
 from addons.mirror import Mirror
 from addons.operator_acts import hints
@@ -66,6 +68,7 @@ from addons.rotation import RotationControl
 from addons.signing import Signing
 from addons.snapshots import Snapshots
 from addons.spool import ROOM_BYTES, Room
+from addons.told_names import ToldNames
 from addons.watchdog import Watchdog
 from kernel import entry, standings
 from kernel.comparison import UNREAD
@@ -220,15 +223,17 @@ class _Running:
         self.book.on_halt, self.book.on_new_halt = self.outcomes.end_agent, self.metrics.halt
         self.book.on_halt_all, self.book.on_reads_only = self.outcomes.end_all, self.outcomes.end_writes
         self.book.on_preventive = lambda fields: self.metrics.preventive(fields["do"], degraded=fields["degraded"])
+        mirror, told = Mirror(lambda: self.in_force.governed, time.time, self._own), ToldNames()
         judge = Judge(lambda: self.in_force.governed, self.lane, self.registry, self._resolver, self.metrics,
-                      self._listeners.ports, self._rate, bodies, in_flight,
-                      Mirror(lambda: self.in_force.governed, time.time, self._own), self.book,
-                      RequestNames.of_home(self.paths.request_names), closed=self._closed)
+                      self._listeners.ports, self._rate, bodies, in_flight, mirror, self.book,
+                      RequestNames.of_home(self.paths.request_names), closed=self._closed, told=told)
         hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()),
                                     None if host.sandbox is None else host.sandbox.enclosed)
         self._deadlines = Deadlines(gate.end)
         patches.install(hooks, self.outcomes, bodies, self._deadlines)
+        dns_server.install(Lookups(judge, self.lane, self.book, self._resolver, self.metrics, self._rate, mirror, told,
+                                   hooks.faults))
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
@@ -315,6 +320,7 @@ class _Running:
     async def serve(self) -> None:
         """The ports are open: seal the resolver, let operators in, say where everything is."""
         self._deadlines.start(self._loop)
+        await self._listeners.reopen()
         self._resolver.seal()
         self._listeners.opened()
         self._heartbeat()

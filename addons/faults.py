@@ -47,7 +47,10 @@ class Faults:
 
     def note(self, handler: ConnectionHandler, data: Any, error: BaseException) -> None:
         """Count a fault and write it down. The log gets the class only: messages may quote what an agent sent."""
-        where = type(data).__name__
+        self.count(type(data).__name__, error, data.id if isinstance(data, http.HTTPFlow) else None)
+
+    def count(self, where: str, error: BaseException, flow: str | None = None) -> None:
+        """The same for what no hook is about. `where` is the name of a class."""
         # That an operator ends a flow, or a client leaves, is nobody's fault; the log has no other place for it.
         if not isinstance(error, EndedWhileHeld):
             self._metrics.fault(where)
@@ -55,8 +58,7 @@ class Faults:
             return
         logger.error("governor: %s in %s: refused", type(error).__name__, where)
         try:
-            self._lane.record("fault", entry.fault(where, type(error).__name__, verdict_of(error).code,
-                                                   data.id if isinstance(data, http.HTTPFlow) else None))
+            self._lane.record("fault", entry.fault(where, type(error).__name__, verdict_of(error).code, flow))
         except AuditUnavailable:
             return
 

@@ -30,6 +30,7 @@ from addons.request_bodies import Incoming, RequestBodies
 from addons.request_fields import STREAMED, readable
 from addons.request_names import RequestNames
 from addons.resolver import ResolveFailed, Resolver
+from addons.told_names import ToldNames
 from kernel import entry
 from kernel.comparison import UNREAD, UNREADABLE, Gap
 from kernel.decide import OWN, address_stage, expected, name_stage
@@ -49,6 +50,8 @@ _REMOTE_DNS = "let the proxy look names up; write socks5h:// for socks5://, or s
 _REPLAY = Verdict(Action.DENY, Code.PROTOCOL_REFUSED, reason="this version judges no replays")
 _NOBODY = ClientConnection("replay")
 _INCOMPLETE = Verdict(Action.DENY, Code.MALFORMED, reason="it did not arrive whole")
+_NOT_ITS_ADDRESS = Verdict(Action.DENY, Code.DESTINATION_MISMATCH,
+                           reason="the connection was opened to an address that the name does not have")
 _NO_ROOM = Verdict(Action.DENY, Code.BUSY, reason="too many bytes of request bodies are waiting")
 _UNWRITTEN = Verdict(Action.DENY, Code.AUDIT_UNAVAILABLE, reason="the audit log cannot be written")
 
@@ -59,12 +62,16 @@ class Judge:
     def __init__(self, governed: Callable[[], Governed], lane: Lane, registry: Registry, resolver: Resolver,
                  metrics: Metrics, own_ports: Callable[[], frozenset[int]], rate: RefusalRate,
                  bodies: RequestBodies, in_flight: InFlight, mirror: Mirror, book: Book, names: RequestNames,
-                 clock: Callable[[], float] = time, closed: Callable[[], Verdict | None] = lambda: None) -> None:
-        """`closed` says why nothing passes at a moment; None while that is not so."""
+                 clock: Callable[[], float] = time, closed: Callable[[], Verdict | None] = lambda: None,
+                 told: ToldNames | None = None) -> None:
+        """`closed` says why nothing passes at a moment; None while that is not so. `told` is what clients were told of
+        names, where they are told of any.
+        """
         self._governed, self._lane, self._registry = governed, lane, registry
         self._resolver, self._metrics, self._own_ports, self._rate = resolver, metrics, own_ports, rate
         self._bodies, self._in_flight, self._mirror, self._clock = bodies, in_flight, mirror, clock
         self._book, self._names, self._closed = book, names, closed
+        self._told = told or ToldNames()
         self._log = DecisionLog(lane, book, metrics, rate)
 
     def _shut(self, connection: ClientConnection) -> Verdict | None:
@@ -227,6 +234,20 @@ class Judge:
         refused = replace(judged, verdict=verdict, judgement=None, addresses=(), number=None)
         return await self._log.written("request", governed, connection, flow, refused, started)
 
+    @property
+    def governed(self) -> Governed:
+        """The policy in force."""
+        return self._governed()
+
+    def shut(self, connection: ClientConnection) -> Verdict | None:
+        """Why everything is refused at this moment; None while that is not so."""
+        return self._shut(connection)
+
+    def asked_by(self, governed: Governed, connection: ClientConnection) -> tuple[Agent | None, Verdict | None]:
+        """The agent that asks for something which is no request, and why nothing of it passes; None where it may."""
+        agent, refused = self._identified(governed, connection)
+        return (None, _unidentified(refused)) if agent is None else (agent, self._halted(agent, connection))
+
     def _identified(self, governed: Governed, connection: ClientConnection) -> tuple[Agent, None] | tuple[None, Code]:
         """The agent behind what a client says of itself, or the code that refuses it."""
         agent, refused = self._registry.identify(
@@ -256,12 +277,9 @@ class Judge:
         _settle(flow.request, facts)
         if self._mirror.is_own(facts.host):
             return Judged(ITSELF, agent, facts.method, facts.host, facts.port, facts, sent=fingerprint(flow.request))
-        halted = self._halted(agent, connection)
-        if halted is not None:
-            return Judged(halted, agent, facts.method, facts.host, facts.port, facts)
-        if connection.redirected_to is not None and connection.redirected_to == connection.arrived_at:
-            # Nobody redirected it: what is dialled for it would come here again, and again.
-            return Judged(OWN, agent, facts.method, facts.host, facts.port, facts)
+        ended = self._halted(agent, connection) or _circular(connection)
+        if ended is not None:
+            return Judged(ended, agent, facts.method, facts.host, facts.port, facts)
         # Taken before anything is waited for: the look-up of a name takes as long as its server likes.
         sent = fingerprint(flow.request)
         headers = flow.request.data.headers.fields
@@ -279,13 +297,10 @@ class Judge:
             return Judged(_OVERRIDE, agent, facts.method, facts.host, facts.port, facts, request=named, model=model)
         addresses: tuple[Address, ...] = ()
         if judgement is None:
-            try:
-                addresses = await self._addresses(handler, connection, facts)
-            except ResolveFailed:
-                verdict = _refusal(Code.RESOLVE_FAILED, "the name has no address")
-                return Judged(verdict, agent, facts.method, facts.host, facts.port, facts)
-            except NonCanonical as error:
-                return Judged(_refusal(error.code, error.problem), agent, facts.method, facts.host, facts.port, facts)
+            found_at = await self._addresses(handler, connection, facts)
+            if isinstance(found_at, Verdict):
+                return Judged(found_at, agent, facts.method, facts.host, facts.port, facts)
+            addresses = found_at
             judgement = address_stage(governed.index, asked, addresses, self._own(facts.port, addresses))
         if mode is Mode.OBSERVE:
             judgement = enforced(governed.index, asked, addresses, judgement, governed.observed_until)
@@ -304,27 +319,26 @@ class Judge:
         return body if body is STREAMED else self._bodies.content(flow, MOST_CALL_BYTES)
 
     async def _addresses(self, handler: ConnectionHandler, connection: ClientConnection,
-                         facts: RequestFacts) -> tuple[Address, ...]:
+                         facts: RequestFacts) -> tuple[Address, ...] | Verdict:
         """Where this request would go: its literal, the peers of a connection it would reuse, or the name's answers.
 
-        Raises `NonCanonical` where the client was going to an address that the name does not have.
+        A verdict, where the name has none, or not the one to which the client was going.
         """
         if facts.host.address is not None:
             return (facts.host.address,)
         name, port = facts.host.name, facts.port
-        if connection.redirected_to is not None and name not in connection.fitting:
-            return await self._fitting(connection, facts)
-        return (connected_peers(handler, name, port) or connection.judged(name, port, monotonic())
-                or await self._resolver.resolve(name))
-
-    async def _fitting(self, connection: ClientConnection, facts: RequestFacts) -> tuple[Address, ...]:
-        """The name's answers, where the address to which the client was going is one of them."""
-        assert connection.redirected_to is not None
-        address, name = connection.redirected_to[0], facts.host.name
-        addresses = await self._resolver.resolve(name)
-        if address not in addresses:
-            raise NonCanonical(Code.DESTINATION_MISMATCH, redirected.NOT_ITS_ADDRESS)
-        connection.fits(name)
+        going_to = connection.redirected_to
+        fits = going_to is None or name in connection.fitting
+        known = connected_peers(handler, name, port) or connection.judged(name, port, monotonic()) if fits else None
+        try:
+            addresses = known or await self._resolver.resolve(name)
+        except ResolveFailed:
+            return _refusal(Code.RESOLVE_FAILED, "the name has no address")
+        if going_to is not None and not fits:
+            told = self._told.has(facts.agent.id, name, going_to[0], monotonic())
+            if going_to[0] not in addresses and not told:
+                return _NOT_ITS_ADDRESS
+            connection.fits(name)
         return addresses
 
     def _read(self, connection: ClientConnection, flow: http.HTTPFlow, agent: Agent, body_bytes: int) -> Extracted:
@@ -420,6 +434,12 @@ class Judge:
 
 def _refusal(code: Code, reason: str) -> Verdict:
     return Verdict(Action.DENY, code, reason=reason)
+
+
+def _circular(connection: ClientConnection) -> Verdict | None:
+    """The refusal of what nobody redirected here: what is dialled for it would come here again, and again."""
+    going_to = connection.redirected_to
+    return OWN if going_to is not None and going_to == connection.arrived_at else None
 
 
 def _non_canonical(error: NonCanonical, agent: Agent, flow: http.HTTPFlow, connection: ClientConnection) -> Judged:

@@ -9,6 +9,7 @@ from mitmproxy import ctx
 from mitmproxy.connection import Client
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
 
+from addons import dns_server
 from addons.errors import StartCode, StartRefused
 
 
@@ -55,6 +56,10 @@ class Listeners:
     def __init__(self, options: Any, metrics_port: int) -> None:
         web_port = getattr(options, "web_port", None) if "web_port" in options else None
         self._ports = frozenset(port for port in (metrics_port, web_port) if port)
+
+    async def reopen(self) -> None:
+        """Take over from mitmproxy what it opened before it was told who answers there."""
+        await dns_server.reopen(tuple(ctx.master.addons.get("proxyserver").servers))
 
     def opened(self) -> None:
         """mitmproxy's ports are open."""

@@ -12,14 +12,14 @@ from addons.errors import StartCode, StartRefused
 
 
 @contextlib.contextmanager
-def port_lock(host: str, port: int, *, open_already: bool = False) -> Iterator[None]:
+def port_lock(host: str, port: int, *, open_already: bool = False, datagrams: bool = False) -> Iterator[None]:
     """Hold (host, port) exclusively. Raises `StartRefused` (PORT_BUSY) when it is taken, by whomever.
 
-    `open_already`: this process listens there, so that only the name is left to take.
+    `open_already`: this process listens there, so that only the name is left to take. `datagrams`: UDP is served, too.
     """
     with contextlib.closing(_name_lock(host, port)):
         if not open_already:
-            _probe(host, port)
+            _probe(host, port, datagrams=datagrams)
         yield
 
 
@@ -39,11 +39,14 @@ def _name_lock(host: str, port: int) -> socket.socket:
     return lock
 
 
-def _probe(host: str, port: int) -> None:
+def _probe(host: str, port: int, *, datagrams: bool) -> None:
     """Bind as mitmproxy will, and let go."""
     with contextlib.ExitStack() as bound:
         try:
             bind_everywhere(host, port, socket.SO_REUSEADDR, bound)
+            # With that option a port of datagrams would be shared with whoever has it.
+            for each in bound_sockets(host, port, socket.SOCK_DGRAM) if datagrams else ():
+                bound.callback(each.close)
         except OSError as problem:
             raise _busy(host, port, problem.strerror or str(problem)) from None
 
@@ -52,20 +55,34 @@ def bind_everywhere(host: str, port: int, option: int, bound: contextlib.ExitSta
     """Bind in every family in which mitmproxy will listen, at one port, which is returned. An empty host is every
     address of both families. The sockets, which have the socket option `option`, are closed with `bound`.
     """
-    for family, address in _families(host):
-        kept = bound.enter_context(contextlib.closing(socket.socket(family, socket.SOCK_STREAM)))
-        kept.setsockopt(socket.SOL_SOCKET, option, 1)
-        if family == socket.AF_INET6:
-            kept.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            kept.bind((address, port))
-        except OSError as problem:
-            # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
-            if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                raise
-        else:
-            port = kept.getsockname()[1]
-    return port
+    sockets = bound_sockets(host, port, socket.SOCK_STREAM, option)
+    for each in sockets:
+        bound.callback(each.close)
+    return int(sockets[0].getsockname()[1]) if sockets else port
+
+
+def bound_sockets(host: str, port: int, kind: socket.SocketKind, option: int | None = None) -> list[socket.socket]:
+    """Sockets of this kind at one port, in every family in which mitmproxy will listen. Raises `OSError`."""
+    with contextlib.ExitStack() as failing:
+        sockets = []
+        for family, address in _families(host):
+            try:
+                each = socket.socket(family, kind)
+                failing.callback(each.close)
+                if option is not None:
+                    each.setsockopt(socket.SOL_SOCKET, option, 1)
+                if family == socket.AF_INET6:
+                    each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                each.bind((address, port))
+            except OSError as problem:
+                # A machine without IPv6 has no such address to serve on; mitmproxy leaves it out too.
+                if host or problem.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+            else:
+                port = each.getsockname()[1]
+                sockets.append(each)
+        failing.pop_all()
+    return sockets
 
 
 def _families(host: str) -> tuple[tuple[int, str], ...]:

@@ -40,7 +40,9 @@ class Premises:
         self._shown = contextlib.ExitStack()
         with contextlib.ExitStack() as taken:
             for host, port in settings.listen_addresses(options):
-                taken.enter_context(port_lock(host, port, open_already=listeners.tried(host, port)))
+                datagrams = (host, port) in settings.serves_names(options)
+                taken.enter_context(port_lock(host, port, open_already=listeners.tried(host, port),
+                                              datagrams=datagrams))
             self.home = Home.open(home_folder(asked.home))
             taken.enter_context(home_lock(self.home.paths))
             self.certificate: Path = authority.ensure(self.home.paths.ca, datetime.now(UTC))

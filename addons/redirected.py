@@ -21,8 +21,6 @@ from kernel.verdict import Code
 
 type Place = tuple[Address, int]
 
-NOT_ITS_ADDRESS = "the connection was opened to an address that the name does not have"
-
 
 def dialled(client: Client) -> Place | None:
     """Where a redirected client was going; None for one that speaks to a proxy."""

@@ -30,7 +30,14 @@ Lookup = Callable[..., Coroutine[Any, Any, Resolved]]
 
 
 class ResolveFailed(GovernorError):
-    """The name has no address, or the resolver did not answer in time."""
+    """The name has no address, or the resolver did not answer in time.
+
+    `number` is what the system says of it (`socket.EAI_*`); None where it said nothing.
+    """
+
+    def __init__(self, problem: str, number: int | None = None) -> None:
+        self.number = number
+        super().__init__(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class Resolver:
         try:
             answers = await asyncio.wait_for(self._ask(name), SECONDS)
         except (OSError, UnicodeError, TimeoutError) as error:
-            raise ResolveFailed(f"the name could not be resolved: {type(error).__name__}") from error
+            number = error.errno if isinstance(error, socket.gaierror) else None
+            raise ResolveFailed(f"the name could not be resolved: {type(error).__name__}", number) from error
         found = dict.fromkeys(ipaddress.ip_address(answer.partition("%")[0]) for answer in answers)
         if not found:
             raise ResolveFailed("the name has no address")

@@ -10,7 +10,7 @@ from typing import Any
 
 from mitmproxy import exceptions, optmanager
 from mitmproxy.addonmanager import Loader
-from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode, TransparentMode
+from mitmproxy.proxy.mode_specs import DnsMode, ProxyMode, RegularMode, Socks5Mode, TransparentMode
 
 from addons.errors import StartCode, StartRefused
 from addons.pools.setting import Pool, without_secrets
@@ -19,7 +19,7 @@ from kernel.canonical import Value
 from kernel.trial import Mode
 
 METRICS_ADDRESS = "127.0.0.1:9464"
-_GOVERNED_MODE = re.compile(r"(?:regular|socks5|transparent)(?:@(?:[^@]+:)?[0-9]+)?", re.ASCII)
+_GOVERNED_MODE = re.compile(r"(?:regular|socks5|transparent|dns)(?:@(?:[^@]+:)?[0-9]+)?", re.ASCII)
 
 # An unlisted option must keep its default: mitmproxy has options that skip interception, rewrite requests after the
 # verdict or write secrets to disk, and a later version may add more.
@@ -100,14 +100,15 @@ def check_at_start(options: optmanager.OptManager) -> None:
                                f"{name} is not known to be harmless under Governor; leave it at its default")
     for mode in options.mode:
         if not _is_governed(mode):
-            raise StartRefused(StartCode.MODE_REFUSED, f"mode {mode} is not governed; use regular, socks5 or transparent")
+            text = f"mode {mode} is not governed; use regular, socks5, transparent or dns"
+            raise StartRefused(StartCode.MODE_REFUSED, text)
 
 
 def _is_governed(mode: str) -> bool:
     if not _GOVERNED_MODE.fullmatch(mode):
         return False
     try:
-        return isinstance(ProxyMode.parse(mode), (RegularMode, Socks5Mode, TransparentMode))
+        return isinstance(ProxyMode.parse(mode), (RegularMode, Socks5Mode, TransparentMode, DnsMode))
     except ValueError:
         return False
 
@@ -117,6 +118,13 @@ def listen_addresses(options: optmanager.OptManager) -> list[tuple[str, int]]:
     modes = [ProxyMode.parse(text) for text in options.mode]
     places = [(mode.listen_host(options.listen_host), mode.listen_port(options.listen_port)) for mode in modes]
     return [(host, port) for host, port in places if port]
+
+
+def serves_names(options: optmanager.OptManager) -> frozenset[tuple[str, int]]:
+    """Those of the places at which names are asked for, over UDP too."""
+    modes = [mode for text in options.mode if isinstance(mode := ProxyMode.parse(text), DnsMode)]
+    return frozenset((mode.listen_host(options.listen_host), mode.listen_port(options.listen_port) or 0)
+                     for mode in modes)
 
 
 def force(options: optmanager.OptManager, confdir: Path) -> None:

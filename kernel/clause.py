@@ -48,7 +48,7 @@ class Gate(dict[Shape, bool]):
     Without `upgrades` no request fits that asks to become a WebSocket. `bound` are the only agents that fit at all.
     """
 
-    __slots__ = ("_agents", "_bound", "_everyone", "_methods", "_ports", "_schemes", "_upgrades", "_url")
+    __slots__ = ("_agents", "_bound", "_everyone", "_methods", "_ports", "_schemes", "_upgrades", "_url", "edges")
 
     def __init__(
         self, where: Conditions, url: UrlPattern | None, bound: Agents, *, everyone: bool, upgrades: bool
@@ -58,6 +58,11 @@ class Gate(dict[Shape, bool]):
         self._methods, self._schemes = where.methods, where.schemes
         self._ports = None if where.ports is None else _port_set(where.ports)
         self._url = None if url is None else (url.scheme, url.port)
+        spans = [(each.first, each.last) for each in where.ports or ()]
+        if url is not None:
+            spans.append((url.port, url.port))
+        # Between one of these ports and the next, all ports are alike here.
+        self.edges = frozenset(edge for first, last in spans for edge in (first, last + 1))
 
     def __missing__(self, shape: Shape) -> bool:
         agent, method, scheme, port = shape
@@ -254,6 +259,11 @@ class Hole:
             return self._address
         ranges = (*self._ranges, *(each for each in reached if isinstance(each, RangeSet)))
         return (*self._address, ranges) if ranges else None
+
+    @property
+    def edges(self) -> frozenset[int]:
+        """The ports at which it may begin or end to hold."""
+        return self._gate.edges
 
     def swallows(self, agent: str, host: Host, port: int) -> bool:
         """True when no request of the agent to this host and port escapes the hole."""

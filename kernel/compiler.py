@@ -7,14 +7,14 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from kernel.accounts import AccountReader
-from kernel.ahead.dns import dns
 from kernel.ahead.outlook import at_most
-from kernel.ahead.said import Ahead, Clause
+from kernel.ahead.said import Ahead
 from kernel.analysis.claims import refuted
 from kernel.analysis.review import NO_TABLES, Tables, errors_at_load
 from kernel.assertions import AssertionReader
 from kernel.cascade_section import CascadeReader
 from kernel.conditions import ConditionReader, Names, one_destination
+from kernel.dns_section import dns
 from kernel.document import Document, Node, Reader, Scalar, did_you_mean, quote
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
@@ -138,7 +138,7 @@ class _Compiler:
         reading = RuleReader(self.reader, self._conditions, self._above)
         rules = reading.rules(found.get("rules"))
         nevers = reading.nevers(found.get("never"), len(rules))
-        ahead = self._ahead(found, reading.clauses) if self.reader.ahead else None
+        ahead = Ahead(clauses=reading.clauses) if self.reader.ahead else None
         tier = self._tier(found, rules)
         accounts = AccountReader(self.reader, self._conditions, self._times, self._above, tier.binds)
         assertions, claims = AssertionReader(self.reader, self._conditions, groups).read(found.get("assert"))
@@ -161,6 +161,7 @@ class _Compiler:
             counters=accounts.counters(found.get("counters")),
             prices=read_prices(self.reader, found.get("prices")),
             cascade=CascadeReader(self.reader, groups, tier.binds).cascade(found.get("cascade")),
+            dns=(dns(self.reader, found.get("dns")),),
             ahead=ahead,
         ), destinations)
 
@@ -191,10 +192,6 @@ class _Compiler:
             hint = "take it out: what this file does not allow is refused"
             self.reader.error("E112", found["unmatched"], message, hint)
         return True
-
-    def _ahead(self, found: Mapping[str, Node], clauses: Mapping[str, Clause]) -> Ahead:
-        """What has no effect yet. The clauses of the rules were read with them."""
-        return Ahead(clauses=clauses, dns=dns(self.reader, found.get("dns")))
 
     def _check_version(self, node: Node | None) -> None:
         version = None if node is None else self.reader.text(node, "version")

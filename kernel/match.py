@@ -20,7 +20,7 @@ from kernel.measures import DEFAULT, NOTHING_SAID
 from kernel.model_calls import spread
 from kernel.one_rule import hosts_of, measures_of, opens, verdict_of
 from kernel.places import Place, Places
-from kernel.policy import AddressRange, HostReach, UrlPattern
+from kernel.policy import AddressRange, HostReach, UrlPattern, Verb
 from kernel.tiers import asked, suffice
 from kernel.verdict import Verdict
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kernel.measures import Measures
     from kernel.policy import Conditions, Destination, Policy, Rule
 
+_LAST_PORT = 65535
 _REMEMBERED_HOSTS = 32768
 _REMEMBERED_MEASURES = 4096
 _REMEMBERED_AGENTS = 4096
@@ -109,17 +110,36 @@ class Entry:
     def refuses(self) -> bool:
         return self._verb.refuses
 
-    def may_hold(self, agent: str, host: Host, port: int) -> bool:
-        """True when this entry can hold for a request of the agent to this host and port, at some address."""
+    @property
+    def enforced(self) -> bool:
+        """True for what refuses also while a policy is on trial."""
+        return self._verb in (Verb.NEVER, Verb.HALT)
+
+    @property
+    def is_over(self) -> bool:
+        """True when its end has come: no hour of it is still to come."""
+        return self._phase is not None and not (self._phase.now or self._phase.waits)
+
+    @property
+    def edges(self) -> frozenset[int]:
+        """The ports at which it may begin or end to hold."""
+        return self._gate.edges.union(*[hole.edges for hole in self._holes])
+
+    def may_hold(self, agent: str, host: Host, port: int, at: Address | None = None) -> bool:
+        """True when this entry can hold for a request of the agent to this host and port, at some address or this."""
         return (
             self._gate.may(agent, port)
             and not (self._literal and host.address is None)
+            and (at is None or inside(self._address, at, ()))
             and not any(hole.swallows(agent, host, port) for hole in self._holes)
         )
 
-    def holds_always(self, agent: str, port: int) -> bool:
-        """True when this entry holds for every request of the agent to this port, whatever the address."""
-        if self._paths or self._address or self._holes or self._fields is not None or self._phase is not None:
+    def holds_always(self, agent: str, port: int, at: Address | None = None, inner: tuple[Address, ...] = ()) -> bool:
+        """True when this entry holds for every request of the agent to this port, whatever the address; or at this
+        one, in which those of `inner` are embedded."""
+        if self._paths or self._holes or self._fields is not None or self._phase is not None:
+            return False
+        if self._address and (at is None or not inside(self._address, at, inner)):
             return False
         return self._gate.whole(agent, port)
 
@@ -367,6 +387,54 @@ class Index:
         if address is not None and not self._places.at(address).is_global:
             granting = {number for number in granting if opens(self.rules[number], address, literal=True)}
         return self._suffice(agent_id, tuple(granting))
+
+    def name_reaches(self, agent_id: str, name: Host, at: int, address: Address | None = None, *,
+                     on_trial: bool = False) -> bool:
+        """False only when every request of the agent to this name would be refused, whatever its port.
+
+        `at` is the second since 1970; hours that are still to come count as come. With `address` the name is taken to
+        lead there and nowhere else. `on_trial`: what passes in spite of its refusal counts as passing.
+        """
+        entries = self._of_name(name, at, address)
+        return any(self._may_pass(entries, agent_id, name, port, address, on_trial=on_trial)
+                   for port in _ports(entries))
+
+    def name_refusals(self, agent_id: str, name: Host, at: int) -> tuple[int, ...]:
+        """The rules that refuse every request of the agent to this name, whatever its port and address."""
+        entries = self._of_name(name, at)
+        ports = _ports(entries)
+        return tuple(sorted({entry.rule for entry in entries if entry.refuses and all(
+            entry.holds_always(agent_id, port) for port in ports)}))
+
+    def _of_name(self, name: Host, at: int, address: Address | None = None) -> list[Entry]:
+        """What may be said of a name at a second, where it leads to this address."""
+        if self.timed:
+            self._turn(at)
+        buckets = self._named(name)
+        if address is not None:
+            buckets += self._places.at(address).buckets
+        return [entry for each in buckets for entry in each.everything()
+                if entry.rule not in self._silent and not entry.is_over]
+
+    def _may_pass(self, entries: Sequence[Entry], agent_id: str, name: Host, port: int, at: Address | None, *,
+                  on_trial: bool) -> bool:
+        place = None if at is None else self._places.at(at)
+        inner = () if place is None else place.inner
+        if any(entry.refuses and (entry.enforced or not on_trial) and entry.holds_always(agent_id, port, at, inner)
+               for entry in entries):
+            return False
+        hidden = place is not None and not place.is_global
+        if on_trial and not hidden:
+            return True
+        granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, name, port, at)}
+        if hidden and at is not None:
+            granting = {number for number in granting if opens(self.rules[number], at, literal=False)}
+        return self._suffice(agent_id, tuple(granting))
+
+
+def _ports(entries: Sequence[Entry]) -> frozenset[int]:
+    """Ports that stand for all: between one of them and the next, no entry begins or ends to hold."""
+    return frozenset({1, *(port for entry in entries for port in entry.edges if port <= _LAST_PORT)})
 
 
 def _number(rule: Rule) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kernel.ahead.said import Ahead
     from kernel.budget import Budget, Counter, RateLimit
     from kernel.contagion import Cascade
+    from kernel.dns import Dns
     from kernel.llm_terms import Llm
 
 
@@ -266,6 +267,7 @@ class Policy:
     `claims` are assertions about many requests: an allow that must pass whole, a never that nothing passes.
     `tiers` go from the uppermost to the lowest, one for each file. Budgets and rates are those of every file, each for
     agents that its file binds. `prices` is what models cost: by the policy, and else by the table it was read with.
+    `dns` is what each tier says of names that are looked up.
     `ahead` is what has no effect yet, None unless the policy was read ahead; one that was
     never governs.
     """
@@ -288,6 +290,7 @@ class Policy:
     counters: tuple[Counter, ...] = ()
     cascade: Cascade | None = None
     prices: Prices = NO_PRICES
+    dns: tuple[Dns | None, ...] = (None,)
     ahead: Ahead | None = None
 
     @property

@@ -14,6 +14,7 @@ from kernel.account_prose import budget_in_words, counters_in_words, prices_in_w
 from kernel.budget import Unit
 from kernel.cascade_prose import cascade_in_words
 from kernel.comparison import Comparison, Field, Interval
+from kernel.dns import SERVICE_TYPES, Dns
 from kernel.document import joined, printable
 from kernel.hours import clock, told
 from kernel.identity_prose import identity_in_words
@@ -69,6 +70,7 @@ def in_words(policy: Policy) -> list[Paragraph]:
             Sentence(rates_in_words(each, policy.groups), each.name, each.position) for each in policy.rates)),
         Paragraph("What is counted of every agent", tuple(map(Sentence, counters_in_words(policy)))),
         Paragraph("What models cost here", tuple(map(Sentence, prices_in_words(policy)))),
+        Paragraph("Names that are looked up", tuple(_looked_up(policy))),
         Paragraph("When an agent is halted", tuple(map(Sentence, cascade_in_words(policy.cascade)))),
         Paragraph("Checked at each load", (
             *(_asserted(assertion) for assertion in policy.assertions),
@@ -101,6 +103,24 @@ def _tiers(policy: Policy) -> Iterator[Sentence]:
             whom = "every agent" if tier.binds is None else agents_in_words(tier.binds, policy.groups)
             only = "; it only refuses and caps" if tier.passes else ""
             yield Sentence(printable(f"Tier {tier.name} ({tier.file}) binds {whom}{only}."))
+
+
+def _looked_up(policy: Policy) -> Iterator[Sentence]:
+    """What each tier says of names, where it says something."""
+    for tier, said in zip(policy.tiers, policy.dns, strict=True):
+        if said is not None:
+            whose = f"Tier {tier.name}: " if len(policy.tiers) > 1 else ""
+            yield Sentence(f"{whose}{_dns(said)}")
+
+
+def _dns(said: Dns) -> str:
+    if not said.answers:
+        return "No name is answered."
+    types = joined(sorted(said.types), "and") if said.types else "no type"
+    absent = joined(sorted(said.types & SERVICE_TYPES), "and")
+    return (f"Only names to which some rule could lead are answered, with records of {types}, where they have at most "
+            f"{said.most_labels:,} labels and {said.most_characters:,} characters."
+            + (f" {absent} are answered as absent." if absent else ""))
 
 
 def _globs(policy: Policy) -> Iterator[str]:

@@ -14,6 +14,8 @@ from kernel.ahead.schema import DEFINITIONS as AHEAD_DEFINITIONS
 from kernel.ahead.schema import KEYS as AHEAD_KEYS
 from kernel.cascade_schema import DEFINITIONS as CASCADE_DEFINITIONS
 from kernel.cascade_schema import KEYS as CASCADE_KEYS
+from kernel.dns import ANSWERED_TYPES
+from kernel.dns_section import ANSWERS, DNS, LATER_TYPES
 from kernel.forms import (
     COUNT,
     GLOBS,
@@ -79,6 +81,7 @@ _KEYS: dict[str, Described] = {
     "limits": (items("limit"), "Caps on what is allowed, never permissions. The smallest that holds wins."),
     "assert": (items("assertion"), "What must stay true: where one fails, the policy does not load."),
     "identity": (ref("identity"), "How clients say who they are."),
+    "dns": (ref("dns"), "Which names are looked up for clients, in mode dns."),
     "proxy-auth": (YES, "Every client needs a token, even before the first one was given."),
     "anonymous": ({"const": "allow"}, "A client without identity comes in as the agent anonymous."),
     "cert": (ref("cert"), "Clients that speak TLS to Governor itself prove who they are with a certificate."),
@@ -146,6 +149,13 @@ _PRICE: dict[str, Described] = {
     "context": (TALLY, "How many tokens the model takes: 400k."),
     "longest-output": (TALLY, "How many tokens it gives at most: 128k."),
 }
+_DNS: dict[str, Described] = {
+    "answer": (one_of(ANSWERS), "allowed-names: those to which some rule could lead. nothing: none."),
+    "types": (words(one_of(ANSWERED_TYPES | LATER_TYPES)),
+              "A, AAAA, HTTPS, SVCB: the two last are answered as absent. Without it: A, AAAA."),
+    "max-labels": (COUNT, "How many labels a name may have. Without it: 6."),
+    "max-name": (COUNT, "How long a name may be. Without it: 100."),
+}
 _OF_AN_ASSERTION = {
     "from": "With method: the id of one agent.", "to": "With method: the URL of the request.",
     "address": "What the host leads to.",
@@ -177,6 +187,7 @@ def schema() -> Schema:
             "asserted": asserted,
             "identity": mapping(IDENTITY, _KEYS),
             "cert": mapping(CERT, _KEYS),
+            "dns": mapping(DNS, _DNS),
             **ACCOUNT_DEFINITIONS,
             **CASCADE_DEFINITIONS,
             **AHEAD_DEFINITIONS,

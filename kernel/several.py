@@ -140,18 +140,16 @@ def joined(parts: Sequence[Policy]) -> Policy:
         claims=tuple(claim for part in parts for claim in part.claims),
         budgets=tuple(budget for part in parts for budget in part.budgets),
         rates=tuple(rate for part in parts for rate in part.rates),
+        dns=tuple(said for part in parts for said in part.dns),
         ahead=_ahead([part.ahead for part in parts if part.ahead is not None]),
     )
 
 
 def _ahead(parts: Sequence[Ahead]) -> Ahead | None:
-    """What the tiers say together of what has no effect yet: of what can be said once, the uppermost word."""
+    """What the tiers say together of what has no effect yet."""
     if not parts:
         return None
-    return Ahead(
-        clauses=_all(part.clauses for part in parts),
-        dns=next((part.dns for part in parts if part.dns is not None), None),
-    )
+    return Ahead(clauses=_all(part.clauses for part in parts))
 
 
 def unbound(policy: Policy) -> Iterator[tuple[Rule, str]]:

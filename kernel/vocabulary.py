@@ -28,9 +28,8 @@ POLICY = Keys(
     "a policy",
     now=frozenset({
         "version", "tier", "for", "unmatched", "mode", "until", "contact", "identity", "agents", "destinations",
-        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters", "cascade", "prices",
+        "rules", "never", "limits", "assert", "budgets", "rates", "profile", "counters", "cascade", "prices", "dns",
     }),
-    ahead=frozenset({"dns"}),
     required=("version",),
 )
 # From the uppermost to the lowest.

@@ -15,12 +15,12 @@ from addons.verbs.policy import policy as policy_verbs
 from kernel.account_review import account_findings
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT, SESSION_COUNTER
 from kernel.ahead.clauses import GIT, GRAPHQL, MCP
-from kernel.ahead.dns import DNS
 from kernel.ahead.outlook import review_at_most
 from kernel.ahead.prose import in_words
 from kernel.budget import Counter
 from kernel.cascade_review import cascade_findings
 from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
+from kernel.dns_section import DNS
 from kernel.errors import PolicyError
 from kernel.findings import Severity
 from kernel.llm_terms import LLM

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mitmproxy.proxy.mode_servers import AsyncioServerInstance
-from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.proxy.mode_specs import DnsMode, ProxyMode
 
 from addons.errors import StartCode, StartRefused
 from addons.port_lock import bind_everywhere
@@ -22,8 +22,14 @@ _TRIES = 16
 
 
 def chosen(modes: Sequence[str], host: str, port: int | None) -> tuple[str, ...]:
-    """The modes as mitmproxy's option has them, each port of 0 replaced by a free one."""
-    return tuple(_with_port(ProxyMode.parse(mode), host, port) for mode in modes)
+    """The modes as mitmproxy's option has them, each port of 0 replaced by a free one. Raises `StartRefused`."""
+    parsed = [ProxyMode.parse(mode) for mode in modes]
+    if any(isinstance(mode, DnsMode) for mode in parsed):
+        # The socket by which the supervisor keeps a port would take questions that nobody answers, and what one
+        # worker told a client, the one to which the client then goes would not know.
+        raise StartRefused(StartCode.MODE_REFUSED, "mode dns cannot be shared by several workers; start without "
+                           "--workers, or names in a Governor of their own")
+    return tuple(_with_port(mode, host, port) for mode in parsed)
 
 
 def _with_port(mode: ProxyMode, host: str, port: int | None) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from kernel.ahead.said import Ahead, Clause, Dns
+from kernel.ahead.said import Ahead, Clause
 from kernel.document import joined, printable
 from kernel.policy import Policy
 from kernel.prose import Paragraph, Sentence
@@ -15,7 +15,7 @@ from kernel.words import duration_in_words
 
 
 def in_words(policy: Policy) -> list[Paragraph]:
-    """The whole policy in sentences; what has no effect yet is told with its rule, or in a paragraph of its own."""
+    """The whole policy in sentences; what has no effect yet is told with its rule."""
     told = in_words_without_ahead(policy)
     ahead = policy.ahead or Ahead()
     later = {rule.name: ahead.clauses.get(rule.name, Clause()) for rule in policy.items
@@ -24,7 +24,7 @@ def in_words(policy: Policy) -> list[Paragraph]:
     if ahead == Ahead() and not (later or asks):
         return told
     rules = [_with_clauses(paragraph, later) for paragraph in told]
-    return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules, *_sections(ahead)]
+    return [Paragraph("Not in force", (Sentence(_WARNING),)), *rules]
 
 
 _WARNING = ("This policy says what this version cannot enforce, so it does not load, and governs nothing; what has no "
@@ -117,20 +117,6 @@ def _valid(clause: Clause) -> str | None:
 _PARTS: tuple[Callable[[Clause], str | None], ...] = (
     _mcp, _git, _graphql, _contains, _credentials, _redact, _add_headers, _tunnel, _approvers, _hold, _valid,
 )  # fmt: skip
-
-
-def _sections(ahead: Ahead) -> Iterator[Paragraph]:
-    """A paragraph for each section that says something."""
-    if ahead.dns is not None:
-        yield Paragraph("Names that are looked up (without effect yet)", (Sentence(_dns(ahead.dns)),))
-
-
-def _dns(dns: Dns) -> str:
-    names = "No name is" if dns.answer == "nothing" else "Only names that some rule could allow are"
-    types = "" if dns.types is None else f", with records of the type {_listed(sorted(dns.types))}"
-    labels = "" if dns.max_labels is None else f", with at most {dns.max_labels:,} labels"
-    longest = "" if dns.max_name is None else f", of at most {dns.max_name:,} characters"
-    return f"{names} answered{types}{labels}{longest}."
 
 
 def _listed(words: Iterable[str], last: str = "or") -> str:

@@ -10,16 +10,6 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Dns:
-    """The `dns:` section: which names are answered, and how."""
-
-    answer: str
-    types: frozenset[str] | None
-    max_labels: int | None
-    max_name: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Mcp:
     """`mcp:` of a rule: tool names, and what their arguments must be, as it was written."""
 
@@ -74,7 +64,6 @@ class Ahead:
     """Everything of a policy that this version cannot enforce. `clauses` are by the name of their rule."""
 
     clauses: Mapping[str, Clause] = field(default_factory=dict)
-    dns: Dns | None = None
 
     @property
     def open_rules(self) -> frozenset[str]:

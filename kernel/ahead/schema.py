@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from kernel.ahead.clauses import DETECTORS, GIT, GRAPHQL, MCP, OPERATIONS
-from kernel.ahead.dns import DNS, RECORD_TYPES
 from kernel.forms import (
-    COUNT,
     DURATION,
     GLOBS,
     NAME,
@@ -41,17 +39,10 @@ _IN_THEIR_PLACE: dict[str, Described] = {
     "mcp": (ref("mcp"), "Only calls of these tools."),
     "git": (ref("git"), "Only these repositories, and what may be pushed."),
     "graphql": (ref("graphql"), "Only these operations."),
-    "dns": (ref("dns"), "Which names are answered."),
 }
 KEYS: dict[str, Described] = {key: (form, WITHOUT_EFFECT + said) for key, (form, said) in _IN_THEIR_PLACE.items()}
 """Of each such key of a policy, a rule or a never its form and what it is for."""
 
-_DNS: dict[str, Described] = {
-    "answer": (one_of(["allowed-names", "nothing"]), "allowed-names: those that some rule could allow."),
-    "types": (words(one_of(RECORD_TYPES)), "Which types of records."),
-    "max-labels": (COUNT, "How many labels a name may have."),
-    "max-name": (COUNT, "How long a name may be."),
-}
 _MCP: dict[str, Described] = {
     "tools": (GLOBS, "Names of tools: [search_*, get_ticket]."),
     "where": (names(words(text())), 'What arguments may be: {amount: "<= 200", currency: [eur, usd]}.'),
@@ -70,7 +61,6 @@ _GRAPHQL: dict[str, Described] = {
 
 
 DEFINITIONS: dict[str, Schema] = {
-    "dns": mapping(DNS, _DNS),
     "mcp": mapping(MCP, _MCP),
     "git": {
         **with_one_of(GIT, _GIT, "fetch", "push"),

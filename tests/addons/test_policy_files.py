@@ -20,8 +20,8 @@ from addons.yaml_nodes import DEEPEST, LARGEST_BYTES, compose
 from kernel import normal
 from kernel.accounts import AMOUNTS, BUDGET, COUNTER, COUNTERS, RATE_LIMIT
 from kernel.ahead.clauses import GIT, GRAPHQL, MCP
-from kernel.ahead.dns import DNS
 from kernel.cascade_section import BREAKER, CASCADE, ON_HALT
+from kernel.dns_section import DNS
 from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
 from kernel.llm_terms import LLM

@@ -157,7 +157,8 @@ def started(folder: Path, policy: str = POLICY, options: Sequence[str] = (), *, 
     output: list[str] = []
     try:
         told = _banner(process, output)
-        yield Governor(process, told.get("proxy") or told.get("socks5") or told["transparent"], Path(told["trust"]), told["metrics"],
+        place = next(told[word] for word in ("proxy", "socks5", "transparent", "dns") if word in told)
+        yield Governor(process, place, Path(told["trust"]), told["metrics"],
                        folder / "home", environment, output)
     finally:
         if process.poll() is None:

@@ -1,4 +1,4 @@
-"""Transparent mode, with real redirects: what a client names and where it was going are brought together, or refused."""
+"""Transparent mode, with real redirects: what a client names and where it was going agree, or nothing leaves."""
 
 from __future__ import annotations
 

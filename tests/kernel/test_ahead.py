@@ -7,7 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from kernel.ahead.outlook import as_if, at_most
-from kernel.ahead.said import Clause, Dns, Git, GraphQl, Mcp
+from kernel.ahead.said import Clause, Git, GraphQl, Mcp
 from kernel.match import Index
 from kernel.policy import Verb
 from kernel.question import answer, facts_of
@@ -44,7 +44,6 @@ def verdict(text: str, method: str, url: str, address: str | None = None, holds:
         "rules: [{deny: r, contains: secrets}]",
         "never: [{contains: secrets}]",
         "agents: {a: [a-1]}\ncascade: {depends: {a: [a]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: ask}}",
-        "dns: {}",
     ],
 )
 def test_a_key_without_effect_refuses_to_load_unless_it_is_looked_at_ahead(text):
@@ -95,12 +94,6 @@ def test_what_a_rule_says_is_kept_with_its_type(rule, said):
     assert clause(rule) == said
 
 
-def test_what_is_said_of_names_is_kept_with_its_types():
-    said = ahead("dns: {answer: allowed-names, types: [A, HTTPS], max-labels: 6, max-name: 100}")
-
-    assert said.dns == Dns("allowed-names", frozenset({"A", "HTTPS"}), 6, 100)
-
-
 def in_rule(keys: str) -> str:
     return f"rules: [{{allow: r, {GRANT}, {keys}}}]"
 
@@ -126,7 +119,6 @@ def in_rule(keys: str) -> str:
         ("rules: [{deny: r, redact: email}]", "E112", '"redact:" means nothing in a deny'),
         ("rules: [{deny: r, credentials: a}]", "E112", '"credentials:" means nothing in a deny'),
         ("rules: [{ask: r, deny: s}]", "E110", "a rule has one verb"),
-        ("dns: {types: [AAAAA]}", "E226", 'did you mean "AAAA"?'),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_what_to_write(text, code, said):

@@ -49,20 +49,6 @@ def test_what_a_rule_says_without_effect_is_told_with_the_rule(text, sentence):
     assert rule(text) == sentence
 
 
-@pytest.mark.parametrize(("text", "sentences"), [
-    ("dns: {answer: allowed-names, types: [A, AAAA], max-labels: 6, max-name: 100}",
-     [("Only names that some rule could allow are answered, with records of the type A or AAAA, with at most 6 labels, "
-       "of at most 100 characters.")]),
-    ("dns: {answer: nothing}", ["No name is answered."]),
-])  # fmt: skip
-def test_what_a_section_says_is_a_paragraph_that_is_marked(text, sentences):
-    found = told(text)
-
-    assert next(iter(found)) == "Not in force"
-    assert [said for title, each in found.items() if title.endswith("(without effect yet)")
-            for said in each] == sentences
-
-
 def test_a_halt_that_asks_a_human_is_marked():
     found = told("cascade: {depends: {coders: [reviewers]}, on-halt: {reasons: [EXPLORATION_DRIFT], do: ask}}")
 

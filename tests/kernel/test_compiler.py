@@ -403,9 +403,6 @@ def test_a_field_that_cannot_be_meant_says_what_to_write(line, hint):
 
 
 LATER = {
-    "a policy": [
-        "dns",
-    ],
     "a rule": [
         "ask",
         "mcp",
@@ -418,15 +415,6 @@ LATER = {
         "tunnel",
     ],
 }
-
-
-@pytest.mark.parametrize("key", LATER["a policy"])
-def test_a_section_that_this_version_cannot_enforce_refuses_to_load(key):
-    (finding,) = findings(f"{key}: x\n")
-
-    assert (finding.code, finding.severity) == ("E180", Severity.ERROR)
-    assert (finding.position.line, finding.position.column) == (2, 1)
-    assert f'"{key}:"' in finding.message
 
 
 @pytest.mark.parametrize("key", LATER["a rule"])

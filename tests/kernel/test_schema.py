@@ -13,7 +13,7 @@ from addons.policy_files import shipped_policy
 from addons.yaml_nodes import compose
 from kernel.accounts import AMOUNTS
 from kernel.ahead.clauses import GRAPHQL
-from kernel.ahead.dns import DNS
+from kernel.dns_section import DNS
 from kernel.document import Mapping, Node, Scalar, Sequence
 from kernel.llm_terms import LLM
 from kernel.price_lists import PRICE

@@ -158,7 +158,7 @@ def test_rules_nevers_and_limits_of_all_files_are_counted_through():
     pytest.param("", "unmatched: allow", "E102", 2, id="unmatched that is not pass"),
     pytest.param("", "rules: [{allow: x, methods: any}]\nunmatched: pass", "E112", 3, id="a grant that passes"),
     pytest.param("", "for: []", "E102", 2, id="for nobody"),
-    pytest.param("tier: platform\ndns: x", "tier: team", "E180", 3, id="a key of later versions"),
+    pytest.param("tier: platform\nrules: [{ask: x}]", "tier: team", "E180", 3, id="a key of later versions"),
     pytest.param("", "cascade: {}", "E112", 2, id="a cascade below"),
 ])
 def test_what_a_lower_file_must_not_say_is_refused_at_its_place(upper, lower, code, line):
@@ -238,8 +238,8 @@ def test_the_policy_of_several_files_holds_what_each_of_them_says():
     said = policy.ahead
     assert {name: clause.mcp.tools for name, clause in said.clauses.items()} == {
         f"rule-{name}": (name,) for name in "abc"}
-    # Of what can be said once, the uppermost word.
-    assert said.dns.max_labels == 6
+    # Each holds for the agents that its file binds.
+    assert [each and each.most_labels for each in policy.dns] == [None, 6, 7]
 
 
 def test_what_files_of_one_level_name_is_not_seen_by_each_other():
