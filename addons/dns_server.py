@@ -37,12 +37,15 @@ class Answers(Protocol):
 
 
 _answers: Answers | None = None
+_sandbox: str | None = None
 
 
-def install(answers: Answers) -> None:
-    """Have mode dns answered here. Installing again replaces who answers."""
-    global _answers
-    _answers = answers
+def install(answers: Answers, sandbox: str | None = None) -> None:
+    """Have mode dns answered here; `sandbox` is the agent that asks, where only its sandbox can. Installing again
+    replaces both.
+    """
+    global _answers, _sandbox
+    _answers, _sandbox = answers, sandbox
     if not hasattr(DnsInstance.listen, "ungoverned"):
         listen.ungoverned = DnsInstance.listen  # type: ignore[attr-defined]
         DnsInstance.listen = listen  # type: ignore[method-assign,assignment]
@@ -184,4 +187,4 @@ class _Questions(asyncio.DatagramProtocol):
 
 
 def _client(address: tuple[Any, ...]) -> ClientConnection:
-    return ClientConnection(str(address[0]))
+    return ClientConnection(str(address[0]), sandbox=_sandbox)

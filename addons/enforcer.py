@@ -227,13 +227,14 @@ class _Running:
         judge = Judge(lambda: self.in_force.governed, self.lane, self.registry, self._resolver, self.metrics,
                       self._listeners.ports, self._rate, bodies, in_flight, mirror, self.book,
                       RequestNames.of_home(self.paths.request_names), closed=self._closed, told=told)
+        enclosed = None if host.sandbox is None else host.sandbox.enclosed
         hooks = self.hooks = Hooks(judge, self.outcomes, self.lane, self.metrics, bodies,
                                     Admission(self._rate, raise_file_limit()),
-                                    None if host.sandbox is None else host.sandbox.enclosed)
+                                    enclosed)
         self._deadlines = Deadlines(gate.end)
         patches.install(hooks, self.outcomes, bodies, self._deadlines)
         dns_server.install(Lookups(judge, self.lane, self.book, self._resolver, self.metrics, self._rate, mirror, told,
-                                   hooks.faults))
+                                   hooks.faults), enclosed)
         own_output.restrict()
         self.frozen = settings.Frozen(options)
         self._write_start(options)
