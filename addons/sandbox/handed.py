@@ -26,7 +26,7 @@ def serve_at(sockets: Mapping[str, socket.socket]) -> None:
 
     # Not to be replaced by what serves at ports of this network.
     listen_for_names.ungoverned = DnsInstance.listen  # type: ignore[attr-defined]
-    AsyncioServerInstance.listen = listen  # type: ignore[method-assign]
+    AsyncioServerInstance.listen = listen  # type: ignore[method-assign, assignment]
     DnsInstance.listen = listen_for_names  # type: ignore[method-assign, assignment]
 
 
