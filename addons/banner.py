@@ -23,7 +23,8 @@ def show(proxies: Sequence[tuple[str, str, int]], certificate: Path, metrics: tu
     urls = {scheme: f"{scheme}://{_reachable(host)}:{port}" for scheme, host, port in reversed(proxies)
             if scheme in _WORDS}
     shown = [f"{_WORDS[scheme]:<8} {url}" for scheme, url in sorted(urls.items())]
-    redirected = {mode: f"{'*' if host in _EVERYWHERE else _bracketed(host)}:{port}" for mode, host, port in reversed(proxies) if mode not in _WORDS}
+    redirected = {mode: f"{'*' if host in _EVERYWHERE else _bracketed(host)}:{port}"
+                  for mode, host, port in reversed(proxies) if mode not in _WORDS}
     shown += [f"{mode:<8} {place}" for mode, place in sorted(redirected.items(), reverse=True)]
     proxy = f"--proxy {min(urls.values())} " if urls else ""
     trial = [] if observed_until is None else [f"OBSERVE  what the rules refuse passes until {told(observed_until)}"]

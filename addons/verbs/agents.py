@@ -25,6 +25,7 @@ from addons.verbs.acting import (
     operator_option,
     reason_option,
 )
+from addons.verbs.instructions import instructions
 from addons.verbs.output import console, print_json
 from kernel.errors import PatternError
 from kernel.identity import digest
@@ -76,6 +77,9 @@ def agents() -> None:
 
     Exit status: 0 done, 1 refused, 2 wrong usage, 4 not answered in time, or not by every worker.
     """
+
+
+agents.add_command(instructions)
 
 
 @agents.command()
