@@ -11,6 +11,7 @@ from pathlib import Path
 from addons import policy_files
 from addons.errors import GovernorError
 from kernel.ports import granted
+from kernel.vocabulary import WELL_KNOWN_METHODS
 
 _WORDS = re.compile(r"(?:(?P<methods>[A-Za-z]+(?:,[A-Za-z]+)*)\s+)?(?P<place>\S+)")
 _SETS = ("reads", "writes", "any")
@@ -60,7 +61,7 @@ def in_words(allowed: Sequence[str]) -> bytes:
 
 def _rule(number: int, words: str) -> str:
     found = _WORDS.fullmatch(words.strip())
-    if found is None:
+    if found is None or found["place"] in WELL_KNOWN_METHODS:
         raise PolicyWordsError(f'--allow {words!r}: write METHODS HOST/PATH, as in "GET api.example.org/v1/**"')
     methods, place = found["methods"] or "reads", found["place"]
     methods = methods.lower() if methods.lower() in _SETS else f"[{methods.upper()}]"
