@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mitmproxy import connection, ctx, tls
 from mitmproxy.addons import tlsconfig
+from mitmproxy.certs import DHParams
 from mitmproxy.net import tls as net_tls
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import ClientTLSLayer, modes
@@ -38,7 +39,8 @@ def ask(start: tls.TlsData, authority: Authority) -> None:
     assert isinstance(start.conn, connection.Client)
     configured: tlsconfig.TlsConfig = ctx.master.addons.get("tlsconfig")
     entry = configured.get_cert(start.context)
-    serving = SSL.Connection(_context(authority, configured))
+    serving = SSL.Connection(_context(authority, configured.certstore.dhparams, ctx.options.tls_version_client_min,
+                                      ctx.options.tls_version_client_max))
     serving.use_certificate(entry.cert.to_cryptography())
     serving.use_privatekey(entry.privatekey)
     serving.set_app_data(tlsconfig.AppData(client_alpn=b"http/1.1", server_alpn=None, http2=False))
@@ -46,17 +48,16 @@ def ask(start: tls.TlsData, authority: Authority) -> None:
     start.ssl_conn = serving
 
 
-def _context(authority: Authority, configured: tlsconfig.TlsConfig) -> SSL.Context:
-    options = ctx.options
-    oldest = net_tls.Version[options.tls_version_client_min]
+@lru_cache(2)
+def _context(authority: Authority, dhparams: DHParams, oldest: str, newest: str) -> SSL.Context:
     # mitmproxy keeps contexts and shares them with the handshakes in tunnels. One of its own trusts nobody else's CA,
     # Governor's least of all.
     context = net_tls.create_client_proxy_context.__wrapped__(
-        method=net_tls.Method.TLS_SERVER_METHOD, min_version=oldest,
-        max_version=net_tls.Version[options.tls_version_client_max],
-        cipher_list=tuple(tlsconfig._default_ciphers(oldest)), ecdh_curve=None, chain_file=None,
+        method=net_tls.Method.TLS_SERVER_METHOD, min_version=net_tls.Version[oldest],
+        max_version=net_tls.Version[newest],
+        cipher_list=tuple(tlsconfig._default_ciphers(net_tls.Version[oldest])), ecdh_curve=None, chain_file=None,
         alpn_select_callback=tlsconfig.alpn_select_callback, request_client_cert=False, extra_chain_certs=(),
-        dhparams=configured.certstore.dhparams)
+        dhparams=dhparams)
     _trust(context.get_cert_store(), authority)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, None)
     # A resumed session would bring the certificate of an earlier handshake, unverified.

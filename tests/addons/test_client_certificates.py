@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from addons import client_authority, policy_store
+from addons import client_authority, client_certificates, policy_store
 from addons.client_authority import Authority, AuthorityError
 from addons.client_certificates import ClientCertificate, failure
 from addons.governed import prepare
@@ -67,6 +67,14 @@ def test_a_certificate_is_asked_of_each_ca_that_comes_into_force():
 
     assert [certificate.name_by(each) for each in (trusted(CA), both, other, both)] == [
         "coder-1", "coder-1", "", "coder-1"]
+
+
+def test_a_certificate_that_expires_on_an_open_connection_names_nobody_from_then_on(monkeypatch):
+    certificate, ca = ClientCertificate(issued(CA, "coder-1").certificate), trusted(CA)
+    before = certificate.name_by(ca)
+    monkeypatch.setattr(client_certificates, "time", (NOW + 2 * DAY).timestamp)
+
+    assert (before, certificate.name_by(ca)) == ("coder-1", "")
 
 
 @pytest.mark.parametrize(("error", "told"), [

@@ -139,10 +139,12 @@ def test_a_handshake_without_a_certificate_that_holds_fails_and_the_log_says_why
 def test_clients_that_failed_for_want_of_a_certificate_are_not_taken_for_some_that_distrust_ours(
     place: Demanding,
 ) -> None:
-    place.curl(None, ME)
-    status, body, _ = place.curl(CODER, f"https://gist.example.org:{place.https.port}/")
+    token = json.loads(place.governor.verb("agents", "add", "reviewer", "--json").stdout)["token"]
+    place.ending(lambda: place.curl(None, ME))
+    status, body, _ = place.governor.curl(
+        "--proxy", f"http://x:{token}@localhost:{place.governor.port}", f"https://gist.example.org:{place.https.port}/")
 
-    # Refused inside its tunnel, in words. Who is thought to distrust us gets a bare status line.
+    # Refused inside its tunnel, in words. Who comes from where somebody distrusts us gets a bare status line.
     assert (status, json.loads(body)["code"]) == (403, "DEFAULT_DENY")
     assert "rejected our certificate" not in place.governor.verb("status").stdout
 
@@ -197,10 +199,11 @@ class Session:
     connection: SSL.Connection
 
     def ask(self) -> bytes:
-        self.connection.sendall(wire.request("GET", ME, (("Host", "governor.internal"), ("Connection", "close"))))
+        """The answer. Its end is not read: a connection that ends rudely takes its session with it."""
+        self.connection.sendall(wire.plain("GET", ME))
         got = b""
         with contextlib.suppress(SSL.ZeroReturnError, SSL.SysCallError):
-            while chunk := self.connection.recv(65536):
+            while not got.endswith(b"}") and (chunk := self.connection.recv(65536)):
                 got += chunk
         return got
 
@@ -298,7 +301,7 @@ version: 1
 identity:
   proxy-auth: yes
   port: {{{ports["coder"]}: coder-1, {ports["ci"]}: ci}}
-  source: {{127.0.0.2: coder-1, 127.0.0.3: ci, 127.0.9.0/24: fleet, 127.0.9.9: reviewer}}
+  source: {{127.0.0.2: coder-1, 127.0.0.3: ci, 127.0.0.4: idle, 127.0.9.0/24: fleet, 127.0.9.9: reviewer}}
 {RULES}"""
     modes = [option for name, port in ports.items()
              for option in ("--mode", f"{'socks5' if name == 'ci' else 'regular'}@127.0.0.1:{port}")]
@@ -377,6 +380,14 @@ def test_an_agent_without_a_token_can_be_halted_and_released(ways: tuple[Governo
 
     assert [code("halt"), code("release")] == ["AGENT_HALTED", "ORIGIN_FAILED"]
     assert governor.verb("agents", "halt", "flete", "--reason", "a slip").returncode != 0
+
+
+def test_an_agent_that_the_policy_names_can_be_halted_before_it_comes(ways: tuple[Governor, dict[str, int]]) -> None:
+    governor, ports = ways
+    proxy = ("--proxy", f"http://127.0.0.1:{ports['anyone']}", "--interface", "127.0.0.4", "http://localhost:1/")
+
+    assert governor.verb("agents", "halt", "idle", "--reason", "a test").returncode == 0
+    assert json.loads(governor.curl(*proxy)[1])["code"] == "AGENT_HALTED"
 
 
 def test_a_refusal_for_two_agents_is_neithers(ways: tuple[Governor, dict[str, int]]) -> None:
