@@ -451,7 +451,10 @@ def _evidence(governed: Governed, connection: ClientConnection) -> Evidence:
     """What there is now to know a client by: the policy may have changed since it came."""
     proved, authority = connection.certificate, governed.client_authority
     name = proved.name_by(authority) if proved is not None and authority is not None else None
-    return Evidence(connection.credentials, name, connection.listener_port, connection.address, connection.sandbox)
+    if connection.sandbox is not None:
+        # Its addresses and ports are of Governor's own making, and those that a policy names lie elsewhere.
+        return Evidence(connection.credentials, name, sandbox=connection.sandbox)
+    return Evidence(connection.credentials, name, connection.listener_port, connection.address)
 
 
 def _unidentified(code: Code | None) -> Verdict:

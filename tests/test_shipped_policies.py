@@ -29,7 +29,7 @@ from kernel.price_lists import PRICE
 from kernel.profiles import PROFILES
 from kernel.question import answer, facts_of
 from kernel.verdict import Code
-from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
+from kernel.vocabulary import ASSERT, ASSERTED, CERT, IDENTITY, LIMIT, NEVER, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled
 
 FOLDER = shipped_policy("default").parent
@@ -121,7 +121,7 @@ def test_every_example_of_the_page_on_policies_loads_and_only_a_trial_is_told(ex
 def test_the_page_on_policies_shows_every_key_of_this_version():
     whole = EXAMPLES[0] + "".join(each for each in EXAMPLES if "unmatched:" in each or "observe" in each)
 
-    for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY):
+    for keys in (POLICY, RULE, NEVER, LIMIT, WEBSOCKET, ASSERT, ASSERTED, IDENTITY, CERT):
         assert {key for key in keys.now if f"{key}:" not in whole} == set()
     of_sections = (BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, SESSION_COUNTER, CASCADE, ON_HALT, BREAKER)
     for keys in (*of_sections, LLM, PRICE):

@@ -9,12 +9,16 @@ import pytest
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons, tflow
 
+from addons import agents_file
+from addons.agents_file import Act, changed
 from addons.home import Home
 from addons.listeners import port_of
+from kernel.identity import digest
 from kernel.policy import Identity
 from kernel.verdict import Code
 from tests.addons.inside import POLICY, Inside, get, inside, until_closed
 
+NOW = "2026-01-02T03:04:05.000006Z"
 ME = "http://governor.internal/me"
 
 
@@ -52,28 +56,31 @@ async def test_a_client_in_a_sandbox_is_the_agent_that_it_was_made_for(home: Hom
     assert b'"agent":"coder-1","by":"sandbox"' in answer
 
 
-async def test_a_client_in_a_sandbox_cannot_come_as_another_by_its_address(home: Home) -> None:
-    async with inside(home, policy=f"{POLICY}identity: {{source: {{127.0.0.1: ci}}}}\n") as place:
+async def test_the_addresses_and_ports_of_a_sandbox_are_not_those_that_a_policy_names(home: Home) -> None:
+    async with inside(home, policy=f"{POLICY}identity: {{source: {{127.0.0.0/8: ci}}}}\n") as place:
         answer = await ask_from_sandbox(place, "coder-1")
+
+    assert b'"agent":"coder-1","by":"sandbox"' in answer
+
+
+async def test_a_client_in_a_sandbox_cannot_be_another_by_its_token_and_no_agent_is_blamed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents_file.change(
+        home.paths.agents, lambda agents: changed(agents, Act.ADD, "ci", digest("gov_1"), "root", NOW))
+    counted: list[tuple[str, str]] = []
+
+    def exceeded(source: str, code: Code) -> bool:
+        counted.append((source, str(code)))
+        return False
+
+    async with inside(home) as place:
+        monkeypatch.setattr(place.rate, "exceeded", exceeded)
+        answer = await ask_from_sandbox(place, "coder-1", "Proxy-Authorization: Bearer gov_1")
         decisions = place.entries("decision")
 
     assert answer.startswith(b"HTTP/1.1 403 Forbidden by Governor: IDENTITY_CONFLICT")
     assert [each["agent"] for each in decisions] == [{"id": None, "by": "none"}]
-
-
-async def test_a_conflict_is_counted_against_the_address_that_it_came_from(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with inside(home, policy=f"{POLICY}identity: {{source: {{127.0.0.1: ci}}}}\n") as place:
-        counted: list[tuple[str, str]] = []
-
-        def exceeded(source: str, code: Code) -> bool:
-            counted.append((source, str(code)))
-            return False
-
-        monkeypatch.setattr(place.rate, "exceeded", exceeded)
-        await ask_from_sandbox(place, "coder-1")
-
     assert ("127.0.0.1", "IDENTITY_CONFLICT") in counted
     assert not {"ci", "coder-1"} & {source for source, _ in counted}
 

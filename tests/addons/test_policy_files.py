@@ -26,7 +26,7 @@ from kernel.errors import PolicyError
 from kernel.findings import Finding, Severity
 from kernel.llm_terms import LLM
 from kernel.policy import PortRange
-from kernel.vocabulary import ASSERT, ASSERTED, IDENTITY, POLICY, RULE, WEBSOCKET
+from kernel.vocabulary import ASSERT, ASSERTED, CERT, IDENTITY, POLICY, RULE, WEBSOCKET
 from tests.addons.policies import compiled, findings
 from tests.conftest import SCALE, scaled
 
@@ -274,7 +274,7 @@ SECTIONS = sorted((POLICY.now | POLICY.later | POLICY.ahead) - {"version", "rule
 KEYS_OF_RULES = sorted(RULE.now | RULE.later | RULE.ahead)
 SUBKEYS = sorted(set().union(*(keys.now | keys.ahead for keys in (
     LLM, MCP, GIT, GRAPHQL, BUDGET, AMOUNTS, RATE_LIMIT, COUNTERS, COUNTER, CASCADE, ON_HALT, BREAKER, DNS, IDENTITY,
-    WEBSOCKET, ASSERT, ASSERTED))))
+    CERT, WEBSOCKET, ASSERT, ASSERTED))))
 AMOUNT_WORDS = ["5", "0.25", "4M", "10MB", "10m", "80%", "100%", "60/minute", "throttle 6/minute", "deny", "halt",
                 "tell", "day", "session", "UTC", "secrets", "OVERRISK", "coders", "opaque", "query", "balanced", "A"]
 PLAIN_WORDS = ["1", "x.example", "*.x.example", ".x.example", "10.0.0.0/8", "metadata", "https://x.example/**", "GET",
