@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -378,3 +379,15 @@ def test_the_store_is_written_without_a_password() -> None:
     read = pkcs12.load_pkcs12(java_stores.written([USERS]), None)
 
     assert [each.certificate.public_bytes(Encoding.DER) for each in read.additional_certs] == [USERS]
+
+
+README = Path(__file__).resolve().parents[2] / "certs" / "README.md"
+
+
+@pytest.mark.checkout
+def test_the_table_of_clients_names_every_variable_that_is_set_and_no_other(user: User) -> None:
+    user.put(user.home / ".curlrc", "cacert=/theirs.pem\n")
+    user.environment = dict.fromkeys(laid.REPLACING_IF_SET, str(user.bundle(USERS)))
+    said = re.findall(r"`([A-Z][A-Z0-9_]{4,}|npm_config_\w+)`", README.read_text())
+
+    assert set(said) == set(user.laid().variables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from tests.e2e.origins import Origin, serving
 
 pytestmark = pytest.mark.e2e
 
+README = Path(__file__).resolve().parents[2] / "certs" / "README.md"
 OF_NODE = {"node fetch", "node https", "npm"}
 # What reads neither a variable nor a file that one names.
 WITHOUT_VARIABLES = {"gnutls-cli", "chromium"}
@@ -235,6 +237,15 @@ def test_the_mounts_alone_do_for_clients_of_the_systems_store(stage: Stage, clie
     needs_mounts()
 
     assert stage.fetched(client, mounts=True) is (client not in WITHOUT_MOUNTS)
+
+
+@pytest.mark.checkout
+def test_the_table_of_clients_says_what_was_tried_here() -> None:
+    rows = re.findall(r"^\| ([\w -]+) \| (.+) \| (yes|no|by policy or NSS) \|$", README.read_text(), re.MULTILINE)
+
+    assert {client for client, _, _ in rows} == set(FETCH)
+    assert {client for client, variable, _ in rows if variable == "none"} == WITHOUT_VARIABLES
+    assert {client for client, _, system in rows if system == "no"} == WITHOUT_MOUNTS
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None or shutil.which("certutil") is None, reason="not installed")
