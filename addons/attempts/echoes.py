@@ -6,8 +6,8 @@ import socket
 from functools import partial
 
 from addons.attempts import packets
-from addons.attempts.attempt import Family, Seen, not_here, refused, worst
-from addons.attempts.reaching import Contact, Reached, datagrams
+from addons.attempts.attempt import Family, Seen, not_here, worst
+from addons.attempts.reaching import Reached, datagrams
 from addons.attempts.surroundings import Surroundings
 
 FAMILY = Family("icmp")
@@ -60,13 +60,3 @@ def gateway(here: Surroundings) -> Seen:
     if not tried:
         return not_here("there is no gateway")
     return worst((each.seen() for each in tried), "there is no gateway")
-
-
-@FAMILY.attempt("igmp", "join a multicast group and send a report to the routers", "EPERM, or no route")
-def igmp(_: Surroundings) -> Seen:
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IGMP) as link:
-            link.sendto(packets.igmp_report("239.255.255.250"), ("224.0.0.22", 0))
-    except OSError as fault:
-        return refused(fault)
-    return Reached("224.0.0.22", Contact.SILENT, "sent by a raw socket, and nobody answers such a report").seen()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import struct
@@ -135,6 +136,7 @@ def own_resolver(here: Surroundings) -> Seen:
 
 @FAMILY.attempt("dns-library", "have the system's library look an unlisted name up", "no such name")
 def library(_: Surroundings) -> Seen:
+    os.environ["RES_OPTIONS"] = "timeout:1 attempts:1"
     try:
         found = socket.getaddrinfo(unlisted(), 443)
     except socket.gaierror as fault:

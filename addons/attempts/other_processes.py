@@ -24,10 +24,17 @@ type Touch = Callable[[int], None]
 
 def outsiders() -> list[int]:
     """Processes that are not of this sandbox: of other namespaces, or all but our own line in the machine's own."""
-    pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+    pids = [
+        pid for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if not _of_the_kernel(pid)
+    ]
     if _namespace("self", "pid") == _FIRST_PID_NAMESPACE:
         return [pid for pid in pids if pid not in _own_line()][:_MOST]
     return [pid for pid in pids if _elsewhere(pid)][:_MOST]
+
+
+def _of_the_kernel(pid: int) -> bool:
+    """Threads of the kernel have no memory of their own, and so nothing to take."""
+    return "VmSize" not in standing.status(pid)
 
 
 def _elsewhere(pid: int) -> bool:

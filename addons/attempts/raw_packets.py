@@ -146,6 +146,16 @@ for name, what, protocol in (
     )
 
 
+@FAMILY.attempt("igmp", "join a multicast group by a raw report to the routers", _NO_SOCKET)
+def igmp(here: Surroundings) -> Seen:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IGMP) as link:
+            link.sendto(packets.igmp_report("239.255.255.250"), ("224.0.0.22", 0))
+    except OSError as fault:
+        return refused(fault)
+    return _one_way(here, "a report to 224.0.0.22 was taken")
+
+
 def _echoed(here: Surroundings, options: bytes = b"", pieces: bool = False) -> Seen:
     """An echo in a packet made by hand, to be answered."""
     if not here.targets:

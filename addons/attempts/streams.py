@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from functools import partial
 
 from addons.attempts import speaking
-from addons.attempts.attempt import Family, Seen, not_here, opened, refused, silent, worst
+from addons.attempts.attempt import Family, Seen, not_here, opened, refused, silent, words, worst
 from addons.attempts.reaching import Contact, Prepare, Reached, family_of, judged, place, streams
 from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings, interfaces
 
@@ -80,23 +81,27 @@ def mptcp(here: Surroundings) -> Seen:
     "tcp-fast-open", "send data in the first packet of a connection (TCP fast open) to port 22", _NO_CONNECTION
 )
 def fast_open(here: Surroundings) -> Seen:
-    def one(address: str) -> Seen:
-        with socket.socket(family_of(address), socket.SOCK_STREAM) as link:
-            link.settimeout(0.5)
-            try:
-                link.sendto(b"governor attempt\r\n", socket.MSG_FASTOPEN, place(address, 22))
-            except TimeoutError:
-                return silent(f"{address} port 22: sent, and nothing came back")
-            except OSError as fault:
-                if fault.errno == errno.EINPROGRESS:
-                    return silent(f"{address} port 22: sent, and nothing came back")
-                contact = Contact.ARRIVED if fault.errno == errno.ECONNREFUSED else Contact.FORBIDDEN
-                return Reached(address, contact, refused(fault).what).seen(22)
-            return opened(f"{address} port 22 took it")
-
     if not hasattr(socket, "MSG_FASTOPEN"):
         return not_here("no TCP fast open here")
-    return worst(map(one, here.targets[:3]), "there is no IPv4 address to try")
+    return worst(map(_fast, here.targets[:3]), "there is no IPv4 address to try")
+
+
+def _fast(address: str) -> Seen:
+    with socket.socket(family_of(address), socket.SOCK_STREAM) as link:
+        link.settimeout(0)
+        try:
+            link.sendto(b"governor attempt\r\n", socket.MSG_FASTOPEN, place(address, 22))
+        except OSError as fault:
+            if fault.errno != errno.EINPROGRESS:
+                return refused(fault)
+        # Without a cookie from before the data waits for the answer, as in any connection.
+        if not select.select([], [link], [], 0.6)[1]:
+            return silent(f"{address} port 22: sent, and nothing came back")
+        failure = link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if failure == 0:
+        return opened(f"{address} port 22 took it")
+    contact = Contact.ARRIVED if failure == errno.ECONNREFUSED else Contact.FORBIDDEN
+    return Reached(address, contact, words(OSError(failure, ""))).seen(22)
 
 
 def _with_option(here: Surroundings, level: int, option: int, value: int | bytes, port: int = 22) -> Seen:
