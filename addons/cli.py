@@ -21,6 +21,7 @@ VERBS = {
     "reload": ("control", "Take the changed policy into force without a restart."),
     "status": ("control", "Say whether the running Governor is ready, and what it enforces."),
     "script": ("service", "Print the path of the script for `mitmdump -s`."),
+    "doctor": ("doctor", "Say what is wrong here and how to repair it; try to get out of a sandbox."),
     "policy": ("policy", "Check, test, explain and compare policies."),
     "audit": ("audit", "Verify, prove, read and replay the signed log."),
     "agents": ("agents", "Give tokens to agents; show, halt, quarantine and release them."),

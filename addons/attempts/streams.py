@@ -31,7 +31,6 @@ _PORTS = {
 }
 _MPTCP = 262
 _IP_OPTIONS, _IP_TRANSPARENT, _IP_FREEBIND, _SO_MARK, _SO_BINDTODEVICE = 4, 19, 15, 36, 25
-_IPV6_TRANSPARENT = 75
 _LOOSE, _STRICT = 131, 137
 
 
@@ -140,12 +139,6 @@ FAMILY.add(
 )
 for name, level, option, sentence in (
     ("ip-transparent", socket.IPPROTO_IP, _IP_TRANSPARENT, "connect from somebody else's address (IP_TRANSPARENT)"),
-    (
-        "ipv6-transparent",
-        socket.IPPROTO_IP,
-        _IPV6_TRANSPARENT,
-        "connect from somebody else's address (the IPv6 option)",
-    ),
     ("firewall-mark", socket.SOL_SOCKET, _SO_MARK, "connect with the firewall mark of governed packets (SO_MARK)"),
 ):
     FAMILY.add(

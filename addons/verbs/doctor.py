@@ -28,7 +28,7 @@ _AUTO = "auto"
 _START = "import sys; sys.path.insert(0, {code!r}); from addons.cli import main; main()"
 
 
-class Address(click.ParamType):
+class Address(click.ParamType[str]):
     """An IPv4 or IPv6 address."""
 
     name = "address"
@@ -43,7 +43,7 @@ class Address(click.ParamType):
 @click.command()
 @click.option("--inside", is_flag=True, help="Try to get out of a sandbox; outside one, start one first.")
 @click.option("--here", is_flag=True, help="With --inside: try right here, in a deployment of your own.")
-@click.option("--tier", type=click.Choice([_AUTO, *Tier]), help="With --inside: of which tier the sandbox is.",
+@click.option("--tier", type=click.Choice([_AUTO, *(tier.value for tier in Tier)]), help="With --inside: of which tier the sandbox is.",
               show_default=_AUTO)
 @click.option("--target", "targets", type=Address(), multiple=True, metavar="ADDRESS",
               help="With --inside: a server of your own that should not be reachable. Can be given several times.")
@@ -56,13 +56,13 @@ def doctor(ctx: click.Context, inside: bool, here: bool, tier: str | None, targe
     """Say what is wrong with this machine's Governor and how to repair it; or whether a sandbox holds.
 
     Without --inside: versions, the gate's self-test, the home, its keys and who can read them, room on the disk, the
-    policy, the CA, who listens on the port, clients that refuse the CA, and which tiers of sandbox this machine can hold.
-    A line says ok, warn or FAIL, and what to do.
+    policy, the CA, who listens on the ports, clients that refuse the CA, and which tiers of sandbox this machine can
+    hold. A line says ok, warn or FAIL, and what to do.
 
-    With --inside some 360 attempts are made to get round the enforcement: other ports, protocols and addresses, DNS, raw
-    packets, sockets of other services, other processes, mounts, namespaces, privileges, Governor's own files. None does
-    harm where it succeeds. Each says its way, what is expected and what was seen. Closed means that something said no;
-    "silent", that nothing came back, which a capture at the other end must confirm.
+    With --inside some 360 attempts are made to get round the enforcement: other ports, protocols and addresses, DNS,
+    raw packets, sockets of other services, other processes, mounts, namespaces, privileges, Governor's own files. None
+    does harm where it succeeds. Each says its way, what is expected and what was seen. Closed means that something said
+    no; "silent", that nothing came back, which a capture at the other end must confirm.
 
     \b
     governor doctor
@@ -120,7 +120,8 @@ def _try(targets: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
 def _enter(tier: str, targets: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
     """Make them in a sandbox that is started for it; the exit status."""
     chosen = tiers.best() if tier == _AUTO else Tier(tier)
-    lacking = [missing for each in (Tier.NETNS, Tier.BWRAP) if tier in (_AUTO, each) for missing in tiers.possible(each)]
+    asked = (Tier.NETNS, Tier.BWRAP) if tier == _AUTO else (Tier(tier),)
+    lacking = [missing for each in asked for missing in tiers.possible(each)]
     if chosen is None or (tier != _AUTO and lacking):
         _tell_impossible(lacking, as_json=as_json)
         return NO_TIER

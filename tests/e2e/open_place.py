@@ -1,4 +1,4 @@
-"""A place from which everything can be reached, and a server at every port of every protocol: made of two namespaces."""
+"""A place from which everything can be reached, with a server at every port: made of two namespaces."""
 
 from __future__ import annotations
 
@@ -110,7 +110,8 @@ def open_place(folder: Path) -> Iterator[Place]:
             _ip("-n", place.beside, "address", "add", f"{address}/128", "dev", link, "nodad")
         _ip("-n", place.name, "route", "add", "default", "via", "203.0.113.2")
         _ip("-n", place.name, "route", "add", "default", "via", "2001:db8:77::2")
-        subprocess.run(["ip", "netns", "exec", place.beside, "nft", "-f", "-"], input=_TABLE, text=True, check=True)
+        subprocess.run(["ip", "netns", "exec", place.beside, "nft", "-f", "-"], input=_TABLE, text=True,
+                       check=True)
         # A new namespace lets nobody ping; a host does.
         place.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
         made.enter_context(_server(place, folder))
@@ -120,8 +121,8 @@ def open_place(folder: Path) -> Iterator[Place]:
 @contextlib.contextmanager
 def _server(place: Place, folder: Path) -> Iterator[None]:
     certificate = folder / "server.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
-                    "1", "-subj", "/CN=open.example.org", "-keyout", certificate, "-out", folder / "cert.pem"],
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-days", "1", "-subj", "/CN=open.example.org", "-keyout", certificate, "-out", folder / "cert.pem"],
                    check=True, capture_output=True)
     certificate.write_bytes(certificate.read_bytes() + (folder / "cert.pem").read_bytes())
     process = subprocess.Popen(["ip", "netns", "exec", place.beside, sys.executable, "-c", _SERVER, str(certificate),
