@@ -117,10 +117,10 @@ def _dns(said: Dns) -> str:
     if not said.answers:
         return "No name is answered."
     types = joined(sorted(said.types), "and") if said.types else "no type"
-    absent = joined(sorted(said.types & SERVICE_TYPES), "and")
+    services = sorted(said.types & SERVICE_TYPES)
     return (f"Only names to which some rule could lead are answered, with records of {types}, where they have at most "
             f"{said.most_labels:,} labels and {said.most_characters:,} characters."
-            + (f" {absent} are answered as absent." if absent else ""))
+            + (f" {joined(services, 'and')} are answered as absent." if services else ""))
 
 
 def _globs(policy: Policy) -> Iterator[str]:
