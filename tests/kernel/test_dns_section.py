@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from addons.policy_files import read_policy
 from kernel.dns import Dns, narrowed
 from kernel.names import terms_of
 from kernel.prose import in_words
@@ -57,8 +58,6 @@ def test_the_strictest_of_several_sections_holds():
 
 
 def test_a_tier_narrows_the_names_of_those_agents_alone_that_it_binds():
-    from addons.policy_files import read_policy
-
     texts = ("version: 1\ntier: platform\ndns: {max-labels: 5}\n",
              "version: 1\ntier: team\nfor: [payments-*]\ndns: {answer: nothing}\n")
     policy = read_policy([(f"{n}.yaml", text.encode()) for n, text in enumerate(texts)]).policy
@@ -69,11 +68,12 @@ def test_a_tier_narrows_the_names_of_those_agents_alone_that_it_binds():
 
 @pytest.mark.parametrize(("text", "sentence"), [
     ("dns: {answer: nothing}", "No name is answered."),
-    ("dns: {}", "Only names to which some rule could lead are answered, with records of A and AAAA, where they have at "
-                "most 6 labels and 100 characters."),
+    ("dns: {}",
+     ("Only names to which some rule could lead are answered, with records of A and AAAA, where they have at most 6 "
+      "labels and 100 characters.")),
     ("dns: {types: [A, HTTPS], max-labels: 3}",
-     "Only names to which some rule could lead are answered, with records of A and HTTPS, where they have at most 3 "
-     "labels and 100 characters. HTTPS are answered as absent."),
+     ("Only names to which some rule could lead are answered, with records of A and HTTPS, where they have at most 3 "
+      "labels and 100 characters. HTTPS are answered as absent.")),
 ])
 def test_a_section_is_told_in_words(text, sentence):
     paragraphs = {each.title: [one.text for one in each.sentences] for each in in_words(compiled(text).policy)}

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from addons.policy_files import read_policy
 from kernel import names
-from kernel.dns import Dns
+from kernel.dns import NOTHING_SAID, Dns
 from kernel.errors import NonCanonical
 from kernel.facts import Host
 from kernel.match import Index
@@ -53,7 +54,7 @@ def index() -> Index:
     return Index(compiled(POLICY).policy)
 
 
-def verdict(index, name, record=A, agent="coder-1", said=Dns()):
+def verdict(index, name, record=A, agent="coder-1", said=NOTHING_SAID):
     return names.name_verdict(index, said, agent, Host(name), record, NOON).verdict
 
 
@@ -123,8 +124,6 @@ def test_on_trial_a_name_is_kept_back_only_by_what_holds_in_spite_of_it(index):
 
 
 def test_each_tier_must_be_able_to_allow_a_name():
-    from addons.policy_files import read_policy
-
     texts = ("version: 1\ntier: platform\nrules: [{allow: a, to: [x.example.org, y.example.org], methods: any}]\n",
              "version: 1\ntier: team\nfor: [t-*]\nrules: [{allow: b, to: x.example.org, methods: any, ports: 443}]\n")
     both = Index(read_policy([(f"{n}.yaml", text.encode()) for n, text in enumerate(texts)]).policy)
@@ -135,7 +134,8 @@ def test_each_tier_must_be_able_to_allow_a_name():
 
 
 @pytest.mark.parametrize("labels", [
-    (), (b"",), (b"a.b", b"org"), (b"a b",), (b"\xff",), (b"*", b"example"), (b"10", b"1", b"2", b"3"), (b"0x7f000001",),
+    (), (b"",), (b"a.b", b"org"), (b"a b",), (b"\xff",), (b"*", b"example"), (b"10", b"1", b"2", b"3"),
+    (b"0x7f000001",),
 ])
 def test_what_is_no_host_name_names_nothing(labels):
     with pytest.raises(NonCanonical):

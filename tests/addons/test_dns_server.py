@@ -1,0 +1,139 @@
+"""The sockets of mode dns, real ones: over UDP and TCP, within bounds, whoever answers and whatever comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from mitmproxy.proxy.mode_servers import DnsInstance
+
+from addons import dns_server
+from addons.connections import ClientConnection
+
+
+class Echo:
+    """Answers with what came, and who sent it over what."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, str, bool]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def answer(self, message: bytes, connection: ClientConnection, *, udp: bool) -> bytes | None:
+        self.asked.append((message, connection.peer, udp))
+        await self.gate.wait()
+        return None if message == b"silence" else message
+
+
+@contextlib.asynccontextmanager
+async def open_at(host: str = "127.0.0.1", monkeypatch: Any = None) -> AsyncIterator[tuple[Echo, int]]:
+    echo = Echo()
+    before, dns_server._answers = dns_server._answers, echo
+    servers = await dns_server.listen(None, host, 0)
+    try:
+        yield echo, servers[0].sockets[0].getsockname()[1]
+    finally:
+        dns_server._answers = before
+        for each in servers:
+            each.close()
+
+
+@contextlib.contextmanager
+def client(port: int, host: str = "127.0.0.1") -> Any:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.setblocking(False)
+        made.connect((host, port))
+        yield made
+
+
+async def got(made: socket.socket, seconds: float = 5.0) -> bytes:
+    async with asyncio.timeout(seconds):
+        return await asyncio.get_running_loop().sock_recv(made, 65535)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_every_address_is_served_in_both_families_and_over_both_protocols(host: str) -> None:
+    async with open_at("") as (echo, port):
+        with client(port, host) as made:
+            made.send(b"over udp")
+            assert await got(made) == b"over udp"
+        reader, writer = await asyncio.open_connection(host, port)
+        for text in (b"one", b"two"):
+            writer.write(struct.pack("!H", len(text)) + text)
+            assert await reader.readexactly(2 + len(text)) == struct.pack("!H", len(text)) + text
+        writer.close()
+
+    assert echo.asked == [(b"over udp", host, True), (b"one", host, False), (b"two", host, False)]
+
+
+async def test_what_has_no_answer_gets_none_and_its_connection_ends() -> None:
+    async with open_at() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\0\7silence")
+        assert await reader.read() == b""
+        writer.close()
+        with client(port) as made:
+            made.send(b"silence")
+            made.send(b"speech")
+            assert await got(made) == b"speech"
+
+
+@pytest.mark.parametrize("sent", [b"\0\0", b"\x10\x01" + b"x" * 4097])
+async def test_no_question_is_empty_or_longer_than_questions_are(sent: bytes) -> None:
+    async with open_at() as (echo, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+        assert echo.asked == []
+
+
+async def test_who_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_IDLE_SECONDS", 0.1)
+    async with open_at() as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\0")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_one_address_has_so_many_questions_under_way_and_then_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_MOST_OF_ONE", 3)
+    async with open_at() as (echo, port):
+        echo.gate.clear()
+        with client(port) as made:
+            for number in range(10):
+                made.send(bytes([number]))
+            async with asyncio.timeout(5):
+                while len(echo.asked) < 3:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert len(echo.asked) == 3
+            echo.gate.set()
+            for _ in range(3):
+                await got(made)
+            made.send(b"again")
+            assert await got(made) == b"again"
+
+
+async def test_a_port_that_somebody_has_is_not_shared() -> None:
+    async with open_at() as (_, port):
+        with pytest.raises(OSError, match="in use"):
+            await dns_server.listen(None, "127.0.0.1", port)
+
+
+def test_mitmproxy_opens_the_sockets_of_mode_dns_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_answers", None)
+    dns_server.install(Echo.__new__(Echo))
+    dns_server.install(Echo.__new__(Echo))
+
+    assert DnsInstance.listen is dns_server.listen
+    assert dns_server.listen.ungoverned is not dns_server.listen  # type: ignore[attr-defined]

@@ -1,0 +1,204 @@
+"""Questions for names inside a process: who asks, what is looked up, what is written, and what fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from addons import lookups as module
+from addons.connections import ClientConnection
+from addons.home import Home
+from addons.lookups import Lookups
+from addons.mirror import Mirror
+from addons.told_names import ToldNames
+from kernel.dns_message import Result
+from tests.addons.inside import AT_EASE, Inside, inside
+
+POLICY = """\
+version: 1
+rules:
+  - {allow: api, to: ["*.example.org"], address: 127.0.0.0/8, methods: any}
+  - {deny: gone, to: gone.example.org, quiet: yes}
+"""
+A, AAAA = 1, 28
+
+
+def question(name: str, kind: int = A, number: int = 1) -> bytes:
+    labels = b"".join(bytes([len(each)]) + each.encode() for each in name.split("."))
+    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
+
+
+def result(answer: bytes | None) -> tuple[int, int]:
+    """The code of an answer, and how many records it has."""
+    assert answer is not None
+    return answer[3] & 15, int.from_bytes(answer[6:8])
+
+
+class Asking:
+    """A process under Governor, and its look-ups."""
+
+    def __init__(self, place: Inside) -> None:
+        self.place, self.told, self.now = place, ToldNames(), 0.0
+        mirror = Mirror(lambda: place.governed, lambda: 0.0, lambda agent: AT_EASE)
+        self.lookups = Lookups(place.judge, place.lane, place.book, place.resolver, place.metrics, place.rate, mirror,
+                               self.told, place.hooks.faults, lambda: self.now)
+
+    async def __call__(self, name: str, kind: int = A, *, peer: str = "192.0.2.9") -> tuple[int, int]:
+        return result(await self.lookups.answer(question(name, kind), ClientConnection(peer), udp=True))
+
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        return self.place.entries("decision")
+
+
+@contextlib.asynccontextmanager
+async def asking(home: Home, policy: str = POLICY) -> AsyncIterator[Asking]:
+    async with inside(home, policy=policy) as place:
+        yield Asking(place)
+
+
+async def test_an_answer_has_its_entry_first_and_is_remembered(home: Home) -> None:
+    async with asking(home) as ask:
+        assert await ask("a.example.org") == (Result.NOERROR, 1)
+
+        (found,) = ask.decisions
+        assert (found["stage"], found["verdict"], found["code"]) == ("dns", "allow", "ALLOW")
+        assert found["in"]["record"] == "A"
+        assert found["in"]["address"] == "127.0.0.1"
+
+
+async def test_both_families_and_several_clients_ask_once(home: Home) -> None:
+    async with asking(home) as ask:
+        answers = await asyncio.gather(*[ask("a.example.org", kind) for kind in (A, AAAA) * 5])
+
+        assert answers == [(Result.NOERROR, 1), (Result.NOERROR, 0)] * 5
+        assert ask.place.asked == ["a.example.org"]
+        assert [entry["in"]["record"] for entry in ask.decisions] == ["A", "AAAA"]
+
+
+async def test_a_refused_name_is_asked_of_nobody_and_has_an_entry_each_time(home: Home) -> None:
+    async with asking(home) as ask:
+        for _ in range(3):
+            assert await ask("data.attacker.example") == (Result.REFUSED, 0)
+
+        assert ask.place.asked == []
+        assert [entry["code"] for entry in ask.decisions] == ["DEFAULT_DENY"] * 3
+        assert {entry["in"]["host"] for entry in ask.decisions} == {"attacker.example"}
+
+
+async def test_refusals_beyond_the_rate_are_answered_and_counted(home: Home) -> None:
+    async with asking(home) as ask:
+        for _ in range(25):
+            assert await ask("data.attacker.example") == (Result.REFUSED, 0)
+
+        assert len(ask.decisions) == 20
+        assert {source: each.counts for source, each in ask.place.rate.drain().items()} == {
+            "local": {"DEFAULT_DENY": 5}}
+
+
+async def test_an_expected_refusal_is_written_once(home: Home) -> None:
+    async with asking(home) as ask:
+        for _ in range(3):
+            assert await ask("gone.example.org") == (Result.REFUSED, 0)
+
+        assert [entry["rule"] for entry in ask.decisions] == ["gone"]
+
+
+async def test_a_halted_agent_is_told_no_name(home: Home) -> None:
+    async with asking(home) as ask:
+        await ask.place.book.act("agents halt", "local", "it ran away", "ann", "control")
+
+        assert await ask("a.example.org") == (Result.REFUSED, 0)
+        assert ask.place.asked == []
+        assert ask.decisions[-1]["code"] == "AGENT_HALTED"
+
+
+async def test_whoever_must_say_who_it_is_and_cannot_is_told_no_name(home: Home) -> None:
+    async with asking(home, "version: 1\nidentity: {proxy-auth: yes}\n"
+                            "rules: [{allow: a, to: .example.org, methods: any}]\n") as ask:
+        assert await ask("a.example.org") == (Result.REFUSED, 0)
+        assert (ask.decisions[-1]["code"], ask.decisions[-1]["agent"]["id"]) == ("IDENTITY_REQUIRED", None)
+
+
+@pytest.mark.parametrize(("answers", "code", "expected"), [
+    (["10.0.0.1"], "PRIVATE_ADDRESS", Result.REFUSED), (["8.8.8.8", "127.0.0.1"], "ALLOW", Result.NOERROR),
+])
+async def test_an_answer_that_leads_only_where_nothing_may_go_is_not_told(
+        home: Home, answers: list[str], code: str, expected: Result) -> None:
+    async with asking(home) as ask:
+        ask.place.answers["a.example.org"] = answers
+
+        assert (await ask("a.example.org"))[0] == expected
+        assert ask.decisions[-1]["code"] == code
+
+
+async def test_a_name_that_cannot_be_looked_up_is_a_failure_and_no_refusal(home: Home) -> None:
+    async with asking(home, POLICY.replace('"*.example.org"', "absent.example")) as ask:
+        assert await ask("absent.example") == (Result.SERVFAIL, 0)
+        assert ask.decisions[-1]["code"] == "RESOLVE_FAILED"
+
+
+async def test_a_look_up_that_raises_is_answered_as_a_failure(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asking(home) as ask:
+        def broken(*_: object) -> None:
+            raise RuntimeError("x")
+
+        monkeypatch.setattr(module.names, "name_verdict", broken)
+
+        assert await ask("a.example.org") == (Result.SERVFAIL, 0)
+        (fault,) = await ask.place.wait_for("fault")
+        assert (fault["where"], fault["error"]) == ("Question", "RuntimeError")
+
+
+async def test_a_look_up_without_end_ends_in_a_failure(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SECONDS", 0.1)
+    async with asking(home) as ask:
+        async def hang(_: str) -> list[str]:
+            await asyncio.sleep(60)
+            return []
+
+        ask.place.resolver._ask = hang  # type: ignore[method-assign]
+
+        assert await ask("a.example.org") == (Result.SERVFAIL, 0)
+
+
+async def test_without_a_log_no_name_is_told(home: Home) -> None:
+    async with asking(home) as ask:
+        ask.place.lane.close("test")
+
+        assert await ask("a.example.org") == (Result.REFUSED, 0)
+        assert ask.place.asked == []
+
+
+async def test_on_trial_a_name_that_no_rule_allows_is_answered_and_told_as_that(home: Home) -> None:
+    async with asking(home, "version: 1\nmode: observe\nuntil: 2039-01-01\nnever: [{to: never.example.org}]\n") as ask:
+        ask.place.answers.update({"a.example.org": ["8.8.8.8"], "never.example.org": ["8.8.8.8"]})
+
+        assert await ask("a.example.org") == (Result.NOERROR, 1)
+        assert await ask("never.example.org") == (Result.REFUSED, 0)
+        assert [(entry["code"], entry["mode"]) for entry in ask.decisions] == [
+            ("DEFAULT_DENY", "observe"), ("NEVER", "enforce")]
+
+
+async def test_governors_own_name_is_answered_without_asking(home: Home) -> None:
+    async with asking(home) as ask:
+        assert await ask("governor.internal") == (Result.NOERROR, 1)
+        assert await ask("governor.internal", AAAA) == (Result.NOERROR, 0)
+        assert ask.place.asked == []
+
+
+async def test_what_is_no_question_stands_in_the_log_as_a_connection(home: Home) -> None:
+    async with asking(home) as ask:
+        connection = ClientConnection("192.0.2.9")
+
+        assert await ask.lookups.answer(b"x", connection, udp=True) is None
+        answer = await ask.lookups.answer(question("a.example")[:-1], connection, udp=True)
+        assert result(answer) == (Result.FORMERR, 0)
+        found = ask.place.entries("connection")
+        assert [(entry["client"], entry["result"]) for entry in found] == [("192.0.2.9", "malformed")] * 2
