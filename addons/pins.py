@@ -51,11 +51,16 @@ def read(log_id: str) -> Pin | None:
     return Pin(log_id, lines[0], Path(lines[1])) if len(lines) > 1 and lines[1] else None
 
 
-def of_home(home: Path) -> tuple[Pin, ...]:
-    """Every pin that was made for `home`."""
+def everyone() -> tuple[Pin, ...]:
+    """Every pin of this user."""
     try:
         names = sorted(os.listdir(folder()))
     except OSError:
         return ()
     pins = (read(name) for name in names if _LOG_ID.fullmatch(name))
-    return tuple(pin for pin in pins if pin is not None and pin.home == home)
+    return tuple(pin for pin in pins if pin is not None)
+
+
+def of_home(home: Path) -> tuple[Pin, ...]:
+    """Every pin that was made for `home`."""
+    return tuple(pin for pin in everyone() if pin.home == home)

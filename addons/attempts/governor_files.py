@@ -30,7 +30,6 @@ def _in_homes(here: Surroundings, names: tuple[str, ...], flags: int, what: str)
 
 _READ, _WRITE = os.O_RDONLY, os.O_WRONLY
 for name, way, names, flags, what in (
-    ("home", "list Governor's home", (".",), _READ, "reading"),
     ("root-key", "read the root key of the log", ("keys/root.key",), _READ, "reading"),
     ("lane-keys", "read the keys that sign the log", ("keys/main.key", "keys", "keys/ahead"), _READ, "reading"),
     ("ca-key", "read the key of the CA", ("ca/mitmproxy-ca.pem", "ca/mitmproxy-ca.p12"), _READ, "reading"),
@@ -46,6 +45,19 @@ for name, way, names, flags, what in (
     ("tokens", "read or change the agents' tokens", ("agents.json",), os.O_RDWR, "reading and writing"),
 ):
     FAMILY.add(f"governor-{name}", way, _HIDDEN, partial(_in_homes, names=names, flags=flags, what=what))
+
+
+@FAMILY.attempt("governor-home", "list Governor's home", "not there, empty, or EACCES")
+def home(here: Surroundings) -> Seen:
+    return worst(map(_listed, here.homes), "there is no usual home")
+
+
+def _listed(path: Path) -> Seen:
+    try:
+        found = os.listdir(path)
+    except OSError as fault:
+        return closed(f"{path}: {words(fault)}")
+    return opened(f"{path} lists {found[0]}") if found else closed(f"{path} is empty")
 
 
 @FAMILY.attempt("governor-control", "ask Governor over its control socket", _HIDDEN)

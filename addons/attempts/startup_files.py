@@ -7,6 +7,7 @@ from functools import partial
 
 from addons.attempts.attempt import Family, Seen, closed, opened
 from addons.attempts.surroundings import Surroundings
+from addons.sandbox.run_later import BY_THE_USER
 
 FAMILY = Family("later")
 _NOT_WRITABLE = "read-only, not there, or EACCES"
@@ -45,20 +46,6 @@ for name, way, paths in (
     ("programs", "replace a program that others run", ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/lib", "/opt")),
     ("accounts", "change accounts", ("/etc/passwd", "/etc/shadow", "/etc/sudoers", "/etc/sudoers.d", "/etc/pam.d")),
     ("remote-login", "let another key log in (~/.ssh)", ("~/.ssh", "~/.ssh/authorized_keys", "/root/.ssh")),
-    (
-        "shell-start",
-        "have the user's next shell run something",
-        ("~/.bashrc", "~/.profile", "~/.bash_profile", "~/.zshrc", "~/.zshenv", "~/.config/fish"),
-    ),
-    (
-        "user-services",
-        "leave a service or a start for the user",
-        ("~/.config/systemd/user", "~/.config/autostart", "~/.local/share/systemd/user"),
-    ),
-    (
-        "tools-of-the-user",
-        "have the user's tools run something (git, npm, pip)",
-        ("~/.gitconfig", "~/.config/git", "~/.npmrc", "~/.local/bin"),
-    ),
+    ("of-the-user", "have what the user runs later run something", tuple(f"~/{name}" for name in BY_THE_USER)),
 ):
     FAMILY.add(f"later-{name}", way, _NOT_WRITABLE, partial(_writable, paths=paths))

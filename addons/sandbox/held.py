@@ -13,13 +13,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from addons import pins
 from addons.client_trust.laid import Laid, Mount
 from addons.errors import GovernorError
+from addons.home import SYSTEM_HOME, home_folder
 from addons.sandbox import enclosure, syscall_filter
 from addons.sandbox.asked import Asked
 from addons.sandbox.inside import environment
 from addons.sandbox.network import GATEWAY
 from addons.sandbox.ruleset import PROXY_PORT
+from addons.sandbox.run_later import BY_THE_USER
 from addons.sandbox.tiers import TOOL_FOLDERS, Tier, tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +80,7 @@ class Held:
         """Start the command, once its Governor serves. From now on it alone has the sockets."""
         for each in self.sockets.values():
             os.close(each)
-        view = enclosure.View(Path.cwd(), hidden=(asked.home,), read_only=_read_only(asked, folder),
+        view = enclosure.View(Path.cwd(), hidden=_hidden(asked), read_only=_read_only(asked, folder),
                               mounts=(*laid.mounts, *_resolving(asked, folder)))
         bwrap = tool("bwrap")
         if bwrap is None:
@@ -152,11 +155,17 @@ def _command_below(first: int) -> int | None:
     return None
 
 
+def _hidden(asked: Asked) -> tuple[Path, ...]:
+    """Every home of Governor's that is known to this user."""
+    known = (asked.home, SYSTEM_HOME, home_folder(None), *(pin.home for pin in pins.everyone()))
+    return tuple(path for path in dict.fromkeys(map(Path.resolve, known)) if path.is_dir())
+
+
 def _read_only(asked: Asked, folder: Path) -> tuple[Path, ...]:
-    """What this run or the next relies on: what runs outside, what it is told, and which log is the right one."""
-    pins = Path(asked.environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "governor"
+    """What this run or the next relies on, what the user runs later, and which log is the right one."""
     code = (ROOT / "addons", ROOT / "kernel", ROOT / "policies", Path(sys.prefix), Path(sys.base_prefix))
-    return tuple(path for path in (*code, pins, folder, *asked.policy.files) if path.exists())
+    later = (Path.home() / name for name in BY_THE_USER)
+    return tuple(path for path in (*code, pins.folder().parent, folder, *asked.policy.files, *later) if path.exists())
 
 
 def _resolving(asked: Asked, folder: Path) -> tuple[Mount, ...]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from addons.sandbox import ruleset
+from addons.sandbox import covering, ruleset
 
 # The IPv4 of whoever translates within a host (RFC 7335), and a unique local prefix (RFC 4193): no destination of
 # anybody's. Every network is its own, so all have the same.
@@ -206,6 +206,7 @@ def _wait_to_become(channel: socket.socket, *, linked: bool) -> NoReturn:
             channel.sendall(b"r")
         message, descriptors = _received(channel)
         channel.close()
+        covering.cover()
         for each, number in zip(descriptors, message["keep"], strict=True):
             os.dup2(each, number, inheritable=True)
             if each != number:

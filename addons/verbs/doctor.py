@@ -43,8 +43,8 @@ class Address(click.ParamType[str]):
 @click.command()
 @click.option("--inside", is_flag=True, help="Try to get out of a sandbox; outside one, start one first.")
 @click.option("--here", is_flag=True, help="With --inside: try right here, in a deployment of your own.")
-@click.option("--tier", type=click.Choice([_AUTO, *(tier.value for tier in Tier)]), help="With --inside: of which tier the sandbox is.",
-              show_default=_AUTO)
+@click.option("--tier", type=click.Choice([_AUTO, *(tier.value for tier in Tier)]), show_default=_AUTO,
+              help="With --inside: of which tier the sandbox is.")
 @click.option("--target", "targets", type=Address(), multiple=True, metavar="ADDRESS",
               help="With --inside: a server of your own that should not be reachable. Can be given several times.")
 @click.option("--all", "everything", is_flag=True, help="With --inside: show closed ways, too.")

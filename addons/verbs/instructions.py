@@ -10,7 +10,7 @@ from kernel.facts import OWN_NAME
 _TEXT = f"""\
 ## Network
 
-Every request from here is judged by Governor, the network policy, and recorded (`GOVERNOR=1`; you are `$GOVERNOR_AGENT`)
+Every request from here is judged by Governor, the network policy, and recorded (`GOVERNOR=1`; you: `$GOVERNOR_AGENT`).
 - A 403 with a header `x-governor-code`, or a reason "Forbidden by Governor", comes from Governor and not from the site.
   It is deliberate: another method, mirror, address, proxy setting or tool is refused and counted, too. Do not retry.
 - A name that does not resolve, or a connection that is refused at once, means the same: nothing allows it.
