@@ -24,6 +24,7 @@ from addons.client_authority import Authority
 from kernel.verdict import Code
 
 _CLIENT_USES = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+_MOST_ALERT_BYTES = 4096
 # The certificate of another name is no agent: no id is empty.
 _NOBODY = ""
 
@@ -136,3 +137,13 @@ def failure(error: str) -> tuple[str, Code | None]:
     if "Certificate verify failed" in error:
         return "client_certificate_refused", Code.IDENTITY_REFUSED
     return "handshake_failed", None
+
+
+def alert(failed: tls.TlsData) -> bytes:
+    """What TLS has to say to a client whose handshake failed, and mitmproxy keeps to itself."""
+    if failed.ssl_conn is None:
+        return b""
+    try:
+        return failed.ssl_conn.bio_read(_MOST_ALERT_BYTES)
+    except SSL.Error:
+        return b""

@@ -160,7 +160,10 @@ class TunnelHooks:
             result, code = client_certificates.failure(failed.conn.error or "")
             connection.end(result, code)
             if code is not None:
-                # That it has no certificate says nothing of whether it takes ours.
+                # That it has no certificate says nothing of whether it takes ours; it is told what it lacks.
+                writer = handler.transports[handler.client].writer
+                if writer is not None:
+                    writer.write(client_certificates.alert(failed))
                 return
             connection.handshake_failed = True
             if any(sign in (failed.conn.error or "") for sign in _REJECTING):

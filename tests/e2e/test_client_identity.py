@@ -227,6 +227,19 @@ def session(port: int, version: int, client: Issued | None, earlier: SSL.Session
         yield Session(connection)
 
 
+@pytest.mark.parametrize(("version", "client", "alert"), [
+    pytest.param(SSL.TLS1_3_VERSION, None, "certificate required", id="TLS 1.3, none"),
+    pytest.param(SSL.TLS1_3_VERSION, issued(authority("others"), "coder-1"), "unknown ca", id="TLS 1.3, another CA's"),
+    pytest.param(SSL.TLS1_2_VERSION, None, "handshake failure", id="TLS 1.2, none"),
+    pytest.param(SSL.TLS1_2_VERSION, issued(CA, "x", ends=-DAY), "certificate expired", id="TLS 1.2, expired"),
+])
+def test_a_client_is_told_what_its_handshake_lacks(
+    place: Demanding, version: int, client: Issued | None, alert: str
+) -> None:
+    with pytest.raises(SSL.Error, match=alert), session(place.governor.port, version, client) as opened:
+        opened.connection.recv(1)
+
+
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["TLS 1.2", "TLS 1.3"])
 def test_a_session_that_is_resumed_brings_no_certificate_from_an_earlier_handshake(
     place: Demanding, version: int
