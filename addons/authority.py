@@ -67,13 +67,19 @@ def ensure(folder: Path, now: datetime) -> Path:
         return _settled(folder, now)
 
 
-def rotate(folder: Path, now: datetime, overlap: timedelta = OVERLAP) -> Standing:
-    """Have a successor made that signs after `overlap`. One that waits already is the one, and at the earlier time."""
+def rotate(folder: Path, now: datetime, overlap: timedelta = OVERLAP, *, withdraw: bool = False) -> Standing:
+    """Have a successor made that signs after `overlap`. One that waits already is the one, and at the earlier time.
+
+    `withdraw`: what has signed before is not handed out any more, since somebody else may have its key.
+    """
     with durable.locked(folder / _LOCK_FILE):
         _settled(folder, now)
         successor, signs_from = _waiting(folder) or (_made(_new_name(now), now, LIFE), now + overlap)
         _put_next(folder, successor, min(signs_from, now + overlap))
         _settled(folder, now)
+        if withdraw:
+            (folder / _PREVIOUS_FILE).unlink(missing_ok=True)
+            _hand_out(folder, now)
         return _standing(folder, now)
 
 
@@ -100,15 +106,22 @@ def _settled(folder: Path, now: datetime) -> Path:
         _put_next(folder, *waiting)
     if waiting is not None and (waiting[1] <= now or not (folder / KEY_FILE).exists()):
         _take_over(folder, waiting[0])
+    handed_out = _hand_out(folder, now)
+    date_leaves(folder, now)
+    return handed_out
+
+
+def _hand_out(folder: Path, now: datetime) -> Path:
     handed_out = folder / CERTIFICATE_FILE
     pem = b"".join(_pem(each) for each in _standing(folder, now).trusted)
+    before = handed_out.read_bytes() if handed_out.exists() else b""
     # A crash between the two files, or a lost one, must not hand out a certificate with which nothing is signed.
-    if not handed_out.exists() or handed_out.read_bytes() != pem:
-        durable.replace(handed_out, pem)
+    if before != pem:
+        # The copies first: after a crash between, the file still differs, and the next call does both.
         if (folder / TRUST_FOLDER).exists():
-            laid.renew(folder / TRUST_FOLDER, pem)
+            laid.renew(folder / TRUST_FOLDER, before, pem)
+        durable.replace(handed_out, pem)
     handed_out.chmod(_HANDED_OUT_MODE)
-    date_leaves(folder, now)
     return handed_out
 
 

@@ -12,7 +12,7 @@ from addons.client_trust.certificates import at, content, in_text, once, pem
 from addons.client_trust.readable_files import folder_at, put
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from addons.client_trust.certificates import Der
 
@@ -93,13 +93,16 @@ def lay_variables(folder: Path, certificate_pem: bytes, environment: Mapping[str
     return Laid(bundle, variables)
 
 
-def renew(folder: Path, certificate_pem: bytes) -> None:
-    """Add a CA to what `lay_variables` once wrote, for clients that were told of those files and run on."""
-    authorities = tuple(in_text(certificate_pem))
+def renew(folder: Path, before_pem: bytes, now_pem: bytes) -> None:
+    """Replace the CAs of before by those of now in what `lay_variables` wrote, for clients that were told of it."""
+    before, now = set(in_text(before_pem)), tuple(in_text(now_pem))
+
+    def renewed(held: Iterable[Der]) -> tuple[Der, ...]:
+        return once((der for der in held if der not in before), now)
+
     for name in (_BUNDLE, _EXTRA):
-        put(folder / name, pem(once(at(folder / name), authorities)))
-    store = folder / _JAVA
-    put(store, java_stores.written(once(java_stores.certificates(content(store)), authorities)))
+        put(folder / name, pem(renewed(at(folder / name))))
+    put(folder / _JAVA, java_stores.written(renewed(java_stores.certificates(content(folder / _JAVA)))))
 
 
 def _wget(folder: Path, bundle: Path, environment: Mapping[str, str], home: Path, root: Path) -> dict[str, str]:

@@ -231,12 +231,14 @@ def _say_changed(told: list[dict[str, Any]], dry_run: bool) -> None:
 @click.option("--overlap", default="7d", metavar="TIME", callback=_overlap, show_default=True,
               help="How long the successor is handed out before it signs: 12h, 7d.")
 @click.option("--now", "at_once", is_flag=True, help="Have it sign at once: clients that know only the old CA fail.")
+@click.option("--compromised", is_flag=True,
+              help="Somebody else may have the key: as --now, and the old certificate is not handed out any more.")
 @click.option("--reason", metavar="TEXT", callback=words, help="Why. It stands in the log.")
 @operator_option
 @home_option
 @json_option
-def rotate(overlap: timedelta, at_once: bool, reason: str | None, operator: str | None, home: str | None,
-           as_json: bool) -> None:
+def rotate(overlap: timedelta, at_once: bool, compromised: bool, reason: str | None, operator: str | None,
+           home: str | None, as_json: bool) -> None:
     """Replace the CA by a successor, with an overlap in which clients are given both and trust both.
 
     The successor is handed out at once, in the same file and in what governor ca env wrote into the home, and signs
@@ -245,8 +247,10 @@ def rotate(overlap: timedelta, at_once: bool, reason: str | None, operator: str 
     with --output, done again before the overlap is over.
 
     Governor does the same by itself when a third of the CA's life is left. Asked again while a successor waits, this
-    makes no second one, and the earlier time holds. Use --now if the key may be in other hands: then take the old
-    certificate out of every store, too.
+    makes no second one, and the earlier time holds.
+
+    If the key may be in other hands, first governor ca trust --remove on every machine that trusts it, then rotate
+    --compromised: whoever trusts the old certificate can be shown any site by who has its key.
 
     Exit status: 0 done, 1 refused, 2 wrong usage.
     """
@@ -254,7 +258,8 @@ def rotate(overlap: timedelta, at_once: bool, reason: str | None, operator: str 
 
     folder, now = home_folder(home), datetime.now(UTC)
     entry = acts_alone.note(folder, ACT, reason or "", operator)
-    standing = authority.rotate(acts_alone.known_home(folder).ca, now, timedelta() if at_once else overlap)
+    wait = timedelta() if at_once or compromised else overlap
+    standing = authority.rotate(acts_alone.known_home(folder).ca, now, wait, withdraw=compromised)
     told = [_told(role, each, now) for role, each in _roles(standing)]
     signs_from = standing.signs_from.isoformat() if standing.signs_from else None
     if as_json:

@@ -202,7 +202,10 @@ def test_what_clients_were_told_to_read_follows_the_authority(tmp_path: Path) ->
 
     standing = authority.rotate(tmp_path, NOW, DAY)
 
-    assert x509.load_pem_x509_certificates(clients.bundle.read_bytes()) == list(standing.trusted)
+    followed = x509.load_pem_x509_certificates(clients.bundle.read_bytes())
+    authority.ensure(tmp_path, NOW + 90 * DAY)
+    assert followed == list(standing.trusted)
+    assert x509.load_pem_x509_certificates(clients.bundle.read_bytes()) == [standing.successor]
 
 
 def test_the_authority_of_a_run_lives_three_days_bears_its_name_and_has_no_successor(tmp_path: Path) -> None:

@@ -150,6 +150,18 @@ def test_rotate_now_signs_with_the_successor_and_hands_out_the_old_one(run, home
     assert before.public_bytes(Encoding.DER) in set(at(home.paths.ca / CA))
 
 
+def test_a_compromised_ca_is_not_handed_out_any_more(run, home) -> None:
+    told(run("env", "--json"))
+    told(run("rotate", "--now", "--json"))
+
+    rotated = told(run("rotate", "--compromised", "--json"))
+
+    (only,) = at(home.paths.ca / CA)
+    assert [each["role"] for each in rotated["certificates"]] == ["signing"]
+    assert only == signing(home).public_bytes(Encoding.DER)
+    assert list(at(home.paths.ca / "trust" / "extra.pem")) == [only]
+
+
 def test_a_rotation_that_cannot_be_written_down_is_not_done(run, home) -> None:
     held = Lane.open(home, "cli", kernel=build_info.kernel_identity())
     try:

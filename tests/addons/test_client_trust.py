@@ -352,12 +352,12 @@ def test_what_was_laid_out_follows_the_ca(user: User) -> None:
     result = laid.lay_variables(user.folder / "env", user.certificate, {}, user.home, user.root)
     later = authority.for_run(folder_in(user, "later"), "4567cdef", NOW).read_bytes()
 
-    laid.renew(user.folder / "env", later)
+    laid.renew(user.folder / "env", user.certificate, later)
 
-    (theirs,) = in_text(later)
-    assert list(at(result.bundle)) == [SYSTEMS, user.ca, theirs]
-    assert list(at(user.folder / "env/extra.pem")) == [user.ca, theirs]
-    assert theirs in set(java_stores.certificates((user.folder / "env/java.p12").read_bytes()))
+    (new,) = in_text(later)
+    assert list(at(result.bundle)) == [SYSTEMS, new]
+    assert list(at(user.folder / "env/extra.pem")) == [new]
+    assert set(java_stores.certificates((user.folder / "env/java.p12").read_bytes())) == {SYSTEMS, new}
 
 
 def folder_in(user: User, name: str) -> Path:
