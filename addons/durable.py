@@ -9,6 +9,8 @@ import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from addons import service_user
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -52,8 +54,8 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _give(made: int | Path, folder: Path) -> None:
-    """What root makes in the folder of another user is that user's, who could not read it otherwise."""
-    if os.geteuid() == 0 and (owner := os.stat(folder)).st_uid != 0:
+    """What root makes in the folder of a user of Governor's own is that user's, who could not read it otherwise."""
+    if os.geteuid() == 0 and service_user.is_one((owner := os.stat(folder)).st_uid):
         os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(made, int))
 
 
@@ -78,9 +80,9 @@ def locked(path: Path) -> Iterator[None]:
 def exposure(status: os.stat_result) -> str | None:
     """What is wrong with the owner or mode of a private file or folder; None when nothing is.
 
-    Root works in everybody's: a Governor of root's may have handed its home to a user who can do less.
+    What belongs to a user of Governor's own is root's as well.
     """
-    if os.geteuid() not in (status.st_uid, 0):
+    if status.st_uid != os.geteuid() and not (os.geteuid() == 0 and service_user.is_one(status.st_uid)):
         return f"belongs to uid {status.st_uid}, Governor runs as uid {os.geteuid()}"
     if stat.S_IMODE(status.st_mode) & 0o077:
         return f"is open to others (mode {stat.S_IMODE(status.st_mode):04o})"

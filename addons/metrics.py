@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from addons.sandbox.ruleset import KINDS
 from kernel.contagion import Prevention
 from kernel.verdict import Action, Code
 
@@ -244,6 +245,7 @@ class Metrics(Collector):
         self._halts.counts.update({(reason,): 0 for reason in HALT_REASONS})
         self._preventive.counts[Prevention.THROTTLE, _YES] = 0
         self._tls_failures.counts.update({(side,): 0 for side in Side})
+        self._packets.counts.update({(kind,): 0 for kind in KINDS})
 
     def decision(self, verdict: str, code: str, agent: str, rule: str | None, seconds: float) -> None:
         """Count one verdict on a request, message or DNS question, not on a CONNECT.

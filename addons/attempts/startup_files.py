@@ -45,7 +45,7 @@ for name, way, paths in (
     ),
     ("programs", "replace a program that others run", ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/lib", "/opt")),
     ("accounts", "change accounts", ("/etc/passwd", "/etc/shadow", "/etc/sudoers", "/etc/sudoers.d", "/etc/pam.d")),
-    ("remote-login", "let another key log in (~/.ssh)", ("~/.ssh", "~/.ssh/authorized_keys", "/root/.ssh")),
+    ("remote-login", "let another key log in (~/.ssh)", ("~/.ssh", "~/.ssh/authorized_keys")),
     ("of-the-user", "have what the user runs later run something", tuple(f"~/{name}" for name in BY_THE_USER)),
 ):
     FAMILY.add(f"later-{name}", way, _NOT_WRITABLE, partial(_writable, paths=paths))

@@ -45,6 +45,11 @@ def chosen(environment: Mapping[str, str]) -> Iterator[Der]:
             yield from certificates(content(Path(_unquoted(value))), passwords[-1] if passwords else None)
 
 
+def chosen_by(environment: Mapping[str, str]) -> bool:
+    """Whether the user has Java use a store of his own."""
+    return any("trustStore" in environment.get(name, "") for name in OPTIONS)
+
+
 def options(environment: Mapping[str, str], store: Path) -> dict[str, str]:
     """The variables by which every Java takes `store`; what the user has in them stays in front."""
     ours = f'-Djavax.net.ssl.trustStore="{store}" -Djavax.net.ssl.trustStoreType=PKCS12'

@@ -49,6 +49,8 @@ class Laid:
     mounts: tuple[Mount, ...] = ()
     # What will not trust the CA although it is on this machine, in words for a person.
     missing: tuple[str, ...] = ()
+    # Variables that are not needed where the mounts are shown, and that their client speaks of on standard error.
+    spared: frozenset[str] = frozenset()
 
 
 def lay_out(folder: Path, certificate_pem: bytes, environment: Mapping[str, str], home: Path,
@@ -71,7 +73,8 @@ def lay_out(folder: Path, certificate_pem: bytes, environment: Mapping[str, str]
                            "but Chromium will not trust the CA")
         else:
             mounts.append(Mount(copy, place, writable=True))
-    return Laid(laid.bundle, laid.variables, tuple(mounts), tuple(missing))
+    spared = java_stores.OPTIONS if java and not java_stores.chosen_by(environment) else ()
+    return Laid(laid.bundle, laid.variables, tuple(mounts), tuple(missing), frozenset(spared))
 
 
 def lay_variables(folder: Path, certificate_pem: bytes, environment: Mapping[str, str], home: Path,

@@ -10,23 +10,30 @@ import ctypes
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from glob import glob
 from pathlib import Path
 
-_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_MS_RDONLY, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1, 0x1000, 0x4000, 0x40000
+# Where daemons that begin later put theirs.
+_FOLDERS = ("/tmp/.X11-unix", "/tmp/.ICE-unix", "/tmp/tmux-*", "/tmp/ssh-*", "/tmp/dbus-*")  # noqa: S108
 # What bubblewrap puts something of its own over.
 _ELSEWHERE = ("/run/", "/dev/", "/proc/", "/sys/")
 
 
 def cover() -> None:
-    """Take a mount namespace of one's own and cover every socket in it at which somebody listens now. `OSError`."""
+    """Take a mount namespace of one's own and cover in it every socket at which somebody listens now, and the folders
+    where some will later. `OSError`.
+    """
     os.unshare(os.CLONE_NEWNS)
     _mount(None, "/", _MS_REC | _MS_PRIVATE)
+    # What has gone meanwhile, or lies where the command cannot go either, needs no cover.
+    for folder in (path for pattern in _FOLDERS for path in glob(pattern)):
+        with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+            _mount("tmpfs", folder, _MS_RDONLY, kind="tmpfs")
     for path in sockets():
-        try:
+        with suppress(FileNotFoundError, PermissionError):
             _mount("/dev/null", path, _MS_BIND)
-        except (FileNotFoundError, PermissionError):
-            # It has gone meanwhile, or lies where the command cannot go either.
-            continue
 
 
 def sockets() -> Iterator[str]:
@@ -62,8 +69,9 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-def _mount(source: str | None, target: str, flags: int) -> None:
+def _mount(source: str | None, target: str, flags: int, kind: str | None = None) -> None:
     system = ctypes.CDLL(None, use_errno=True)
-    if system.mount(None if source is None else source.encode(), os.fsencode(target), None, flags, None):
+    texts = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
+    if system.mount(*texts, flags, None):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), target)

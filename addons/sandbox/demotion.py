@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pwd
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from addons import service_user
 from addons.home import Home
 from addons.pins import folder as pins_folder
 
-# In the range that systemd calls neither its own nor anybody's, and Debian gives out on demand only.
-_OWN_UID = 61021
-_OWN_NAME = "governor"
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITIES = 64
 
@@ -38,13 +34,13 @@ class Owner:
 def owner_of(home: Path) -> Owner:
     """The owner of a home that is there, or made here for whom it belongs to from then on. `StartRefused`."""
     if not home.exists() or not os.listdir(home):
-        owner = _own()
+        owner = Owner(*service_user.chosen())
         Home.open(home)
         _hand_over(home, owner)
         return owner
     status = home.stat()
     owner = Owner(status.st_uid, status.st_gid)
-    if owner.user != 0:
+    if service_user.is_one(owner.user):
         # What root's verbs have made in it since.
         _hand_over(home, owner)
     return owner
@@ -87,15 +83,6 @@ def pins_for(owner: Owner, folder: Path) -> Mapping[str, str]:
         copy.write_bytes(pin.read_bytes())
         os.chown(copy, owner.user, owner.group)
     return {"XDG_CONFIG_HOME": str(folder / "config")}
-
-
-def _own() -> Owner:
-    with suppress(KeyError):
-        found = pwd.getpwnam(_OWN_NAME)
-        return Owner(found.pw_uid, found.pw_gid)
-    taken = {each.pw_uid for each in pwd.getpwall()}
-    free = next(number for number in range(_OWN_UID, _OWN_UID + 100) if number not in taken)
-    return Owner(free, free)
 
 
 def _hand_over(home: Path, owner: Owner) -> None:

@@ -72,7 +72,8 @@ def _file_system(view: View, user: int) -> Iterator[str]:
     for kept in view.read_only:
         yield from ("--ro-bind", str(kept), str(kept))
     for mount in view.mounts:
-        yield from ("--ro-bind", str(mount.source), os.path.realpath(mount.target))
+        bind = "--bind" if mount.writable else "--ro-bind"
+        yield from (bind, str(mount.source), os.path.realpath(mount.target))
 
 
 def _is_real_folder(path: str) -> bool:

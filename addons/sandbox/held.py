@@ -85,10 +85,11 @@ class Held:
         bwrap = tool("bwrap")
         if bwrap is None:
             raise RunFailed("bwrap is gone")
+        trusting = {name: value for name, value in laid.variables.items() if name not in laid.spared}
         message = {
             "run": enclosure.arguments(bwrap, view, os.geteuid(), os.getegid(), asked.command),
             "keep": [enclosure.SECCOMP_DESCRIPTOR, enclosure.INFO_DESCRIPTOR],
-            "environment": environment(asked.environment, asked.agent, asked.tier, laid.variables,
+            "environment": environment(asked.environment, asked.agent, asked.tier, trusting,
                                        f"http://127.0.0.1:{PROXY_PORT}"),
         }
         told, tells = os.pipe()

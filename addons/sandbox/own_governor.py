@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from addons.sandbox import demotion
 from addons.sandbox.advised import Advised
@@ -39,9 +39,7 @@ async def own_governor(asked: Asked, command: Held | Advised, folder: Path) -> A
     """
     ours, theirs = socket.socketpair()
     with theirs, tempfile.TemporaryFile() as said, ExitStack() as given:
-        policy = None if asked.policy.text is None else _in_memory(asked.policy.text)
-        if policy is not None:
-            given.callback(os.close, policy)
+        policy = None if asked.policy.text is None else given.enter_context(_file_of(asked.policy.text)).fileno()
         post = Post(asked.run, asked.agent, asked.tier, theirs.fileno(), dict(command.sockets), policy, command.token)
         line, variables = _serving(asked, command, folder)
         process = await asyncio.create_subprocess_exec(
@@ -94,11 +92,12 @@ class OwnGovernor:
             self._serving.set_result(None)
 
 
-def _in_memory(content: bytes) -> int:
-    descriptor = os.memfd_create("policy")
-    os.write(descriptor, content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
+def _file_of(content: bytes) -> IO[bytes]:
+    """A file without a name, to be read from its beginning."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 def _serving(asked: Asked, command: Held | Advised, folder: Path) -> tuple[list[str], Mapping[str, str]]:

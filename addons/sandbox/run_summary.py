@@ -23,7 +23,9 @@ _MOST_SHOWN = 5
 
 @dataclass(slots=True)
 class RunSummary:
-    """Requests by their verdict, refusals by host and why, and how much of the log holds."""
+    """Requests by their verdict, refusals by host and why, and how much of the log holds. A name that was refused
+    counts as one refusal, however often it was asked for.
+    """
 
     verdicts: Counter[str] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -49,6 +51,10 @@ class RunSummary:
 
     def _count(self, entry: Mapping[str, Any]) -> None:
         passes = entry["code"] == "ALLOW"
+        place = entry["in"].get("host") or "-", entry["rule"] or entry["code"]
+        if entry["stage"] == "dns" and (passes or place in self.refused):
+            # A client asks for a name twice, once for each kind of address, and again; and what it asks is no request.
+            return
         if passes:
             self.verdicts["allowed"] += 1
         elif entry["verdict"] == "ask":
@@ -58,7 +64,7 @@ class RunSummary:
         else:
             self.verdicts["denied"] += 1
         if not passes:
-            self.refused[entry["in"].get("host") or "-", entry["rule"] or entry["code"]] += 1
+            self.refused[place] += 1
 
 
 def of_lane(home: Path, lane: str) -> tuple[RunSummary, str | None]:

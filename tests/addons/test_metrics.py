@@ -23,7 +23,7 @@ FAMILIES = {
     "budget_held", "budget_limit", "budget_spent", "build_info", "ca_expiry_timestamp_seconds", "decision_seconds",
     "decisions", "faults", "halted", "halts", "held_back", "mode_info", "open_streams",
     "policy_info", "policy_loaded_timestamp_seconds", "policy_reload_failures", "pool_up", "preventive_acts",
-    "rate_limited", "ready", "rule_hits",
+    "rate_limited", "ready", "refused_packets", "rule_hits",
     "steps", "tls_failures", "upstream_seconds",
 }  # fmt: skip
 

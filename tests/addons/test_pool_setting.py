@@ -9,7 +9,7 @@ import pytest
 from addons.errors import StartCode, StartRefused
 from addons.pools.setting import Kind, Pool, pool_for, read, without_secrets
 
-HOME = Path("/var/lib/governor")
+HOME = Path("/nonexistent/governor")
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def test_what_is_no_ledger_is_refused_without_its_secrets(option):
 
 def test_several_workers_share_the_file_of_their_home_and_one_keeps_its_own():
     assert pool_for(None, HOME, 1) == Pool(Kind.MEMORY)
-    assert pool_for(None, HOME, 2) == Pool(Kind.SQLITE, "/var/lib/governor/pool.db")
+    assert pool_for(None, HOME, 2) == Pool(Kind.SQLITE, "/nonexistent/governor/pool.db")
     assert pool_for(Pool(Kind.SQLITE, "/x"), HOME, 1) == Pool(Kind.SQLITE, "/x")
 
 

@@ -132,6 +132,7 @@ def among(*sources: str) -> Identity:
     pytest.param(Evidence(source=ip_address("fd00::9")), Agent("reviewer", "source"), id="an IPv6 network"),
     pytest.param(Evidence(certificate="fresh-1"), Agent("fresh-1", "cert"), id="a certificate needs no registration"),
     pytest.param(Evidence(sandbox="fresh-1"), Agent("fresh-1", "sandbox"), id="nor does a sandbox"),
+    pytest.param(Evidence(sandbox="local"), Agent("local", "sandbox"), id="one without a name is the machine's own"),
 ])
 def test_the_strongest_evidence_says_by_what_an_agent_is_known(evidence, agent):
     assert identify(KNOWN, ALL_WAYS, evidence) == (agent, None)
@@ -213,7 +214,7 @@ def claims(policy: Identity, evidence: Evidence) -> dict[str, str | None]:
         held[basic("ci", TOKEN)] = "coder-1"
     found: dict[str, str | None] = {}
     if evidence.sandbox is not None:
-        found["sandbox"] = evidence.sandbox if valid_id(evidence.sandbox) else None
+        found["sandbox"] = evidence.sandbox if valid_id(evidence.sandbox) or evidence.sandbox == "local" else None
     if "cert" in policy.sources and evidence.certificate is not None:
         found["cert"] = evidence.certificate if valid_id(evidence.certificate) else None
     if evidence.credentials:
