@@ -81,7 +81,8 @@ def _decision(entry: Entry, vault: Vault) -> str:
     facts = entry.get("in")
     facts = facts if isinstance(facts, dict) else {}
     rule = f"rule {entry['rule']}" if entry.get("rule") else "no rule"
-    what = f"{facts.get('method') or entry.get('stage')} {_url(entry, facts, vault)}"
+    what = (_name(entry, facts, vault) if entry.get("stage") == "dns" else
+            f"{facts.get('method') or entry.get('stage')} {_url(entry, facts, vault)}")
     return f"{agent_of(entry) or '-'}  {what}  {entry.get('code')}, {rule}: {entry.get('reason')}"
 
 
@@ -89,11 +90,21 @@ def _url(entry: Entry, facts: dict[str, Any], vault: Vault) -> str:
     port = (
         "" if facts.get("port") in (None, OWN_PORTS.get(str(facts.get("scheme")))) else facts["port"]
     )
-    opened = _opened(entry, facts, vault, "host")
-    host = opened if opened and not opened.startswith("[") else facts.get("host") or "?"
+    host = _host(entry, facts, vault)
     place = f"{facts.get('scheme') or '?'}://{host}{f':{port}' if port else ''}"
     path = _opened(entry, facts, vault, "path")
     return place if path is None else place + (path if path.startswith("/") else f"/{path}")
+
+
+def _host(entry: Entry, facts: dict[str, Any], vault: Vault) -> str:
+    opened = _opened(entry, facts, vault, "host")
+    return opened if opened and not opened.startswith("[") else facts.get("host") or "?"
+
+
+def _name(entry: Entry, facts: dict[str, Any], vault: Vault) -> str:
+    """A question for a name, and the first address that it was answered with."""
+    told = f" {facts['address']}" if facts.get("address") else ""
+    return f"dns {facts.get('record')} {_host(entry, facts, vault)}{told}"
 
 
 def _opened(entry: Entry, facts: dict[str, Any], vault: Vault, name: str) -> str | None:

@@ -35,6 +35,7 @@ from kernel.recorded import (
     matched,
     moments,
 )
+from kernel.recorded_names import looked_up_again
 from kernel.snapshot import Snapshot, encode
 from kernel.spreading import Found, Spreading
 from kernel.state import NO_CHANGE, Change, Halt, State
@@ -290,8 +291,8 @@ class _Comparison:
         cause = None if agent is None else cause_of(self._replay.states.real.agent(agent), self._now_us)
         return None if self._entry.get("cause") == cause else ("cause", self._entry.get("cause"), cause)
 
-    def _without_accounts(self) -> Found | None:
-        """A decision that reads no account: of a tunnel, or of nobody."""
+    def _without_accounts(self) -> Found | str | None:
+        """A decision that reads no account: of a tunnel, a name, or nobody."""
         entry = self._entry
         if entry["agent"]["id"] is None and entry["stage"] == "request" and passes(entry):
             return "agent", None, "who is let through has an identity"
@@ -299,7 +300,10 @@ class _Comparison:
             return "verdict", entry["verdict"], Action.DENY
         if entry["code"] == Code.AGENT_HALTED and self._halted(entry["agent"]["id"]) is None:
             return "code", entry["code"], "the agent is not halted"
-        return _different(entry, {"draws": [], "pre": EMPTY_SET, "post": EMPTY_SET})
+        found = None
+        if entry["stage"] == "dns":
+            found = looked_up_again(self._judging, entry, self._values, self._at, on_trial=self._on_trial)
+        return found or _different(entry, {"draws": [], "pre": EMPTY_SET, "post": EMPTY_SET})
 
     def _halted(self, agent: str | None) -> Verdict | None:
         real = self._replay.states.real

@@ -160,9 +160,13 @@ def draws_of(said: Sequence[Mapping[str, Any]]) -> tuple[Draw, ...]:
     return tuple(Draw(each["budget"], each.get("for"), each["unit"], each["window"], each["amount"]) for each in said)
 
 
+# A tunnel and a name that is told let nothing pass by themselves.
+_OPENING_NOTHING = ("connect", "dns")
+
+
 def _decided(state: State, entry: Mapping[str, Any], name: str, now_us: int) -> Change:
     agent = entry["agent"]["id"]
-    if agent is None or entry["stage"] == "connect":
+    if agent is None or entry["stage"] in _OPENING_NOTHING:
         return NO_CHANGE
     draws, passed = draws_of(entry["draws"]), passes(entry)
     request = entry["in"].get("request")

@@ -74,7 +74,8 @@ def test_an_option_of_a_later_mitmproxy_is_refused_without_being_known(opts: opt
 
 @pytest.mark.parametrize("mode", [
     ["regular"], ["socks5"], ["socks5@1081"], ["socks5@127.0.0.1:1081"], ["transparent"], ["transparent@8081"],
-    ["transparent@10.0.0.1:8081"], ["dns"], ["dns@5353"], ["transparent@8081", "dns@10.0.0.1:5353"], ["regular@8081", "socks5@1081", "socks5@1082"],
+    ["transparent@10.0.0.1:8081"], ["dns"], ["dns@5353"], ["transparent@8081", "dns@10.0.0.1:5353"],
+    ["regular@8081", "socks5@1081", "socks5@1082"],
 ])
 def test_the_modes_that_are_governed_start_also_several_together(opts: options.Options, mode: list[str]) -> None:
     opts._options["mode"].set(mode)
@@ -86,8 +87,8 @@ def test_the_modes_that_are_governed_start_also_several_together(opts: options.O
     ["reverse:http://example.org"], ["reverse:https://example.org"], ["reverse:http3://example.org"],
     ["reverse:quic://example.org"], ["reverse:tcp://example.org:22"], ["reverse:tls://example.org"],
     ["reverse:dns://192.0.2.1"], ["reverse:udp://192.0.2.1:53"], ["upstream:http://proxy.example.org"],
-    ["transparent:example.org"], ["dns:x"], ["dns:192.0.2.53"], ["transparent@"], ["wireguard"], ["local"], ["local:curl"], ["tun"],
-    ["osproxy"], ["http3"], ["quic"], ["regular", "local"], ["socks5:example.org"], ["socks5:"], ["SOCKS5"],
+    ["transparent:example.org"], ["dns:x"], ["dns:192.0.2.53"], ["transparent@"],
+    ["wireguard"], ["local"], ["local:curl"], ["tun"], ["osproxy"], ["http3"], ["quic"], ["regular", "local"], ["socks5:example.org"], ["socks5:"], ["SOCKS5"],
     ["socks5@"], ["socks5@1081@1082"], ["socks5@70000"], ["socks5@-1"], ["socks5 "], ["socks5@x"], ["socks4"],
     ["socks5h"], ["socks5@\u0661"], [""], ["regular:x"], ["regularly"],
 ], ids=" and ".join)
