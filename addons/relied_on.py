@@ -49,6 +49,7 @@ _CALLS: dict[Any, dict[str, str]] = {
     _http_h2.BufferedH2Connection: {"__init__": "self config", "receive_data": "self data"},
     layer.Layer: {"handle_event": "self event", "_handle_event": "self event"},
     mode_servers.Socks5Instance: {"make_top_layer": "self context"},
+    mode_servers.DnsInstance: {"listen": "self host port", "start": "self", "stop": "self"},
     mode_servers.ProxyConnectionHandler: {"__init__": "self master r w options mode", "handle_hook": "self hook"},
     modes.Socks5Proxy: {"state_greet": "self", "state_auth": "self", "state_connect": "self"},
     server.ConnectionHandler: {
@@ -78,6 +79,7 @@ _CARRIED: dict[type, str] = {
 # Text and names in code that a patch finds its place by.
 _MENTIONED: dict[tuple[type, str], tuple[str, ...]] = {
     (server.ConnectionHandler, "server_event"): ("mitmproxy has crashed!", "exc_info", "handle_event"),
+    (mode_servers.TransparentInstance, "handle_stream"): ("TransparentMode", "original_addr", "sockname"),
     (mode_servers.ProxyConnectionHandler, "handle_hook"): ("disarm", "handle_lifecycle", "wait_for_resume"),
     (clientplayback.ReplayHandler, "handle_hook"): ("handle_lifecycle", "wait_for_resume", "done"),
     (http_layer.HttpStream, "check_killed"): ("KILLED_MESSAGE",),

@@ -84,6 +84,15 @@ def test_missing_or_wrong_credentials_are_asked_for(code: Code) -> None:
     assert answer.headers["proxy-authenticate"].startswith("Basic realm=")
 
 
+@pytest.mark.parametrize("code", [Code.IDENTITY_REQUIRED, Code.IDENTITY_REFUSED])
+def test_a_client_that_knows_no_proxy_is_asked_for_nothing(code: Code) -> None:
+    answer = response(replace(refused(code), to_proxy=False))
+
+    assert answer.status_code == 407
+    assert "proxy-authenticate" not in answer.headers
+    assert "where they come from" in problem(answer)["next_step"]
+
+
 def test_a_client_that_was_too_fast_is_told_to_come_back() -> None:
     answer = response(refused(Code.REFUSAL_RATE, Action.THROTTLE))
 

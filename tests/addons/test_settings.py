@@ -88,7 +88,8 @@ def test_the_modes_that_are_governed_start_also_several_together(opts: options.O
     ["reverse:quic://example.org"], ["reverse:tcp://example.org:22"], ["reverse:tls://example.org"],
     ["reverse:dns://192.0.2.1"], ["reverse:udp://192.0.2.1:53"], ["upstream:http://proxy.example.org"],
     ["transparent:example.org"], ["dns:x"], ["dns:192.0.2.53"], ["transparent@"],
-    ["wireguard"], ["local"], ["local:curl"], ["tun"], ["osproxy"], ["http3"], ["quic"], ["regular", "local"], ["socks5:example.org"], ["socks5:"], ["SOCKS5"],
+    ["wireguard"], ["local"], ["local:curl"], ["tun"], ["osproxy"],
+    ["http3"], ["quic"], ["regular", "local"], ["socks5:example.org"], ["socks5:"], ["SOCKS5"],
     ["socks5@"], ["socks5@1081@1082"], ["socks5@70000"], ["socks5@-1"], ["socks5 "], ["socks5@x"], ["socks4"],
     ["socks5h"], ["socks5@\u0661"], [""], ["regular:x"], ["regularly"],
 ], ids=" and ".join)

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from mitmproxy.proxy.mode_specs import ProxyMode
 
-from addons.errors import StartRefused
+from addons.errors import StartCode, StartRefused
 from addons.workers.ports import chosen, kept
 
 
@@ -24,7 +24,15 @@ def bound(port: int, *, shares: bool) -> socket.socket:
     return other
 
 
+def test_names_are_not_shared_by_several_workers():
+    with pytest.raises(StartRefused, match="without --workers") as refused:
+        chosen(["transparent@8080", "dns@5353"], "", None)
+
+    assert refused.value.code is StartCode.MODE_REFUSED
+
+
 @pytest.mark.parametrize(("modes", "host", "port", "form"), [
+    (["transparent@127.0.0.1:0"], "", None, r"transparent@127.0.0.1:(\d+)"),
     (["regular"], "127.0.0.1", 0, r"regular@(\d+)"),
     (["socks5@0"], "", None, r"socks5@(\d+)"),
     (["regular@127.0.0.1:0"], "", 8080, r"regular@127.0.0.1:(\d+)"),

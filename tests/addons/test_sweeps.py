@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def held(**fields: object) -> ClientConnection:
 
 @pytest.mark.parametrize(("fields", "seconds", "how"), [
     pytest.param({"requests": 0}, sweeps.HEAD_SECONDS, Overdue.TIMED_OUT, id="nothing was ever sent"),
+    pytest.param({"requests": 0, "redirected_to": (ip_address("192.0.2.1"), 443)}, sweeps.TUNNEL_SECONDS,
+                 Overdue.TIMED_OUT, id="a redirected one that waits for its origin to speak"),
     pytest.param({"head_since": NOW}, sweeps.HEAD_SECONDS, Overdue.TIMED_OUT, id="a head that does not end"),
     pytest.param({"handshake_since": NOW}, sweeps.HANDSHAKE_SECONDS, Overdue.TIMED_OUT, id="a handshake"),
     pytest.param({"tunnel": (Host("x.example.org", None), 1)}, sweeps.TUNNEL_SECONDS, Overdue.TIMED_OUT,

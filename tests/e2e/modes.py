@@ -1,4 +1,4 @@
-"""One Governor in both of its modes, and ways through it that any client can take: a socket, or a port on loopback."""
+"""One Governor in all modes that carry requests, and ways through it for any client: a socket, a port on loopback."""
 
 from __future__ import annotations
 
@@ -11,25 +11,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.e2e import wire
 from tests.e2e.origins import Origin
 from tests.e2e.process import Governor
+from tests.e2e.redirected_loopback import CLIENT_PORTS, can_redirect, marked
 
-MODES = ("regular", "socks5")
+MODES = ("regular", "socks5", pytest.param("transparent", marks=pytest.mark.skipif(
+    not can_redirect, reason="redirecting needs root, ip and nft")))
 
 
 @dataclass(frozen=True)
-class BothModes:
-    """A Governor that listens for proxy requests, and on the port `socks` for SOCKS5."""
+class AllModes:
+    """A Governor that listens for proxy requests, on the port `socks` for SOCKS5, and for what is redirected."""
 
     governor: Governor
     socks: int
 
     @contextlib.contextmanager
     def tunnel(self, mode: str, port: int) -> Iterator[socket.socket]:
-        """A granted tunnel to this port of localhost, by name."""
-        with (wire.connected(self.governor.port, f"localhost:{port}") if mode == "regular"
-              else wire.socks5_connected(self.socks, "localhost", port)) as connection:
+        """A granted tunnel to this port of localhost, by name; or a connection there that is redirected."""
+        match mode:
+            case "regular":
+                way = wire.connected(self.governor.port, f"localhost:{port}")
+            case "socks5":
+                way = wire.socks5_connected(self.socks, "localhost", port)
+            case _:
+                way = contextlib.closing(marked(port, wire.SECONDS))
+        with way as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -69,7 +79,7 @@ def _pipe(source: socket.socket, target: socket.socket) -> None:
 class Way:
     """One mode, and one origin behind it."""
 
-    place: BothModes
+    place: AllModes
     mode: str
     origin: Origin
 
@@ -109,7 +119,12 @@ class Way:
     @property
     def curl(self) -> Sequence[str]:
         """How curl is told to go this way."""
-        return () if self.mode == "regular" else ("--socks5-hostname", f"127.0.0.1:{self.place.socks}")
+        match self.mode:
+            case "regular":
+                return ()
+            case "socks5":
+                return "--socks5-hostname", f"127.0.0.1:{self.place.socks}"
+        return "-4", "--noproxy", "*", "--local-port", CLIENT_PORTS
 
 
 class Log:

@@ -248,7 +248,7 @@ def test_the_log_holds_and_every_decision_of_it_can_be_made_again(place: Gateway
     assert place.governor.verb("audit", "verify", str(place.governor.home)).returncode == 0
     result = place.governor.verb("audit", "replay", str(place.governor.home), "--json")
 
-    assert result.returncode == 0, result.stdout
+    assert (result.returncode, json.loads(result.stdout)["result"]) == (0, "equal"), result.stdout
 
 
 def test_a_dead_governor_answers_nothing_and_lets_nothing_out(

@@ -1,4 +1,4 @@
-"""Every protocol with a real client and a real server, allowed and denied, in both modes of one Governor.
+"""Every protocol with a real client and a real server, allowed and denied, in each mode of one Governor.
 
 The rest of the matrix, in the regular mode unless it says so: `test_clients.py` and `test_model_clients.py` (HTTP/1.1
 and HTTP/2 of many clients), `test_socks5.py` (the same of curl and git by SOCKS5), `test_unchanged.py` (HTTP/1.0,
@@ -24,9 +24,10 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e import wire
-from tests.e2e.modes import MODES, BothModes, Log, Way
+from tests.e2e.modes import MODES, AllModes, Log, Way
 from tests.e2e.origins import Origin, serving
 from tests.e2e.process import free_port, started
+from tests.e2e.redirected_loopback import can_redirect, redirected_loopback
 from tests.e2e.speakers import MANY, SECONDS, Calls, Speaker, calling, echoing, event
 
 pytestmark = pytest.mark.e2e
@@ -68,15 +69,20 @@ TOO_LARGE = "the answer is larger than 100 bytes (small)"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[BothModes]:
-    port = free_port()
-    with started(tmp_path_factory.mktemp("governor"), POLICY, trust=certificate[1],
-                 options=["--mode", "regular", "--mode", f"socks5@127.0.0.1:{port}"]) as governor:
-        yield BothModes(governor, port)
+def place(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[AllModes]:
+    port, redirected = free_port(), free_port()
+    modes = ["--mode", "regular", "--mode", f"socks5@127.0.0.1:{port}"]
+    with contextlib.ExitStack() as kept:
+        if can_redirect:
+            kept.enter_context(redirected_loopback(redirected))
+            modes += ["--mode", f"transparent@127.0.0.1:{redirected}"]
+        governor = kept.enter_context(started(
+            tmp_path_factory.mktemp("governor"), POLICY, trust=certificate[1], options=modes))
+        yield AllModes(governor, port)
 
 
 @pytest.fixture(scope="module")
-def origins(certificate: tuple[Path, Path]) -> Iterator[dict[str, Origin]]:
+def origins(place: AllModes, certificate: tuple[Path, Path]) -> Iterator[dict[str, Origin]]:
     with serving(Speaker) as http_, serving(Speaker, certificate[0]) as https:
         yield {"http": http_, "https": https}
 
@@ -87,17 +93,17 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(params=["http", "https"])
-def way(request: pytest.FixtureRequest, place: BothModes, origins: dict[str, Origin], mode: str) -> Way:
+def way(request: pytest.FixtureRequest, place: AllModes, origins: dict[str, Origin], mode: str) -> Way:
     return Way(place, mode, origins[request.param])
 
 
 @pytest.fixture
-def over_http2(place: BothModes, origins: dict[str, Origin], mode: str) -> Way:
+def over_http2(place: AllModes, origins: dict[str, Origin], mode: str) -> Way:
     return Way(place, mode, origins["https"])
 
 
 @pytest.fixture
-def log(place: BothModes) -> Log:
+def log(place: AllModes) -> Log:
     return Log(place.governor)
 
 
@@ -447,13 +453,13 @@ def test_question_and_answer_pass_beside_each_other_where_a_rule_says_so(way: Wa
 
 
 @pytest.fixture(scope="module")
-def echoes(certificate: tuple[Path, Path]) -> Iterator[dict[str, Origin]]:
+def echoes(place: AllModes, certificate: tuple[Path, Path]) -> Iterator[dict[str, Origin]]:
     with echoing() as clear, echoing(certificate[0]) as tls:
         yield {"ws": clear, "wss": tls}
 
 
 @pytest.fixture(params=["ws", "wss"])
-def socket_way(request: pytest.FixtureRequest, place: BothModes, echoes: dict[str, Origin], mode: str) -> Way:
+def socket_way(request: pytest.FixtureRequest, place: AllModes, echoes: dict[str, Origin], mode: str) -> Way:
     return Way(place, mode, echoes[request.param])
 
 
@@ -529,13 +535,13 @@ def test_a_websocket_that_no_rule_grants_is_refused_before_it_opens(socket_way: 
 
 
 @pytest.fixture(scope="module")
-def calls(certificate: tuple[Path, Path]) -> Iterator[Calls]:
+def calls(place: AllModes, certificate: tuple[Path, Path]) -> Iterator[Calls]:
     with calling(pytest.importorskip("grpc", reason="grpcio is not installed"), certificate[0]) as calls:
         yield calls
 
 
 @pytest.fixture
-def channel(place: BothModes, calls: Calls, mode: str) -> Iterator[Any]:
+def channel(place: AllModes, calls: Calls, mode: str) -> Iterator[Any]:
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
     trusted = grpc.ssl_channel_credentials(place.governor.ca.read_bytes())
     authority = f"localhost:{calls.port}"
@@ -659,5 +665,5 @@ def test_a_conversation_that_grows_too_large_ends_with_the_detail(channel: Any, 
 # The log of all of it
 
 
-def test_the_log_of_all_this_verifies(place: BothModes) -> None:
+def test_the_log_of_all_this_verifies(place: AllModes) -> None:
     assert place.governor.verify()["result"] == "verified"

@@ -314,3 +314,32 @@ def test_proxy_credentials_say_nothing_where_nobody_asked_a_proxy(place: Gateway
 
     assert status == 200
     assert "eDp5" not in body
+
+
+def test_a_client_that_waits_for_its_origin_to_speak_reaches_nobody(place: Gateway) -> None:
+    before = len(place.connections)
+    silent = place.python("""
+import socket, sys
+with socket.create_connection((sys.argv[1], 2222), 10) as client:
+    client.settimeout(2)
+    try:
+        print(client.recv(10))
+    except TimeoutError:
+        print("silence")
+""", ORIGIN)
+
+    assert silent.stdout == "silence\n"
+    assert len(place.connections) == before
+
+
+def test_where_identity_is_missing_nobody_is_asked_for_proxy_credentials(
+        tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    policy = POLICY + "identity: {proxy-auth: yes}\n"
+    with gateway(tmp_path, policy, *certificate, NAMES, [f"transparent@{PROXY_PORT}"]) as place:
+        status, body, _ = place.curl("-i", *at("api.example.org", port=80), "http://api.example.org/x")
+
+        assert status == 407
+        assert "proxy-authenticate" not in body.lower()
+        assert "where they come from" in body
+        assert place.governor.entries("decision")[-1]["code"] == "IDENTITY_REQUIRED"
+        assert place.connections == []
