@@ -396,8 +396,14 @@ class Index:
         lead there and nowhere else. `on_trial`: what passes in spite of its refusal counts as passing.
         """
         entries = self._of_name(name, at, address)
+        if not on_trial and not any(entry.grants for entry in entries):
+            return False
         return any(self._may_pass(entries, agent_id, name, port, address, on_trial=on_trial)
                    for port in _ports(entries))
+
+    def is_named(self, name: Host) -> bool:
+        """True when some item of the policy has this very name."""
+        return name.name in self._exact
 
     def name_refusals(self, agent_id: str, name: Host, at: int) -> tuple[int, ...]:
         """The rules that refuse every request of the agent to this name, whatever its port and address."""

@@ -69,7 +69,8 @@ def type_name(number: int) -> str | None:
 def name_verdict(index: Index, said: Dns, agent: str, name: Host, record: int, at: int) -> Judgement:
     """Whether a question is answered, before anybody is asked. `at` is the second since 1970.
 
-    On trial a policy's own refusal of a name (`OBSERVED`) is no reason to answer nothing.
+    A name that the policy has written out is never too long: whoever asks for it can say nothing by it. On trial a
+    policy's own refusal of a name (`OBSERVED`) is no reason to answer nothing.
     """
     kind = type_name(record)
     if name.name == OWN_NAME:
@@ -80,7 +81,8 @@ def name_verdict(index: Index, said: Dns, agent: str, name: Host, record: int, a
         return _unreached(index, agent, name, at)
     if not said.answers:
         return Judgement(NOTHING_ANSWERED, (), None)
-    if name.name.count(".") >= said.most_labels or len(name.name) > said.most_characters:
+    is_long = name.name.count(".") >= said.most_labels or len(name.name) > said.most_characters
+    if is_long and not index.is_named(name):
         return Judgement(TOO_LONG, (), None)
     return Judgement(ANSWERED, (), None)
 

@@ -119,7 +119,7 @@ def _dns(said: Dns) -> str:
     types = joined(sorted(said.types), "and") if said.types else "no type"
     services = sorted(said.types & SERVICE_TYPES)
     return (f"Only names to which some rule could lead are answered, with records of {types}, where they have at most "
-            f"{said.most_labels:,} labels and {said.most_characters:,} characters."
+            f"{said.most_labels:,} labels and {said.most_characters:,} characters, or are written out here."
             + (f" {joined(services, 'and')} are answered as absent." if services else ""))
 
 

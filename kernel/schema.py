@@ -153,8 +153,8 @@ _DNS: dict[str, Described] = {
     "answer": (one_of(ANSWERS), "allowed-names: those to which some rule could lead. nothing: none."),
     "types": (words(one_of(ANSWERED_TYPES | LATER_TYPES)),
               "A, AAAA, HTTPS, SVCB: the two last are answered as absent. Without it: A, AAAA."),
-    "max-labels": (COUNT, "How many labels a name may have. Without it: 6."),
-    "max-name": (COUNT, "How long a name may be. Without it: 100."),
+    "max-labels": (COUNT, "How many labels a name may have that no item has written out. Without it: 6."),
+    "max-name": (COUNT, "How long such a name may be. Without it: 100."),
 }
 _OF_AN_ASSERTION = {
     "from": "With method: the id of one agent.", "to": "With method: the URL of the request.",

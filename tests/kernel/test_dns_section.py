@@ -70,10 +70,10 @@ def test_a_tier_narrows_the_names_of_those_agents_alone_that_it_binds():
     ("dns: {answer: nothing}", "No name is answered."),
     ("dns: {}",
      ("Only names to which some rule could lead are answered, with records of A and AAAA, where they have at most 6 "
-      "labels and 100 characters.")),
+      "labels and 100 characters, or are written out here.")),
     ("dns: {types: [A, HTTPS], max-labels: 3}",
      ("Only names to which some rule could lead are answered, with records of A and HTTPS, where they have at most 3 "
-      "labels and 100 characters. HTTPS are answered as absent.")),
+      "labels and 100 characters, or are written out here. HTTPS are answered as absent.")),
 ])
 def test_a_section_is_told_in_words(text, sentence):
     paragraphs = {each.title: [one.text for one in each.sentences] for each in in_words(compiled(text).policy)}
