@@ -165,7 +165,7 @@ CASES: dict[str, tuple[str, Callable[[Attempt], None]]] = {
     "a home in use": ("LANE_BUSY", home_in_use),
     "a port in use": ("PORT_BUSY", port_in_use),
     "a metrics port in use": ("PORT_BUSY", metrics_port_in_use),
-    "a mode that is not governed": ("MODE_REFUSED", option("--mode", "transparent")),
+    "a mode that is not governed": ("MODE_REFUSED", option("--mode", "reverse:http://127.0.0.1:1")),
     "hosts that are not intercepted": ("OPTION_REFUSED", option("--set", "ignore_hosts=x")),
     "origins that are not verified": ("OPTION_REFUSED", option("--set", "ssl_insecure=true")),
     "requests that are rewritten": ("OPTION_REFUSED", option("--set", "map_remote=/a/b")),

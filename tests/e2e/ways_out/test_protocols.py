@@ -243,7 +243,7 @@ def test_an_upgrade_to_http2_in_any_spelling_is_refused(yard: Yard, value: str) 
 
 REFUSED_MODES = (
     "reverse:udp://127.0.0.1:1", "wireguard", "reverse:quic://127.0.0.1:1", "reverse:http3://127.0.0.1:1",
-    "reverse:dtls://127.0.0.1:1", "dns", "reverse:dns://127.0.0.1:1", "local", "transparent",
+    "reverse:dtls://127.0.0.1:1", "reverse:dns://127.0.0.1:1", "local",
     "upstream:http://127.0.0.1:1", "reverse:tcp://127.0.0.1:1", "reverse:http://127.0.0.1:1", "tun",
 )
 
@@ -262,17 +262,17 @@ def test_beside_a_governed_mode_one_that_is_not_does_not_start_either(tmp_path: 
     """The real start; `test_start.py` has the rest of what a refused one must not do."""
     policy, name_port = tmp_path / "policy.yaml", free_port()
     policy.write_text(POLICY)
-    command = command_line(tmp_path / "home", policy, ["--mode", "regular", "--mode", f"dns@127.0.0.1:{name_port}"],
-                           False)
+    mode = f"reverse:dns://127.0.0.1:1@127.0.0.1:{name_port}"
+    command = command_line(tmp_path / "home", policy, ["--mode", "regular", "--mode", mode], False)
     ended = subprocess.run(command, env=scratch_environment(tmp_path), capture_output=True, text=True, timeout=60)
 
     assert ended.returncode == 1
-    assert ended.stderr.startswith("governor: refused to start: MODE_REFUSED: mode dns")
+    assert ended.stderr.startswith("governor: refused to start: MODE_REFUSED: mode reverse:dns")
 
 
 @pytest.mark.case(46)
 def test_governor_has_no_datagram_socket(yard: Yard) -> None:
-    """Nothing that listens to datagrams, and so nothing that could carry QUIC or DNS."""
+    """Outside mode dns nothing listens to datagrams, and so nothing could carry QUIC or DNS."""
     pid = yard.governor.process.pid
     held = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
