@@ -12,7 +12,16 @@ from addons.attempts.attempt import Seen, closed, opened, silent, words
 SECONDS = 1.5
 UNLISTED = f"governor-attempt-{secrets.token_hex(6)}.invalid"
 """A name that no policy allows. `.invalid` never resolves."""
-_REFUSAL_MARKS = (b" by Governor: ", b"x-governor-entry", b"Governor refused", b"Governor allowed", b"Governor ended")
+OWN_NAME = "governor.internal"
+"""A name that every policy allows: Governor itself answers."""
+_REFUSAL_MARKS = (
+    b" by Governor: ",
+    b"x-governor-entry",
+    b"Governor refused",
+    b"Governor allowed",
+    b"Governor ended",
+    b"Governor is the network policy here",
+)
 _CA_MARK = b"Governor CA"
 _MOST_BYTES = 16384
 
@@ -29,10 +38,10 @@ class Answer:
         """`interceptor`: somebody on the way takes connections for every address."""
         if any(mark in self.said for mark in _REFUSAL_MARKS):
             return closed(f"{where}: Governor answered: {first_line(self.said)}")
-        if self.governed and not self.said:
-            return closed(f"{where}: Governor's certificate, and the end of the connection")
-        if self.governed and b" 502 " in self.said[:16]:
-            return closed(f"{where}: through Governor, which could not reach it: {first_line(self.said)}")
+        if self.governed:
+            # What Governor's own policy allows is no way round it.
+            then = first_line(self.said) or "the end of the connection"
+            return closed(f"{where}: Governor's certificate, and {then}")
         if self.said:
             return opened(f"{where} answered: {first_line(self.said)}")
         if interceptor:

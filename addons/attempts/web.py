@@ -11,7 +11,7 @@ from addons.attempts import speaking
 from addons.attempts.attempt import Family, Seen, worst
 from addons.attempts.name_questions import question
 from addons.attempts.reaching import Contact, streams
-from addons.attempts.speaking import UNLISTED, Answer, get
+from addons.attempts.speaking import OWN_NAME, UNLISTED, Answer, get
 from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings
 
 FAMILY = Family("web")
@@ -83,7 +83,7 @@ for name, way, port, speak in (
         80,
         _say(get("example.org", f"http://{UNLISTED}/")),
     ),
-    ("host-of-another", "send an ordinary Host to an address that is not its own", 80, _say(get("example.org"))),
+    ("host-of-another", "send a Host that is allowed to an address that is not its own", 80, _say(get(OWN_NAME))),
     ("websocket-80", "ask an unlisted host to become a WebSocket", 80, _say(get(UNLISTED, extra=_UPGRADE))),
     ("two-hosts", "send two Host headers", 80, _say(get("example.org", extra=f"host: {UNLISTED}\r\n"))),
     (
@@ -139,7 +139,7 @@ for name, server, address in (
 
 for name, way, host in (
     ("metadata", "ask the cloud's metadata service", _METADATA),
-    ("metadata-other-host", "ask the cloud's metadata service under another Host", "example.org"),
+    ("metadata-other-host", "ask the cloud's metadata service under another Host", OWN_NAME),
     ("metadata-decimal", "ask the cloud's metadata service under its decimal spelling", "2852039166"),
 ):
     FAMILY.add(

@@ -44,6 +44,8 @@ class Stream(socketserver.BaseRequestHandler):
                 link.sendall(asked[:4] + bytes((asked[4] | 0x80, 0x80)) + asked[6:])
             else:
                 link.sendall(ANSWER)
+                if asked.startswith(b"CONNECT") and link.recv(4096):
+                    link.sendall(ANSWER)
         except OSError:
             pass
 
