@@ -44,7 +44,7 @@ class Address(click.ParamType[str]):
 @click.option("--inside", is_flag=True, help="Try to get out of a sandbox; outside one, start one first.")
 @click.option("--here", is_flag=True, help="With --inside: try right here, in a deployment of your own.")
 @click.option("--tier", type=click.Choice([_AUTO, *(tier.value for tier in Tier)]), show_default=_AUTO,
-              help="With --inside: of which tier the sandbox is.")
+              help="With --inside: of which tier the sandbox is that is started.")
 @click.option("--target", "targets", type=Address(), multiple=True, metavar="ADDRESS",
               help="With --inside: a server of your own that should not be reachable. Can be given several times.")
 @click.option("--all", "everything", is_flag=True, help="With --inside: show closed ways, too.")
@@ -121,7 +121,7 @@ def _enter(tier: str, targets: tuple[str, ...], *, everything: bool, as_json: bo
     """Make them in a sandbox that is started for it; the exit status."""
     chosen = tiers.best() if tier == _AUTO else Tier(tier)
     asked = (Tier.NETNS, Tier.BWRAP) if tier == _AUTO else (Tier(tier),)
-    lacking = [missing for each in asked for missing in tiers.possible(each)]
+    lacking = list(dict.fromkeys(missing for each in asked for missing in tiers.possible(each)))
     if chosen is None or (tier != _AUTO and lacking):
         _tell_impossible(lacking, as_json=as_json)
         return NO_TIER
@@ -142,6 +142,6 @@ def _tell_impossible(lacking: Sequence[tiers.Missing], *, as_json: bool) -> None
         print_json({"tier": None, "attempts": [], "open": 0, "closed": 0, "not_possible": 0,
                     "missing": [{"what": each.what, "fix": each.fix} for each in lacking]})
         return
-    for each in dict.fromkeys(lacking):
+    for each in lacking:
         console(stderr=True).print(f"governor: {each.what}" + (f": {each.fix}" if each.fix else ""))
     console(stderr=True).print("governor: no sandbox can be made here")
