@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from addons.attempts.attempt import Family, Seen, closed, opened, refused, silent, worst
-from addons.attempts.reaching import Contact, Reached, datagrams, streams
+from addons.attempts.reaching import Contact, Reached, compared, datagrams, streams
 from addons.attempts.speaking import SECONDS
-from addons.attempts.surroundings import Surroundings
+from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings
 
 FAMILY = Family("dns")
 _REFUSED_ALL = "REFUSED by Governor, or no answer; no question leaves"
@@ -81,8 +81,9 @@ def _ask(here: Surroundings, make: Callable[[], bytes], ipv6: bool = False, port
 
 
 def _over_tcp(here: Surroundings, kind: int = _A, ipv6: bool = False) -> Seen:
+    nobody = NOBODY_6 if ipv6 else NOBODY
     seen = []
-    for each in streams(_servers(here, ipv6), 53):
+    for each in compared(streams((nobody, *_servers(here, ipv6)), 53), nobody):
         if each.link is None:
             seen.append(each.seen(53))
             continue

@@ -10,12 +10,13 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from addons.attempts.attempt import Seen, closed, opened, silent, words, worst
 
-WAIT_SECONDS = 1.0
+# A refusal that was lost is heard at the first repetition, after a second.
+WAIT_SECONDS = 1.3
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
 _ICMP, _ICMP6 = 2, 3
 # Destination unreachable, by protocol or port: what the destination itself says. By a firewall it is another code.
@@ -215,22 +216,31 @@ def _same(offender: str | None, address: str) -> bool:
     return offender is not None and ipaddress.ip_address(offender) == ipaddress.ip_address(bare)
 
 
+def compared(reached: Sequence[Reached], nobody: str) -> list[Reached]:
+    """The same without `nobody`, whose address no machine has: whoever resets for that one resets for all."""
+    control = next((each.contact for each in reached if each.address == nobody), None)
+    others = [each for each in reached if each.address != nobody]
+    if control is not Contact.ARRIVED:
+        return others
+    return [
+        replace(each, contact=Contact.FORBIDDEN, said=f"{each.said}, as for an address that nobody has")
+        if each.contact is Contact.ARRIVED
+        else each
+        for each in others
+    ]
+
+
 def judged(reached: Sequence[Reached], nobody: str, port: int, judge: Callable[[Reached], Seen]) -> Seen:
     """What reaching all of these means, where `nobody` among them has an address that no machine has.
 
     Whoever takes a connection for that one takes them for all addresses: it stands on the way, and `judge` says
-    whether it is Governor. Whoever refuses for that one refuses for all.
+    whether it is Governor.
     """
-    by_address = {each.address: each for each in reached}
-    control = by_address.pop(nobody, None)
-    told = []
-    for each in by_address.values():
-        if control is not None and each.contact is control.contact is Contact.ARRIVED:
-            told.append(closed(f"{each.address} port {port}: reset, as for an address that nobody has"))
-        elif control is not None and each.contact is control.contact is Contact.ANSWERED:
-            told.append(judge(each))
-        else:
-            told.append(each.seen(port))
+    taken_for_all = any(each.address == nobody and each.contact is Contact.ANSWERED for each in reached)
+    told = [
+        judge(each) if taken_for_all and each.contact is Contact.ANSWERED else each.seen(port)
+        for each in compared(reached, nobody)
+    ]
     for each in reached:
         if each.link is not None:
             each.link.close()

@@ -8,8 +8,18 @@ import socket
 from functools import partial
 
 from addons.attempts import speaking
-from addons.attempts.attempt import Family, Seen, not_here, opened, refused, silent, words, worst
-from addons.attempts.reaching import Contact, Prepare, Reached, family_of, judged, place, streams
+from addons.attempts.attempt import Family, Seen, not_here, refused, words, worst
+from addons.attempts.reaching import (
+    WAIT_SECONDS,
+    Contact,
+    Prepare,
+    Reached,
+    compared,
+    family_of,
+    judged,
+    place,
+    streams,
+)
 from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings, interfaces
 
 FAMILY = Family("tcp")
@@ -82,25 +92,27 @@ def mptcp(here: Surroundings) -> Seen:
 def fast_open(here: Surroundings) -> Seen:
     if not hasattr(socket, "MSG_FASTOPEN"):
         return not_here("no TCP fast open here")
-    return worst(map(_fast, here.targets[:3]), "there is no IPv4 address to try")
+    reached = [_fast(address) for address in (NOBODY, *here.targets[:2])]
+    return worst((each.seen(22) for each in compared(reached, NOBODY)), "there is no IPv4 address to try")
 
 
-def _fast(address: str) -> Seen:
+def _fast(address: str) -> Reached:
     with socket.socket(family_of(address), socket.SOCK_STREAM) as link:
         link.settimeout(0)
         try:
             link.sendto(b"governor attempt\r\n", socket.MSG_FASTOPEN, place(address, 22))
         except OSError as fault:
             if fault.errno != errno.EINPROGRESS:
-                return refused(fault)
+                return Reached(address, Contact.FORBIDDEN, words(fault))
         # Without a cookie from before the data waits for the answer, as in any connection.
-        if not select.select([], [link], [], 0.6)[1]:
-            return silent(f"{address} port 22: sent, and nothing came back")
+        if not select.select([], [link], [], WAIT_SECONDS)[1]:
+            return Reached(address, Contact.SILENT, "sent, and nothing came back")
         failure = link.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if failure == 0:
-        return opened(f"{address} port 22 took it")
-    contact = Contact.ARRIVED if failure == errno.ECONNREFUSED else Contact.FORBIDDEN
-    return Reached(address, contact, words(OSError(failure, ""))).seen(22)
+        return Reached(address, Contact.ANSWERED, "the data was taken")
+    return Reached(
+        address, Contact.ARRIVED if failure == errno.ECONNREFUSED else Contact.FORBIDDEN, words(OSError(failure, ""))
+    )
 
 
 def _with_option(here: Surroundings, level: int, option: int, value: int | bytes, port: int = 22) -> Seen:

@@ -10,7 +10,7 @@ from functools import partial
 from addons.attempts import speaking
 from addons.attempts.attempt import Family, Seen, worst
 from addons.attempts.name_questions import question
-from addons.attempts.reaching import Contact, streams
+from addons.attempts.reaching import Contact, compared, streams
 from addons.attempts.speaking import OWN_NAME, UNLISTED, Answer, get
 from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings
 
@@ -30,15 +30,16 @@ def _ask(here: Surroundings, port: int, speak: Speak, addresses: tuple[str, ...]
     interceptor = any(each.address == nobody and each.contact is Contact.ANSWERED for each in reached)
     seen = []
     spoken = 0
-    for each in reached:
+    for each in compared(reached, nobody):
         if each.link is None:
-            seen.extend([each.seen(port)] if each.address != nobody else [])
-            continue
-        with each.link:
-            # Where somebody takes all connections, a few of them tell as much as all.
-            if each.address != nobody and spoken < _MOST_TARGETS:
-                spoken += 1
-                seen.append(speak(each.link).seen(f"{each.address} port {port}", interceptor))
+            seen.append(each.seen(port))
+        # Where somebody takes all connections, a few of them tell as much as all.
+        elif spoken < _MOST_TARGETS:
+            spoken += 1
+            seen.append(speak(each.link).seen(f"{each.address} port {port}", interceptor))
+    for each in reached:
+        if each.link is not None:
+            each.link.close()
     return worst(seen, "there is no address of this family to try")
 
 
@@ -150,7 +151,8 @@ for name, way, host in (
             _ask,
             port=80,
             addresses=(_METADATA,),
-            speak=_say(get(host, "/latest/meta-data/", "metadata-flavor: Google\r\n")),
+            # Governor knows one path alone under its own name.
+            speak=_say(get(host, "/" if host == OWN_NAME else "/latest/meta-data/", "metadata-flavor: Google\r\n")),
         ),
     )
 FAMILY.add(

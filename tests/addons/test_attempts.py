@@ -248,3 +248,12 @@ def test_targets_of_ones_own_take_the_place_of_well_known_addresses():
 
     assert (here.targets, here.targets_6) == (("203.0.113.10",), ("2001:db8::10",))
     assert (here.proxy, here.tier) == (("127.0.0.1", 3128), "bwrap")
+
+
+def test_a_firewall_that_resets_for_every_address_is_not_taken_for_the_destination():
+    reached = [Reached(NOBODY, RESET, "reset"), Reached("203.0.113.10", RESET, "reset")]
+
+    (alone,) = reaching.compared(reached[1:], NOBODY)
+    (beside,) = reaching.compared(reached, NOBODY)
+
+    assert (alone.contact, beside.contact) == (Contact.ARRIVED, Contact.FORBIDDEN)
