@@ -25,15 +25,19 @@ needs_systemd = pytest.mark.skipif(
     or not all(path.is_dir() for path in _HIERARCHIES),
     reason="systemd as first process of a namespace needs root, systemd, and the hybrid layout of cgroups")
 _BOOT_SECONDS = 20
-# Nothing of the machine is changed: /proc/sys and /sys are read-only, /dev and all that is written lie in memory, and
-# none of the machine's own units is there to be started: its udev would change the modes of devices that all share.
+# Nothing of the machine is changed: /proc/sys (but for its own network's) and /sys are read-only, /dev and all that is
+# written lie in memory, and none of the machine's own units is there to be started: its udev would change the modes of
+# devices that all share.
 _BOOT = """\
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
 mount -t proc proc /proc
+mkdir /run/net
+mount --bind /proc/sys/net /run/net
 mount --bind /proc/sys /proc/sys
 mount -o remount,ro,bind /proc/sys
+mount --move /run/net /proc/sys/net
 umount -R /sys/fs/cgroup
 mount -t tmpfs tmpfs /sys/fs/cgroup
 mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/unified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -10,11 +11,12 @@ from collections.abc import Iterator
 import pytest
 
 from addons import settings
+from addons.policy_files import load_policy
+from kernel.errors import PolicyError
 from tests.e2e import gateway_hosts
 from tests.e2e.gateway_hosts import (
     ATTACKER,
     CLIENTS,
-    CLIENTS_6,
     GATEWAY,
     GATEWAY_6,
     NAME,
@@ -52,6 +54,9 @@ rules:
     schemes: [http, https]
     methods: any
 """
+BY_ADDRESS = POLICY.replace("rules:", f"""identity:
+  source: {{{CLIENTS[0]}: coder-1, {CLIENTS[1]}: coder-2}}
+rules:""").replace("    methods: any", "    methods: any\n    from: coder-1")
 PYTHON = "#!/bin/sh\nexec /mnt/python/bin/python3 -P -c '{}' \"$@\"\n"
 MITMDUMP = PYTHON.format("from mitmproxy.tools.main import mitmdump; mitmdump()")
 GOVERNOR = PYTHON.format("from addons.cli import main; main()")
@@ -259,13 +264,24 @@ def test_a_start_that_cannot_be_meant_says_why(network, arguments, user, said):
     assert said in done.stderr
 
 
-def test_two_clients_are_two_sources(network, started):
+def test_two_clients_are_two_agents_by_their_addresses(network, tmp_path):
     if network.kind != "governor":
-        pytest.skip("who asked stands in Governor's log alone")
-    for client in network.clients:
-        network.status(client, "--resolve", f"{NAME}:80:{ORIGIN}", f"http://{NAME}/")
+        pytest.skip("mitmproxy knows no agents")
+    (tmp_path / "policy.yaml").write_text(BY_ADDRESS)
+    try:
+        load_policy([tmp_path / "policy.yaml"])
+    except PolicyError:
+        pytest.skip("this Governor does not know agents by their addresses yet")
+    files = {"governor": GOVERNOR, "policy.yaml": BY_ADDRESS}
+    command = ["/mnt/bin/governor", "serve", "--home", "/mnt/home/sources", *MODES,
+               "--set", "governor_policy=/mnt/bin/policy.yaml"]
 
-    log = network.gateway.run("nsenter", "-t", str(started.pid), "-m", "sh", "-c",
-                              "cat /mnt/home/governor/audit/lanes/main/*.jsonl").stdout
-    assert all(f'"{address}"' in log for address in CLIENTS)
-    assert CLIENTS_6
+    with network.running(files, *command) as proxy:
+        got = [network.status(client, f"http://{NAME}/") for client in network.clients]
+        log = network.gateway.run("nsenter", "-t", str(proxy.pid), "-m", "sh", "-c",
+                                  "cat /mnt/home/sources/audit/lanes/main/*.jsonl").stdout
+
+    agents = {entry["agent"]["id"]: entry["agent"]["by"] for line in log.splitlines()
+              if (entry := json.loads(line)["e"])["type"] == "decision"}
+    assert got == ["200", "403"]
+    assert agents == {"coder-1": "source", "coder-2": "source"}

@@ -137,3 +137,28 @@ def test_a_refused_start_is_not_tried_again(machine, spoilt, status):
 
     assert started.returncode != 0
     assert seen == ["failed", status, "0"]
+
+
+@needs_systemd
+def test_the_gateways_table_is_there_before_the_network_and_stays_when_its_service_is_stopped(machine):
+    recipe = "/opt/governor/code/scripts/recipes/gateway"
+    machine.ask("cp", f"{recipe}/governor-gateway.service", "/etc/systemd/system/")
+    machine.ask("cp", f"{recipe}/governor.nft", "/etc/governor/")
+    machine.ask("mkdir", "-p", "/etc/sysctl.d", "/etc/systemd/system/governor.service.d")
+    machine.ask("cp", f"{recipe}/60-governor-gateway.conf", "/etc/sysctl.d/")
+    machine.ask("cp", f"{recipe}/gateway.conf", "/etc/systemd/system/governor.service.d/")
+    machine.ask("sh", "-c", "printf 'LAN=lan\\nWAN=wan\\n' > /etc/governor/gateway")
+    machine.ask("systemctl", "daemon-reload")
+    started = machine.run("systemctl", "start", "governor-gateway")
+    needed = machine.shows("governor", "Requires").split()
+    modes = machine.shows("governor", "ExecStart")
+    machine.ask("systemctl", "stop", "governor-gateway")
+    machine.ask("rm", "-r", "/etc/systemd/system/governor.service.d")
+    machine.ask("systemctl", "daemon-reload")
+
+    assert started.returncode == 0, started.stderr
+    assert "governor-gateway.service" in needed
+    assert "--mode transparent@8080 --mode dns@5353" in modes
+    assert "hook forward priority filter; policy drop" in machine.ask("nft", "list", "table", "inet", "governor")
+    assert machine.ask("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+    machine.ask("nft", "flush", "ruleset")
