@@ -13,6 +13,9 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from addons.client_trust import system_store
+from addons.client_trust.certificates import at, once, pem
+from addons.client_trust.readable_files import put
 from addons.sandbox import demotion
 from addons.sandbox.advised import Advised
 from addons.sandbox.asked import Asked
@@ -102,7 +105,7 @@ def _file_of(content: bytes) -> IO[bytes]:
 
 def _serving(asked: Asked, command: Held | Advised, folder: Path) -> tuple[list[str], Mapping[str, str]]:
     """Its command line and its own variables; without root's powers where root asks."""
-    options = _options(asked, command)
+    options = _options(asked, command, _trusted(asked.environment, folder))
     bwrap = tool("bwrap")
     serving = [sys.executable, "-P", "-c", _SERVE, os.fspath(ROOT), *options]
     if os.geteuid() != 0 or bwrap is None:
@@ -115,9 +118,21 @@ def _serving(asked: Asked, command: Held | Advised, folder: Path) -> tuple[list[
     return [*enclosed, *demoted, *options], demotion.pins_for(owner, folder)
 
 
-def _options(asked: Asked, command: Held | Advised) -> list[str]:
+def _trusted(environment: Mapping[str, str], folder: Path) -> Path | None:
+    """The roots by which origins are known: the caller's, in a file that Governor can read whoever it runs as.
+
+    A company's own authority stands in the system's store or in SSL_CERT_FILE. None where there is neither: mitmproxy
+    brings roots along.
+    """
+    said = environment.get("SSL_CERT_FILE")
+    roots = once(system_store.trusted(Path("/")), at(Path(said)) if said else ())
+    return put(folder / "origins.pem", pem(roots)) if roots else None
+
+
+def _options(asked: Asked, command: Held | Advised, trusted: Path | None) -> list[str]:
     ports = {"dns": NAMES_PORT}
     settings = [f"governor_home={asked.home}", "governor_metrics=127.0.0.1:0"]
     settings += [f"governor_policy={file}" for file in asked.policy.files]
+    settings += [] if trusted is None else [f"ssl_verify_upstream_trusted_ca={trusted}"]
     return [*(part for mode in command.modes for part in ("--mode", f"{mode}@{ports.get(mode, PROXY_PORT)}")),
             *(part for setting in settings for part in ("--set", setting))]

@@ -92,10 +92,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(handler: type[BaseHTTPRequestHandler] = _Handler, chain: Path | None = None) -> Iterator[Origin]:
-    """An origin on a free port; over TLS where `chain` (key and certificate) is given."""
+def serving(handler: type[BaseHTTPRequestHandler] = _Handler, chain: Path | None = None,
+            place: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Origin]:
+    """An origin on a free port or at a given place; over TLS where `chain` (key and certificate) is given."""
     seen = Seen()
-    server = _Server(("127.0.0.1", 0), type("SeeingHandler", (handler,), {"seen": seen}))
+    server = _Server(place, type("SeeingHandler", (handler,), {"seen": seen}))
     if chain is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(chain)

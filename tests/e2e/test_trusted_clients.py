@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from mitmproxy import certs
 from addons import authority
 from addons.client_trust import browsers, own_settings
 from addons.client_trust.laid import Laid, lay_out
+from tests.e2e import matrix
 from tests.e2e.origins import Origin, serving
 
 pytestmark = pytest.mark.e2e
@@ -33,76 +33,6 @@ OF_NODE = {"node fetch", "node https", "npm"}
 WITHOUT_VARIABLES = {"gnutls-cli", "chromium"}
 # What brings its own roots along and never looks at the system's.
 WITHOUT_MOUNTS = {"httpx", "requests", "boto3", "grpc", "deno", "uv"} | OF_NODE
-PYTHON = {
-    "urllib": "import urllib.request as u; u.urlopen(url).read()",
-    "urllib3": "import urllib3; urllib3.PoolManager(retries=False).request('GET', url)",
-    "requests": "import requests; requests.get(url)",
-    "httpx": "import httpx; httpx.get(url)",
-    "aiohttp": """
-import aiohttp, asyncio
-async def get():
-    async with aiohttp.ClientSession() as session, session.get(url): pass
-asyncio.run(get())""",
-    "boto3": """
-import boto3, botocore.config
-c = botocore.config.Config(retries={'max_attempts': 0})
-s3 = boto3.client('s3', endpoint_url=url, aws_access_key_id='a', aws_secret_access_key='b', region_name='r', config=c)
-try: s3.list_buckets()
-except botocore.parsers.ResponseParserError: pass""",
-    "openai": """
-import openai
-openai.OpenAI(base_url=url, api_key='k', max_retries=0).models.list()""",
-    "grpc": """
-import grpc
-channel = grpc.secure_channel(url.partition('//')[2].partition('/')[0], grpc.ssl_channel_credentials())
-channel.unary_unary('/test.Origin/Wanted')(b'', timeout=5)""",
-}
-ASKING = "printf 'GET /wanted HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' |"
-FETCH = {
-    "curl": ("curl", "-sS", "URL"),
-    "wget": ("wget", "-q", "-O-", "--tries=1", "URL"),
-    "git": ("git", "ls-remote", "URL"),
-    "openssl": ("sh", "-c", f"{ASKING} openssl s_client -quiet -verify_return_error -connect localhost:PORT"),
-    "gnutls-cli": ("sh", "-c", f"{ASKING} gnutls-cli -p PORT localhost"),
-    **{name: (sys.executable, "-c", f"url = 'URL'\n{text}") for name, text in PYTHON.items()},
-    "pip": (sys.executable, "-m", "pip", "download", "--retries", "0", "--no-deps", "--index-url", "URL", "tiny"),
-    "uv": ("uv", "pip", "install", "--no-cache", "--target", "FOLDER/uv", "--index-url", "URL", "tiny"),
-    "node fetch": ("node", "-e", "fetch('URL').catch(e => { console.error(e); process.exit(1) })"),
-    "node https": ("node", "-e", "require('https').get('URL', r => r.resume())"),
-    "npm": ("npm", "view", "--fetch-retries=0", "--registry", "URL", "tiny"),
-    "deno": ("deno", "eval", "await fetch('URL')"),
-    "bun": ("bun", "-e", "await fetch('URL')"),
-    "java": ("java", "FOLDER/Fetch.java", "URL"),
-    "go": ("FOLDER/fetch", "URL"),
-    "cargo": ("cargo", "fetch", "--manifest-path", "FOLDER/Cargo.toml"),
-    "ruby": ("ruby", "-rnet/http", "-e", "Net::HTTP.get(URI('URL'))"),
-    "php streams": ("php", "-r", "exit(@file_get_contents('URL') === false ? 1 : 0);"),
-    "php curl": ("php", "-r", "$c = curl_init('URL'); exit(curl_exec($c) === false ? 1 : 0);"),
-    "chromium": ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                 "--no-proxy-server", "--user-data-dir=FOLDER/profile", "--dump-dom", "URL"),
-}
-JAVA = """
-import java.net.URI; import java.net.http.*;
-public class Fetch { public static void main(String[] a) throws Exception {
-  HttpClient.newHttpClient().send(HttpRequest.newBuilder(URI.create(a[0])).build(),
-                                  HttpResponse.BodyHandlers.ofString()); } }
-"""
-GO = """
-package main
-import ("net/http"; "os")
-func main() { if _, err := http.Get(os.Args[1]); err != nil { println(err.Error()); os.Exit(1) } }
-"""
-CARGO = """
-[package]
-name = "empty"
-version = "0.1.0"
-edition = "2021"
-[lib]
-path = "lib.rs"
-[dependencies]
-tiny = { version = "1", registry = "test" }
-"""
 
 
 @dataclass(frozen=True)
@@ -120,8 +50,7 @@ class Stage:
         """Whether the origin saw a request of the client."""
         port = self.grpc_port if client == "grpc" else self.origin.port
         url = f"https://localhost:{port}/wanted"
-        command = [word.replace("URL", url).replace("PORT", str(port)).replace("FOLDER", str(self.folder))
-                   for word in FETCH[client]]
+        command = matrix.command(client, url, self.folder, "/test.Origin/Wanted" if client == "grpc" else None)
         environment = self.environment | (dict(self.laid.variables) if variables else {})
         before = self._seen()
         subprocess.run([*(self._mounting() if mounts else []), *command], env=environment, capture_output=True,
@@ -148,9 +77,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     certificate = authority.for_run(run, "0123abcd", datetime.now(UTC))
     chain = leaf(run)
     environment = bare_environment(folder, home)
-    (folder / "Fetch.java").write_text(JAVA)
-    (folder / "Cargo.toml").write_text(CARGO)
-    (folder / "lib.rs").touch()
+    matrix.prepare(folder)
     calls: list[str] = []
     with serving(chain=chain) as origin, answering(chain, calls) as port:
         environment |= {"CARGO_REGISTRIES_TEST_INDEX": f"sparse+{origin.url}/index/"}
@@ -181,7 +108,7 @@ def bare_environment(folder: Path, home: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def answering(chain: Path, calls: list[str]) -> Iterator[int]:
+def answering(chain: Path, calls: list[str], place: str = "127.0.0.1:0") -> Iterator[int]:
     """A gRPC origin with this key and certificate: its port. What is called stands in `calls`."""
     class Origin(grpc.GenericRpcHandler):
         def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
@@ -191,7 +118,7 @@ def answering(chain: Path, calls: list[str]) -> Iterator[int]:
     pem = chain.read_bytes()
     server = grpc.server(futures.ThreadPoolExecutor(2))
     server.add_generic_rpc_handlers((Origin(),))
-    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pem, pem)]))
+    port = server.add_secure_port(place, grpc.ssl_server_credentials([(pem, pem)]))
     server.start()
     try:
         yield port
@@ -199,18 +126,11 @@ def answering(chain: Path, calls: list[str]) -> Iterator[int]:
         server.stop(None).wait(5)
 
 
-@pytest.fixture(params=FETCH)
+@pytest.fixture(params=matrix.FETCH)
 def client(request: pytest.FixtureRequest, stage: Stage) -> str:
     name = str(request.param)
-    tool = {"go": "go", "openssl": "openssl", "gnutls-cli": "gnutls-cli"}.get(name, FETCH[name][0])
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
-    if name == "pip" and subprocess.run([tool, "-m", "pip", "--version"], capture_output=True).returncode:
-        pytest.skip("this Python has no pip")
-    if name == "go" and not (stage.folder / "fetch").exists():
-        (stage.folder / "fetch.go").write_text(GO)
-        subprocess.run(["go", "build", "-o", stage.folder / "fetch", stage.folder / "fetch.go"], check=True,
-                       env=stage.environment | {"GO111MODULE": "off", "CGO_ENABLED": "0"})
+    if lacking := matrix.missing(name, stage.folder, stage.environment):
+        pytest.skip(lacking)
     return name
 
 
