@@ -163,7 +163,7 @@ def test_the_mounts_alone_do_for_clients_of_the_systems_store(stage: Stage, clie
 def test_the_table_of_clients_says_what_was_tried_here() -> None:
     rows = re.findall(r"^\| ([\w -]+) \| (.+) \| (yes|no|by policy or NSS) \|$", README.read_text(), re.MULTILINE)
 
-    assert {client for client, _, _ in rows} == set(FETCH)
+    assert {client for client, _, _ in rows} == set(matrix.FETCH)
     assert {client for client, variable, _ in rows if variable == "none"} == WITHOUT_VARIABLES
     assert {client for client, _, system in rows if system == "no"} == WITHOUT_MOUNTS
 
