@@ -148,13 +148,22 @@ def request(home: Path, verb: str, timeout: float, **fields: Any) -> Message:
     Where none serves there, one that serves a single command does: what is done in it holds in the others by their
     ledger.
     """
-    try:
-        return _asked(home, SOCKET_NAME, verb, timeout, fields)
-    except NotRunning:
-        for path in sorted(home.glob(f"{RUNS}/*/{SOCKET_NAME}")):
-            with contextlib.suppress(NotRunning):
-                return _asked(home, str(path.relative_to(home)), verb, timeout, fields)
-        raise
+    return next(requests(home, verb, timeout, **fields))
+
+
+def requests(home: Path, verb: str, timeout: float, **fields: Any) -> Iterator[Message]:
+    """What every Governor that runs on `home` answers: the one that serves there first, then those of single commands.
+
+    Raises as `request` does, at the one that says no.
+    """
+    some = False
+    for name in (SOCKET_NAME, *(str(path.relative_to(home)) for path in sorted(home.glob(f"{RUNS}/*/{SOCKET_NAME}")))):
+        with contextlib.suppress(NotRunning):
+            answer = _asked(home, name, verb, timeout, fields)
+            some = True
+            yield answer
+    if not some:
+        raise NotRunning(f"no Governor runs on {home} (start one with governor serve)")
 
 
 def _asked(home: Path, name: str, verb: str, timeout: float, fields: Mapping[str, Any]) -> Message:

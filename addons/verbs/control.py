@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from addons.control import ControlError, ControlTimeout, request
+from addons.control import ControlError, ControlTimeout, request, requests
 from addons.home import home_folder
 from addons.verbs import standings
 from addons.verbs.output import console, print_json
@@ -109,11 +109,14 @@ def _plain(value: object) -> str:
 def reload(ctx: click.Context, home: str | None, wait: bool, timeout: float, as_json: bool) -> None:
     """Take the changed policy into force without a restart. A policy with an error is refused; the old one stays.
 
+    Commands of governor run that go on take theirs, too; the one that refuses is told of.
+
     Exit status: 0 in force (without --wait also: asked for), 1 refused or no Governor runs, 4 no answer in time. --json
     prints `ok` (null: no answer in time), the `policy` in force and the `findings`.
     """
     try:
-        reply = request(home_folder(home), "reload", timeout if wait else ASKED_SECONDS)
+        replies = list(requests(home_folder(home), "reload", timeout if wait else ASKED_SECONDS))
+        reply = next((each for each in replies if not each["ok"]), replies[0])
     except ControlTimeout as error:
         _tell_unanswered(f"{error}; the policy may still be taken, which governor status shows", ok=None,
                          as_json=as_json)
