@@ -12,13 +12,17 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 from mitmproxy.proxy.mode_servers import DnsInstance
 
+from addons import redirected
 from addons.connections import ClientConnection
 from addons.port_lock import bound_sockets
 
+# A page with all that it loads asks for a hundred names. What is beyond costs no more than to be counted.
+_A_SECOND = 200
 # At a time, so that a flood of one address leaves the others their turn.
 _MOST_OF_ONE = 32
 _MOST = 1024
@@ -30,10 +34,13 @@ _BACKLOG = 128
 
 
 class Answers(Protocol):
-    """Who answers. Never raises."""
+    """Who answers. Nothing of it raises."""
 
     def answer(self, message: bytes, connection: ClientConnection, *, udp: bool) -> Awaitable[bytes | None]:
         """What to send back; None for nothing."""
+
+    def dropped(self, connection: ClientConnection) -> None:
+        """A question was not read, or a connection not served: too many came."""
 
 
 _answers: Answers | None = None
@@ -102,17 +109,32 @@ class Datagrams:
 
 
 class _Limits:
-    """How many questions and connections of one address, and of all, are under way."""
+    """How many questions and connections of one address, and of all, are under way, and how many come in a second."""
 
     def __init__(self) -> None:
+        self._second, self._in_second = 0, Counter[str]()
         self._questions: Counter[str] = Counter()
         self._connections: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def has_room(self, connection: ClientConnection) -> bool:
+        """Count a question; False where its client has had its share. Who gets no answer over UDP asks again."""
+        now = int(monotonic())
+        if now != self._second:
+            self._second, self._in_second = now, Counter()
+        self._in_second[connection.peer] += 1
+        if (self._in_second[connection.peer] <= _A_SECOND and self._questions[connection.peer] < _MOST_OF_ONE
+                and self._under_way < _MOST):
+            return True
+        _drop(connection)
+        return False
+
+    @property
+    def _under_way(self) -> int:
+        return len(self._tasks)
+
     def begin(self, peer: str, answering: Callable[[], Awaitable[None]]) -> None:
-        """Answer in a task of its own, unless too many are. Who gets no answer over UDP asks again."""
-        if self._questions[peer] >= _MOST_OF_ONE or self._questions.total() >= _MOST:
-            return
+        """Answer in a task of its own."""
         self._questions[peer] += 1
 
         async def run() -> None:
@@ -127,17 +149,24 @@ class _Limits:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client over TCP: its questions one after the other."""
-        connection = _client(writer.get_extra_info("peername"))
+        connection = _client(writer.get_extra_info("peername"), writer)
         peer = connection.peer
         if self._connections[peer] < _MOST_CONNECTIONS_OF_ONE and self._connections.total() < _MOST:
             self._connections[peer] += 1
             try:
                 with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-                    while await _answer_next(reader, writer, connection):
+                    while await _answer_next(reader, writer, connection, self):
                         pass
             finally:
                 _less(self._connections, peer)
+        else:
+            _drop(connection)
         writer.close()
+
+
+def _drop(connection: ClientConnection) -> None:
+    if _answers is not None:
+        _answers.dropped(connection)
 
 
 def _less(counter: Counter[str], peer: str) -> None:
@@ -147,13 +176,15 @@ def _less(counter: Counter[str], peer: str) -> None:
 
 
 async def _answer_next(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
-                       connection: ClientConnection) -> bool:
+                       connection: ClientConnection, limits: _Limits) -> bool:
     """Read a question and answer it. False where there is nothing more to say."""
     async with asyncio.timeout(_IDLE_SECONDS):
         size = int.from_bytes(await reader.readexactly(2))
         if not 0 < size <= _LONGEST_BYTES:
             return False
         message = await reader.readexactly(size)
+    if not limits.has_room(connection):
+        return False
     said = None if _answers is None else await _answers.answer(message, connection, udp=False)
     if said is None:
         return False
@@ -176,7 +207,9 @@ class _Questions(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        connection = _client(addr)
+        connection = _client(addr, self._transport)
+        if not self._limits.has_room(connection):
+            return
 
         async def answer() -> None:
             said = None if _answers is None else await _answers.answer(data, connection, udp=True)
@@ -186,5 +219,6 @@ class _Questions(asyncio.DatagramProtocol):
         self._limits.begin(connection.peer, answer)
 
 
-def _client(address: tuple[Any, ...]) -> ClientConnection:
-    return ClientConnection(str(address[0]), sandbox=_sandbox)
+def _client(address: tuple[Any, ...], end: Any) -> ClientConnection:
+    """Who asks, and where it arrived. `end` is asyncio's, with the socket behind it."""
+    return ClientConnection(str(address[0]), arrived_at=redirected.arrived(end), sandbox=_sandbox)

@@ -64,8 +64,8 @@ class Lookups:
         self._faults, self._clock = faults, clock
         self._asking: dict[str, asyncio.Task[_Found]] = {}
         self._fresh: dict[str, tuple[float, _Found]] = {}
-        # When a question that is answered was last written down, by agent, name and type.
-        self._written: dict[tuple[str, str, int], float] = {}
+        # When a question that is answered was last written down, by policy, agent, name, type and what was decided.
+        self._written: dict[tuple[object, ...], float] = {}
 
     async def answer(self, message: bytes, connection: ClientConnection, *, udp: bool) -> bytes | None:
         """What to send back to a client, once the decision is durable; None where nothing is. Never raises."""
@@ -79,6 +79,10 @@ class Lookups:
         except Exception as fault:  # noqa: BLE001
             self._faults.count("Question", fault)
             return dns_message.answer(asked, Result.SERVFAIL, udp=udp)
+
+    def dropped(self, connection: ClientConnection) -> None:
+        """A question of this client was not even read: too many came."""
+        self._rate.count(connection.peer, Code.BUSY)
 
     async def _noted(self, connection: ClientConnection) -> bool:
         """Write down that something came which is no question. False where there are too many to be answered."""
@@ -103,7 +107,7 @@ class Lookups:
             return dns_message.answer(asked, found.result, udp=udp)
         if not judged.lets_through:
             return dns_message.answer(asked, Result.REFUSED, why=_why(judged.verdict, written), udp=udp)
-        if judged.agent is not None and judged.host is not None:
+        if judged.agent is not None and judged.host is not None and judged.addresses:
             self._told.note(judged.agent.id, judged.host.name, judged.addresses, monotonic())
         return dns_message.answer(asked, found.result, judged.addresses, TTL_SECONDS, udp=udp)
 
@@ -166,7 +170,8 @@ class Lookups:
         self._metrics.step()
         verdict, agent = judged.verdict, judged.agent.id if judged.agent else ""
         passes = judged.lets_through
-        if passes and self._is_repeated(agent, judged, asked.type):
+        if passes and self._is_repeated((governed.policy.digest, agent, judged.target, asked.type, verdict, judged.mode,
+                                         judged.addresses)):
             self._metrics.decision(verdict.action, verdict.code, agent, verdict.rule, perf_counter() - started)
             return ""
         source = agent or connection.peer
@@ -188,9 +193,9 @@ class Lookups:
             self._mirror.note_refusal(Refused(verdict, "DNS", judged.target, agent or None, None, written, None))
         return written
 
-    def _is_repeated(self, agent: str, judged: Judged, record: int) -> bool:
+    def _is_repeated(self, key: tuple[object, ...]) -> bool:
         """True where the same answer to the same question was written down within the last minute."""
-        now, key = monotonic(), (agent, judged.target, record)
+        now = monotonic()
         written = self._written.get(key)
         if written is not None and now - written <= _WRITTEN_SECONDS:
             return True

@@ -28,8 +28,8 @@ class ToldNames:
     def note(self, agent: str, name: str, addresses: tuple[Address, ...], now: float) -> None:
         """The agent is told these addresses; `now` is monotonic."""
         own = self._told.setdefault(agent, OrderedDict())
+        self._count += name not in own
         known = own.pop(name, {})
-        self._count += not known
         own[name] = {each: at for each, at in known.items() if now - at <= KEPT_SECONDS} | dict.fromkeys(addresses, now)
         if len(own) > _NAMES_OF_ONE:
             own.popitem(last=False)

@@ -21,6 +21,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, str, bool]] = []
+        self.lost: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -28,6 +29,10 @@ class Echo:
         self.asked.append((message, connection.peer, udp))
         await self.gate.wait()
         return None if message == b"silence" else message
+
+
+    def dropped(self, connection: ClientConnection) -> None:
+        self.lost.append(connection.peer)
 
 
 @contextlib.asynccontextmanager
@@ -117,9 +122,31 @@ async def test_one_address_has_so_many_questions_under_way_and_then_again(monkey
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
             assert len(echo.asked) == 3
+            assert echo.lost == ["127.0.0.1"] * 7
             echo.gate.set()
             for _ in range(3):
                 await got(made)
+            made.send(b"again")
+            assert await got(made) == b"again"
+
+
+async def test_what_one_address_asks_beyond_its_share_of_a_second_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_A_SECOND", 5)
+    monkeypatch.setattr(dns_server, "monotonic", lambda: 7.0)
+    async with open_at() as (echo, port):
+        with client(port) as made:
+            for number in range(8):
+                made.send(bytes([number]))
+            for _ in range(5):
+                await got(made)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\0\3tcp")
+        assert await reader.read() == b""
+        writer.close()
+
+        assert (len(echo.asked), len(echo.lost)) == (5, 4)
+        monkeypatch.setattr(dns_server, "monotonic", lambda: 8.0)
+        with client(port) as made:
             made.send(b"again")
             assert await got(made) == b"again"
 

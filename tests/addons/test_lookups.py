@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from addons.mirror import Mirror
 from addons.told_names import ToldNames
 from kernel.dns_message import Result
 from tests.addons.inside import AT_EASE, Inside, inside
+from tests.conftest import scaled
 
 POLICY = """\
 version: 1
@@ -202,3 +205,35 @@ async def test_what_is_no_question_stands_in_the_log_as_a_connection(home: Home)
         assert result(answer) == (Result.FORMERR, 0)
         found = ask.place.entries("connection")
         assert [(entry["client"], entry["result"]) for entry in found] == [("192.0.2.9", "malformed")] * 2
+
+
+async def test_questions_that_are_not_even_read_are_counted(home: Home) -> None:
+    async with asking(home) as ask:
+        for _ in range(3):
+            ask.lookups.dropped(ClientConnection("192.0.2.9"))
+
+        assert {source: each.counts for source, each in ask.place.rate.drain().items()} == {"192.0.2.9": {"BUSY": 3}}
+
+
+async def test_another_policy_has_entries_of_its_own(home: Home) -> None:
+    async with asking(home) as ask:
+        await ask("a.example.org")
+        await ask("a.example.org")
+        ask.place.governed = replace(ask.place.governed, policy=replace(ask.place.governed.policy, digest="other"))
+        await ask("a.example.org")
+
+        assert len(ask.decisions) == 2
+
+
+async def test_damaged_questions_are_answered_or_not_and_nothing_fails(home: Home) -> None:
+    chance = Random(1)
+    async with asking(home) as ask:
+        for _ in range(scaled(300)):
+            message = bytearray(question("a.example.org", chance.choice((A, AAAA, 65, 255))))
+            for _ in range(chance.randrange(4)):
+                message[chance.randrange(len(message))] = chance.randrange(256)
+            answer = await ask.lookups.answer(bytes(message[:chance.randrange(1, len(message) + 1)]),
+                                              ClientConnection("192.0.2.9"), udp=True)
+            assert answer is None or (answer[:2] == message[:2] and answer[2] & 0x80)
+
+        assert ask.place.entries("fault") == []
