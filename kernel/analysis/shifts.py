@@ -16,6 +16,7 @@ from kernel.analysis.space import LITERAL_HOST
 from kernel.bounds import pace
 from kernel.budget import Unit
 from kernel.cascade_prose import consequences
+from kernel.dns import narrowed
 from kernel.one_rule import hangs_on_addresses
 from kernel.policy import Verb
 from kernel.words import amount_in_words, rate_in_words
@@ -50,6 +51,7 @@ def shifts(old: Region, new: Region) -> Iterator[Shift]:
         yield from _halts(held, other, looser=looser)
         yield from (shift for shift in points if shift.looser is looser)
         yield from _cascades(held.policy, other.policy, looser=looser)
+        yield from _names(held.policy, other.policy, looser=looser)
     yield from _told(old.policy, new.policy)
 
 
@@ -86,6 +88,20 @@ def _cascades(held: Policy, other: Policy, *, looser: bool) -> Iterator[Shift]:
         if consequence not in kept:
             when = "no longer" if looser else "now"
             yield Shift(looser, (), f"{when} for others when an agent is halted: {consequence[0].rstrip('.')}")
+
+
+def _names(held: Policy, other: Policy, *, looser: bool) -> Iterator[Shift]:
+    """What of a look-up one policy refuses, and the other answers."""
+    said, beside = (narrowed([each for each in policy.dns if each is not None]) for policy in (held, other))
+    when = "now" if looser else "no longer"
+    if beside.answers and not said.answers:
+        yield Shift(looser, (), f"names are {when} looked up")
+    for kind in sorted(beside.types - said.types):
+        yield Shift(looser, (), f"questions for records of the type {kind} are {when} answered")
+    for what, most, other_most in (("labels", said.most_labels, beside.most_labels),
+                                   ("characters", said.most_characters, beside.most_characters)):
+        if other_most > most:
+            yield Shift(looser, (), f"names of {most + 1:,} to {other_most:,} {what} are {when} answered")
 
 
 def _throttles(held: Region, other: Region, *, looser: bool) -> Iterator[Shift]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from addons.policy_files import read_policy
+from kernel.analysis.difference import Relation, difference
 from kernel.dns import Dns, narrowed
 from kernel.names import terms_of
 from kernel.prose import in_words
@@ -79,3 +80,19 @@ def test_a_section_is_told_in_words(text, sentence):
     paragraphs = {each.title: [one.text for one in each.sentences] for each in in_words(compiled(text).policy)}
 
     assert paragraphs["Names that are looked up"] == [sentence]
+
+
+@pytest.mark.parametrize(("old", "new", "relation", "told"), [
+    ("", "dns: {types: [A, AAAA], max-labels: 6, max-name: 100}", Relation.EQUAL, []),
+    ("dns: {answer: nothing}", "", Relation.LOOSER, ["names are now looked up"]),
+    ("", "dns: {answer: nothing}", Relation.STRICTER, ["names are no longer looked up"]),
+    ("", "dns: {types: [A, AAAA, HTTPS]}", Relation.LOOSER,
+     ["questions for records of the type HTTPS are now answered"]),
+    ("dns: {max-labels: 8}", "dns: {max-name: 200}", Relation.INCOMPARABLE,
+     ["names of 101 to 200 characters are now answered", "names of 7 to 8 labels are no longer answered"]),
+])
+def test_another_section_is_a_difference(old, new, relation, told):
+    rules = "rules: [{allow: a, to: .example.org, methods: any}]\n"
+    found = difference(compiled(rules + old).policy, compiled(rules + new).policy)
+
+    assert (found.relation, [change.message for change in found.changed]) == (relation, told)

@@ -7,6 +7,8 @@ import pytest
 from kernel import entry
 from kernel.recorded import Judging
 from kernel.recorded_names import HOST_NOT_KEPT, looked_up_again
+from kernel.state import NO_CHANGE, State
+from kernel.transition import change
 from tests.addons.policies import compiled
 
 POLICY = """\
@@ -77,3 +79,7 @@ def test_of_a_name_that_is_not_kept_nothing_is_said_and_the_vault_can_have_it():
 
     assert again(made) == HOST_NOT_KEPT
     assert again(made, values={"host": "data.example.org"}) is None
+
+
+def test_a_name_that_was_told_leaves_nothing_open():
+    assert change(State(), decision("api.example.org", address="192.0.32.8"), "main/1", 0) is NO_CHANGE
