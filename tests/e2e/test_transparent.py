@@ -343,3 +343,57 @@ def test_where_identity_is_missing_nobody_is_asked_for_proxy_credentials(
         assert "where they come from" in body
         assert place.governor.entries("decision")[-1]["code"] == "IDENTITY_REQUIRED"
         assert place.connections == []
+
+
+SEVERAL_HOSTS = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 80), 10) as client:
+    for host in sys.argv[2:]:
+        client.sendall(f"GET /x HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n".encode())
+        got = b""
+        while b"\\r\\n\\r\\n" not in got:
+            got += client.recv(65536)
+        head, _, body = got.partition(b"\\r\\n\\r\\n")
+        fields = dict(line.lower().split(": ", 1) for line in head.decode().split("\\r\\n")[1:])
+        while len(body) < int(fields["content-length"]):
+            body += client.recv(65536)
+        print(head[9:12].decode(), fields.get("x-governor-code", "-"))
+"""
+
+
+def test_each_request_of_a_connection_is_judged_by_its_own_name(place: Gateway) -> None:
+    place.names(NAMES)
+    names = ("api.example.org", "www.example.org", "moved.example.org", "denied.example.org", "api.example.org")
+    told = place.python(SEVERAL_HOSTS, ORIGIN, *names).stdout.split("\n")
+
+    assert told[:5] == ["200 -", "200 -", "403 destination_mismatch", "403 default_deny", "200 -"]
+
+
+FOREIGN_AUTHORITY = """
+import socket, ssl, sys
+import h2.config, h2.connection, h2.events
+context = ssl.create_default_context(cafile=sys.argv[2])
+context.set_alpn_protocols(["h2"])
+answers = {}
+with context.wrap_socket(socket.create_connection((sys.argv[1], 443), 10), server_hostname=sys.argv[3]) as inside:
+    speaker = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    speaker.initiate_connection()
+    for number, authority in enumerate(sys.argv[3:]):
+        speaker.send_headers(2 * number + 1, [(":method", "GET"), (":scheme", "https"), (":authority", authority),
+                                              (":path", "/x")], end_stream=True)
+    inside.sendall(speaker.data_to_send())
+    while len(answers) < len(sys.argv[3:]):
+        for event in speaker.receive_data(inside.recv(65536)):
+            if isinstance(event, h2.events.ResponseReceived):
+                fields = dict(event.headers)
+                answers[event.stream_id] = f"{fields[':status']} {fields.get('x-governor-code', '-')}"
+        inside.sendall(speaker.data_to_send())
+print(*[answers[number] for number in sorted(answers)], sep="\\n")
+"""
+
+
+def test_a_foreign_authority_on_a_connection_of_http2_is_refused(place: Gateway) -> None:
+    told = place.python(FOREIGN_AUTHORITY, ORIGIN, str(place.governor.ca), "api.example.org", "www.example.org",
+                        "denied.example.org", "api.example.org:444", "api.example.org")
+
+    assert told.stdout.split("\n")[:5] == ["200 -", *["403 DESTINATION_MISMATCH"] * 3, "200 -"], told.stderr
