@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -156,20 +157,17 @@ def test_a_name_that_does_not_exist_does_not_exist(place: Gateway) -> None:
     assert (code in (SERVFAIL, NXDOMAIN), found) == (True, [])
 
 
-def resolving(place: Gateway) -> None:
+@pytest.fixture
+def resolver(place: Gateway) -> Iterator[None]:
     """Have the agent's own resolver ask a server of the outside."""
     folder = Path("/etc/netns") / place.agent
     folder.mkdir(parents=True)
     (folder / "resolv.conf").write_text("nameserver 192.0.2.53\noptions timeout:3 attempts:2\n")
-
-
-@pytest.fixture
-def resolver(place: Gateway) -> Iterator[None]:
-    resolving(place)
     yield
-    folder = Path("/etc/netns") / place.agent
     (folder / "resolv.conf").unlink()
     folder.rmdir()
+    with contextlib.suppress(OSError):
+        folder.parent.rmdir()
 
 
 @pytest.mark.usefixtures("resolver")
