@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e import name_server
 from tests.e2e.process import ROOT, scratch_environment
 
 ADDRESS, OTHER_ADDRESS = "198.18.79.1", "198.18.79.2"
 GOVERNOR = ("import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'governor'; "
             "from addons.cli import main; main()")
+needs_run_tools = pytest.mark.skipif(
+    not all(map(shutil.which, ("bwrap", "nft", "nsenter"))), reason="bwrap, nft or nsenter is not installed")
 _IN_NETWORK = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
 _CLONE_NEWNET = 0x40000000
 _NUMBERS = itertools.count(1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,13 +20,10 @@ from tests.conftest import SCALE
 from tests.e2e import matrix
 from tests.e2e.network_hosts import needs_networks
 from tests.e2e.origins import Seen, make_certificate, serving
-from tests.e2e.run_place import ADDRESS, OTHER_ADDRESS, RunPlace, inside, run_place
+from tests.e2e.run_place import ADDRESS, OTHER_ADDRESS, RunPlace, inside, needs_run_tools, run_place
 from tests.e2e.test_trusted_clients import answering, bare_environment
 
-pytestmark = [
-    pytest.mark.e2e, needs_networks,
-    pytest.mark.skipif(not all(map(shutil.which, ("bwrap", "nft", "nsenter"))), reason="bwrap, nft or nsenter missing"),
-]
+pytestmark = [pytest.mark.e2e, needs_networks, needs_run_tools]
 
 POLICY = """\
 version: 1
