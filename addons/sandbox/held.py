@@ -20,8 +20,7 @@ from addons.home import SYSTEM_HOME, home_folder
 from addons.sandbox import enclosure, syscall_filter
 from addons.sandbox.asked import Asked
 from addons.sandbox.inside import environment
-from addons.sandbox.network import GATEWAY
-from addons.sandbox.ruleset import PROXY_PORT
+from addons.sandbox.ruleset import GATEWAY, PROXY_PORT
 from addons.sandbox.run_later import BY_THE_USER
 from addons.sandbox.tiers import TOOL_FOLDERS, Tier, tool
 

@@ -27,11 +27,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from addons.sandbox import covering, ruleset
+from addons.sandbox.ruleset import COMMAND, COMMAND_6, GATEWAY, GATEWAY_6
 
-# The IPv4 of whoever translates within a host (RFC 7335), and a unique local prefix (RFC 4193): no destination of
-# anybody's. Every network is its own, so all have the same.
-GATEWAY, COMMAND = "192.0.0.1", "192.0.0.2"
-GATEWAY_6, COMMAND_6 = "fd6f:7665:726e::1", "fd6f:7665:726e::2"
 _INSIDE_LINK = "eth0"
 _PREFIX, _PREFIX_6 = 29, 64
 
