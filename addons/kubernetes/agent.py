@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from addons.client_trust.laid import REPLACING
+from addons.client_trust.own_settings import ADDED_TO
 from addons.kubernetes.workload import GOVERNOR, PROXY_PORT, Container, Placement, Workload
 
 if TYPE_CHECKING:
@@ -17,10 +19,7 @@ CA_FILE = f"{CA_FOLDER}/ca.pem"
 TOKEN_KEY = "token"  # noqa: S105
 
 # Everything that leaves the pod comes by way of Governor, under its CA: no other has to be trusted.
-_TRUSTING = (
-    "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT",
-    "npm_config_cafile", "NODE_EXTRA_CA_CERTS", "DENO_CERT", "CARGO_HTTP_CAINFO", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-)
+_TRUSTING = (*REPLACING, *ADDED_TO)
 # Containers of one pod talk over its loopback.
 _DIRECT = "localhost,127.0.0.1,::1"
 

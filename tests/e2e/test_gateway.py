@@ -277,7 +277,8 @@ def test_two_clients_are_two_agents_by_their_addresses(network, tmp_path):
                "--set", "governor_policy=/mnt/bin/policy.yaml"]
 
     with network.running(files, *command) as proxy:
-        got = [network.status(client, f"http://{NAME}/") for client in network.clients]
+        got = [network.status(client, "--resolve", f"{NAME}:80:{ORIGIN}", f"http://{NAME}/")
+               for client in network.clients]
         log = network.gateway.run("nsenter", "-t", str(proxy.pid), "-m", "sh", "-c",
                                   "cat /mnt/home/sources/audit/lanes/main/*.jsonl").stdout
 
