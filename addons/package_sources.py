@@ -171,9 +171,17 @@ def _cargo(machine: Machine) -> Places:
         if name.startswith("CARGO_REGISTRIES_") and name.endswith("_INDEX"):
             yield value, f"${name}"
     index = folder / "registry" / "index"
-    for fetched in sorted(index.iterdir()) if index.is_dir() else ():
-        if host := _CARGO_INDEX.fullmatch(fetched.name):
+    for fetched in _names(index):
+        if host := _CARGO_INDEX.fullmatch(fetched):
             yield f"https://{host[1]}", str(index)
+
+
+def _names(folder: Path) -> list[str]:
+    """What lies in a folder; nothing where it is absent, or another user's: HOME may be the one of who called."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
 
 
 def _cargo_urls(text: str) -> Iterator[str]:

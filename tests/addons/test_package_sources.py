@@ -40,6 +40,17 @@ def test_a_machine_that_says_nothing_has_no_sources(machine):
     assert machine.found() == ()
 
 
+def test_folders_of_another_user_say_nothing(machine, monkeypatch):
+    machine.file("home/u/.cargo/registry/index/index.example.org-1949cf8c6b5b557f/x", "")
+
+    def refuse(path: Path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for look in ("iterdir", "is_dir", "read_bytes"):
+        monkeypatch.setattr(Path, look, refuse)
+    assert machine.found() == ()
+
+
 @pytest.mark.parametrize(("path", "text", "expected"), [
     pytest.param("etc/pip.conf", "[global]\nindex-url = https://pip.example.org/simple\n",
                  ["pip https://pip.example.org:443"], id="pip, for all users"),

@@ -97,18 +97,14 @@ def pod_of(tmp_path: Path, placement: Placement) -> Pod:
     return Pod(volumes, spec, output / "policy.yaml")
 
 
-def answered(path: str) -> int:
-    """The status with which the probe's path answers once it does."""
+def answered(path: str) -> bool:
+    """Whether the probe's path says yes in the time of a start."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:9464{path}", timeout=2) as answer:
-                return answer.status
-        except urllib.error.HTTPError as refused:
-            return refused.code
-        except OSError:
-            time.sleep(0.1)
-    raise AssertionError("nothing answers on the metrics port")
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:9464{path}", timeout=2) as answer:
+            return answer.status == 200
+        time.sleep(0.1)
+    return False
 
 
 def asked(*proxy: str) -> str:
@@ -134,7 +130,8 @@ def test_a_gateway_starts_from_a_mounted_secret_and_again_on_the_same_volume(tmp
     for _ in range(2):
         pod.run("governor-init")
         with pod.running("governor"):
-            assert (answered("/readyz"), answered("/healthz")) == (200, 200)
+            assert answered("/readyz")
+            assert answered("/healthz")
             assert asked("-x", "http://127.0.0.1:15080") == "407"
     home = tmp_path / "volumes" / "governor-home" / "home"
     assert not (home / "keys" / "root.key").exists()
@@ -148,7 +145,7 @@ def test_a_sidecar_hands_out_its_certificate_serves_its_pod_and_writes_its_log_o
     pod.run("governor-ca")
     given = [path.name for path in (tmp_path / "volumes" / "governor-ca").iterdir()]
     with pod.running("governor"), pod.running("governor-log") as log:
-        assert answered("/readyz") == 200
+        assert answered("/readyz")
         assert asked("-x", "http://127.0.0.1:15080") == "403"
         assert log.stdout is not None
         for line in log.stdout:
