@@ -25,6 +25,7 @@ _MANAGED = "policies/managed"
 _POLICY = "CACertificates"
 _POLICY_FILE = "governor.json"
 _CERTUTIL_SECONDS = 20.0
+_SYSTEM_PROGRAMS = "/usr/bin:/bin"
 
 
 def policies(folder: Path, authorities: Sequence[Der], root: Path) -> dict[Path, Path]:
@@ -48,9 +49,13 @@ def databases(folder: Path, authorities: Sequence[Der], home: Path) -> Iterator[
 
 def certutil(*arguments: str, certificate: Der | None = None) -> bool:
     """Whether NSS's own command did it, which reads `certificate`; False too where it is not installed."""
+    # First where nobody but root can have put it, for root calls it, too.
+    program = shutil.which("certutil", path=_SYSTEM_PROGRAMS) or shutil.which("certutil")
+    if program is None:
+        return False
     try:
         # Without a terminal on its input it cannot wait for a password.
-        done = subprocess.run(["certutil", *arguments], capture_output=True, check=False, timeout=_CERTUTIL_SECONDS,
+        done = subprocess.run([program, *arguments], capture_output=True, check=False, timeout=_CERTUTIL_SECONDS,
                               input=b"" if certificate is None else pem([certificate]))
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return False

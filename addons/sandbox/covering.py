@@ -1,4 +1,4 @@
-"""The sockets of the host's programs, covered in the command's view of the file system.
+"""The sockets of the host's programs, and views of its kernel, covered in the command's view of the file system.
 
 A network namespace holds no socket that has a path: whoever may write there may connect, and a daemon behind it may do
 anything. Bubblewrap would make a file where a socket has just gone; a mount by hand fails, and that is that.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +18,12 @@ from pathlib import Path
 _MS_RDONLY, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1, 0x1000, 0x4000, 0x40000
 # Where daemons that begin later put theirs.
 _FOLDERS = ("/tmp/.X11-unix", "/tmp/.ICE-unix", "/tmp/tmux-*", "/tmp/ssh-*", "/tmp/dbus-*")  # noqa: S108
+# What shows the host's processes, settings and devices, in whatever folder it is mounted: of a chroot, or a container.
+_OF_THE_KERNEL = frozenset({
+    "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "debugfs", "tracefs", "configfs", "securityfs",
+    "selinuxfs", "binfmt_misc", "bpf", "nsfs", "pstore", "efivarfs",
+})
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 # What bubblewrap puts something of its own over.
 _ELSEWHERE = ("/run/", "/dev/", "/proc/", "/sys/")
 
@@ -31,9 +38,23 @@ def cover() -> None:
     for folder in (path for pattern in _FOLDERS for path in glob(pattern)):
         with suppress(FileNotFoundError, PermissionError, NotADirectoryError):
             _mount("tmpfs", folder, _MS_RDONLY, kind="tmpfs")
+    for path in _views_of_the_kernel():
+        with suppress(FileNotFoundError, PermissionError):
+            if os.path.isdir(path):
+                _mount("tmpfs", path, _MS_RDONLY, kind="tmpfs")
+            else:
+                _mount("/dev/null", path, _MS_BIND)
     for path in sockets():
         with suppress(FileNotFoundError, PermissionError):
             _mount("/dev/null", path, _MS_BIND)
+
+
+def _views_of_the_kernel() -> Iterator[str]:
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        ours, _, theirs = line.partition(" - ")
+        path = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), ours.split()[4])
+        if theirs.split()[0] in _OF_THE_KERNEL and not f"{path}/".startswith(_ELSEWHERE):
+            yield path
 
 
 def sockets() -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from addons import service_user
 from addons.home import Home
 from addons.pins import folder as pins_folder
 
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _CAPABILITIES = 64
 
 
@@ -65,6 +66,8 @@ def demote(user: int, group: int) -> None:
     os.setgroups([])
     os.setresgid(group, group, group)
     os.setresuid(user, user, user)
+    # Another user has forgotten it, and whoever is to end this ends its parent.
+    system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no-new-privs was refused")
 
@@ -86,10 +89,15 @@ def pins_for(owner: Owner, folder: Path) -> Mapping[str, str]:
 
 
 def _hand_over(home: Path, owner: Owner) -> None:
-    for folder, folders, files in os.walk(home):
-        for path in (folder, *(os.path.join(folder, name) for name in (*folders, *files))):
-            if os.lstat(path).st_uid != owner.user:
-                os.chown(path, owner.user, owner.group, follow_symlinks=False)
+    """Give what is root's in a home to its owner. He may be at work there: no link of his is followed, and a file with
+    another name elsewhere may have been root's alone.
+    """
+    for _, folders, files, descriptor in os.fwalk(home):
+        os.fchown(descriptor, owner.user, owner.group)
+        for name in (*folders, *files):
+            status = os.lstat(name, dir_fd=descriptor)
+            if status.st_uid == 0 and (status.st_nlink == 1 or stat.S_ISDIR(status.st_mode)):
+                os.chown(name, owner.user, owner.group, dir_fd=descriptor, follow_symlinks=False)
 
 
 def _reachable(owner: Owner, home: Path, needed: Sequence[Path]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addons.client_trust.laid import Mount
-from addons.sandbox.run_later import BY_THE_HOST
+from addons.sandbox.run_later import BY_THE_HOST, WORKED_IN
 
 # Parts of /run that programs are looked up in; the rest of it is sockets.
 _PROGRAMS = ("/run/current-system", "/run/opengl-driver", "/run/booted-system")
@@ -51,11 +51,9 @@ def arguments(bwrap: str, view: View, user: int, group: int, command: Sequence[s
 
 
 def _file_system(view: View, user: int) -> Iterator[str]:
-    yield from ("--bind", "/", "/")
-    if user == 0:
-        # Their owner is root, and so is a command of root's, with or without capabilities.
-        for folder in filter(_is_real_folder, BY_THE_HOST):
-            yield from ("--ro-bind", folder, folder)
+    yield from _roots_view(view.working_folder) if user == 0 else ("--bind", "/", "/")
+    for folder in _held_in_place(view, user):
+        yield from ("--bind", folder, folder)
     yield from ("--ro-bind", "/sys", "/sys", "--dev", "/dev", "--proc", "/proc")
     # Whoever is root outside may write there, with or without capabilities.
     yield from ("--ro-bind", "/proc/sys", "/proc/sys")
@@ -68,12 +66,40 @@ def _file_system(view: View, user: int) -> Iterator[str]:
     if runtime.exists():
         yield from ("--perms", "0700", "--dir", str(runtime))
     for hidden in view.hidden:
-        yield from ("--tmpfs", str(hidden), "--remount-ro", str(hidden))
+        yield from ("--tmpfs", str(hidden))
     for kept in view.read_only:
-        yield from ("--ro-bind", str(kept), str(kept))
+        if user != 0 or str(kept) not in BY_THE_HOST:
+            yield from ("--ro-bind", str(kept), str(kept))
+    for hidden in view.hidden:
+        yield from ("--remount-ro", str(hidden))
     for mount in view.mounts:
         bind = "--bind" if mount.writable else "--ro-bind"
         yield from (bind, str(mount.source), os.path.realpath(mount.target))
+
+
+def _roots_view(working_folder: Path) -> Iterator[str]:
+    """The file system for a command of root's: what the host runs is owned by root, and so by the command, with or
+    without capabilities. / cannot be written either, where /bin is a link that another could take the place of.
+    """
+    yield from ("--ro-bind", "/", "/")
+    for name in sorted(os.listdir("/")):
+        folder = f"/{name}"
+        if _is_real_folder(folder) and folder not in BY_THE_HOST:
+            yield from ("--bind", folder, folder)
+    yield from ("--bind-try", "/var/tmp", "/var/tmp")  # noqa: S108
+    if any(Path(folder) in working_folder.parents for folder in WORKED_IN):
+        yield from ("--bind", str(working_folder), str(working_folder))
+
+
+def _held_in_place(view: View, user: int) -> list[str]:
+    """The folders above what is hidden or read-only, the outermost first. One that is mounted cannot be renamed to make
+    room for another of the same name.
+    """
+    above = {folder for path in (*view.hidden, *view.read_only) for folder in path.parents[:-1]}
+    of_the_host = [Path(folder) for folder in BY_THE_HOST] if user == 0 else []
+    return [str(folder) for folder in sorted(above)
+            if os.access(folder.parent, os.W_OK) and folder.parent != Path("/")
+            and not any(each in (folder, *folder.parents) for each in of_the_host)]
 
 
 def _is_real_folder(path: str) -> bool:

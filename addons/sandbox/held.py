@@ -19,13 +19,13 @@ from addons.errors import GovernorError
 from addons.home import SYSTEM_HOME, home_folder
 from addons.sandbox import enclosure, syscall_filter
 from addons.sandbox.asked import Asked
-from addons.sandbox.inside import environment
+from addons.sandbox.inside import environment, governors_own
 from addons.sandbox.ruleset import GATEWAY, PROXY_PORT
 from addons.sandbox.run_later import BY_THE_USER
-from addons.sandbox.tiers import TOOL_FOLDERS, Tier, tool
+from addons.sandbox.tiers import Tier, tool
 
 ROOT = Path(__file__).resolve().parents[2]
-# -P: the folder in which the command runs is none to import from.
+# -I: neither the folder in which the command runs nor what PYTHONPATH or a user's site names is one to import from.
 _NETWORK = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.sandbox.network import main; "
             "main(int(sys.argv[1]))")
 _RESOLVERS = Path("/etc/resolv.conf")
@@ -43,8 +43,8 @@ async def held(asked: Asked) -> AsyncIterator[Held]:
         with theirs:
             # Not asyncio's: it is the parent of the command, and waited for last.
             process = subprocess.Popen(  # noqa: ASYNC220
-                [sys.executable, "-P", "-c", _NETWORK, os.fspath(ROOT), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], env={**asked.environment, "PATH": _path(asked.environment)})
+                [sys.executable, "-I", "-c", _NETWORK, os.fspath(ROOT), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], env=governors_own(asked.environment))
         try:
             ports = asked.policy.ports if asked.tier is Tier.NETNS else ()
             ours.sendall(json.dumps({"ports": ports}).encode() + b"\n")
@@ -79,7 +79,7 @@ class Held:
         """Start the command, once its Governor serves. From now on it alone has the sockets."""
         for each in self.sockets.values():
             os.close(each)
-        view = enclosure.View(Path.cwd(), hidden=_hidden(asked), read_only=_read_only(asked, folder),
+        view = enclosure.View(Path.cwd(), hidden=_hidden(asked, folder), read_only=_read_only(asked, folder),
                               mounts=(*laid.mounts, *_resolving(asked, folder)))
         bwrap = tool("bwrap")
         if bwrap is None:
@@ -109,11 +109,13 @@ class Held:
             self._channel.send(b'{"count": true}\n')
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the command a signal; nothing where it is not there any more."""
+        """Send the command a signal. Where it is not there any more, what it left behind is not waited for."""
         process = None if self._first_process is None else _command_below(self._first_process)
         if process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
+        elif not self.ended.done():
+            self.ended.set_result(128 + number)
 
     def _hear(self) -> None:
         try:
@@ -149,21 +151,21 @@ def _command_below(first: int) -> int | None:
     for child in children:
         with suppress(OSError):
             lines = Path(f"/proc/{child}/status").read_text().splitlines()
-            numbers = next(line.split() for line in lines if line.startswith("NSpid:"))
-            if numbers[-1] == "2":
+            said = dict(line.split(":", 1) for line in lines)
+            if said["NSpid"].split()[-1] == "2" and not said["State"].lstrip().startswith("Z"):
                 return int(child)
     return None
 
 
-def _hidden(asked: Asked) -> tuple[Path, ...]:
-    """Every home of Governor's that is known to this user."""
-    known = (asked.home, SYSTEM_HOME, home_folder(None), *(pin.home for pin in pins.everyone()))
+def _hidden(asked: Asked, folder: Path) -> tuple[Path, ...]:
+    """Every home of Governor's that is known to this user, and the folders of other runs."""
+    known = (folder.parent, asked.home, SYSTEM_HOME, home_folder(None), *(pin.home for pin in pins.everyone()))
     return tuple(path for path in dict.fromkeys(map(Path.resolve, known)) if path.is_dir())
 
 
 def _read_only(asked: Asked, folder: Path) -> tuple[Path, ...]:
     """What this run or the next relies on, what the user runs later, and which log is the right one."""
-    code = (ROOT / "addons", ROOT / "kernel", ROOT / "policies", Path(sys.prefix), Path(sys.base_prefix))
+    code = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
     later = (Path.home() / name for name in BY_THE_USER)
     return tuple(path for path in (*code, pins.folder().parent, folder, *asked.policy.files, *later) if path.exists())
 
@@ -183,5 +185,3 @@ def _resolving(asked: Asked, folder: Path) -> tuple[Mount, ...]:
     return (Mount(written, _RESOLVERS),)
 
 
-def _path(environment: Mapping[str, str]) -> str:
-    return os.pathsep.join((environment.get("PATH", os.defpath), *TOOL_FOLDERS))

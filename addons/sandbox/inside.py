@@ -1,10 +1,13 @@
-"""The environment of a sandboxed command: the caller's, without what leads out, with what it needs to know."""
+"""The environment of a sandboxed command: the caller's, without what leads out, with what it needs to know; and that of
+the processes beside it, without what has them run somebody else's code.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from addons.sandbox.tiers import Tier
+from addons.sandbox.tiers import TOOL_FOLDERS, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +21,14 @@ _NOT_INSIDE = ("SSH_AUTH_SOCK", "SSH_AGENT_PID", "DBUS_SESSION_BUS_ADDRESS", "DB
                "GPG_AGENT_INFO", "WAYLAND_DISPLAY", "TMUX", "STY", "DOCKER_HOST", "CONTAINER_HOST",
                "GOVERNOR_HOME", "GOVERNOR_POOL", "NODE_USE_SYSTEM_CA")
 _LOCAL = "localhost,127.0.0.1,::1"
+# They name files to be executed, often by a path in the folder where the command works.
+_EXECUTED = ("LD_", "PYTHON", "GCONV_PATH")
+
+
+def governors_own(outside: Mapping[str, str]) -> dict[str, str]:
+    """What the processes beside the command find: the caller's, with the system's folders first in PATH."""
+    kept = {name: value for name, value in outside.items() if not name.startswith(_EXECUTED)}
+    return kept | {"PATH": os.pathsep.join((*TOOL_FOLDERS, outside.get("PATH", os.defpath)))}
 
 
 def environment(outside: Mapping[str, str], agent: str, tier: Tier, trusting: Mapping[str, str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from addons.sandbox import demotion
 from addons.sandbox.advised import Advised
 from addons.sandbox.asked import Asked
 from addons.sandbox.held import ROOT, Held, RunFailed
+from addons.sandbox.inside import governors_own
 from addons.sandbox.post import Post
 from addons.sandbox.ruleset import NAMES_PORT, PROXY_PORT
 from addons.sandbox.tiers import tool
@@ -45,9 +47,9 @@ async def own_governor(asked: Asked, command: Held | Advised, folder: Path) -> A
         policy = None if asked.policy.text is None else given.enter_context(_file_of(asked.policy.text)).fileno()
         post = Post(asked.run, asked.agent, asked.tier, theirs.fileno(), dict(command.sockets), policy, command.token)
         line, variables = _serving(asked, command, folder)
+        variables = {**governors_own(asked.environment), **variables, **post.environment()}
         process = await asyncio.create_subprocess_exec(
-            *line, env={**asked.environment, **variables, **post.environment()}, stdin=subprocess.DEVNULL, stdout=said,
-            stderr=said, pass_fds=post.descriptors,
+            *line, env=variables, stdin=subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=post.descriptors,
             # The terminal's signals are for the command.
             process_group=0)
         theirs.close()
@@ -65,7 +67,8 @@ async def own_governor(asked: Asked, command: Held | Advised, folder: Path) -> A
                 await asyncio.wait_for(asyncio.shield(governor.ended), END_SECONDS)
             with suppress(ProcessLookupError):
                 if not governor.ended.done():
-                    process.kill()
+                    # With what stands around it, which is of its group.
+                    os.killpg(process.pid, signal.SIGKILL)
             await governor.ended
 
 
@@ -107,14 +110,14 @@ def _serving(asked: Asked, command: Held | Advised, folder: Path) -> tuple[list[
     """Its command line and its own variables; without root's powers where root asks."""
     options = _options(asked, command, _trusted(asked.environment, folder))
     bwrap = tool("bwrap")
-    serving = [sys.executable, "-P", "-c", _SERVE, os.fspath(ROOT), *options]
+    serving = [sys.executable, "-I", "-c", _SERVE, os.fspath(ROOT), *options]
     if os.geteuid() != 0 or bwrap is None:
         return serving, {}
     owner = demotion.owner_of(asked.home)
     enclosed = demotion.arguments(bwrap, owner, asked.home, demotion.needed_by(ROOT, asked.policy.files))
     if owner.user == 0:
         return [*enclosed, *serving], {}
-    demoted = [sys.executable, "-P", "-c", _SERVE_DEMOTED, os.fspath(ROOT), str(owner.user), str(owner.group)]
+    demoted = [sys.executable, "-I", "-c", _SERVE_DEMOTED, os.fspath(ROOT), str(owner.user), str(owner.group)]
     return [*enclosed, *demoted, *options], demotion.pins_for(owner, folder)
 
 

@@ -5,27 +5,67 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = "governor-run-"
+from addons.errors import GovernorError
+
+_SYSTEM, _OF_USERS = Path("/run"), Path("/run/user")
+_NAME = "governor-runs"
 _LIVING = "living"
+_WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class NoRunFolder(GovernorError):
+    """There is no place for the folders of runs."""
 
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """A new folder that everybody may read, among the temporary ones."""
-    parent = Path(tempfile.gettempdir()).resolve()
-    sweep(parent, _PREFIX)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    """A new folder that everybody may read, in one that no command sees but for its own. Raises `NoRunFolder`.
+
+    The command of another run is the same user, and would put links in the place of what is written here.
+    """
+    folder = _made(_parent())
     try:
-        folder.chmod(0o755)
         with living(folder):
+            sweep(folder.parent)
+            folder.chmod(0o755)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        # Another run's folder may be there.
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def _parent() -> Path:
+    """Where this user's runs have their folders."""
+    user = os.geteuid()
+    if user == 0 and os.access(_SYSTEM, os.W_OK):
+        return _SYSTEM / _NAME
+    own = _OF_USERS / str(user)
+    if own.is_dir() and own.stat().st_uid == user:
+        return own / _NAME
+    return Path(tempfile.gettempdir()).resolve() / f"{_NAME}-{user}"
+
+
+def _made(parent: Path) -> Path:
+    while True:
+        try:
+            parent.mkdir(mode=0o755, exist_ok=True)
+            status = parent.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & _WRITTEN_BY_OTHERS:
+                raise NoRunFolder(f"{parent} is somebody else's, or others can write it; remove it")
+            return Path(tempfile.mkdtemp(dir=parent))
+        except FileNotFoundError:
+            # The last run has just ended, and taken it away.
+            continue
+        except OSError as problem:
+            raise NoRunFolder(f"{parent} cannot be made: {problem.strerror}") from problem
 
 
 @contextmanager
@@ -39,9 +79,9 @@ def living(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sweep(parent: Path, prefix: str = "") -> None:
+def sweep(parent: Path) -> None:
     """Remove the folders of this user that nobody needs any more."""
-    for folder in parent.glob(f"{prefix}*"):
+    for folder in parent.iterdir():
         # One that somebody else removes at the same time, or has just made, is left alone.
         with suppress(OSError):
             if folder.lstat().st_uid == os.geteuid():

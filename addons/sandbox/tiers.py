@@ -15,7 +15,8 @@ from pathlib import Path
 from addons.sandbox import tier_trial
 
 TOOL_FOLDERS = ("/usr/sbin", "/sbin", "/usr/bin", "/bin")
-"""Where tools are looked for beside PATH: a user's PATH often lacks the first two."""
+"""Where tools are looked for before PATH: a user's PATH often lacks the first two, and names folders in which a command
+that ran in a sandbox could have put a `bwrap` of its own."""
 _TRIAL_SECONDS = 20.0
 _OS_RELEASE = Path("/etc/os-release")
 _SYSCTLS = Path("/proc/sys")
@@ -81,8 +82,8 @@ def possible(tier: Tier) -> tuple[Missing, ...]:
 
 
 def tool(name: str) -> str | None:
-    """Where a tool is, on PATH or in the folders that a user's PATH lacks."""
-    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(TOOL_FOLDERS))
+    """Where a tool is, in the system's folders or else on PATH."""
+    return shutil.which(name, path=os.pathsep.join(TOOL_FOLDERS)) or shutil.which(name)
 
 
 def install(name: str) -> str:
@@ -122,7 +123,7 @@ def _forbidden() -> list[Missing]:
 
 
 def _tried(tier: Tier) -> Mapping[str, str | None]:
-    path = os.pathsep.join((os.environ.get("PATH", ""), *TOOL_FOLDERS))
+    path = os.pathsep.join((*TOOL_FOLDERS, os.environ.get("PATH", "")))
     # -I: neither the agent's environment nor its folder has a say in what is imported.
     command = [sys.executable, "-I", tier_trial.__file__, tier]
     try:

@@ -1,7 +1,8 @@
-"""Folders of runs: gone with them, and swept after a kill."""
+"""Folders of runs: where no other run's command sees them, gone with their run, and swept after a kill."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,29 +11,34 @@ from pathlib import Path
 import pytest
 
 from addons.sandbox import run_folder as module
-from addons.sandbox.run_folder import living, run_folder, sweep
+from addons.sandbox.run_folder import NoRunFolder, living, run_folder, sweep
 
 ROOT = Path(module.__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def _own_temporary_folder(tmp_path, monkeypatch):
+def parent(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(module, "_SYSTEM", tmp_path / "none")
+    monkeypatch.setattr(module, "_OF_USERS", tmp_path / "none")
+    return tmp_path / f"governor-runs-{os.geteuid()}"
 
 
-def test_a_folder_that_others_can_read_is_gone_at_the_end():
+def test_a_folder_that_others_can_read_is_gone_at_the_end_and_nothing_is_left_of_its_parent(parent):
     with run_folder() as folder:
+        assert folder.parent == parent
         assert folder.stat().st_mode & 0o777 == 0o755
 
     assert not folder.exists()
+    assert not parent.exists()
 
 
-def test_what_a_killed_run_left_behind_is_swept_and_what_is_needed_stays(tmp_path):
-    program = ("import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
-               "from addons.sandbox.run_folder import run_folder\n"
-               "with run_folder() as folder: print(folder, flush=True); os.kill(os.getpid(), 9)")
-    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
-                            check=False)
+def test_what_a_killed_run_left_behind_is_swept_and_what_is_needed_stays(parent):
+    program = ("import os, sys; from pathlib import Path; from addons.sandbox import run_folder as module\n"
+               "module._SYSTEM = module._OF_USERS = Path('/none'); module.tempfile.tempdir = sys.argv[1]\n"
+               "with module.run_folder() as folder: print(folder, flush=True); os.kill(os.getpid(), 9)")
+    killed = subprocess.run([sys.executable, "-c", program, str(parent.parent)], cwd=ROOT, capture_output=True,
+                            text=True, check=False)
     left = Path(killed.stdout.strip())
     assert left.exists()
 
@@ -42,16 +48,27 @@ def test_what_a_killed_run_left_behind_is_swept_and_what_is_needed_stays(tmp_pat
         assert not left.exists()
 
 
+@pytest.mark.parametrize("prepare", [
+    pytest.param(lambda parent: parent.symlink_to(parent.parent), id="a link of somebody's"),
+    pytest.param(lambda parent: (parent.mkdir(), parent.chmod(0o777)), id="a folder that others can write"),
+    pytest.param(lambda parent: parent.touch(), id="a file"),
+])
+def test_a_parent_that_somebody_else_could_have_made_is_not_used(parent, prepare):
+    prepare(parent)
+
+    with pytest.raises(NoRunFolder, match=str(parent)), run_folder():
+        pass
+
+
 def test_what_is_no_folder_of_ours_is_left_alone(tmp_path):
-    (tmp_path / "a").mkdir()
-    other = tmp_path / "elsewhere"
+    runs, other = tmp_path / "runs", tmp_path / "elsewhere"
+    (runs / "a").mkdir(parents=True)
     other.mkdir()
     with living(other):
         pass
-    (tmp_path / "run-link").symlink_to(other)
+    (runs / "link").symlink_to(other)
 
-    sweep(tmp_path, "run-")
-    sweep(tmp_path, "a")
+    sweep(runs)
 
     assert other.exists()
-    assert (tmp_path / "a").exists()
+    assert (runs / "a").exists()
