@@ -20,6 +20,7 @@ from mitmproxy.proxy.mode_servers import DnsInstance
 from addons import redirected
 from addons.connections import ClientConnection
 from addons.port_lock import bound_sockets
+from kernel.source_networks import source_address
 
 # A page with all that it loads asks for a hundred names. What is beyond costs no more than to be counted.
 _A_SECOND = 200
@@ -221,4 +222,6 @@ class _Questions(asyncio.DatagramProtocol):
 
 def _client(address: tuple[Any, ...], end: Any) -> ClientConnection:
     """Who asks, and where it arrived. `end` is asyncio's, with the socket behind it."""
-    return ClientConnection(str(address[0]), arrived_at=redirected.arrived(end), sandbox=_sandbox)
+    peer, arrived = str(address[0]), redirected.arrived(end)
+    return ClientConnection(peer, arrived_at=arrived, sandbox=_sandbox, address=source_address(peer),
+                            listener_port=None if arrived is None else arrived[1])

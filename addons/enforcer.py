@@ -179,13 +179,14 @@ class _Running:
         self._loop = asyncio.get_running_loop()
         self._turned = time.monotonic()
         self._next_flush = self._turned + _FLUSH_SECONDS
-        self._ready = self.stopping = False
+        self._opened = self._ready = self.stopping = False
         self._watchdog: Watchdog | None = None
         self.metrics = Metrics(VERSION, version.VERSION)
         self.frozen: settings.Frozen
         self.fleet: Fleet
         self._member: Member | None
         self._open(options, host(options, self._settings))
+        self._opened = True
 
     def _open(self, options: Any, host: Host) -> None:
         self._host, home = host, host.home
@@ -382,6 +383,9 @@ class _Running:
 
     def checks(self) -> dict[str, bool]:
         """The conditions of readiness by name."""
+        if not self._opened:
+            # The metrics port is open, and not all of what is asked here is there.
+            return {"serving": False}
         return {"serving": self._ready, NOT_STOPPING: not self.stopping, "gate": gate.installed(), "policy": True,
                 "lane": self.lane.stopped is None, "anchors": not self._anchored.stops, "pool": not self._cut_off()}
 

@@ -165,7 +165,8 @@ def _hidden(asked: Asked, folder: Path) -> tuple[Path, ...]:
 
 def _read_only(asked: Asked, folder: Path) -> tuple[Path, ...]:
     """What this run or the next relies on, what the user runs later, and which log is the right one."""
-    code = (ROOT, Path(sys.prefix), Path(sys.base_prefix))
+    ours = (ROOT / name for name in ("addons", "kernel", "policies", "scripts"))
+    code = (*ours, Path(sys.prefix), Path(sys.base_prefix))
     later = (Path.home() / name for name in BY_THE_USER)
     return tuple(path for path in (*code, pins.folder().parent, folder, *asked.policy.files, *later) if path.exists())
 
@@ -183,5 +184,3 @@ def _resolving(asked: Asked, folder: Path) -> tuple[Mount, ...]:
     written.write_text("\n".join([f"nameserver {GATEWAY}", *kept]) + "\n")
     written.chmod(0o644)
     return (Mount(written, _RESOLVERS),)
-
-
