@@ -45,6 +45,11 @@ _SETTINGS = {
     "net/ipv6/conf/all/accept_redirects": "0",
     "net/ipv6/conf/all/accept_source_route": "0",
     "net/ipv6/conf/all/forwarding": "0",
+    # Each refusal is heard at once: there is nobody here but the command to flood.
+    "net/ipv4/icmp_ratelimit": "0",
+    "net/ipv4/icmp_msgs_per_sec": "100000",
+    "net/ipv4/icmp_msgs_burst": "10000",
+    "net/ipv6/icmp/ratelimit": "0",
 }
 
 
@@ -154,8 +159,8 @@ def _made_with_link(ports: Sequence[tuple[int, int]]) -> _Made:
     _up("lo")
     _run("nft", "-f", "-", text=ruleset.ruleset(ports))
     for name, value in _SETTINGS.items():
-        # A machine without IPv6 has no settings of it.
-        with suppress(FileNotFoundError):
+        # A machine without IPv6 has no settings of it, and some of these were the whole machine's once.
+        with suppress(FileNotFoundError, PermissionError):
             Path("/proc/sys", name).write_text(value)
     ours, theirs = socket.socketpair()
     command = os.fork()

@@ -43,7 +43,7 @@ table inet {table} {{
     iifname "{link}" meta l4proto tcp ct mark 0x60 accept
     iifname "{link}" meta l4proto {{ tcp, udp }} ct mark 0x61 accept
     iifname "{link}" udp dport 443 counter name refused_quic reject with icmpx admin-prohibited
-    iifname "{link}" meta l4proto tcp counter name refused_tcp reject with icmpx admin-prohibited
+    iifname "{link}" meta l4proto tcp counter name refused_tcp reject with tcp reset
     iifname "{link}" meta l4proto udp counter name refused_udp reject with icmpx admin-prohibited
     iifname "{link}" meta l4proto {{ icmp, ipv6-icmp }} counter name refused_icmp reject with icmpx admin-prohibited
     iifname "{link}" counter name refused_other reject with icmpx admin-prohibited
@@ -64,6 +64,7 @@ table inet {table} {{
     ct mark {{ 0x60, 0x61 }} accept
     icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, destination-unreachable }} accept
     icmp type destination-unreachable accept
+    tcp flags & rst == rst accept
   }}
 }}
 """
