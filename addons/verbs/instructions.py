@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from addons.verbs.acting import json_option
 from addons.verbs.output import print_json
 from kernel.facts import OWN_NAME
 
@@ -25,8 +26,9 @@ Every request from here is judged by Governor, the network policy, and recorded 
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def instructions(as_json: bool) -> None:
+@click.option("--home", metavar="DIR", help="Taken for uniformity; every Governor is asked in the same way.", hidden=True)
+@json_option
+def instructions(home: str | None, as_json: bool) -> None:  # noqa: ARG001
     """Print what to paste into an agent's AGENTS.md or CLAUDE.md, so that a refusal is read as one.
 
     governor agents instructions >> AGENTS.md
