@@ -54,6 +54,9 @@ class Reached:
         match self.contact:
             case Contact.ANSWERED:
                 return opened(f"{where} answered: {self.said}")
+            case Contact.ARRIVED if ipaddress.ip_address(self.address.partition("%")[0]).is_loopback:
+                # This network's own: a list of name servers may be the host's, who has one there.
+                return closed(f"{where}: nobody is there, {self.said}")
             case Contact.ARRIVED:
                 return opened(f"{where} itself refused, so it was reached: {self.said}")
             case Contact.FORBIDDEN:
