@@ -256,6 +256,7 @@ def test_a_proc_that_is_mounted_elsewhere_shows_nothing(prepared):
     assert "process " not in prepared.done.stdout
 
 
+@pytest.mark.skipif(SCALE < 10, reason="takes GOVERNOR_TEST_SCALE=10")
 def test_a_command_that_stops_the_first_process_of_its_namespace_does_not_keep_the_run_from_ending(place, user):
     stop = ("import ctypes, os; open('stopped', 'w'); ctypes.CDLL(None).ptrace(16, 1, 0, 0); os._exit(0)")
     process = subprocess.Popen(line(place, user, "run", "--quiet", "--", sys.executable, "-c", stop), cwd=place.work,
