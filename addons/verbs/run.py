@@ -15,6 +15,7 @@ from addons.audit_text import json_text
 from addons.errors import GovernorError
 from addons.home import home_folder
 from addons.sandbox import tiers
+from addons.sandbox.executable import unstartable
 from addons.sandbox.inside import TIER
 from addons.sandbox.tiers import Tier
 from addons.verbs.output import console
@@ -83,13 +84,17 @@ def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observ
 
     The summary goes to standard error. governor doctor says what is missing for a tier.
 
-    Exit status: CMD's; 125 where it was not started; 2 wrong usage.
+    Exit status: CMD's, or 128 and the number of the signal that ended it; 125 where Governor did not start it, 126
+    where it cannot be executed, 127 where it is not there; 2 wrong usage.
     """
     if TIER in os.environ:
         _fail("this command is in a sandbox of Governor's already")
-    tier = _tier(wanted)
     folder = Path(os.path.realpath(home_folder(home)))
     _refuse_reachable(folder)
+    problem = unstartable(command[0], os.environ.get("PATH", os.defpath))
+    if problem is not None:
+        _fail(problem.text, problem.status)
+    tier = _tier(wanted)
     # mitmproxy is Governor's to import; what is needed here takes time enough.
     from addons.sandbox import run_policy, running
     from addons.sandbox.asked import Asked as AskedRun
@@ -101,8 +106,8 @@ def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observ
             console(stderr=True).print("governor: tier env: advice, not enforcement: the command can leave it aside",
                                        style="bold red")
         ended = asyncio.run(running.run(asked))
-    except (GovernorError, KernelError) as problem:
-        _fail(str(problem).removeprefix("governor: "))
+    except (GovernorError, KernelError) as fault:
+        _fail(str(fault).removeprefix("governor: "))
     sys.exit(_told(asked, ended, policies, fail_on, as_json=as_json, quiet=quiet))
 
 
@@ -121,7 +126,10 @@ def _tier(wanted: str) -> Tier:
 
 def _refuse_reachable(home: Path) -> None:
     """A home in the folder in which the command works would be the command's."""
-    here = Path(os.path.realpath(os.getcwd()))
+    try:
+        here = Path(os.path.realpath(os.getcwd()))
+    except FileNotFoundError:
+        _fail("the working directory is gone; run it elsewhere")
     if here in (home, *home.parents):
         _fail(f"the home {home} lies in the working directory {here}; give --home another folder, or run it elsewhere")
     if home in here.parents:
@@ -149,6 +157,6 @@ def _told(asked: Asked, ended: Ended, policies: tuple[Path, ...], fail_on: str |
     return _DENIED if fail_on and summary.denied and not ended.status else ended.status
 
 
-def _fail(problem: str) -> NoReturn:
+def _fail(problem: str, status: int = NOT_STARTED) -> NoReturn:
     console(stderr=True).print(f"governor: {problem}")
-    sys.exit(NOT_STARTED)
+    sys.exit(status)

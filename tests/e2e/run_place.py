@@ -25,6 +25,8 @@ from tests.e2e import name_server
 from tests.e2e.process import ROOT, scratch_environment
 
 ADDRESS, OTHER_ADDRESS = "198.18.79.1", "198.18.79.2"
+# Of the Internet as far as Governor knows: what rules that name no address lead to.
+PUBLIC_ADDRESS = "93.184.215.14"
 GOVERNOR = ("import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'governor'; "
             "from addons.cli import main; main()")
 needs_run_tools = pytest.mark.skipif(
@@ -95,7 +97,7 @@ def run_place(folder: Path, policy: str, names: Mapping[str, str], trusted: Path
         _ip("netns", "add", network)
         made.callback(_ip, "netns", "del", network)
         _ip("-n", network, "link", "set", "lo", "up")
-        for address in (ADDRESS, OTHER_ADDRESS):
+        for address in (ADDRESS, OTHER_ADDRESS, PUBLIC_ADDRESS):
             _ip("-n", network, "address", "add", f"{address}/32", "dev", "lo")
         with inside(place):
             made.enter_context(name_server.answering(names))
