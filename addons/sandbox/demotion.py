@@ -72,20 +72,22 @@ def demote(user: int, group: int) -> None:
         raise OSError(ctypes.get_errno(), "no-new-privs was refused")
 
 
-def needed_by(root: Path, policies: Sequence[Path]) -> tuple[Path, ...]:
-    """What Governor reads from elsewhere than the home."""
-    return tuple(path for path in (Path(sys.prefix), Path(sys.base_prefix), root, *policies) if path.exists())
+def needed_by(root: Path, folder: Path, policies: Sequence[Path]) -> tuple[Path, ...]:
+    """What Governor reads from elsewhere than the home. `folder` is the run's: TMPDIR may be closed to others."""
+    return tuple(path for path in (Path(sys.prefix), Path(sys.base_prefix), root, folder, *policies) if path.exists())
 
 
 def pins_for(owner: Owner, folder: Path) -> Mapping[str, str]:
-    """The variable by which the owner finds root's pins, which are copied into the folder."""
+    """The variables by which the owner finds root's pins, which are copied into the folder, and a home: he may have no
+    entry of his own among the users.
+    """
     pins = folder / "config" / "governor" / "pins"
     pins.mkdir(parents=True)
     for pin in pins_folder().iterdir():
         copy = pins / pin.name
         copy.write_bytes(pin.read_bytes())
         os.chown(copy, owner.user, owner.group)
-    return {"XDG_CONFIG_HOME": str(folder / "config")}
+    return {"XDG_CONFIG_HOME": str(folder / "config"), "HOME": str(folder)}
 
 
 def _hand_over(home: Path, owner: Owner) -> None:

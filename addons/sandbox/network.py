@@ -213,7 +213,8 @@ def _wait_to_become(channel: socket.socket, *, linked: bool) -> NoReturn:
             os.dup2(each, number, inheritable=True)
             if each != number:
                 os.close(each)
-        for each in (signal.SIGINT, signal.SIGQUIT):
+        # What Python ignores, and what this process does, the command does not: yes | head -1 ends.
+        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(each, signal.SIG_DFL)
         os.execvpe(message["run"][0], message["run"], message["environment"])  # noqa: S606
     except BaseException as problem:  # noqa: BLE001

@@ -114,7 +114,7 @@ def _serving(asked: Asked, command: Held | Advised, folder: Path) -> tuple[list[
     if os.geteuid() != 0 or bwrap is None:
         return serving, {}
     owner = demotion.owner_of(asked.home)
-    enclosed = demotion.arguments(bwrap, owner, asked.home, demotion.needed_by(ROOT, asked.policy.files))
+    enclosed = demotion.arguments(bwrap, owner, asked.home, demotion.needed_by(ROOT, folder, asked.policy.files))
     if owner.user == 0:
         return [*enclosed, *serving], {}
     demoted = [sys.executable, "-I", "-c", _SERVE_DEMOTED, os.fspath(ROOT), str(owner.user), str(owner.group)]

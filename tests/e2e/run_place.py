@@ -59,7 +59,7 @@ class RunPlace:
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         """The command line of a `governor` verb in this network."""
-        return [*self.outside(), sys.executable, "-c", GOVERNOR, str(ROOT), *arguments]
+        return [*self.outside(), sys.executable, "-P", "-c", GOVERNOR, str(ROOT), *arguments]
 
     def outside(self) -> list[str]:
         """What is put before a command to run it in this network, in no sandbox."""
@@ -78,8 +78,13 @@ class RunPlace:
     def told(self, *command: str | bytes, options: Sequence[str] = (), **more: Any) -> dict[str, Any]:
         """What `governor run --json` says of a run."""
         done = self.run(*command, options=("--json", *options), **more)
-        summary: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
-        return summary
+        return summary(done.stderr)
+
+
+def summary(said: str) -> dict[str, Any]:
+    """The object that `--json` prints, behind what the command said itself."""
+    told: dict[str, Any] = json.loads(said[said.index("{\n"):])
+    return told
 
 
 @contextlib.contextmanager
