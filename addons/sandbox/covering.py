@@ -69,10 +69,11 @@ def _bound(tables: Iterable[Path]) -> Iterator[str]:
     seen: set[int] = set()
     for table in tables:
         try:
-            namespace = os.stat(table.parents[1] / "ns" / "net").st_ino
-            if namespace in seen:
+            # It is the network's own; ns/net tells of the network, too, but not of another user's.
+            network = os.stat(table).st_ino
+            if network in seen:
                 continue
-            seen.add(namespace)
+            seen.add(network)
             lines = table.read_text(errors="surrogateescape").splitlines()
         except OSError:
             # It has ended, or belongs to somebody else.

@@ -19,13 +19,14 @@ from pathlib import Path
 from addons.client_trust.laid import lay_out, lay_variables
 from addons.sandbox.advised import Advised, advised
 from addons.sandbox.asked import Asked
-from addons.sandbox.held import Held, held
+from addons.sandbox.held import Held, RunFailed, held
 from addons.sandbox.own_governor import OwnGovernor, own_governor
 from addons.sandbox.run_folder import run_folder
 from addons.sandbox.tiers import Tier
 
 _COUNT_SECONDS = 1.0
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGQUIT)
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _OF_A_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
@@ -48,6 +49,7 @@ async def run(asked: Asked) -> Ended:
     """Run the command to its end, and take away all that was made for it. Raises `RunFailed` before its start."""
     ended = Ended()
     async with AsyncExitStack() as made:
+        made.enter_context(_ended_in_order())
         folder = made.enter_context(run_folder())
         command: Held | Advised
         if asked.tier is Tier.ENV:
@@ -79,6 +81,22 @@ async def _to_its_end(command: Held | Advised, governor: OwnGovernor) -> int:
 
 
 @contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Whoever ends this process before the command has begun ends its start, and what was made for it is taken away."""
+    loop, start = asyncio.get_running_loop(), asyncio.current_task()
+    assert start is not None
+    for each in _ENDING:
+        loop.add_signal_handler(each, start.cancel)
+    try:
+        yield
+    except asyncio.CancelledError as signalled:
+        raise RunFailed("it was ended before the command began") from signalled
+    finally:
+        for each in _ENDING:
+            loop.remove_signal_handler(each)
+
+
+@contextmanager
 def _forwarding(command: Held | Advised) -> Iterator[None]:
     """Signals that this process gets go to the command, but for those that the terminal has sent to both."""
     loop = asyncio.get_running_loop()
@@ -93,7 +111,8 @@ def _forwarding(command: Held | Advised) -> Iterator[None]:
         yield
     finally:
         for each in _FORWARDED:
-            loop.remove_signal_handler(each)
+            # What was made is taken away now, to the end.
+            loop.add_signal_handler(each, lambda: None)
 
 
 def _in_foreground() -> bool:

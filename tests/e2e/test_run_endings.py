@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -280,13 +281,28 @@ def test_the_log_of_killed_runs_verifies_and_its_lanes_are_adopted(place):
 
 @of_the_long_run
 @pytest.mark.parametrize("delay", [number / 10 for number in range(25)])
-def test_a_run_that_is_killed_while_it_starts_leaves_nothing(place, delay):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_ended_while_it_starts_leaves_nothing(place, delay, how):
     before = _standing()
-    with captured(inside(place)) as capture, busy(place, f"start-{delay}") as run:
+    with captured(inside(place)) as capture, busy(place, f"start-{delay}-{how}") as run:
         time.sleep(delay)
-        run.process.kill()
+        run.process.send_signal(how)
         wait_for(lambda: not run.processes())
 
     nothing_past(place, capture)
-    assert place.run("true").returncode == 0
+    if how is signal.SIGKILL:
+        assert place.run("true").returncode == 0
     assert left_over(before) == set()
+
+
+@of_the_long_run
+def test_a_governor_out_of_memory_lets_nothing_past(place):
+    with captured(inside(place)) as capture, busy(place, "memory") as run:
+        wait_for(lambda: len(asked(capture)) > 10)
+        resource.prlimit(run.one("governor"), resource.RLIMIT_AS, (1 << 20, 1 << 20))
+        time.sleep(5)
+        run.process.terminate()
+        run.process.wait(60)
+        wait_for(lambda: not run.processes())
+
+    nothing_past(place, capture)

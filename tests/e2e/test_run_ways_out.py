@@ -54,14 +54,24 @@ if [ -n "$kept" ]; then
 fi
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all "$@"
 """
+LISTENS = """
+import os, socket, sys, time
+server = socket.socket(socket.AF_UNIX)
+os.umask(0)
+server.bind(sys.argv[1])
+server.listen()
+time.sleep(100)
+"""
 WRITES = """
-import os, sys
+import os, socket, sys
 for what in sys.argv[1:]:
     kind, path = what.split(":", 1)
     try:
         match kind:
             case "rename":
                 os.rename(path, path + "-moved"); os.rename(path + "-moved", path)
+            case "connect":
+                socket.socket(socket.AF_UNIX).connect(path)
             case "write":
                 with open(path, "w"): pass
         print("written", path)
@@ -195,7 +205,10 @@ def prepared(place, user, policy) -> Iterator[Prepared]:
     shown.mkdir(parents=True)
     mounted = ["unshare", "-m", "sh", "-c", f"mount -t proc proc '{shown}' && exec \"$@\"", "sh"]
     asked = [f"rename:{path}" for path in _above(place, policy)]
+    asked += [f"connect:{place.work}/elsewhere.sock"]
     asked += [f"write:{path}" for path in (*_OF_THE_HOST, ROOT / "json.py", policy, place.work / "mine")]
+    listener = subprocess.Popen(["unshare", "-n", sys.executable, "-c", LISTENS, str(place.work / "elsewhere.sock")])
+    _wait((place.work / "elsewhere.sock").exists)
     script = (f'"$@"; for d in /run/governor-runs /run/user/*/governor-runs /tmp/governor-runs-*; do '
               f'[ -e "$d" ] && ls "$d" | sed "s/^/run /"; done; ls {shown} | sed "s/^/process /"')
     neighbour = subprocess.Popen(line(place, user, "run", "--quiet", "--", "sh", "-c", "touch ready; exec sleep 90"),
@@ -209,8 +222,9 @@ def prepared(place, user, policy) -> Iterator[Prepared]:
         said = [line.split(" ", 1) for line in done.stdout.splitlines()]
         yield Prepared(done, mark, {each[1] for each in said if each[0] == "written"})
     finally:
-        neighbour.terminate()
-        neighbour.wait(30)
+        for each in (listener, neighbour):
+            each.terminate()
+            each.wait(30)
         shutil.rmtree(place.work / "mitmproxy")
         for path in _OF_THE_HOST:
             if path.endswith("governor-test"):
@@ -250,6 +264,10 @@ def test_a_run_sees_nothing_of_another_runs_folder(prepared):
 def test_what_was_left_in_path_or_where_modules_are_looked_for_is_not_run_outside(prepared):
     assert prepared.done.returncode == 0, prepared.done.stderr
     assert not prepared.mark.exists()
+
+
+def test_a_socket_of_somebody_in_another_network_is_not_reached(place, prepared):
+    assert prepared.closed(place.work / "elsewhere.sock")
 
 
 def test_a_proc_that_is_mounted_elsewhere_shows_nothing(prepared):
