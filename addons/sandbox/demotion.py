@@ -83,7 +83,8 @@ def pins_for(owner: Owner, folder: Path) -> Mapping[str, str]:
     """
     pins = folder / "config" / "governor" / "pins"
     pins.mkdir(parents=True)
-    for pin in pins_folder().iterdir():
+    # Root has none where another HOME or XDG_CONFIG_HOME has them.
+    for pin in pins_folder().iterdir() if pins_folder().is_dir() else ():
         copy = pins / pin.name
         copy.write_bytes(pin.read_bytes())
         os.chown(copy, owner.user, owner.group)

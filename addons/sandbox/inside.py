@@ -28,6 +28,8 @@ _EXECUTED = ("LD_", "PYTHON", "GCONV_PATH")
 def governors_own(outside: Mapping[str, str]) -> dict[str, str]:
     """What the processes beside the command find: the caller's, with the system's folders first in PATH."""
     kept = {name: value for name, value in outside.items() if not name.startswith(_EXECUTED)}
+    # Who has no entry among the users, as Governor's own has none, knows no other home.
+    kept.setdefault("HOME", os.path.expanduser("~"))
     return kept | {"PATH": os.pathsep.join((*TOOL_FOLDERS, outside.get("PATH", os.defpath)))}
 
 

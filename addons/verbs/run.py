@@ -87,6 +87,7 @@ def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observ
     Exit status: CMD's, or 128 and the number of the signal that ended it; 125 where Governor did not start it, 126
     where it cannot be executed, 127 where it is not there; 2 wrong usage.
     """
+    _open_standard_streams()
     if TIER in os.environ:
         _fail("this command is in a sandbox of Governor's already")
     folder = Path(os.path.realpath(home_folder(home)))
@@ -111,6 +112,15 @@ def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observ
     sys.exit(_told(asked, ended, policies, fail_on, as_json=as_json, quiet=quiet))
 
 
+def _open_standard_streams() -> None:
+    """Where the caller has closed them, what is opened next would get their numbers and be kept inside: by the first
+    process of a sandbox the /proc of the host.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003
+    os.close(descriptor)
+
+
 def _tier(wanted: str) -> Tier:
     if wanted == "auto":
         best = tiers.best()
@@ -128,8 +138,8 @@ def _refuse_reachable(home: Path) -> None:
     """A home in the folder in which the command works would be the command's."""
     try:
         here = Path(os.path.realpath(os.getcwd()))
-    except FileNotFoundError:
-        _fail("the working directory is gone; run it elsewhere")
+    except OSError as problem:
+        _fail(f"the working directory is not there any more ({problem.strerror}); run it elsewhere")
     if here in (home, *home.parents):
         _fail(f"the home {home} lies in the working directory {here}; give --home another folder, or run it elsewhere")
     if home in here.parents:

@@ -274,6 +274,21 @@ def test_a_proc_that_is_mounted_elsewhere_shows_nothing(prepared):
     assert "process " not in prepared.done.stdout
 
 
+def test_who_closed_the_standard_streams_before_a_run_opens_no_way_through_its_first_process(place, user):
+    # What bubblewrap opens gets their numbers, and is kept by the first process: the host's /proc.
+    asked = [f"write:/proc/1/fd/{number}/sys/kernel/core_pattern" for number in range(3)]
+    script = '"$@" > told 2>&1; readlink /proc/1/fd/0 /proc/1/fd/1 /proc/1/fd/2 >> told'
+    run = line(place, user, "run", "--quiet", "--", "sh", "-c", script, "sh", sys.executable, "-c", WRITES, *asked)
+
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *run], cwd=place.work, env=place.environment,
+                          check=False, timeout=60)
+
+    told = (place.work / "told").read_text()
+    assert done.returncode == 0, told
+    assert "written" not in told
+    assert told.splitlines()[-3:] == ["/dev/null"] * 3
+
+
 @pytest.mark.skipif(SCALE < 10, reason="takes GOVERNOR_TEST_SCALE=10")
 def test_a_command_that_stops_the_first_process_of_its_namespace_does_not_keep_the_run_from_ending(place, user):
     stop = ("import ctypes, os; open('stopped', 'w'); ctypes.CDLL(None).ptrace(16, 1, 0, 0); os._exit(0)")
