@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addons import service_user
+from addons.client_trust.readable_files import folder_at
 from addons.home import Home
 from addons.pins import folder as pins_folder
 
@@ -81,8 +82,9 @@ def pins_for(owner: Owner, folder: Path) -> Mapping[str, str]:
     """The variables by which the owner finds root's pins, which are copied into the folder, and a home: he may have no
     entry of his own among the users.
     """
-    pins = folder / "config" / "governor" / "pins"
-    pins.mkdir(parents=True)
+    pins = folder
+    for name in ("config", "governor", "pins"):
+        pins = folder_at(pins / name)
     # Root has none where another HOME or XDG_CONFIG_HOME has them.
     for pin in pins_folder().iterdir() if pins_folder().is_dir() else ():
         copy = pins / pin.name

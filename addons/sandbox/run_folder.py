@@ -8,14 +8,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from addons.errors import GovernorError
 
 _SYSTEM, _OF_USERS = Path("/run"), Path("/run/user")
 _NAME = "governor-runs"
-_LIVING = "living"
 _WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -29,17 +28,16 @@ def run_folder() -> Iterator[Path]:
 
     The command of another run is the same user, and would put links in the place of what is written here.
     """
-    folder = _made(_parent())
-    try:
-        with living(folder):
-            sweep(folder.parent)
+    with ExitStack() as lived:
+        folder = _made(_parent(), lived)
+        try:
             folder.chmod(0o755)
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        # Another run's folder may be there.
-        with suppress(OSError):
-            folder.parent.rmdir()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            # Another run's folder may be there.
+            with suppress(OSError):
+                folder.parent.rmdir()
 
 
 def _parent() -> Path:
@@ -53,14 +51,19 @@ def _parent() -> Path:
     return Path(tempfile.gettempdir()).resolve() / f"{_NAME}-{user}"
 
 
-def _made(parent: Path) -> Path:
+def _made(parent: Path, lived: ExitStack) -> Path:
     while True:
         try:
             parent.mkdir(mode=0o755, exist_ok=True)
             status = parent.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & _WRITTEN_BY_OTHERS:
                 raise NoRunFolder(f"{parent} is somebody else's, or others can write it; remove it")
-            return Path(tempfile.mkdtemp(dir=parent))
+            # Whatever the umask: Governor may be another user.
+            parent.chmod(0o755)
+            with swept(parent):
+                folder = Path(tempfile.mkdtemp(dir=parent))
+                lived.enter_context(living(folder))
+                return folder
         except FileNotFoundError:
             # The last run has just ended, and taken it away.
             continue
@@ -69,29 +72,37 @@ def _made(parent: Path) -> Path:
 
 
 @contextmanager
+def swept(parent: Path) -> Iterator[None]:
+    """Without the folders of this user that nobody needs any more, and without another who sweeps: one that is made
+    meanwhile is safe as soon as it is `living`.
+    """
+    with _locked(parent, fcntl.LOCK_EX):
+        for folder in parent.iterdir():
+            # One that somebody removes at the same time is gone already.
+            with suppress(OSError):
+                if folder.lstat().st_uid == os.geteuid():
+                    _remove_unless_living(folder)
+        yield
+
+
+@contextmanager
 def living(folder: Path) -> Iterator[None]:
     """Say that whoever made the folder needs it still, for as long as this process lives."""
-    descriptor = os.open(folder / _LIVING, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with _locked(folder, fcntl.LOCK_EX):
         yield
-    finally:
-        os.close(descriptor)
-
-
-def sweep(parent: Path) -> None:
-    """Remove the folders of this user that nobody needs any more."""
-    for folder in parent.iterdir():
-        # One that somebody else removes at the same time, or has just made, is left alone.
-        with suppress(OSError):
-            if folder.lstat().st_uid == os.geteuid():
-                _remove_unless_living(folder)
 
 
 def _remove_unless_living(folder: Path) -> None:
-    descriptor = os.open(folder / _LIVING, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # The lock is the folder's own: one that was half removed when its process was killed is removed, too.
+    with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, how: int) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
     finally:
         os.close(descriptor)

@@ -27,7 +27,7 @@ from addons.pools.joining import bring_over
 from addons.pools.setting import pool_for
 from addons.sandbox import handed
 from addons.sandbox.post import Sandbox
-from addons.sandbox.run_folder import living, sweep
+from addons.sandbox.run_folder import living, swept
 from addons.workers.channel import Channel
 from addons.workers.siblings import Siblings
 
@@ -81,11 +81,11 @@ class RunHost:
         self.home = Home.open(home_folder(asked.home))
         runs = self.home.paths.runs
         durable.make_folder(runs)
-        sweep(runs)
         self._folder = runs / self._post.run
-        durable.make_folder(self._folder)
-        self._taken.callback(shutil.rmtree, self._folder, ignore_errors=True)
-        self._taken.enter_context(living(self._folder))
+        with swept(runs):
+            durable.make_folder(self._folder)
+            self._taken.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._taken.enter_context(living(self._folder))
         durable.make_folder(self.authority)
         authority.for_run(self.authority, self._post.run, datetime.now(UTC))
         self._metrics_address = (asked.metrics_host, asked.metrics_port)

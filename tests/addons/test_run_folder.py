@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from addons.sandbox import run_folder as module
-from addons.sandbox.run_folder import NoRunFolder, living, run_folder, sweep
+from addons.sandbox.run_folder import NoRunFolder, living, run_folder, swept
 
 ROOT = Path(module.__file__).resolve().parents[2]
 
@@ -62,13 +62,19 @@ def test_a_parent_that_somebody_else_could_have_made_is_not_used(parent, prepare
 
 def test_what_is_no_folder_of_ours_is_left_alone(tmp_path):
     runs, other = tmp_path / "runs", tmp_path / "elsewhere"
-    (runs / "a").mkdir(parents=True)
+    runs.mkdir()
     other.mkdir()
-    with living(other):
-        pass
     (runs / "link").symlink_to(other)
+    (runs / "file").touch()
 
-    sweep(runs)
+    with swept(runs):
+        assert other.exists()
+        assert (runs / "file").exists()
 
-    assert other.exists()
-    assert (runs / "a").exists()
+
+def test_what_is_needed_stays_and_what_was_half_removed_when_its_process_was_killed_goes(tmp_path):
+    for name in ("needed", "half-removed/trust"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+
+    with living(tmp_path / "runs" / "needed"), swept(tmp_path / "runs"):
+        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["needed"]

@@ -136,6 +136,11 @@ def test_a_halt_given_where_somebody_serves_reaches_a_run_beside_it(place):
         assert halted_within(process, since) < HALT_SECONDS
 
 
+@pytest.mark.skipif(SCALE < 10, reason="takes GOVERNOR_TEST_SCALE=10")
+def test_a_strict_umask_is_no_obstacle_to_a_governor_that_is_another_user(place):
+    assert [place.run("true", umask=0o077).returncode for _ in range(2)] == [0, 0]
+
+
 def test_a_run_beside_a_governor_that_counts_in_its_memory_is_refused_with_what_to_do(place):
     with serving(place):
         done = place.run("true")
