@@ -26,8 +26,12 @@ from addons.sandbox.tiers import Tier, tool
 
 ROOT = Path(__file__).resolve().parents[2]
 # -I: neither the folder in which the command runs nor what PYTHONPATH or a user's site names is one to import from.
-_NETWORK = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.sandbox.network import main; "
-            "main(int(sys.argv[1]))")
+OUR_CODE = ("import sys; root = sys.argv.pop(1); sys.path.insert(0, root); import addons, kernel; "
+            "sys.path.remove(root); ")
+"""The beginning of a program that has our packages, and nothing else of the folder in which they lie: in a checkout
+somebody works there, and what he puts beside them would be taken for a module of Python's.
+"""
+_NETWORK = OUR_CODE + "from addons.sandbox.network import main; main(int(sys.argv[1]))"
 _RESOLVERS = Path("/etc/resolv.conf")
 
 
@@ -168,7 +172,9 @@ def _read_only(asked: Asked, folder: Path) -> tuple[Path, ...]:
     ours = (ROOT / name for name in ("addons", "kernel", "policies", "scripts"))
     code = (*ours, Path(sys.prefix), Path(sys.base_prefix))
     later = (Path.home() / name for name in BY_THE_USER)
-    return tuple(path for path in (*code, pins.folder().parent, folder, *asked.policy.files, *later) if path.exists())
+    kept = (*code, pins.folder().parent, folder, *asked.policy.files, *later)
+    # Nothing can be mounted over a link: what it leads to is kept.
+    return tuple(dict.fromkeys(path.resolve() for path in kept if path.exists()))
 
 
 def _resolving(asked: Asked, folder: Path) -> tuple[Mount, ...]:

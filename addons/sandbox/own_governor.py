@@ -20,7 +20,7 @@ from addons.client_trust.readable_files import put
 from addons.sandbox import demotion
 from addons.sandbox.advised import Advised
 from addons.sandbox.asked import Asked
-from addons.sandbox.held import ROOT, Held, RunFailed
+from addons.sandbox.held import OUR_CODE, ROOT, Held, RunFailed
 from addons.sandbox.inside import governors_own
 from addons.sandbox.post import Post
 from addons.sandbox.ruleset import NAMES_PORT, PROXY_PORT
@@ -29,11 +29,10 @@ from addons.workers.channel import Channel
 
 START_SECONDS = 60.0
 END_SECONDS = 20.0
-_SERVE = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.serve import serve_run; "
-          "sys.exit(serve_run())")
-_SERVE_DEMOTED = ("import sys; sys.path.insert(0, sys.argv.pop(1)); from addons.sandbox.demotion import demote; "
-                  "demote(int(sys.argv.pop(1)), int(sys.argv.pop(1))); from addons.serve import serve_run; "
-                  "sys.exit(serve_run())")
+_SERVE = OUR_CODE + "from addons.serve import serve_run; sys.exit(serve_run())"
+_SERVE_DEMOTED = OUR_CODE + (
+    "from addons.sandbox.demotion import demote; demote(int(sys.argv.pop(1)), int(sys.argv.pop(1))); "
+    "from addons.serve import serve_run; sys.exit(serve_run())")
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ def chosen(home_policy: Path, files: Sequence[Path], allowed: Sequence[str], tod
     else:
         compiled = policy_files.read_policy([("--allow" if allowed else str(meant[0]), text)])
     ports = {*_ALWAYS, *((span.first, span.last) for span in granted(compiled.policy))}
-    return RunPolicy(() if text is not None else tuple(file.absolute() for file in files), text, tuple(sorted(ports)))
+    return RunPolicy(() if text is not None else tuple(file.resolve() for file in files), text, tuple(sorted(ports)))
 
 
 def in_words(allowed: Sequence[str]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.server
 import json
 import os
@@ -212,8 +213,22 @@ def left_over(before: set[str]) -> set[str]:
 
 def _standing() -> set[str]:
     links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
-    return {f"link {line.split()[0]}" for line in links.splitlines()} | {
-        f"folder {path}" for path in (RUN_FOLDERS, *RUN_FOLDERS.glob("*")) if path.exists()}
+    folders = {f"folder {path}" for path in RUN_FOLDERS.glob("*") if not _needed(path)}
+    return folders | {f"link {line.split()[0]}" for line in links.splitlines()}
+
+
+def _needed(folder: Path) -> bool:
+    """Whether a run, perhaps one of another test, lives in it."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return not folder.exists()
+    return True
 
 
 of_the_long_run = pytest.mark.skipif(SCALE < 10, reason="takes GOVERNOR_TEST_SCALE=10")

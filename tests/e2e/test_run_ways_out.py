@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from addons.sandbox.held import OUR_CODE
 from tests.conftest import SCALE
 from tests.e2e.network_hosts import needs_networks
 from tests.e2e.packets import Capture, captured
@@ -204,9 +205,15 @@ def prepared(place, user, policy) -> Iterator[Prepared]:
     shown = place.work / "chroot" / "proc"
     shown.mkdir(parents=True)
     mounted = ["unshare", "-m", "sh", "-c", f"mount -t proc proc '{shown}' && exec \"$@\"", "sh"]
+    kept = place.folder / "kept"
+    _written(kept / "bashrc", "", user)
+    _written(kept / "linked.yaml", place.policy.read_text().replace("the-api", "it-again"), user)
+    (place.user / ".bashrc").symlink_to(kept / "bashrc")
+    (place.work / "linked.yaml").symlink_to(kept / "linked.yaml")
     asked = [f"rename:{path}" for path in _above(place, policy)]
     asked += [f"connect:{place.work}/elsewhere.sock"]
-    asked += [f"write:{path}" for path in (*_OF_THE_HOST, ROOT / "json.py", policy, place.work / "mine")]
+    mine = (policy, kept / "bashrc", kept / "linked.yaml", place.work / "mine")
+    asked += [f"write:{path}" for path in (*_OF_THE_HOST, *mine)]
     listener = subprocess.Popen(["unshare", "-n", sys.executable, "-c", LISTENS, str(place.work / "elsewhere.sock")])
     _wait((place.work / "elsewhere.sock").exists)
     script = (f'"$@"; for d in /run/governor-runs /run/user/*/governor-runs /tmp/governor-runs-*; do '
@@ -215,10 +222,12 @@ def prepared(place, user, policy) -> Iterator[Prepared]:
                                  cwd=place.work, env=place.environment)
     try:
         _wait(ready.exists)
-        run = line(place, user, "run", "--quiet", "--policy", str(policy), "--", "sh", "-c", script, "sh",
-                   sys.executable, "-c", WRITES, *asked)
+        policies = ("--policy", str(policy), "--policy", str(place.work / "linked.yaml"))
+        run = line(place, user, "run", "--quiet", *policies, "--", "sh", "-c", script, "sh", sys.executable, "-c",
+                   WRITES, *asked)
         done = subprocess.run([*(mounted if user == 0 else ()), *run], capture_output=True, text=True, check=False,
                               timeout=120, cwd=place.work, env=environment)
+        assert done.returncode == 0, done.stderr
         said = [line.split(" ", 1) for line in done.stdout.splitlines()]
         yield Prepared(done, mark, {each[1] for each in said if each[0] == "written"})
     finally:
@@ -253,8 +262,19 @@ def test_no_folder_above_the_home_the_pins_or_a_policy_can_be_replaced(place, po
     assert str(place.work / "mine") in prepared.written
 
 
-def test_governors_code_cannot_be_added_to(prepared):
-    assert prepared.closed(ROOT / "json.py")
+def test_what_lies_beside_governors_code_is_not_imported(tmp_path):
+    for name in ("addons", "kernel"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "json.py").write_text("print('ours')")
+
+    done = subprocess.run([sys.executable, "-I", "-c", OUR_CODE + "import json", str(tmp_path)], capture_output=True,
+                          text=True, check=True)
+
+    assert done.stdout == ""
+
+
+def test_a_policy_and_a_file_of_the_shells_that_are_links_are_kept_where_they_lead(prepared, place):
+    assert prepared.closed(place.folder / "kept" / "bashrc", place.folder / "kept" / "linked.yaml")
 
 
 def test_a_run_sees_nothing_of_another_runs_folder(prepared):
@@ -262,7 +282,6 @@ def test_a_run_sees_nothing_of_another_runs_folder(prepared):
 
 
 def test_what_was_left_in_path_or_where_modules_are_looked_for_is_not_run_outside(prepared):
-    assert prepared.done.returncode == 0, prepared.done.stderr
     assert not prepared.mark.exists()
 
 
