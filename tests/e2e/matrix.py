@@ -117,6 +117,8 @@ def missing(client: str, folder: Path, environment: Mapping[str, str]) -> str | 
         return f"{tool} is not installed"
     if client == "pip" and subprocess.run([tool, "-m", "pip", "--version"], capture_output=True).returncode:
         return "this Python has no pip"
+    if client == "php curl" and subprocess.run(["php", "-r", "curl_version();"], capture_output=True).returncode:
+        return "this PHP has no curl"
     if client == "go" and not (folder / "fetch").exists():
         (folder / "fetch.go").write_text(GO)
         subprocess.run(["go", "build", "-o", folder / "fetch", folder / "fetch.go"], check=True,
