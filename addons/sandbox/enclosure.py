@@ -34,8 +34,8 @@ class View:
 
 
 def arguments(bwrap: str, view: View, user: int, group: int, command: Sequence[str]) -> list[str]:
-    """The command line of bubblewrap. It reads the filter of system calls from `SECCOMP_DESCRIPTOR`, and writes the
-    number of its first process to `INFO_DESCRIPTOR`.
+    """The command line of bubblewrap. It reads the filter of system calls from `SECCOMP_DESCRIPTOR`, and writes to
+    `INFO_DESCRIPTOR`: the number of its first process, and what the command ended with if it was executed.
 
     The network is that of whoever executes it. A command of root's can make no user namespaces: in one of its own it
     could mount a /proc that it may write.
@@ -44,7 +44,7 @@ def arguments(bwrap: str, view: View, user: int, group: int, command: Sequence[s
         bwrap, "--die-with-parent", "--unshare-user", "--uid", str(user), "--gid", str(group), "--unshare-pid",
         "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--cap-drop", "ALL",
         *(("--disable-userns",) if user == 0 else ()),
-        "--seccomp", str(SECCOMP_DESCRIPTOR), "--info-fd", str(INFO_DESCRIPTOR),
+        "--seccomp", str(SECCOMP_DESCRIPTOR), "--json-status-fd", str(INFO_DESCRIPTOR),
         *_file_system(view, user),
         "--chdir", str(view.working_folder), "--", *command,
     ]  # fmt: skip

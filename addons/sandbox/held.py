@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from addons import pins
@@ -32,6 +33,7 @@ OUR_CODE = ("import sys; root = sys.argv.pop(1); sys.path.insert(0, root); impor
 somebody works there, and what he puts beside them would be taken for a module of Python's.
 """
 _NETWORK = OUR_CODE + "from addons.sandbox.network import main; main(int(sys.argv[1]))"
+_NOT_STARTED = 125
 _RESOLVERS = Path("/etc/resolv.conf")
 
 
@@ -78,6 +80,7 @@ class Held:
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._channel = channel
         self._first_process: int | None = None
+        self._told: FileIO | None = None
 
     async def start(self, asked: Asked, folder: Path, laid: Laid) -> None:
         """Start the command, once its Governor serves. From now on it alone has the sockets."""
@@ -96,12 +99,12 @@ class Held:
                                        f"http://127.0.0.1:{PROXY_PORT}"),
         }
         told, tells = os.pipe()
-        with os.fdopen(told, "rb") as info:
-            filtered = os.memfd_create("filter")
-            os.write(filtered, syscall_filter.program())
-            os.lseek(filtered, 0, os.SEEK_SET)
-            await asyncio.to_thread(_send, self._channel, json.dumps(message).encode() + b"\n", [filtered, tells])
-            content = await asyncio.to_thread(info.read)
+        self._told = FileIO(told)
+        filtered = os.memfd_create("filter")
+        os.write(filtered, syscall_filter.program())
+        os.lseek(filtered, 0, os.SEEK_SET)
+        await asyncio.to_thread(_send, self._channel, json.dumps(message).encode() + b"\n", [filtered, tells])
+        content = await asyncio.to_thread(self._told.readline)
         if content:
             self._first_process = json.loads(content)["child-pid"]
         self._channel.setblocking(False)  # noqa: FBT003
@@ -131,12 +134,18 @@ class Held:
             self.refused = message["refused"]
             if "ended" in message and not self.ended.done():
                 status = message["ended"]
+                if status == 1 and not self._began():
+                    status = _NOT_STARTED
                 self.ended.set_result(status if status >= 0 else 128 - status)
         if not content:
             asyncio.get_running_loop().remove_reader(self._channel)
             if not self.ended.done():
                 # Its process was killed, and the command with it.
                 self.ended.set_result(128 + signal.SIGKILL)
+
+    def _began(self) -> bool:
+        """Whether bubblewrap, which has ended, came as far as to execute the command: it tells of its end only then."""
+        return self._told is not None and b"exit-code" in self._told.read()
 
 
 def _send(channel: socket.socket, content: bytes, descriptors: Sequence[int]) -> None:

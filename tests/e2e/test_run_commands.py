@@ -85,6 +85,14 @@ def test_a_command_that_cannot_be_is_told_as_env_tells_it(place: RunPlace, comma
     assert (done.returncode, done.stderr.splitlines()[-1]) == (status, f"governor: {text}")
 
 
+def test_a_command_that_is_not_executed_after_all_is_no_command_that_failed(place: RunPlace) -> None:
+    script = place.work / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+
+    assert place.run("./script", options=("--quiet",)).returncode == NOT_STARTED
+
+
 def test_arguments_arrive_as_they_are(place: RunPlace) -> None:
     told = [b"two words", b"'\"$x`", b"", b"line\nbreak", b"\xff\xfe", "\u00e9".encode(), b"--json", b"--", b"-c"]
     show = "import os, sys; sys.stdout.buffer.write(b'|'.join(map(os.fsencode, sys.argv[1:])))"
