@@ -26,7 +26,7 @@ Every request from here is judged by Governor, the network policy, and recorded 
 
 
 @click.command()
-@click.option("--home", metavar="DIR", help="Taken for uniformity; every Governor is asked in the same way.", hidden=True)
+@click.option("--home", metavar="DIR", help="Taken for uniformity.", hidden=True)
 @json_option
 def instructions(home: str | None, as_json: bool) -> None:  # noqa: ARG001
     """Print what to paste into an agent's AGENTS.md or CLAUDE.md, so that a refusal is read as one.

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509.oid import NameOID
 
 from addons import authority
-from addons.client_trust import java_stores, laid, system_store
+from addons.client_trust import browsers, java_stores, laid, system_store
 from addons.client_trust.certificates import at, in_text, pem
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -324,7 +324,7 @@ def test_a_copy_of_the_users_database_trusts_the_ca_and_the_original_is_as_it_wa
 
 def test_a_database_that_cannot_be_changed_is_named_and_left_alone(
         user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(user.folder))
+    monkeypatch.setattr(browsers, "certutil", lambda *_, **__: False)
     (user.home / ".pki/nssdb").mkdir(parents=True)
 
     result = user.laid()

@@ -449,7 +449,7 @@ def test_without_the_root_key_only_lanes_begin_that_were_certified(tmp_path):
     pytest.param(["--set", "governor_pool=memory:"], 1, "OPTION_REFUSED: governor_pool=memory:", id="a budget each"),
     pytest.param(["--set", "web_port=8099"], 2, "mitmweb shows the flows of one process", id="mitmweb"),
     pytest.param(["--web"], 2, "--web", id="mitmweb by its switch"),
-    pytest.param(["--mode", "transparent"], 1, "MODE_REFUSED: mode transparent", id="a mode that is not governed"),
+    pytest.param(["--mode", "wireguard"], 1, "MODE_REFUSED: mode wireguard", id="a mode that is not governed"),
     pytest.param(["--accept-loss", "x"], 2, "governor audit accept-loss --lane w0", id="a loss of which lane"),
 ])
 def test_a_refused_start_makes_nothing(tmp_path, options, code, said):
