@@ -34,6 +34,7 @@ somebody works there, and what he puts beside them would be taken for a module o
 """
 _NETWORK = OUR_CODE + "from addons.sandbox.network import main; main(int(sys.argv[1]))"
 _NOT_STARTED = 125
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _RESOLVERS = Path("/etc/resolv.conf")
 
 
@@ -116,12 +117,12 @@ class Held:
             self._channel.send(b'{"count": true}\n')
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the command a signal. Where it is not there any more, what it left behind is not waited for."""
+        """Send the command a signal. Where it is not there any more, one that ends it ends what it left."""
         process = None if self._first_process is None else _command_below(self._first_process)
         if process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
-        elif not self.ended.done():
+        elif number in _ENDING and not self.ended.done():
             self.ended.set_result(128 + number)
 
     def _hear(self) -> None:

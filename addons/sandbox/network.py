@@ -35,6 +35,7 @@ _PREFIX, _PREFIX_6 = 29, 64
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 _GRANDPARENT_GONE = 70
+_FOR_THE_COMMAND = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # No packet says where it goes, and no neighbour where we should.
 _SETTINGS = {
     "net/ipv4/conf/all/accept_redirects": "0",
@@ -77,9 +78,11 @@ def main(channel_descriptor: int) -> NoReturn:
     with descriptors beside it. `{"count": true}` is answered with the packets refused so far.
     """
     _die_with_parent()
-    # The command's terminal sends its signals to us, too; they are for the command.
-    for each in (signal.SIGINT, signal.SIGQUIT):
-        signal.signal(each, signal.SIG_IGN)
+    # The command's terminal sends its signals to us, too, and so does a command that ends its group with `kill 0`.
+    # What is heard here is the default again in what is executed; what the caller has ignored, as nohup does, stays so.
+    for each in _FOR_THE_COMMAND:
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, lambda *_: None)
     os.set_inheritable(channel_descriptor, False)  # noqa: FBT003
     with socket.socket(fileno=channel_descriptor) as channel:
         try:
@@ -213,8 +216,8 @@ def _wait_to_become(channel: socket.socket, *, linked: bool) -> NoReturn:
             os.dup2(each, number, inheritable=True)
             if each != number:
                 os.close(each)
-        # What Python ignores, and what this process does, the command does not: yes | head -1 ends.
-        for each in (signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ):
+        # Python has these ignored, and the command has not: yes | head -1 ends.
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(each, signal.SIG_DFL)
         os.execvpe(message["run"][0], message["run"], message["environment"])  # noqa: S606
     except BaseException as problem:  # noqa: BLE001

@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,14 +85,15 @@ def _ended_in_order() -> Iterator[None]:
     """Whoever ends this process before the command has begun ends its start, and what was made for it is taken away."""
     loop, start = asyncio.get_running_loop(), asyncio.current_task()
     assert start is not None
-    for each in _ENDING:
+    heard = _heard(_ENDING)
+    for each in heard:
         loop.add_signal_handler(each, start.cancel)
     try:
         yield
     except asyncio.CancelledError as signalled:
         raise RunFailed("it was ended before the command began") from signalled
     finally:
-        for each in _ENDING:
+        for each in heard:
             loop.remove_signal_handler(each)
 
 
@@ -105,14 +106,20 @@ def _forwarding(command: Held | Advised) -> Iterator[None]:
         if not (number in _OF_A_TERMINAL and _in_foreground()):
             command.signal(number)
 
-    for each in _FORWARDED:
+    heard = _heard(_FORWARDED)
+    for each in heard:
         loop.add_signal_handler(each, forward, each)
     try:
         yield
     finally:
-        for each in _FORWARDED:
+        for each in heard:
             # What was made is taken away now, to the end.
             loop.add_signal_handler(each, lambda: None)
+
+
+def _heard(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    """Those that the caller has not had ignored, as `nohup` does."""
+    return [each for each in numbers if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 def _in_foreground() -> bool:

@@ -295,6 +295,26 @@ def test_the_log_of_killed_runs_verifies_and_its_lanes_are_adopted(place):
 
 
 @of_the_long_run
+def test_a_command_that_ends_its_own_group_ends_as_outside(place):
+    # The whole group, with `governor run` in it, is one of its own here.
+    done = place.run("sh", "-c", "trap 'kill 0' EXIT; exit 3", options=("--quiet",), start_new_session=True)
+
+    assert done.returncode == 128 + signal.SIGTERM
+
+
+@of_the_long_run
+@pytest.mark.parametrize("ahead", [(), ("nohup",)])
+def test_what_the_caller_has_had_ignored_stays_so_inside_and_nothing_else_is(place, ahead):
+    line = [*ahead, *place.command("run", "--quiet", "--", "grep", "SigIgn", "/proc/self/status")]
+
+    done = subprocess.run(line, cwd=place.work, env=place.environment, capture_output=True, text=True, check=True)
+
+    plain = [*ahead, "grep", "SigIgn", "/proc/self/status"]
+    outside = subprocess.run(plain, capture_output=True, text=True, check=True)
+    assert done.stdout == outside.stdout
+
+
+@of_the_long_run
 @pytest.mark.parametrize("delay", [number / 10 for number in range(25)])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_ended_while_it_starts_leaves_nothing(place, delay, how):
