@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +62,10 @@ async def run(asked: Asked) -> Ended:
         laid = lay(folder / "trust", governor.told["certificate"].encode(), asked.environment, Path.home())
         ended.untrusting = laid.missing
         began = time.monotonic()
-        await command.start(asked, folder, laid)
-        ended.status = await _to_its_end(command, governor)
+        with _forwarding(command) as begun:
+            await command.start(asked, folder, laid)
+            begun()
+            ended.status = await _to_its_end(command, governor)
         ended.seconds = time.monotonic() - began
         ended.packets = dict(command.refused)
         ended.governor_ended = governor.ended.done()
@@ -71,13 +73,12 @@ async def run(asked: Asked) -> Ended:
 
 
 async def _to_its_end(command: Held | Advised, governor: OwnGovernor) -> int:
-    with _forwarding(command):
-        while True:
-            done, _ = await asyncio.wait([command.ended], timeout=_COUNT_SECONDS)
-            governor.channel.tell("refused_packets", counts=command.refused)
-            if done:
-                return command.ended.result()
-            command.count()
+    while True:
+        done, _ = await asyncio.wait([command.ended], timeout=_COUNT_SECONDS)
+        governor.channel.tell("refused_packets", counts=command.refused)
+        if done:
+            return command.ended.result()
+        command.count()
 
 
 @contextmanager
@@ -98,19 +99,32 @@ def _ended_in_order() -> Iterator[None]:
 
 
 @contextmanager
-def _forwarding(command: Held | Advised) -> Iterator[None]:
-    """Signals that this process gets go to the command, but for those that the terminal has sent to both."""
+def _forwarding(command: Held | Advised) -> Iterator[Callable[[], None]]:
+    """Signals that this process gets go to the command, but for those that the terminal has sent to both. They wait
+    until what is given here is called: the command may speak before it is known here that it has begun.
+    """
     loop = asyncio.get_running_loop()
+    waiting: list[signal.Signals] | None = []
 
     def forward(number: signal.Signals) -> None:
-        if not (number in _OF_A_TERMINAL and _in_foreground()):
+        if number in _OF_A_TERMINAL and _in_foreground():
+            return
+        if waiting is None:
             command.signal(number)
+        else:
+            waiting.append(number)
+
+    def begun() -> None:
+        nonlocal waiting
+        early, waiting = waiting or [], None
+        for each in early:
+            command.signal(each)
 
     heard = _heard(_FORWARDED)
     for each in heard:
         loop.add_signal_handler(each, forward, each)
     try:
-        yield
+        yield begun
     finally:
         for each in heard:
             # What was made is taken away now, to the end.
