@@ -271,5 +271,5 @@ def test_two_clients_are_two_agents_by_their_addresses(network):
 
     agents = {entry["agent"]["id"]: entry["agent"]["by"] for line in log.splitlines()
               if (entry := json.loads(line)["e"])["type"] == "decision"}
-    assert got == ["200", "403"]
+    assert got == ["200", "000"]
     assert agents == {"coder-1": "source", "coder-2": "source"}
