@@ -20,6 +20,7 @@ from addons import service_user
 from addons.client_trust.readable_files import folder_at
 from addons.home import Home
 from addons.pins import folder as pins_folder
+from addons.sandbox.run_folder import locked
 
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _CAPABILITIES = 64
@@ -35,17 +36,20 @@ class Owner:
 
 def owner_of(home: Path) -> Owner:
     """The owner of a home that is there, or made here for whom it belongs to from then on. `StartRefused`."""
-    if not home.exists() or not os.listdir(home):
-        owner = Owner(*service_user.chosen())
-        Home.open(home)
-        _hand_over(home, owner)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    # A home that another run has just made is root's until it is handed over.
+    with locked(home.parent):
+        if not home.exists() or not os.listdir(home):
+            owner = Owner(*service_user.chosen())
+            Home.open(home)
+            _hand_over(home, owner)
+            return owner
+        status = home.stat()
+        owner = Owner(status.st_uid, status.st_gid)
+        if service_user.is_one(owner.user):
+            # What root's verbs have made in it since.
+            _hand_over(home, owner)
         return owner
-    status = home.stat()
-    owner = Owner(status.st_uid, status.st_gid)
-    if service_user.is_one(owner.user):
-        # What root's verbs have made in it since.
-        _hand_over(home, owner)
-    return owner
 
 
 def arguments(bwrap: str, owner: Owner, home: Path, needed: Sequence[Path]) -> list[str]:

@@ -76,7 +76,7 @@ def swept(parent: Path) -> Iterator[None]:
     """Without the folders of this user that nobody needs any more, and without another who sweeps: one that is made
     meanwhile is safe as soon as it is `living`.
     """
-    with _locked(parent, fcntl.LOCK_EX):
+    with locked(parent):
         for folder in parent.iterdir():
             # One that somebody removes at the same time is gone already.
             with suppress(OSError):
@@ -88,18 +88,19 @@ def swept(parent: Path) -> Iterator[None]:
 @contextmanager
 def living(folder: Path) -> Iterator[None]:
     """Say that whoever made the folder needs it still, for as long as this process lives."""
-    with _locked(folder, fcntl.LOCK_EX):
+    with locked(folder):
         yield
 
 
 def _remove_unless_living(folder: Path) -> None:
     # The lock is the folder's own: one that was half removed when its process was killed is removed, too.
-    with _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+    with locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
+def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """With the lock of a folder, which goes with this process."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, how)

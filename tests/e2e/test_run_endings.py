@@ -7,7 +7,6 @@ import fcntl
 import http.server
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -189,7 +188,7 @@ def asked(capture: Capture) -> list[bytes]:
 
 def recorded(place: RunPlace) -> int:
     """How many requests the log lets through, in all lanes."""
-    lines = [line for lane in (place.home / "audit" / "lanes").iterdir() for file in sorted(lane.glob("*.jsonl"))
+    lines = [line for file in (place.home / "audit" / "lanes").glob("*/*.jsonl")
              for line in file.read_bytes().split(b"\n") if line.endswith(b"}")]
     entries = [json.loads(line)["e"] for line in lines]
     return sum(entry["type"] == "decision" and entry["stage"] == "request" and entry["code"] == "ALLOW"
@@ -334,7 +333,11 @@ def test_a_run_that_is_ended_while_it_starts_leaves_nothing(place, delay, how):
 def test_a_governor_out_of_memory_lets_nothing_past(place):
     with captured(inside(place)) as capture, busy(place, "memory") as run:
         wait_for(lambda: len(asked(capture)) > 10)
-        resource.prlimit(run.one("governor"), resource.RLIMIT_AS, (1 << 20, 1 << 20))
+        governor = run.one("governor")
+        status = os.stat(f"/proc/{governor}")
+        # By its own user: root in a container may lack the capability to limit others.
+        subprocess.run(["setpriv", f"--reuid={status.st_uid}", f"--regid={status.st_gid}", "--clear-groups", "prlimit",
+                        f"--pid={governor}", "--as=1048576"], check=True)
         time.sleep(5)
         run.process.terminate()
         run.process.wait(60)
