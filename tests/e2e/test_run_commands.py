@@ -407,7 +407,8 @@ def test_a_directory_that_is_gone_is_told(place: RunPlace) -> None:
                           text=True, env=place.environment, cwd=place.work, timeout=60)
 
     assert done.returncode == NOT_STARTED
-    assert done.stderr.splitlines()[-1] == "governor: the working directory is not there any more (No such file or directory); run it elsewhere"
+    said = "the working directory is not there any more (No such file or directory); run it elsewhere"
+    assert done.stderr.splitlines()[-1] == f"governor: {said}"
 
 
 def test_a_run_in_a_run_is_refused(place: RunPlace) -> None:
