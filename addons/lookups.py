@@ -174,8 +174,7 @@ class Lookups:
                                          judged.addresses)):
             self._metrics.decision(verdict.action, verdict.code, agent, verdict.rule, perf_counter() - started)
             return ""
-        # Apart from requests: a browser that looks for updates all the time is still told why a page is refused.
-        source = f"{agent or connection.peer} names"
+        source = agent or connection.peer
         quiet = not passes and verdict.rule is not None and verdict.rule in governed.index.quiet
         if quiet:
             source = f"{source} quiet"
