@@ -6,26 +6,23 @@ import ipaddress
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from addons.sandbox import tiers
+from addons.sandbox.inside import TIER
 from addons.sandbox.tiers import Tier
 from addons.verbs.asking import home_option, json_option
 from addons.verbs.output import console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 NO_TIER = 2
-TIER = "GOVERNOR_TIER"
-"""The variable by which a sandbox says which it is."""
 _NOT_STARTED = 125
 _AUTO = "auto"
-# A sandbox has its own PATH and may have its own `governor`: this Python and this code are what is asked.
-_START = "import sys; sys.path.insert(0, {code!r}); from addons.cli import main; main()"
 
 
 class Address(click.ParamType[str]):
@@ -76,24 +73,25 @@ def doctor(ctx: click.Context, inside: bool, here: bool, tier: str | None, targe
     Exit status: 0 nothing FAILs, or no way is open (warnings are fine); 1 something does, or one is; 2 wrong usage, or
     this machine can hold no sandbox.
     """
+    from addons.home import home_folder
+
     if not inside:
         if here or tier or targets or everything:
             raise click.UsageError("--here, --tier, --target and --all go with --inside")
-        ctx.exit(_look(home, as_json=as_json))
+        ctx.exit(_look(home_folder(home), as_json=as_json))
     if here or os.environ.get(TIER):
-        ctx.exit(_try(targets, everything=everything, as_json=as_json))
-    ctx.exit(_enter(tier or _AUTO, targets, everything=everything, as_json=as_json))
+        ctx.exit(_try(targets, home, everything=everything, as_json=as_json))
+    ctx.exit(_enter(tier or _AUTO, targets, home_folder(home), everything=everything, as_json=as_json))
 
 
-def _look(home: str | None, *, as_json: bool) -> int:
+def _look(home: Path, *, as_json: bool) -> int:
     """Look at the host; the exit status."""
     # What is looked at takes a second to import; `governor --help` does not wait for it.
     from addons.doctor.examination import examined
-    from addons.home import home_folder
     from addons.verbs.checks import as_json as document
     from addons.verbs.checks import tell
 
-    checks = examined(home_folder(home))
+    checks = examined(home)
     if as_json:
         print_json(document(checks))
     else:
@@ -101,40 +99,47 @@ def _look(home: str | None, *, as_json: bool) -> int:
     return 0 if all(check.holds for check in checks) else 1
 
 
-def _try(targets: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
+def _try(targets: tuple[str, ...], home: str | None, *, everything: bool, as_json: bool) -> int:
     """Make the attempts in this process's place; the exit status."""
+    from addons.attempts.attempt import Result
     from addons.attempts.every import ATTEMPTS
     from addons.attempts.running import run
     from addons.attempts.surroundings import Surroundings
     from addons.verbs import attempts
 
-    here = Surroundings.read(targets)
+    here = Surroundings.read(targets, os.environ | ({"GOVERNOR_HOME": home} if home else {}))
     taken = run(ATTEMPTS, here)
     if as_json:
         print_json(attempts.as_json(here.tier, taken))
     else:
         attempts.tell(here.tier, taken, everything=everything)
-    return 1 if any(seen.result == "open" for _, seen in taken) else 0
+    return 1 if any(seen.result is Result.OPEN for _, seen in taken) else 0
 
 
-def _enter(tier: str, targets: tuple[str, ...], *, everything: bool, as_json: bool) -> int:
+def _enter(tier: str, targets: tuple[str, ...], home: Path, *, everything: bool, as_json: bool) -> int:
     """Make them in a sandbox that is started for it; the exit status."""
-    chosen = tiers.best() if tier == _AUTO else Tier(tier)
-    asked = (Tier.NETNS, Tier.BWRAP) if tier == _AUTO else (Tier(tier),)
-    lacking = list(dict.fromkeys(missing for each in asked for missing in tiers.possible(each)))
-    if chosen is None or (tier != _AUTO and lacking):
-        _tell_impossible(lacking, as_json=as_json)
+    if tier == _AUTO:
+        wanted, chosen = (Tier.NETNS, Tier.BWRAP), tiers.best()
+    else:
+        wanted, chosen = (Tier(tier),), None if tiers.possible(Tier(tier)) else Tier(tier)
+    if chosen is None:
+        lacking = dict.fromkeys(missing for each in wanted for missing in tiers.possible(each))
+        _tell_impossible(list(lacking), as_json=as_json)
         return NO_TIER
     flags = [*(["--all"] if everything else []), *(["--json"] if as_json else []),
              *(part for target in targets for part in ("--target", target))]
-    ended = subprocess.run(_sandboxed(chosen, ["doctor", "--inside", *flags]), check=False).returncode
+    ended = subprocess.run(_sandboxed(chosen, os.path.abspath(home), flags), check=False).returncode
     return NO_TIER if ended == _NOT_STARTED else ended
 
 
-def _sandboxed(tier: Tier, arguments: Sequence[str]) -> list[str]:
-    """The command that runs `governor` with these arguments in a sandbox of that tier."""
-    governor = [sys.executable, "-c", _START.format(code=str(Path(__file__).resolve().parents[2]))]
-    return [*governor, "run", "--tier", tier, "--quiet", "--", *governor, *arguments]
+def _sandboxed(tier: Tier, home: str, flags: Sequence[str]) -> list[str]:
+    """The command that makes the attempts in a sandbox of that tier, which has this home."""
+    from addons.sandbox.held import OUR_CODE, ROOT
+
+    # A sandbox has its own PATH and may have its own `governor`: this Python and this code are what is asked.
+    governor = [sys.executable, "-I", "-c", f"{OUR_CODE}from addons.cli import main; main()", os.fspath(ROOT)]
+    return [*governor, "run", "--tier", tier, "--home", home, "--quiet", "--",
+            *governor, "doctor", "--inside", "--home", home, *flags]
 
 
 def _tell_impossible(lacking: Sequence[tiers.Missing], *, as_json: bool) -> None:
