@@ -6,9 +6,9 @@ import json
 import os
 import select
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -18,7 +18,10 @@ from addons.attempts.surroundings import Surroundings
 AT_ONCE = 24
 """Most of an attempt is waiting."""
 EACH_SECONDS = 6.0
-_MOST_BYTES = 65536
+# An answer of at most so many bytes is written and read in one piece, whatever room the pipe has.
+_MOST_BYTES = select.PIPE_BUF
+# In JSON a sign has up to twelve.
+_MOST_SIGNS = 330
 
 
 @dataclass(slots=True)
@@ -29,9 +32,7 @@ class _Running:
     until: float
 
 
-def run(
-    attempts: Sequence[Attempt], here: Surroundings, done: Callable[[], object] = lambda: None
-) -> list[tuple[Attempt, Seen]]:
+def run(attempts: Sequence[Attempt], here: Surroundings) -> list[tuple[Attempt, Seen]]:
     """Each attempt with what it saw, in the order given.
 
     Must be called where no other thread runs: an attempt changes namespaces, and may be killed by a filter.
@@ -46,7 +47,6 @@ def run(
             for each in _ended(running):
                 running.remove(each)
                 seen[each.attempt.name] = _outcome(each)
-                done()
     finally:
         for each in running:
             _end(each)
@@ -71,7 +71,7 @@ def _take(attempt: Attempt, here: Surroundings, said: int) -> NoReturn:
             seen = attempt.take(here)
         except Exception as fault:  # noqa: BLE001
             seen = not_here(f"the attempt itself failed: {type(fault).__name__}: {fault}")
-        os.write(said, json.dumps([seen.result, seen.what[: _MOST_BYTES // 8], seen.silent]).encode())
+        os.write(said, json.dumps([seen.result, seen.what[:_MOST_SIGNS], seen.silent]).encode())
     finally:
         os._exit(0)
 
@@ -102,10 +102,7 @@ def _outcome(each: _Running) -> Seen:
 def _end(each: _Running, *, kill: bool = True) -> int:
     if kill:
         for end in (os.killpg, os.kill):
-            try:
+            with suppress(OSError):
                 end(each.pid, signal.SIGKILL)
-            except OSError:
-                continue
     os.close(each.answer)
-    sys.stdout.flush()
     return os.waitpid(each.pid, 0)[1]

@@ -64,7 +64,8 @@ def _reaches(paths: Paths, last: dict[str, dict[str, Any] | None]) -> Check:
 
 
 def _length(entry: dict[str, Any] | None) -> int:
-    return 0 if entry is None else int(entry.get("seq", -1)) + 1
+    seq = entry.get("seq") if entry else None
+    return seq + 1 if isinstance(seq, int) else 0
 
 
 def _lanes(paths: Paths) -> tuple[str, ...]:

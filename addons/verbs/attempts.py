@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from addons.attempts.attempt import Attempt, Result, Seen
+from addons.audit_text import escaped
 from addons.verbs import standings
 from addons.verbs.output import console, counted
 
@@ -50,7 +51,7 @@ def _table(shown: Taken) -> Table:
         result = f"{seen.result}{', silent' if seen.silent else ''}"
         table.add_row(
             attempt.family if attempt.family != before else "", attempt.name, attempt.way, attempt.expected,
-            Text.assemble((result, _STYLES[seen.result]), f": {seen.what}"))
+            Text.assemble((result, _STYLES[seen.result]), f": {escaped(seen.what)}"))
         before = attempt.family
     return table
 

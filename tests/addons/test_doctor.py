@@ -159,12 +159,27 @@ def test_a_log_that_was_cut_back_fails(used):
     assert "main ends at 1" in check.message
 
 
+def _end_with(home: Home, **fields: object) -> None:
+    """Have the last entry of the log say this."""
+    path = segment(home)
+    *before, last = path.read_bytes().splitlines(keepends=True)
+    entry = json.loads(last)
+    entry["e"] |= fields
+    path.write_bytes(b"".join(before) + json.dumps(entry).encode() + b"\n")
+
+
+@pytest.mark.parametrize("seq", ["many", None, [3]])
+def test_a_log_that_ends_in_no_number_fails(used, seq):
+    _end_with(used, seq=seq)
+
+    check = looked(used)["log"]
+
+    assert check.state is State.FAIL
+    assert "main ends at 0" in check.message
+
+
 def test_a_clock_behind_the_log_fails(used):
-    path = segment(used)
-    lines = path.read_bytes().splitlines(keepends=True)
-    last = json.loads(lines[-1])
-    last["e"]["ts"] = f"{NOW + timedelta(hours=2):%Y-%m-%dT%H:%M:%S.%fZ}"
-    path.write_bytes(b"".join(lines[:-1]) + json.dumps(last).encode() + b"\n")
+    _end_with(used, ts=f"{NOW + timedelta(hours=2):%Y-%m-%dT%H:%M:%S.%fZ}")
 
     check = looked(used)["clock"]
 
