@@ -12,11 +12,10 @@ from addons.attempts.surroundings import Surroundings
 
 FAMILY = Family("icmp")
 _NOTHING = "EPERM, refused, no route, or no echo"
-_IPPROTO_ICMPV6 = 58
 
 
 def _echo(here: Surroundings, kind: int, ipv6: bool = False) -> Seen:
-    protocol = _IPPROTO_ICMPV6 if ipv6 else socket.IPPROTO_ICMP
+    protocol = packets.ICMP6 if ipv6 else packets.ICMP
     addresses = here.targets_6 if ipv6 else here.targets
     payload = packets.echo(ipv6)
     reached = datagrams(addresses, 0, payload, kind=kind, protocol=protocol)
@@ -35,13 +34,13 @@ for name, way, kind, ipv6 in (
 @FAMILY.attempt("echo-with-data", "put 1,000 bytes of data into an echo", _NOTHING)
 def with_data(here: Surroundings) -> Seen:
     payload = packets.echo(ipv6=False, data=bytes(1000))
-    tried = [*datagrams(here.targets, 0, payload, kind=socket.SOCK_DGRAM, protocol=socket.IPPROTO_ICMP)]
+    tried = [*datagrams(here.targets, 0, payload, kind=socket.SOCK_DGRAM, protocol=packets.ICMP)]
     return worst((each.seen() for each in tried), "there is no IPv4 address to try")
 
 
 @FAMILY.attempt("icmp-timestamp", "ask for the time by ICMP", _NOTHING)
 def timestamp(here: Surroundings) -> Seen:
-    asked = datagrams(here.targets, 0, packets.timestamp(), kind=socket.SOCK_RAW, protocol=socket.IPPROTO_ICMP)
+    asked = datagrams(here.targets, 0, packets.timestamp(), kind=socket.SOCK_RAW, protocol=packets.ICMP)
     return worst((each.seen() for each in asked), "there is no IPv4 address to try")
 
 
@@ -55,7 +54,7 @@ def gateway(here: Surroundings) -> Seen:
             0,
             packets.echo(ipv6),
             kind=socket.SOCK_DGRAM,
-            protocol=_IPPROTO_ICMPV6 if ipv6 else socket.IPPROTO_ICMP,
+            protocol=packets.ICMP6 if ipv6 else packets.ICMP,
         )
     if not tried:
         return not_here("there is no gateway")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from addons.attempts.attempt import Family, Seen, closed, not_here, opened, words, worst
+from addons.attempts.mounts import mounted
 from addons.attempts.surroundings import Surroundings
 
 FAMILY = Family("governor")
@@ -137,12 +138,7 @@ def _system_file(path: str) -> Seen:
 
 
 def _mounted_alone(path: str) -> bool:
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return False
-    places = {fields[4] for fields in map(str.split, lines) if len(fields) > 4}
-    return bool(places & {path, "/etc", "/etc/ssl", "/etc/ssl/certs"})
+    return bool({place for place, _ in mounted()} & {path, "/etc", "/etc/ssl", "/etc/ssl/certs"})
 
 
 @FAMILY.attempt("governor-ca-beside", "find a CA's private key among what the sandbox shows", "none")

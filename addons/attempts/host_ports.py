@@ -18,6 +18,7 @@ FAMILY = Family("host")
 _REFUSED = "refused, no route, or Governor's 403"
 _MOST_NEIGHBOURS = 16
 _PORTS = {
+    80: "plain HTTP",
     8080: "the proxy's listener",
     5353: "the listener for DNS",
     9464: "Governor's metrics",
@@ -80,11 +81,6 @@ for number in (8080, 9464, 8081, 22, 2375, 6379, 631):
     )
 
 
-@FAMILY.attempt("gateway-80", "ask the gateway itself, by plain HTTP", _REFUSED)
-def gateway_80(here: Surroundings) -> Seen:
-    return _port(here, 80, _near)
-
-
 @FAMILY.attempt("loopback-through-proxy", "ask for loopback by port 80 of the gateway", _REFUSED)
 def loopback_through(here: Surroundings) -> Seen:
     seen = []
@@ -132,7 +128,6 @@ def _address(name: str) -> str | None:
     "own-link-neighbours", "find whoever is on this link by an echo to all nodes", "no route, or nobody answers"
 )
 def all_nodes(_: Surroundings) -> Seen:
-
     seen = []
     for name in interfaces()[:2]:
         try:

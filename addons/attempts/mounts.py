@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from addons.attempts import standing, system_call
 from addons.attempts.attempt import Family, Seen, closed, not_here, opened, refused, words
-from addons.attempts.surroundings import Surroundings
+from addons.attempts.surroundings import Surroundings, lines
 
 FAMILY = Family("mounts")
 _NOT_PERMITTED = "EPERM"
 _BIND, _REMOUNT, _READ_ONLY = 4096, 32, 1
 _EXPIRE = 4
-_AGAIN = 11
 _OPEN_TREE_CLONE = 1
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="governor-attempt-") as folder:
-        yield folder
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="governor-attempt-")
 
 
 def _mount(_: Surroundings, kind: str, source: str = "none", flags: int = 0) -> Seen:
@@ -65,7 +62,7 @@ FAMILY.add(
 def remount(_: Surroundings) -> Seen:
     if standing.rules_the_host(standing.SYS_ADMIN):
         return opened("this process may remount on the machine itself; not tried")
-    for place, options in _mounted():
+    for place, options in mounted():
         if "ro" not in options.split(","):
             continue
         try:
@@ -83,12 +80,12 @@ def unmount(_: Surroundings) -> Seen:
     if standing.rules_the_host(standing.SYS_ADMIN):
         return opened("this process may unmount on the machine itself; not tried")
     said = "nothing is mounted"
-    for place, _options in _mounted():
+    for place, _options in mounted():
         try:
             # Asked to expire: the first time the kernel takes nothing away, and says whether it would.
             system_call.call("umount2", place.encode() + b"\0", _EXPIRE)
         except OSError as fault:
-            if fault.errno == _AGAIN or fault.errno == 16:
+            if fault.errno in (errno.EAGAIN, errno.EBUSY):
                 return opened(f"it may take {place} away")
             said = words(fault)
         else:
@@ -96,13 +93,9 @@ def unmount(_: Surroundings) -> Seen:
     return closed(said)
 
 
-def _mounted() -> list[tuple[str, str]]:
+def mounted() -> list[tuple[str, str]]:
     """Place and options of each mount, the latest first."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return []
-    return [(fields[4], fields[5]) for fields in map(str.split, reversed(lines)) if len(fields) > 5]
+    return [(fields[4], fields[5]) for fields in reversed(lines("/proc/self/mountinfo")) if len(fields) > 5]
 
 
 def _tried(_: Surroundings, capability: int, act: Callable[[], object], what: str) -> Seen:
@@ -172,7 +165,7 @@ def file_handles(_: Surroundings) -> Seen:
         os.close(system_call.call("open_by_handle_at", root, handle, os.O_RDONLY))
     except OSError as fault:
         # Asked only after the capability was looked for: a handle that leads nowhere.
-        return opened("handles are taken from it") if fault.errno in (116, 22) else refused(fault)
+        return opened("handles are taken from it") if fault.errno in (errno.ESTALE, errno.EINVAL) else refused(fault)
     finally:
         os.close(root)
     return opened("a handle of its own making was opened")
@@ -208,13 +201,12 @@ FAMILY.add(
 )
 
 
-@FAMILY.attempt("escape-upwards", "go up from the root folder", "it ends where it began")
+@FAMILY.attempt("escape-upwards", "go up from the working folder", "it ends at the root")
 def upwards(_: Surroundings) -> Seen:
-    own = os.stat("/")
-    above = os.stat("/" + "../" * 40)
-    if (own.st_dev, own.st_ino) == (above.st_dev, above.st_ino):
-        return closed("above the root is the root")
-    return opened("something lies above the root")
+    # From the root itself nothing leads up; a working folder may have been left outside of it.
+    if os.path.samestat(os.stat("../" * 40), os.stat("/")):
+        return closed("above all is the root")
+    return opened("the working folder lies outside of the root folder")
 
 
 @FAMILY.attempt("host-root", "find the machine's own root in a usual place", "not there")

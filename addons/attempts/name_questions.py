@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import struct
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from addons.attempts.attempt import Family, Seen, closed, opened, refused, silent, worst
 from addons.attempts.reaching import Contact, Reached, compared, datagrams, streams
 from addons.attempts.speaking import SECONDS
-from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings
+from addons.attempts.surroundings import NOBODY, NOBODY_6, Surroundings, lines
 
 FAMILY = Family("dns")
 _REFUSED_ALL = "REFUSED by Governor, or no answer; no question leaves"
@@ -59,11 +57,7 @@ def _servers(here: Surroundings, ipv6: bool = False) -> tuple[str, ...]:
 
 
 def _own_resolvers() -> tuple[str, ...]:
-    try:
-        lines = Path("/etc/resolv.conf").read_text().splitlines()
-    except OSError:
-        return ()
-    return tuple(fields[1] for line in lines if len(fields := line.split()) > 1 and fields[0] == "nameserver")
+    return tuple(fields[1] for fields in lines("/etc/resolv.conf") if len(fields) > 1 and fields[0] == "nameserver")
 
 
 def _over_udp(_: Surroundings, servers: tuple[str, ...], payload: bytes, port: int = 53) -> Seen:
@@ -133,17 +127,6 @@ FAMILY.add("dns-axfr", "ask any server for a whole zone", _REFUSED_ALL, partial(
 @FAMILY.attempt("dns-own-resolver", "ask the resolver of /etc/resolv.conf for an unlisted name", _REFUSED_ALL)
 def own_resolver(here: Surroundings) -> Seen:
     return _over_udp(here, _own_resolvers(), question(unlisted()))
-
-
-@FAMILY.attempt("dns-library", "have the system's library look an unlisted name up", "no such name")
-def library(_: Surroundings) -> Seen:
-    os.environ["RES_OPTIONS"] = "timeout:1 attempts:1"
-    try:
-        found = socket.getaddrinfo(unlisted(), 443)
-    except socket.gaierror as fault:
-        # NXDOMAIN here would be told by somebody who had asked the world; what says so is dns-own-resolver.
-        return silent(f"the library says: {fault.strerror}")
-    return opened(f"it has the address {found[0][4][0]}")
 
 
 def _multicast(_: Surroundings, group: str, port: int) -> Seen:

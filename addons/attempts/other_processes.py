@@ -5,17 +5,16 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from addons.attempts import standing, system_call
 from addons.attempts.attempt import Family, Seen, closed, opened, words
-from addons.attempts.surroundings import Surroundings
+from addons.attempts.surroundings import Surroundings, lines
 
 FAMILY = Family("processes")
 _NONE_SEEN = "no process of outside is seen, or EPERM"
-_FIRST_PID_NAMESPACE = "pid:[4026531836]"
 _SEIZE = 0x4206
 _MOST = 20
 
@@ -27,7 +26,7 @@ def outsiders() -> list[int]:
     pids = [
         pid for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if not _of_the_kernel(pid)
     ]
-    if _namespace("self", "pid") == _FIRST_PID_NAMESPACE:
+    if standing.in_first_process_namespace():
         return [pid for pid in pids if pid not in _own_line()][:_MOST]
     return [pid for pid in pids if _elsewhere(pid)][:_MOST]
 
@@ -38,18 +37,8 @@ def _of_the_kernel(pid: int) -> bool:
 
 
 def _elsewhere(pid: int) -> bool:
-    for kind in ("mnt", "net", "user"):
-        theirs = _namespace(pid, kind)
-        if theirs is not None and theirs != _namespace("self", kind):
-            return True
-    return False
-
-
-def _namespace(pid: int | str, kind: str) -> str | None:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/{kind}")
-    except OSError:
-        return None
+    return any(standing.namespace(pid, kind) not in (None, standing.namespace("self", kind))
+               for kind in ("mnt", "net", "user"))
 
 
 def _own_line() -> set[int]:
@@ -98,9 +87,8 @@ def _files(pid: int) -> None:
 
 def _root(pid: int) -> None:
     theirs, own = os.stat(f"/proc/{pid}/root/"), os.stat("/")
-    if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino) and _namespace(pid, "mnt") == _namespace(
-        "self", "mnt"
-    ):
+    if (theirs.st_dev, theirs.st_ino) == (own.st_dev, own.st_ino) and standing.namespace(
+        pid, "mnt") == standing.namespace("self", "mnt"):
         raise PermissionError(1, "it is our own")
 
 
@@ -194,22 +182,19 @@ def first(_: Surroundings) -> Seen:
     name = standing.status(1).get("Name")
     if name is None:
         return closed("there is no process 1 to read")
-    if _namespace("self", "pid") != _FIRST_PID_NAMESPACE:
+    if not standing.in_first_process_namespace():
         return closed(f"process 1 is {name}, in a process namespace of this sandbox")
     return opened(f"process 1 is the machine's own ({name}): all processes are seen")
 
 
 @FAMILY.attempt("shared-memory", "attach shared memory of processes outside", "none is seen")
 def shared_memory(_: Surroundings) -> Seen:
-    segments = list(_segments())
+    segments = _segments()
     if not segments:
         return closed("no shared memory of System V is seen")
     return opened(f"{len(segments)} segments are seen, the first of uid {segments[0]}")
 
 
-def _segments() -> Iterator[str]:
-    try:
-        lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-    except OSError:
-        return
-    yield from (line.split()[7] for line in lines if len(line.split()) > 7)
+def _segments() -> list[str]:
+    """The owners of what there is."""
+    return [fields[7] for fields in lines("/proc/sysvipc/shm")[1:] if len(fields) > 7]

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 
-ICMP, ICMP6, UDP = 1, 58, 17
+ICMP, ICMP6 = 1, 58
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION = 0, 43, 44, 60
 _ECHO, _ECHO_6, _TIMESTAMP = 8, 128, 13
 _MORE_FRAGMENTS = 0x2000
@@ -90,12 +90,10 @@ def echo_6(source: str, destination: str) -> bytes:
 
 def extension(kind: int, next_header: int, destination: str) -> bytes:
     """An IPv6 extension header of that kind."""
-    match kind:
-        case 43:
-            # Type 0 with no segments left, which a destination has to take.
-            return struct.pack("!BBBBI", next_header, 2, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, destination)
-        case 44:
-            return struct.pack("!BBHI", next_header, 0, 0, 7)
-        case _:
-            # One option of padding.
-            return struct.pack("!BBBB4s", next_header, 0, 1, 4, bytes(4))
+    if kind == ROUTING:
+        # Type 0 with no segments left, which a destination has to take.
+        return struct.pack("!BBBBI", next_header, 2, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, destination)
+    if kind == FRAGMENT:
+        return struct.pack("!BBHI", next_header, 0, 0, 7)
+    # One option of padding.
+    return struct.pack("!BBBB4s", next_header, 0, 1, 4, bytes(4))

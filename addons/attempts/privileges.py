@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import grp
 import os
 import socket
 import stat
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from addons.attempts import standing, system_call
-from addons.attempts.attempt import Family, Seen, closed, not_here, opened, refused, silent, words
+from addons.attempts.attempt import Family, Seen, closed, not_here, opened, refused, words
 from addons.attempts.surroundings import Surroundings
 
 FAMILY = Family("privileges")
@@ -125,17 +124,6 @@ def change_groups(_: Surroundings) -> Seen:
     return opened("it joined group 0")
 
 
-@FAMILY.attempt("groups-of-power", "use a group that is as good as root", "none of them")
-def groups_of_power(_: Surroundings) -> Seen:
-    names = []
-    for group in os.getgroups():
-        with contextlib.suppress(KeyError):
-            names.append(grp.getgrgid(group).gr_name)
-    # What such a group opens is a socket or a device, which other attempts try to open.
-    strong = sorted({"docker", "lxd", "libvirt", "kvm", "disk", "shadow"} & set(names))
-    return silent(f"it is of the group {', '.join(strong)}") if strong else closed("it is of none of them")
-
-
 @FAMILY.attempt("mapped-root", "be the machine's own root", "another user, or root of a namespace")
 def mapped_root(_: Surroundings) -> Seen:
     if os.getuid() != 0:
@@ -188,12 +176,3 @@ def host_name(_: Surroundings) -> Seen:
     except OSError as fault:
         return refused(fault)
     return opened("it may name the machine")
-
-
-@FAMILY.attempt("priority", "take precedence over all processes (nice -20)", "EACCES")
-def priority(_: Surroundings) -> Seen:
-    try:
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-    except OSError as fault:
-        return refused(fault)
-    return opened("it may")

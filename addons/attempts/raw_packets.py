@@ -17,7 +17,7 @@ from pathlib import Path
 from addons.attempts import packets
 from addons.attempts.attempt import Family, Result, Seen, closed, not_here, opened, refused, silent, words, worst
 from addons.attempts.reaching import Contact, complaint, datagrams, family_of, place, tell_errors
-from addons.attempts.surroundings import Surroundings, interfaces
+from addons.attempts.surroundings import Surroundings, interfaces, lines
 
 FAMILY = Family("ip")
 _NO_SOCKET = "EPERM: no such socket; else refused, or nothing comes back"
@@ -26,16 +26,10 @@ _IPPROTO_RAW = 255
 _LISTEN_SECONDS = 0.8
 
 
-def _honest_echo(here: Surroundings, ipv6: bool = False) -> Seen:
-    addresses = here.targets_6 if ipv6 else here.targets
-    protocol = packets.ICMP6 if ipv6 else packets.ICMP
-    asked = datagrams(addresses, 0, packets.echo(ipv6), kind=socket.SOCK_RAW, protocol=protocol)
-    return worst((each.seen() for each in asked), "there is no address of this family to try")
-
-
-def _one_way(here: Surroundings, sent: str, ipv6: bool = False) -> Seen:
+def _one_way(here: Surroundings, sent: str) -> Seen:
     """What to think of a packet that was sent and never brings an answer."""
-    honest = _honest_echo(here, ipv6)
+    asked = datagrams(here.targets, 0, packets.echo(ipv6=False), kind=socket.SOCK_RAW, protocol=packets.ICMP)
+    honest = worst((each.seen() for each in asked), "there is no address of this family to try")
     if honest.result is Result.OPEN:
         return opened(f"{sent}; an honest echo sent so is answered: {honest.what}")
     return Seen(honest.result, f"{sent}; of an honest echo sent so: {honest.what}", silent=True)
@@ -50,15 +44,15 @@ def _source(address: str) -> str:
 
 @FAMILY.attempt("every-protocol", "send a packet of each of the 256 IP protocols by a raw socket", _NO_SOCKET)
 def every_protocol(here: Surroundings) -> Seen:
-    return _protocols(here.targets, range(256))
+    return _protocols(here.targets)
 
 
 @FAMILY.attempt("every-protocol-ipv6", "the same over IPv6", _NO_SOCKET)
 def every_protocol_6(here: Surroundings) -> Seen:
-    return _protocols(here.targets_6, range(256))
+    return _protocols(here.targets_6)
 
 
-def _protocols(addresses: tuple[str, ...], protocols: range) -> Seen:
+def _protocols(addresses: tuple[str, ...]) -> Seen:
     """Of one address, what answers come to each protocol: even 'no such protocol' is one, and comes from there."""
     if not addresses:
         return not_here("there is no address of this family to try")
@@ -67,7 +61,7 @@ def _protocols(addresses: tuple[str, ...], protocols: range) -> Seen:
     links: dict[socket.socket, int] = {}
     refusals: Counter[str] = Counter()
     # TCP and UDP have attempts of their own; their raw sockets hear what others are told.
-    for protocol in (each for each in protocols if each not in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)):
+    for protocol in (each for each in range(256) if each not in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)):
         try:
             link = socket.socket(family, socket.SOCK_RAW, protocol)
             links[link] = protocol
@@ -112,14 +106,14 @@ def _answers(links: dict[socket.socket, int], address: str) -> tuple[list[int], 
     return sorted(answered), said
 
 
-def _forged(here: Surroundings, source: str, protocol: int = packets.ICMP, payload: bytes = b"") -> Seen:
+def _forged(here: Surroundings, source: str) -> Seen:
     """A whole packet under a source that is not ours."""
     if not here.targets:
         return not_here("there is no IPv4 address to try")
     target = here.targets[0]
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, _IPPROTO_RAW) as link:
-            link.sendto(packets.ipv4(source, target, protocol, payload or packets.echo(ipv6=False)), (target, 0))
+            link.sendto(packets.ipv4(source, target, packets.ICMP, packets.echo(ipv6=False)), (target, 0))
     except OSError as fault:
         return refused(fault)
     return _one_way(here, f"a packet from {source} to {target} was taken")
@@ -131,19 +125,6 @@ FAMILY.add(
 FAMILY.add(
     "forged-loopback", "send a packet under a loopback source address", _NO_SOCKET, partial(_forged, source="127.0.0.1")
 )
-for name, what, protocol in (
-    ("gre", "GRE", 47),
-    ("ipip", "IP in IP", 4),
-    ("sixin4", "IPv6 in IPv4", 41),
-    ("esp", "ESP", 50),
-    ("l2tp", "L2TP", 115),
-):
-    FAMILY.add(
-        f"raw-{name}",
-        f"send a tunnel's packet ({what}) by a raw socket",
-        _NO_SOCKET,
-        partial(_forged, source="0.0.0.0", protocol=protocol, payload=b"\0\0\x08\0governor attempt"),
-    )
 
 
 @FAMILY.attempt("igmp", "join a multicast group by a raw report to the routers", _NO_SOCKET)
@@ -316,11 +297,7 @@ def _hardware(name: str) -> bytes:
 
 def _neighbour(name: str) -> bytes | None:
     """The hardware address of somebody on this link."""
-    try:
-        lines = Path("/proc/net/arp").read_text().splitlines()[1:]
-    except OSError:
-        return None
-    for fields in map(str.split, lines):
+    for fields in lines("/proc/net/arp")[1:]:
         if len(fields) > 5 and fields[5] == name and fields[3] != "00:00:00:00:00:00":
             return bytes.fromhex(fields[3].replace(":", ""))
     return None

@@ -233,7 +233,7 @@ def compared(reached: Sequence[Reached], nobody: str) -> list[Reached]:
     ]
 
 
-def judged(reached: Sequence[Reached], nobody: str, port: int, judge: Callable[[Reached], Seen]) -> Seen:
+def judged(reached: Sequence[Reached], nobody: str, port: int, judge: Callable[[str, socket.socket], Seen]) -> Seen:
     """What reaching all of these means, where `nobody` among them has an address that no machine has.
 
     Whoever takes a connection for that one takes them for all addresses: it stands on the way, and `judge` says
@@ -241,7 +241,7 @@ def judged(reached: Sequence[Reached], nobody: str, port: int, judge: Callable[[
     """
     taken_for_all = any(each.address == nobody and each.contact is Contact.ANSWERED for each in reached)
     told = [
-        judge(each) if taken_for_all and each.contact is Contact.ANSWERED else each.seen(port)
+        judge(each.address, each.link) if taken_for_all and each.link is not None else each.seen(port)
         for each in compared(reached, nobody)
     ]
     for each in reached:

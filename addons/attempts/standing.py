@@ -1,11 +1,12 @@
-"""What this process may do, as the kernel says."""
+"""What this process may do and where it is, as the kernel says."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-NET_ADMIN, SYS_CHROOT, SYS_PTRACE, SYS_ADMIN, MKNOD = 12, 18, 19, 21, 27
-SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+NET_ADMIN, SYS_CHROOT, SYS_ADMIN = 12, 18, 21
+_FIRST_PROCESS_NAMESPACE = "pid:[4026531836]"
 
 
 def status(pid: int | str = "self") -> dict[str, str]:
@@ -33,3 +34,16 @@ def in_first_user_namespace() -> bool:
         return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
     except OSError:
         return False
+
+
+def namespace(pid: int | str, kind: str) -> str | None:
+    """The name of a process's namespace; None where this process may not know it."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/{kind}")
+    except OSError:
+        return None
+
+
+def in_first_process_namespace() -> bool:
+    """The one that the machine booted with has all processes."""
+    return namespace("self", "pid") == _FIRST_PROCESS_NAMESPACE

@@ -44,11 +44,8 @@ _IP_OPTIONS, _IP_TRANSPARENT, _IP_FREEBIND, _SO_MARK, _SO_BINDTODEVICE = 4, 19, 
 _LOOSE, _STRICT = 131, 137
 
 
-def _judge(each: Reached, port: int) -> Seen:
-    assert each.link is not None
-    return speaking.say(each.link, speaking.get(speaking.UNLISTED)).seen(
-        f"{each.address} port {port}", interceptor=True
-    )
+def _judge(address: str, link: socket.socket, port: int) -> Seen:
+    return speaking.say(link, speaking.get(speaking.UNLISTED)).seen(f"{address} port {port}", interceptor=True)
 
 
 def _port(
@@ -115,14 +112,14 @@ def _fast(address: str) -> Reached:
     )
 
 
-def _with_option(here: Surroundings, level: int, option: int, value: int | bytes, port: int = 22) -> Seen:
+def _with_option(here: Surroundings, level: int, option: int, value: int | bytes) -> Seen:
     """A connection from a socket with an option that would change its way; refused where the option is."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as link:
             link.setsockopt(level, option, value)
     except OSError as fault:
         return refused(fault)
-    return _port(here, port, lambda link: link.setsockopt(level, option, value))
+    return _port(here, 22, lambda link: link.setsockopt(level, option, value))
 
 
 def _source_route(here: Surroundings, kind: int) -> Seen:
@@ -149,16 +146,13 @@ FAMILY.add(
     _NO_CONNECTION,
     partial(_source_route, kind=_STRICT),
 )
-for name, level, option, sentence in (
-    ("ip-transparent", socket.IPPROTO_IP, _IP_TRANSPARENT, "connect from somebody else's address (IP_TRANSPARENT)"),
-    ("firewall-mark", socket.SOL_SOCKET, _SO_MARK, "connect with the firewall mark of governed packets (SO_MARK)"),
+for name, way, level, option, value in (
+    ("ip-transparent", "connect from somebody else's address (IP_TRANSPARENT)", socket.IPPROTO_IP, _IP_TRANSPARENT, 1),
+    ("firewall-mark", "connect with the firewall mark of governed packets (SO_MARK)",
+     socket.SOL_SOCKET, _SO_MARK, 0x60),
 ):
-    FAMILY.add(
-        name,
-        sentence,
-        f"EPERM, or {_NO_CONNECTION}",
-        partial(_with_option, level=level, option=option, value=0x60 if name == "firewall-mark" else 1),
-    )
+    FAMILY.add(name, way, f"EPERM, or {_NO_CONNECTION}",
+               partial(_with_option, level=level, option=option, value=value))
 
 
 @FAMILY.attempt("foreign-source", "connect from an address that is not this place's (IP_FREEBIND)", _NO_CONNECTION)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+from addons.sandbox.inside import TIER
+
 # Documentation ranges, where nobody lives; two resolvers of the world; the address of cloud metadata.
 WELL_KNOWN = ("192.0.2.1", "198.51.100.1", "203.0.113.1", "1.1.1.1", "8.8.8.8", "169.254.169.254")
 WELL_KNOWN_6 = ("2001:db8::1", "2606:4700:4700::1111")
@@ -47,13 +49,9 @@ class Surroundings:
             tuple(str(each) for each in own if each.version == 6) if own else WELL_KNOWN_6,
             (*_gateways(), *_gateways_6()),
             _proxy(environment),
-            environment.get("GOVERNOR_TIER"),
+            environment.get(TIER),
             _homes(environment),
         )
-
-    @property
-    def all_targets(self) -> tuple[str, ...]:
-        return (*self.targets, *self.targets_6)
 
 
 def interfaces() -> tuple[str, ...]:
@@ -67,7 +65,7 @@ def interfaces() -> tuple[str, ...]:
 def _gateways() -> tuple[str, ...]:
     found = [
         socket.inet_ntoa(struct.pack("=I", int(fields[2], 16)))
-        for fields in _lines("/proc/net/route")[1:]
+        for fields in lines("/proc/net/route")[1:]
         if len(fields) > 3 and int(fields[3], 16) & _GATEWAY
     ]
     return tuple(dict.fromkeys(found))
@@ -75,7 +73,7 @@ def _gateways() -> tuple[str, ...]:
 
 def _gateways_6() -> tuple[str, ...]:
     found = []
-    for fields in _lines("/proc/net/ipv6_route"):
+    for fields in lines("/proc/net/ipv6_route"):
         if len(fields) > 9 and int(fields[8], 16) & _GATEWAY:
             address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(fields[4]))
             # A link-local address means nothing without its link.
@@ -101,7 +99,8 @@ def _homes(environment: Mapping[str, str]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(Path(path) for path in usual if path))
 
 
-def _lines(path: str) -> list[list[str]]:
+def lines(path: str) -> list[list[str]]:
+    """The fields of each line of a file of the kernel's or the system's; none where it cannot be read."""
     try:
         return [line.split() for line in Path(path).read_text().splitlines()]
     except OSError:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from functools import partial
 
 from addons.attempts import system_call
-from addons.attempts.attempt import Family, Seen, closed, not_here, opened, silent, words
+from addons.attempts.attempt import Family, Seen, closed, not_here, opened, words
 from addons.attempts.surroundings import Surroundings
 from addons.attempts.system_call import Argument, NoNumber
 
 FAMILY = Family("system calls")
 _NOT_PERMITTED = "EPERM or ENOSYS"
-_DENIED = (1, 13, 38)
+_DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
 
 def _call(_: Surroundings, name: str, arguments: tuple[Argument, ...], opens: bool) -> Seen:
@@ -64,28 +65,13 @@ for name, way, call, arguments, opens in (
         (b"user\0", b"governor-attempt\0", b"x", 1, -1),
         False,
     ),
+    # The kernel runs /sbin/request-key, outside all namespaces.
+    (
+        "key-upcall",
+        "have the kernel start a program outside that finds a key (request_key)",
+        "request_key",
+        (b"user\0", b"governor-attempt.invalid\0", b"x\0", 0),
+        False,
+    ),
 ):
     FAMILY.add(name, way, _NOT_PERMITTED, partial(_call, name=call, arguments=arguments, opens=opens))
-
-
-@FAMILY.attempt(
-    "key-upcall", "have the kernel start a program outside that looks a name up (request_key)", _NOT_PERMITTED
-)
-def key_upcall(_: Surroundings) -> Seen:
-    """The kernel runs /sbin/request-key outside all namespaces; for the type dns_resolver that asks a resolver."""
-    seen = []
-    for kind in (b"dns_resolver\0", b"user\0"):
-        try:
-            system_call.call("request_key", kind, b"governor-attempt.invalid\0", b"x\0", 0)
-        except NoNumber as fault:
-            return not_here(str(fault))
-        except OSError as fault:
-            if fault.errno in _DENIED:
-                seen.append(closed(words(fault)))
-            elif fault.errno == 19:
-                seen.append(closed(f"the kernel has no such type of key: {words(fault)}"))
-            else:
-                return silent(f"the kernel takes the call, and answers {words(fault)}: nobody outside answered")
-        else:
-            return opened("a program outside answered")
-    return seen[-1]

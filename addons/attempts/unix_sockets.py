@@ -13,8 +13,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from addons.attempts import speaking
-from addons.attempts.attempt import Family, Seen, closed, opened, refused, words, worst
+from addons.attempts import speaking, standing
+from addons.attempts.attempt import Family, Result, Seen, closed, opened, refused, words, worst
 from addons.attempts.surroundings import Surroundings
 
 FAMILY = Family("unix")
@@ -75,27 +75,21 @@ def _whose(link: socket.socket, shown: str, kind: int) -> Seen:
         return closed(f"{shown}: process {pid} of this sandbox itself listens")
     if kind == socket.SOCK_STREAM:
         answer = speaking.say(link, speaking.get(speaking.UNLISTED, f"http://{speaking.UNLISTED}/"))
-        if answer.said.startswith(b"HTTP/1.") and answer.seen(shown, interceptor=True).result == "closed":
+        if answer.said.startswith(b"HTTP/1.") and answer.seen(shown, interceptor=True).result is Result.CLOSED:
             return closed(f"{shown}: Governor answered: {speaking.first_line(answer.said)}")
     return opened(f"{shown}: a process outside took the connection")
 
 
 def _of_this_place(pid: int) -> bool:
     """Whether the process lives in this network and mount namespace, where that is not the machine's own."""
-    try:
-        return (
-            all(
-                os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")
-            )
-            and os.readlink("/proc/self/ns/pid") != "pid:[4026531836]"
-        )
-    except OSError:
-        return False
+    known = [(standing.namespace(pid, kind), standing.namespace("self", kind)) for kind in ("net", "mnt")]
+    return not standing.in_first_process_namespace() and all(
+        theirs is not None and theirs == own for theirs, own in known)
 
 
 def _service(_: Surroundings, places: tuple[str, ...]) -> Seen:
     seen = [_connected(name) for place in places for name in _name(place)]
-    found = [each for each in seen if each.result != "not possible here"]
+    found = [each for each in seen if each.result is not Result.NOT_POSSIBLE]
     return worst(found, "") if found else closed("none of the usual places has it")
 
 
@@ -144,7 +138,7 @@ def guessed(_: Surroundings) -> Seen:
         "snap",
         "/run/multipathd",
     )
-    seen = [each for name in usual if (each := _connected(f"\0{name}")).result == "open"]
+    seen = [each for name in usual if (each := _connected(f"\0{name}")).result is Result.OPEN]
     return worst(seen, "") if seen else closed("none of them is there")
 
 

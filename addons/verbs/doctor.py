@@ -56,7 +56,7 @@ def doctor(ctx: click.Context, inside: bool, here: bool, tier: str | None, targe
     policy, the CA, who listens on the ports, clients that refuse the CA, and which tiers of sandbox this machine can
     hold. A line says ok, warn or FAIL, and what to do.
 
-    With --inside some 360 attempts are made to get round the enforcement: other ports, protocols and addresses, DNS,
+    With --inside some 340 attempts are made to get round the enforcement: other ports, protocols and addresses, DNS,
     raw packets, sockets of other services, other processes, mounts, namespaces, privileges, Governor's own files. None
     does harm where it succeeds. Each says its way, what is expected and what was seen. Closed means that something said
     no; "silent", that nothing came back, which a capture at the other end must confirm.

@@ -9,18 +9,20 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from addons.attempts import name_questions, packets, reaching, running, speaking
+from addons.attempts import descriptors, mounts, name_questions, packets, reaching, running, speaking
 from addons.attempts.attempt import Attempt, Result, Seen, closed, not_here, opened, refused, silent, worst
 from addons.attempts.every import ATTEMPTS, FAMILIES
 from addons.attempts.reaching import Contact, Reached
 from addons.attempts.running import run
 from addons.attempts.surroundings import Surroundings
+from addons.sandbox.held import OUR_CODE, ROOT
 from addons.verbs.attempts import tell
 
 HERE = Surroundings((), (), (), None, None, ())
@@ -63,14 +65,11 @@ def test_every_file_of_attempts_is_among_all_attempts():
 
 
 def test_attempts_need_the_standard_library_alone():
-    folder = Path(running.__file__).parent
-    imported = {
-        name.split(".")[0]
-        for path in folder.glob("*.py")
-        for name in re.findall(r"^\s*(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE)
-    }
+    # -S: no package that is installed can be imported.
+    program = OUR_CODE + "from addons.attempts import every, running, surroundings; print(len(every.ATTEMPTS))"
+    ran = subprocess.run([sys.executable, "-I", "-S", "-c", program, str(ROOT)], capture_output=True, text=True)
 
-    assert imported - set(sys.stdlib_module_names) == {"addons"}
+    assert (ran.stdout.strip(), ran.stderr) == (str(len(ATTEMPTS)), "")
 
 
 def test_answers_come_in_the_order_of_the_attempts():
@@ -198,9 +197,12 @@ TAKEN, RESET = Contact.ANSWERED, Contact.ARRIVED
     ],
 )
 def test_an_address_that_nobody_has_tells_who_answers(of_nobody, of_target, result):
-    reached = [Reached(NOBODY, of_nobody, "x"), Reached("203.0.113.10", of_target, "x")]
+    def found(address: str, contact: Contact) -> Reached:
+        return Reached(address, contact, "x", socket.socket() if contact is TAKEN else None)
 
-    seen = reaching.judged(reached, NOBODY, 22, lambda _: closed("Governor"))
+    reached = [found(NOBODY, of_nobody), found("203.0.113.10", of_target)]
+
+    seen = reaching.judged(reached, NOBODY, 22, lambda *_: closed("Governor"))
 
     assert seen.result is result
     assert seen.silent is (of_target is Contact.SILENT)
@@ -251,6 +253,27 @@ def test_only_a_refused_question_is_closed(code, result):
     reply = name_questions.question("a.example.org")
 
     assert name_questions.meaning("there", reply[:3] + bytes((0x80 | code,)) + reply[4:]).result is result
+
+
+def test_a_folder_that_came_with_the_start_is_open():
+    folder = os.open("/usr", os.O_RDONLY | os.O_DIRECTORY)
+    before = _seen(descriptors.inherited)
+    os.set_inheritable(folder, True)
+    after = _seen(descriptors.inherited)
+    os.close(folder)
+
+    assert before.result is Result.CLOSED
+    assert after == opened(f"descriptor {folder} is the folder /usr: all below it can be opened")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its root folder")
+def test_a_working_folder_outside_of_the_root_is_open(tmp_path):
+    def left(here: Surroundings) -> Seen:
+        os.chroot(tmp_path)
+        return mounts.upwards(here)
+
+    assert _seen(mounts.upwards).result is Result.CLOSED
+    assert _seen(left).result is Result.OPEN
 
 
 def test_packets_made_by_hand_have_right_checksums():

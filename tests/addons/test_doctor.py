@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from addons import authority, pins
 from addons.attempts import every
 from addons.cli import governor
-from addons.doctor import listening, program, room, running, what_tiers
+from addons.doctor import listening, log, program, room, running, what_tiers
 from addons.doctor.check import Check, State
 from addons.doctor.examination import examined
 from addons.home import Home
@@ -99,9 +99,14 @@ def test_a_log_that_nobody_pinned_is_a_warning(used):
     assert looked(used)["home"].state is State.WARN
 
 
-@pytest.mark.parametrize("name", ["keys/root.key", "ca/mitmproxy-ca.pem", "agents.json"])
-def test_a_secret_that_others_can_read_fails(used, name):
-    (used.paths.folder / name).chmod(0o644)
+@pytest.mark.parametrize(("name", "mode"), [
+    ("keys/root.key", 0o604), ("keys/root.key", 0o640), ("ca/mitmproxy-ca.pem", 0o644), ("agents.json", 0o644),
+    ("keys/ahead/0.key", 0o644), ("", 0o755),
+])
+def test_a_secret_that_others_can_read_fails(used, name, mode):
+    used.paths.ahead.mkdir(mode=0o700, exist_ok=True)
+    (used.paths.ahead / "0.key").touch(0o600)
+    (used.paths.folder / name).chmod(mode)
 
     check = looked(used)["keys"]
 
@@ -114,6 +119,19 @@ def test_the_certificate_may_be_read_by_all(used):
     (used.paths.ca / authority.CERTIFICATE_FILE).chmod(0o644)
 
     assert looked(used)["keys"].state is State.OK
+
+
+def test_what_cannot_be_read_is_a_finding_beside_the_others(used, monkeypatch):
+    def unreadable(*_: object) -> Iterator[Check]:
+        raise PermissionError(13, "Permission denied", "/var/lib/governor/audit")
+
+    before = set(looked(used))
+    monkeypatch.setattr(log, "checks", unreadable)
+    after = looked(used)
+
+    assert after["readable"].state is State.FAIL
+    assert after["readable"].message == "/var/lib/governor/audit: Permission denied"
+    assert before - set(after) == {"log", "clock"}
 
 
 def test_a_home_below_the_working_directory_fails(used, monkeypatch):
