@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,9 @@ datagrams(9001)
 for port, group in ((5353, "224.0.0.251"), (5355, "224.0.0.252"), (1900, "239.255.255.250"), (137, "broadcast"),
                     (40002, "broadcast")):
     datagrams(port, group)
+streams = Streams(("::", 9000), Stream)
 print("ready", flush=True)
-Streams(("::", 9000), Stream).serve_forever()
+streams.serve_forever()
 """
 
 
@@ -104,6 +104,8 @@ def open_place(folder: Path) -> Iterator[Place]:
         for name, own in ((place.name, 1), (place.beside, 2)):
             _ip("-n", name, "address", "add", f"203.0.113.{own}/28", "dev", "eth0", "broadcast", "+")
             _ip("-n", name, "address", "add", f"2001:db8:77::{own}/64", "dev", "eth0", "nodad")
+            # Nobody else has the link's own addresses: they hold at once, and not some time after.
+            _ip("netns", "exec", name, "sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0")
             for link in ("lo", "eth0"):
                 _ip("-n", name, "link", "set", link, "up")
         for address in (*_OTHERS, TARGET):
@@ -132,7 +134,6 @@ def _server(place: Place, folder: Path) -> Iterator[None]:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(0.2)
         yield
     finally:
         process.kill()
