@@ -15,15 +15,9 @@ def examined(home: Path) -> list[Check]:
     """All checks of this machine and of the home."""
     paths, now = Paths(Path(home).resolve()), datetime.now(UTC)
     looks: tuple[Callable[[], Iterable[Check]], ...] = (
-        program.checks,
-        lambda: room.checks(paths, now),
-        lambda: exposure.checks(paths),
-        lambda: log.checks(paths, now),
-        lambda: trusted.policy_checks(paths),
-        lambda: trusted.ca_checks(paths, now),
-        lambda: listening.checks(paths),
-        lambda: running.checks(paths),
-        what_tiers.checks,
+        program.checks, lambda: room.checks(paths, now), lambda: exposure.checks(paths), lambda: log.checks(paths, now),
+        lambda: trusted.policy_checks(paths), lambda: trusted.ca_checks(paths, now), lambda: listening.checks(paths),
+        lambda: running.checks(paths), what_tiers.checks,
     )
     return [check for look in looks for check in _looked(look)]
 
@@ -35,5 +29,4 @@ def _looked(look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
     except OSError as fault:
         where = f"{fault.filename}: " if fault.filename else ""
         yield Check(
-            "readable", State.FAIL, f"{where}{fault.strerror}", "run governor doctor as the user that Governor runs as"
-        )
+            "readable", State.FAIL, f"{where}{fault.strerror or fault}", "run governor doctor as the user that Governor runs as")

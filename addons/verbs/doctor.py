@@ -118,10 +118,8 @@ def _try(targets: tuple[str, ...], home: str | None, *, everything: bool, as_jso
 
 def _enter(tier: str, targets: tuple[str, ...], home: Path, *, everything: bool, as_json: bool) -> int:
     """Make them in a sandbox that is started for it; the exit status."""
-    if tier == _AUTO:
-        wanted, chosen = (Tier.NETNS, Tier.BWRAP), tiers.best()
-    else:
-        wanted, chosen = (Tier(tier),), None if tiers.possible(Tier(tier)) else Tier(tier)
+    wanted = (Tier.NETNS, Tier.BWRAP) if tier == _AUTO else (Tier(tier),)
+    chosen = tiers.best() if tier == _AUTO else next((each for each in wanted if not tiers.possible(each)), None)
     if chosen is None:
         lacking = dict.fromkeys(missing for each in wanted for missing in tiers.possible(each))
         _tell_impossible(list(lacking), as_json=as_json)
