@@ -86,18 +86,10 @@ def not_here(why: str) -> Seen:
 
 
 # The kernel, or the hardware under it, lacks what is asked for.
-_LACKING = frozenset(
-    {
-        errno.EAFNOSUPPORT,
-        errno.EPROTONOSUPPORT,
-        errno.ESOCKTNOSUPPORT,
-        errno.ENOPROTOOPT,
-        errno.ENODEV,
-        errno.ENXIO,
-        errno.ENOTSUP,
-        errno.ENOENT,
-    }
-)
+_LACKING = frozenset({
+    errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.ENOPROTOOPT, errno.ENODEV, errno.ENXIO,
+    errno.ENOTSUP, errno.ENOENT,
+})
 
 
 def refused(fault: OSError) -> Seen:
@@ -117,9 +109,7 @@ def worst(seen: Iterable[Seen], nothing: str) -> Seen:
     """Of several ways the one that leads out; else what is known of them, the weakest evidence first."""
     each = list(seen)
     for wanted in (
-        lambda one: one.result is Result.OPEN,
-        lambda one: one.silent,
-        lambda one: one.result is Result.CLOSED,
+        lambda one: one.result is Result.OPEN, lambda one: one.silent, lambda one: one.result is Result.CLOSED,
     ):
         for one in each:
             if wanted(one):

@@ -46,23 +46,14 @@ def _send(here: Surroundings, port: int, payload: bytes, ipv6: bool = False) -> 
 for name, way, port, payload in _PORTS:
     FAMILY.add(name, way, _NOTHING, partial(_send, port=port, payload=payload))
 FAMILY.add(
-    "quic-ipv6",
-    "send a QUIC hello to UDP port 443 over IPv6",
-    _NOTHING,
-    partial(_send, port=443, payload=_quic(), ipv6=True),
-)
+    "quic-ipv6", "send a QUIC hello to UDP port 443 over IPv6", _NOTHING,
+    partial(_send, port=443, payload=_quic(), ipv6=True))
 FAMILY.add(
-    "udp-high-ipv6",
-    "send a datagram to a high port over IPv6",
-    _NOTHING,
-    partial(_send, port=40000, payload=b"governor attempt", ipv6=True),
-)
+    "udp-high-ipv6", "send a datagram to a high port over IPv6", _NOTHING,
+    partial(_send, port=40000, payload=b"governor attempt", ipv6=True))
 FAMILY.add(
-    "udp-in-pieces",
-    "send a datagram of 4,000 bytes, which travels in fragments",
-    _NOTHING,
-    partial(_send, port=40001, payload=bytes(4000)),
-)
+    "udp-in-pieces", "send a datagram of 4,000 bytes, which travels in fragments", _NOTHING,
+    partial(_send, port=40001, payload=bytes(4000)))
 
 
 @FAMILY.attempt("broadcast", "send a datagram to everyone on this network", "no route, or refused")
@@ -88,8 +79,7 @@ def udp_lite(here: Surroundings) -> Seen:
         return refused(fault)
     return worst(
         (each.seen(40003) for each in datagrams(here.targets, 40003, b"attempt", protocol=_UDP_LITE)),
-        "there is no IPv4 address to try",
-    )
+        "there is no IPv4 address to try")
 
 
 @FAMILY.attempt("sctp", "open an SCTP association", _NOTHING)

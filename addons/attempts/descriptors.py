@@ -26,8 +26,7 @@ def _inherited() -> list[int]:
 
 
 @FAMILY.attempt(
-    "inherited-descriptors", "use every descriptor above 2 that came with the start", "none, or pipes and files"
-)
+    "inherited-descriptors", "use every descriptor above 2 that came with the start", "none, or pipes and files")
 def inherited(_: Surroundings) -> Seen:
     descriptors = _inherited()
     return worst((_leads(each) for each in descriptors), "") if descriptors else closed("there is none")

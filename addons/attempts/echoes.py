@@ -50,12 +50,7 @@ def gateway(here: Surroundings) -> Seen:
     for address in here.gateways:
         ipv6 = ":" in address
         tried += datagrams(
-            (address,),
-            0,
-            packets.echo(ipv6),
-            kind=socket.SOCK_DGRAM,
-            protocol=packets.ICMP6 if ipv6 else packets.ICMP,
-        )
+            (address,), 0, packets.echo(ipv6), kind=socket.SOCK_DGRAM, protocol=packets.ICMP6 if ipv6 else packets.ICMP)
     if not tried:
         return not_here("there is no gateway")
     return worst((each.seen() for each in tried), "there is no gateway")

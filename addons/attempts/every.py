@@ -27,25 +27,9 @@ from addons.attempts import (
 from addons.attempts.attempt import Attempt, Family
 
 FAMILIES: tuple[Family, ...] = (
-    streams.FAMILY,
-    web.FAMILY,
-    explicit_proxy.FAMILY,
-    name_questions.FAMILY,
-    datagrams.FAMILY,
-    echoes.FAMILY,
-    raw_packets.FAMILY,
-    socket_kinds.FAMILY,
-    host_ports.FAMILY,
-    link_settings.FAMILY,
-    unix_sockets.FAMILY,
-    descriptors.FAMILY,
-    other_processes.FAMILY,
-    kernel_files.FAMILY,
-    mounts.FAMILY,
-    namespaces.FAMILY,
-    privileges.FAMILY,
-    system_calls.FAMILY,
-    governor_files.FAMILY,
-    startup_files.FAMILY,
+    streams.FAMILY, web.FAMILY, explicit_proxy.FAMILY, name_questions.FAMILY, datagrams.FAMILY, echoes.FAMILY,
+    raw_packets.FAMILY, socket_kinds.FAMILY, host_ports.FAMILY, link_settings.FAMILY, unix_sockets.FAMILY,
+    descriptors.FAMILY, other_processes.FAMILY, kernel_files.FAMILY, mounts.FAMILY, namespaces.FAMILY,
+    privileges.FAMILY, system_calls.FAMILY, governor_files.FAMILY, startup_files.FAMILY,
 )
 ATTEMPTS: tuple[Attempt, ...] = tuple(attempt for family in FAMILIES for attempt in family.attempts)

@@ -58,19 +58,11 @@ def _tunnel(target: str) -> bytes:
 
 for name, way, target, inside in (
     ("tunnel-22", "have the proxy tunnel to port 22 of an unlisted host", "192.0.2.1:22", b"SSH-2.0-attempt\r\n"),
-    (
-        "tunnel-metadata",
-        "have the proxy tunnel to the cloud's metadata service",
-        "169.254.169.254:80",
-        get("169.254.169.254", "/latest/meta-data/"),
-    ),
+    ("tunnel-metadata", "have the proxy tunnel to the cloud's metadata service", "169.254.169.254:80",
+     get("169.254.169.254", "/latest/meta-data/")),
     ("tunnel-raw", "speak neither TLS nor HTTP in a tunnel", f"{UNLISTED}:443", b"\x00\x01\x02attempt\n"),
-    (
-        "tunnel-metrics",
-        "have the proxy tunnel to Governor's own metrics",
-        "127.0.0.1:9464",
-        get("127.0.0.1", "/metrics"),
-    ),
+    ("tunnel-metrics", "have the proxy tunnel to Governor's own metrics", "127.0.0.1:9464",
+     get("127.0.0.1", "/metrics")),
     ("tunnel-web", "have the proxy tunnel to mitmweb", "127.0.0.1:8081", get("127.0.0.1")),
     ("tunnel-localhost", "have the proxy tunnel to port 22 of its own host", "localhost:22", b"SSH-2.0-attempt\r\n"),
     ("tunnel-dns", "have the proxy tunnel to a resolver over TLS", "8.8.8.8:853", b"\x00\x01attempt\n"),

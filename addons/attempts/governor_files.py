@@ -35,13 +35,8 @@ for name, way, names, flags, what in (
     ("lane-keys", "read the keys that sign the log", ("keys/main.key", "keys", "keys/ahead"), _READ, "reading"),
     ("ca-key", "read the key of the CA", ("ca/mitmproxy-ca.pem", "ca/mitmproxy-ca.p12"), _READ, "reading"),
     ("log", "read the log of others", ("audit/lanes", "audit/lanes/main/000000.jsonl", "vault.db"), _READ, "reading"),
-    (
-        "log-write",
-        "change the log",
-        ("audit/lanes/main/000000.jsonl", "audit/trust.json", "minimum.json"),
-        _WRITE,
-        "writing",
-    ),
+    ("log-write", "change the log", ("audit/lanes/main/000000.jsonl", "audit/trust.json", "minimum.json"), _WRITE,
+     "writing"),
     ("policy", "change the policy", ("policy.yaml",), _WRITE, "writing"),
     ("tokens", "read or change the agents' tokens", ("agents.json",), os.O_RDWR, "reading and writing"),
 ):
@@ -93,25 +88,20 @@ def _writable(_: Surroundings, paths: tuple[Path, ...]) -> Seen:
 
 
 FAMILY.add(
-    "governor-code",
-    "change Governor's own code",
-    _UNCHANGED,
-    partial(_writable, paths=(_CODE / "addons" / "governor.py", _CODE / "kernel" / "decide.py")),
-)
+    "governor-code", "change Governor's own code", _UNCHANGED,
+    partial(_writable, paths=(_CODE / "addons" / "governor.py", _CODE / "kernel" / "decide.py")))
 FAMILY.add(
     "governor-pins",
     "change what this user trusts as the root of the log",
     _UNCHANGED,
     partial(
         _writable,
-        paths=(Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "governor" / "pins",),
-    ),
+        paths=(Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "governor" / "pins",)),
 )
 
 
 @FAMILY.attempt(
-    "resolv-conf", "choose another resolver (/etc/resolv.conf)", "read-only, or a copy of the sandbox's own"
-)
+    "resolv-conf", "choose another resolver (/etc/resolv.conf)", "read-only, or a copy of the sandbox's own")
 def resolv_conf(_: Surroundings) -> Seen:
     return _system_file("/etc/resolv.conf")
 

@@ -67,18 +67,12 @@ def _answered(each: Reached, port: int) -> Seen:
 
 for number, what in _PORTS.items():
     FAMILY.add(
-        f"gateway-{number}",
-        f"connect to the gateway's port {number} ({what})",
-        _REFUSED,
-        partial(_port, port=number, where=_near),
-    )
+        f"gateway-{number}", f"connect to the gateway's port {number} ({what})", _REFUSED,
+        partial(_port, port=number, where=_near))
 for number in (8080, 9464, 8081, 22, 2375, 6379, 631):
     FAMILY.add(
-        f"loopback-{number}",
-        f"connect to loopback's port {number} ({_PORTS[number]})",
-        _REFUSED,
-        partial(_port, port=number, where=_loopback),
-    )
+        f"loopback-{number}", f"connect to loopback's port {number} ({_PORTS[number]})", _REFUSED,
+        partial(_port, port=number, where=_loopback))
 
 
 @FAMILY.attempt("loopback-through-proxy", "ask for loopback by port 80 of the gateway", _REFUSED)
@@ -125,8 +119,7 @@ def _address(name: str) -> str | None:
 
 
 @FAMILY.attempt(
-    "own-link-neighbours", "find whoever is on this link by an echo to all nodes", "no route, or nobody answers"
-)
+    "own-link-neighbours", "find whoever is on this link by an echo to all nodes", "no route, or nobody answers")
 def all_nodes(_: Surroundings) -> Seen:
     seen = []
     for name in interfaces()[:2]:

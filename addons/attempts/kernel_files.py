@@ -33,62 +33,38 @@ _writable = partial(_opened, flags=os.O_WRONLY, what="writing")
 _readable = partial(_opened, flags=os.O_RDONLY, what="reading")
 
 _WRITTEN: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    (
-        "forwarding",
-        "turn forwarding on (net.ipv4.ip_forward)",
-        ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"),
-    ),
+    ("forwarding", "turn forwarding on (net.ipv4.ip_forward)",
+     ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding")),
     ("source-routing", "have source routes accepted", ("/proc/sys/net/ipv4/conf/all/accept_source_route",)),
-    (
-        "core-pattern",
-        "have the kernel run a program at a crash (kernel.core_pattern)",
-        ("/proc/sys/kernel/core_pattern",),
-    ),
+    ("core-pattern", "have the kernel run a program at a crash (kernel.core_pattern)",
+     ("/proc/sys/kernel/core_pattern",)),
     ("modprobe", "have the kernel run a program in place of modprobe", ("/proc/sys/kernel/modprobe",)),
     ("hotplug", "have the kernel run a program at an event", ("/proc/sys/kernel/hotplug", "/sys/kernel/uevent_helper")),
     ("binfmt", "have the kernel run a program for files of a kind", ("/proc/sys/fs/binfmt_misc/register",)),
-    (
-        "sysctls",
-        "set the kernel in any other way (/proc/sys)",
-        ("/proc/sys/kernel/*", "/proc/sys/vm/*", "/proc/sys/user/*"),
-    ),
+    ("sysctls", "set the kernel in any other way (/proc/sys)",
+     ("/proc/sys/kernel/*", "/proc/sys/vm/*", "/proc/sys/user/*")),
     ("sysrq", "give the kernel a command (/proc/sysrq-trigger)", ("/proc/sysrq-trigger",)),
     ("interrupts", "move interrupts (/proc/irq)", ("/proc/irq/default_smp_affinity", "/proc/irq/*/smp_affinity")),
-    (
-        "sys-kernel",
-        "write below /sys",
-        ("/sys/kernel/*", "/sys/power/*", "/sys/module/*/parameters/*", "/sys/bus/*/drivers_probe"),
-    ),
+    ("sys-kernel", "write below /sys",
+     ("/sys/kernel/*", "/sys/power/*", "/sys/module/*/parameters/*", "/sys/bus/*/drivers_probe")),
     ("tracing", "trace the kernel (tracefs, debugfs)", ("/sys/kernel/tracing/*", "/sys/kernel/debug/*")),
     ("bpf-files", "change pinned BPF programs", ("/sys/fs/bpf/*",)),
     ("links-in-sys", "set links by /sys", ("/sys/class/net/*/mtu", "/sys/class/net/*/flags")),
-    (
-        "release-agent",
-        "have the kernel run a program when a cgroup ends (release_agent)",
-        ("/sys/fs/cgroup/*/release_agent", "/sys/fs/cgroup/release_agent"),
-    ),
-    (
-        "cgroup",
-        "leave the cgroup for another",
-        ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs", "/sys/fs/cgroup/*/tasks"),
-    ),
+    ("release-agent", "have the kernel run a program when a cgroup ends (release_agent)",
+     ("/sys/fs/cgroup/*/release_agent", "/sys/fs/cgroup/release_agent")),
+    ("cgroup", "leave the cgroup for another",
+     ("/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/*/cgroup.procs", "/sys/fs/cgroup/*/tasks")),
     ("efi", "change what the machine boots", ("/sys/firmware/efi/efivars/*",)),
-    (
-        "security",
-        "change what security modules forbid",
-        ("/sys/kernel/security/apparmor/.*", "/sys/fs/selinux/enforce"),
-    ),
+    ("security", "change what security modules forbid",
+     ("/sys/kernel/security/apparmor/.*", "/sys/fs/selinux/enforce")),
 )
 _READ: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("kcore", "read the memory of the kernel (/proc/kcore)", ("/proc/kcore",)),
     ("kmsg", "read the log of the kernel", ("/proc/kmsg", "/dev/kmsg")),
     ("memory-devices", "read the memory of the machine", ("/dev/mem", "/dev/kmem", "/dev/port")),
     ("pagemap", "read how memory is used (/proc/kpagecount)", ("/proc/kpagecount", "/proc/kpageflags")),
-    (
-        "disks",
-        "read a disk past its file system",
-        ("/dev/sd*", "/dev/vd*", "/dev/nvme*", "/dev/mmcblk*", "/dev/dm-*", "/dev/loop[0-9]*"),
-    ),
+    ("disks", "read a disk past its file system",
+     ("/dev/sd*", "/dev/vd*", "/dev/nvme*", "/dev/mmcblk*", "/dev/dm-*", "/dev/loop[0-9]*")),
     ("terminals", "read the terminals of others", ("/dev/tty[0-9]*", "/dev/vcs*", "/dev/console")),
     ("input", "read what is typed", ("/dev/input/*", "/dev/hidraw*")),
 )
@@ -97,32 +73,23 @@ for name, way, patterns in _WRITTEN:
 for name, way, patterns in _READ:
     FAMILY.add(f"read-{name}", way, _READ_ONLY, partial(_readable, patterns=patterns))
 FAMILY.add(
-    "device-kvm",
-    "make a virtual machine (/dev/kvm)",
-    "not there, or EACCES",
-    partial(_opened, patterns=("/dev/kvm",), flags=os.O_RDWR, what="reading and writing"),
-)
+    "device-kvm", "make a virtual machine (/dev/kvm)", "not there, or EACCES",
+    partial(_opened, patterns=("/dev/kvm",), flags=os.O_RDWR, what="reading and writing"))
 FAMILY.add(
     "device-vsock",
     "reach the hypervisor (/dev/vsock, /dev/vhost-*)",
     "not there, or EACCES",
     partial(
-        _opened,
-        patterns=("/dev/vsock", "/dev/vhost-*", "/dev/vmci", "/dev/ppp"),
-        flags=os.O_RDWR,
-        what="reading and writing",
-    ),
+        _opened, patterns=("/dev/vsock", "/dev/vhost-*", "/dev/vmci", "/dev/ppp"), flags=os.O_RDWR,
+        what="reading and writing"),
 )
 FAMILY.add(
     "device-mapper",
     "set up disks (/dev/loop-control, /dev/mapper/control, /dev/fuse)",
     "not there, or EACCES",
     partial(
-        _opened,
-        patterns=("/dev/loop-control", "/dev/mapper/control", "/dev/btrfs-control", "/dev/uinput"),
-        flags=os.O_RDWR,
-        what="reading and writing",
-    ),
+        _opened, patterns=("/dev/loop-control", "/dev/mapper/control", "/dev/btrfs-control", "/dev/uinput"),
+        flags=os.O_RDWR, what="reading and writing"),
 )
 
 

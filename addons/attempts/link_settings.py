@@ -77,11 +77,9 @@ def _link(_: Surroundings, kind: str) -> Seen:
     info = _attribute(_LINKINFO, _attribute(_INFO_KIND, kind.encode()))
     body = bytes(16) + what + under + info
     return _done(
-        f"make a link of kind {kind}",
-        standing.NET_ADMIN,
+        f"make a link of kind {kind}", standing.NET_ADMIN,
         _message(_NEWLINK, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, body),
-        _message(_DELLINK, _REQUEST | _ACK, bytes(16) + what),
-    )
+        _message(_DELLINK, _REQUEST | _ACK, bytes(16) + what))
 
 
 def _first_link() -> int:
@@ -97,14 +95,10 @@ for kind in ("ipip", "wireguard", "macvlan", "veth"):
 def route(_: Surroundings) -> Seen:
     # To nowhere, for one documentation address, in a table that no rule looks into.
     body = struct.pack("=BBBBBBBBI", socket.AF_INET, 32, 0, 0, 77, 4, 0, _UNREACHABLE, 0) + _attribute(
-        1, socket.inet_aton("198.51.100.254")
-    )
+        1, socket.inet_aton("198.51.100.254"))
     return _done(
-        "add routes",
-        standing.NET_ADMIN,
-        _message(_NEWROUTE, _REQUEST | _ACK | _CREATE, body),
-        _message(_DELROUTE, _REQUEST | _ACK, body),
-    )
+        "add routes", standing.NET_ADMIN, _message(_NEWROUTE, _REQUEST | _ACK | _CREATE, body),
+        _message(_DELROUTE, _REQUEST | _ACK, body))
 
 
 @FAMILY.attempt("routing-rule", "add a routing rule (ip rule add)", _NOT_PERMITTED)
@@ -115,11 +109,8 @@ def routing_rule(_: Surroundings) -> Seen:
         + _attribute(10, struct.pack("=I", 0x676F76))
     )
     return _done(
-        "add routing rules",
-        standing.NET_ADMIN,
-        _message(_NEWRULE, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, body),
-        _message(_DELRULE, _REQUEST | _ACK, body),
-    )
+        "add routing rules", standing.NET_ADMIN, _message(_NEWRULE, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, body),
+        _message(_DELRULE, _REQUEST | _ACK, body))
 
 
 @FAMILY.attempt("address", "give a link another address (ip address add)", _NOT_PERMITTED)
@@ -127,11 +118,8 @@ def address(_: Surroundings) -> Seen:
     own = socket.inet_aton("192.0.2.254")
     body = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, 1) + _attribute(2, own) + _attribute(1, own)
     return _done(
-        "give links addresses",
-        standing.NET_ADMIN,
-        _message(_NEWADDR, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, body),
-        _message(_DELADDR, _REQUEST | _ACK, body),
-    )
+        "give links addresses", standing.NET_ADMIN, _message(_NEWADDR, _REQUEST | _ACK | _CREATE | _EXCLUSIVE, body),
+        _message(_DELADDR, _REQUEST | _ACK, body))
 
 
 def _table_change(kind: int, flags: int) -> bytes:
@@ -145,12 +133,9 @@ def _table_change(kind: int, flags: int) -> bytes:
 @FAMILY.attempt("tables", "change the tables of the packet filter (nft flush ruleset)", _NOT_PERMITTED)
 def tables(_: Surroundings) -> Seen:
     return _done(
-        "change the packet filter of this network namespace",
-        standing.NET_ADMIN,
+        "change the packet filter of this network namespace", standing.NET_ADMIN,
         _table_change(_NFT_NEWTABLE, _REQUEST | _ACK | _CREATE | _EXCLUSIVE),
-        _table_change(_NFT_DELTABLE, _REQUEST | _ACK),
-        _NETFILTER,
-    )
+        _table_change(_NFT_DELTABLE, _REQUEST | _ACK), _NETFILTER)
 
 
 def _read(_: Surroundings, protocol: int, message: bytes, what: str) -> Seen:
@@ -168,24 +153,15 @@ FAMILY.add(
     "flush the table of connections (conntrack -F)",
     _NOT_PERMITTED,
     partial(
-        _read,
-        protocol=_NETFILTER,
-        what="connections",
-        message=_message(_CT_DUMP, _REQUEST | _DUMP, struct.pack("=BBH", socket.AF_INET, 0, 0)),
-    ),
+        _read, protocol=_NETFILTER, what="connections",
+        message=_message(_CT_DUMP, _REQUEST | _DUMP, struct.pack("=BBH", socket.AF_INET, 0, 0))),
 )
 FAMILY.add(
-    "ipsec-keys",
-    "set up IPsec (ip xfrm state)",
-    _NOT_PERMITTED,
-    partial(_read, protocol=_XFRM, what="IPsec", message=_message(_XFRM_GETSA, _REQUEST | _DUMP, bytes(24))),
-)
+    "ipsec-keys", "set up IPsec (ip xfrm state)", _NOT_PERMITTED,
+    partial(_read, protocol=_XFRM, what="IPsec", message=_message(_XFRM_GETSA, _REQUEST | _DUMP, bytes(24))))
 FAMILY.add(
-    "audit",
-    "turn the kernel's audit off",
-    _NOT_PERMITTED,
-    partial(_read, protocol=_AUDIT, what="its audit", message=_message(_AUDIT_GET, _REQUEST | _ACK, b"")),
-)
+    "audit", "turn the kernel's audit off", _NOT_PERMITTED,
+    partial(_read, protocol=_AUDIT, what="its audit", message=_message(_AUDIT_GET, _REQUEST | _ACK, b"")))
 
 
 def _tunnel_device(_: Surroundings, flags: int) -> Seen:

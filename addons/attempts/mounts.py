@@ -51,11 +51,8 @@ for kind, what in (
 ):
     FAMILY.add(f"mount-{kind}", f"mount a file system of {what} ({kind})", _NOT_PERMITTED, partial(_mount, kind=kind))
 FAMILY.add(
-    "mount-bind",
-    "show a folder at another place (mount --bind)",
-    _NOT_PERMITTED,
-    partial(_mount, kind="", source="/usr", flags=_BIND),
-)
+    "mount-bind", "show a folder at another place (mount --bind)", _NOT_PERMITTED,
+    partial(_mount, kind="", source="/usr", flags=_BIND))
 
 
 @FAMILY.attempt("remount", "make a read-only mount writable (mount -o remount,rw)", _NOT_PERMITTED)
@@ -130,29 +127,14 @@ def _private_mounts() -> None:
 
 
 for name, way, capability, act, what in (
-    (
-        "chroot",
-        "change the root folder (and leave it upwards)",
-        standing.SYS_CHROOT,
-        _change_root,
-        "change its root folder",
-    ),
+    ("chroot", "change the root folder (and leave it upwards)", standing.SYS_CHROOT, _change_root,
+     "change its root folder"),
     ("pivot-root", "put another root in the place of this one", standing.SYS_ADMIN, _pivot, "change the root"),
     ("open-tree", "copy a tree of mounts (open_tree)", standing.SYS_ADMIN, _detached_tree, "copy trees of mounts"),
-    (
-        "fsopen",
-        "make a file system by the newer calls (fsopen)",
-        standing.SYS_ADMIN,
-        _new_file_system,
-        "make file systems",
-    ),
-    (
-        "unshare-mounts",
-        "take a copy of all mounts (unshare -m)",
-        standing.SYS_ADMIN,
-        _private_mounts,
-        "take a copy of all mounts",
-    ),
+    ("fsopen", "make a file system by the newer calls (fsopen)", standing.SYS_ADMIN, _new_file_system,
+     "make file systems"),
+    ("unshare-mounts", "take a copy of all mounts (unshare -m)", standing.SYS_ADMIN, _private_mounts,
+     "take a copy of all mounts"),
 ):
     FAMILY.add(name, way, _NOT_PERMITTED, partial(_tried, capability=capability, act=act, what=what))
 
@@ -188,17 +170,11 @@ def _node(_: Surroundings, kind: int, device: int, what: str) -> Seen:
 
 
 FAMILY.add(
-    "mknod-disk",
-    "make a node for a disk (mknod)",
-    _NOT_PERMITTED,
-    partial(_node, kind=stat.S_IFBLK, device=os.makedev(7, 0), what="a node for a disk"),
-)
+    "mknod-disk", "make a node for a disk (mknod)", _NOT_PERMITTED,
+    partial(_node, kind=stat.S_IFBLK, device=os.makedev(7, 0), what="a node for a disk"))
 FAMILY.add(
-    "mknod-memory",
-    "make a node for the memory of the machine (mknod)",
-    _NOT_PERMITTED,
-    partial(_node, kind=stat.S_IFCHR, device=os.makedev(1, 1), what="a node for memory"),
-)
+    "mknod-memory", "make a node for the memory of the machine (mknod)", _NOT_PERMITTED,
+    partial(_node, kind=stat.S_IFCHR, device=os.makedev(1, 1), what="a node for memory"))
 
 
 @FAMILY.attempt("escape-upwards", "go up from the working folder", "it ends at the root")

@@ -114,11 +114,10 @@ for name, way, make in (
 ):
     FAMILY.add(name, way, _REFUSED_ALL, partial(_ask, make=make))
 FAMILY.add(
-    "dns-ipv6", "ask any server over IPv6", _REFUSED_ALL, partial(_ask, make=lambda: question(unlisted()), ipv6=True)
-)
+    "dns-ipv6", "ask any server over IPv6", _REFUSED_ALL, partial(_ask, make=lambda: question(unlisted()), ipv6=True))
 FAMILY.add(
-    "dns-5353", "ask any server at port 5353", _REFUSED_ALL, partial(_ask, make=lambda: question(unlisted()), port=5353)
-)
+    "dns-5353", "ask any server at port 5353", _REFUSED_ALL,
+    partial(_ask, make=lambda: question(unlisted()), port=5353))
 FAMILY.add("dns-tcp", "ask any server over TCP", _REFUSED_ALL, _over_tcp)
 FAMILY.add("dns-tcp-ipv6", "ask any server over TCP and IPv6", _REFUSED_ALL, partial(_over_tcp, ipv6=True))
 FAMILY.add("dns-axfr", "ask any server for a whole zone", _REFUSED_ALL, partial(_over_tcp, kind=_AXFR))

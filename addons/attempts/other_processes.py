@@ -149,12 +149,8 @@ for name, way, what, touch in (
     ("working-folder", "go to the working folder of processes outside", "went to the working folder of", _folder),
     ("trace", "trace processes outside (ptrace)", "traced", _trace),
     ("read-memory", "read the memory of processes outside (process_vm_readv)", "read the memory of", _read_memory),
-    (
-        "take-descriptor",
-        "take a descriptor from processes outside (pidfd_getfd)",
-        "took a descriptor from",
-        _descriptor,
-    ),
+    ("take-descriptor", "take a descriptor from processes outside (pidfd_getfd)", "took a descriptor from",
+     _descriptor),
     ("kill", "send signals to processes outside", "may send signals to", _signal),
     ("pidfd-kill", "send signals to processes outside through a handle", "may send signals to", _handle_signal),
 ):
@@ -168,16 +164,12 @@ for kind, where in (
     ("ipc", "shared memory"),
 ):
     FAMILY.add(
-        f"enter-{kind}",
-        f"enter the {where} namespace of processes outside (setns)",
-        _NONE_SEEN,
-        partial(_each, touch=partial(_enter, kind=kind), what="entered the namespace of"),
-    )
+        f"enter-{kind}", f"enter the {where} namespace of processes outside (setns)", _NONE_SEEN,
+        partial(_each, touch=partial(_enter, kind=kind), what="entered the namespace of"))
 
 
 @FAMILY.attempt(
-    "first-process", "read what process 1 would tell of the machine", "it is one of the sandbox, or unreadable"
-)
+    "first-process", "read what process 1 would tell of the machine", "it is one of the sandbox, or unreadable")
 def first(_: Surroundings) -> Seen:
     name = standing.status(1).get("Name")
     if name is None:

@@ -42,33 +42,16 @@ def igmp_report(group: str) -> bytes:
 
 
 def ipv4(
-    source: str,
-    destination: str,
-    protocol: int,
-    payload: bytes,
-    *,
-    options: bytes = b"",
-    more: bool = False,
-    offset: int = 0,
-    identity: int = 0,
+    source: str, destination: str, protocol: int, payload: bytes, *, options: bytes = b"", more: bool = False,
+    offset: int = 0, identity: int = 0
 ) -> bytes:
     """An IPv4 packet; the kernel fills in length and checksum. `offset` is in units of eight bytes."""
     words = 5 + len(options) // 4
     fragment = (_MORE_FRAGMENTS if more else 0) | offset
     return (
         struct.pack(
-            "!BBHHHBBH4s4s",
-            0x40 | words,
-            0,
-            words * 4 + len(payload),
-            identity,
-            fragment,
-            64,
-            protocol,
-            0,
-            socket.inet_aton(source),
-            socket.inet_aton(destination),
-        )
+            "!BBHHHBBH4s4s", 0x40 | words, 0, words * 4 + len(payload), identity, fragment, 64, protocol, 0,
+            socket.inet_aton(source), socket.inet_aton(destination))
         + options
         + payload
     )

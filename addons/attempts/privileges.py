@@ -25,14 +25,7 @@ _SETS = {
 }
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _SETUID_FOLDERS = (
-    "/usr/bin",
-    "/bin",
-    "/usr/sbin",
-    "/sbin",
-    "/usr/local/bin",
-    "/usr/lib/dbus-1.0",
-    "/usr/libexec",
-    "/opt",
+    "/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/lib/dbus-1.0", "/usr/libexec", "/opt",
 )
 
 
@@ -60,10 +53,8 @@ def no_filter(_: Surroundings) -> Seen:
 
 
 @FAMILY.attempt(
-    "setuid-programs",
-    "become root by a program with the setuid bit (su, sudo, ping, newuidmap)",
-    "NoNewPrivs is 1, or there is none",
-)
+    "setuid-programs", "become root by a program with the setuid bit (su, sudo, ping, newuidmap)",
+    "NoNewPrivs is 1, or there is none")
 def setuid_programs(_: Surroundings) -> Seen:
     found = list(_setuid())
     if not found:
@@ -85,8 +76,7 @@ def _setuid() -> Iterator[str]:
 
 
 @FAMILY.attempt(
-    "file-capabilities", "gain capabilities by a program that has them (setcap)", "NoNewPrivs is 1, or none"
-)
+    "file-capabilities", "gain capabilities by a program that has them (setcap)", "NoNewPrivs is 1, or none")
 def file_capabilities(_: Surroundings) -> Seen:
     if standing.status().get("NoNewPrivs") == "1":
         return closed("NoNewPrivs is 1: they have no effect")
@@ -162,11 +152,8 @@ for name, way, request, argument in (
     ("paste", "paste into the terminal (TIOCLINUX)", _TIOCLINUX, b"\x06\0"),
 ):
     FAMILY.add(
-        f"terminal-{name}",
-        way,
-        "no terminal, EPERM or EIO",
-        partial(_typed, request=request, argument=argument, what=name),
-    )
+        f"terminal-{name}", way, "no terminal, EPERM or EIO",
+        partial(_typed, request=request, argument=argument, what=name))
 
 
 @FAMILY.attempt("host-name", "set the machine's name to what it is", "EPERM")

@@ -120,11 +120,10 @@ def _forged(here: Surroundings, source: str) -> Seen:
 
 
 FAMILY.add(
-    "forged-source", "send a packet under a forged source address", _NO_SOCKET, partial(_forged, source="192.0.2.77")
-)
+    "forged-source", "send a packet under a forged source address", _NO_SOCKET, partial(_forged, source="192.0.2.77"))
 FAMILY.add(
-    "forged-loopback", "send a packet under a loopback source address", _NO_SOCKET, partial(_forged, source="127.0.0.1")
-)
+    "forged-loopback", "send a packet under a loopback source address", _NO_SOCKET,
+    partial(_forged, source="127.0.0.1"))
 
 
 @FAMILY.attempt("igmp", "join a multicast group by a raw report to the routers", _NO_SOCKET)
@@ -154,8 +153,7 @@ def _echoed(here: Surroundings, options: bytes = b"", pieces: bool = False) -> S
             for part, more, offset in parts:
                 link.sendto(
                     packets.ipv4(
-                        source, target, packets.ICMP, part, options=options, more=more, offset=offset, identity=7
-                    ),
+                        source, target, packets.ICMP, part, options=options, more=more, offset=offset, identity=7),
                     (target, 0),
                 )
             return _heard(ear, target)
@@ -217,11 +215,8 @@ for name, what, kind in (
     ("destination", "destination options", packets.DESTINATION),
 ):
     FAMILY.add(
-        f"ipv6-{name}",
-        f"send an IPv6 packet with a {what} header by a raw socket",
-        _NO_SOCKET,
-        partial(_extended, kind=kind),
-    )
+        f"ipv6-{name}", f"send an IPv6 packet with a {what} header by a raw socket", _NO_SOCKET,
+        partial(_extended, kind=kind))
 
 
 @FAMILY.attempt("ipv6-option", "send a datagram with destination options by an ordinary socket", "EPERM, or no route")
@@ -236,8 +231,7 @@ def ipv6_option(here: Surroundings) -> Seen:
         return refused(fault)
     return worst(
         (each.seen(40004) for each in datagrams(here.targets_6, 40004, b"governor attempt", prepare)),
-        "there is no IPv6 address to try",
-    )
+        "there is no IPv6 address to try")
 
 
 @FAMILY.attempt("packet-socket", "open a packet socket and send whole frames on each link", _NO_SOCKET)

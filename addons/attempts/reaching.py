@@ -127,12 +127,8 @@ def _failed(address: str, failure: int) -> Reached:
 
 
 def datagrams(
-    addresses: Sequence[str],
-    port: int,
-    payload: bytes,
-    prepare: Prepare = lambda _: None,
-    kind: int = socket.SOCK_DGRAM,
-    protocol: int = 0,
+    addresses: Sequence[str], port: int, payload: bytes, prepare: Prepare = lambda _: None,
+    kind: int = socket.SOCK_DGRAM, protocol: int = 0
 ) -> list[Reached]:
     """Send one datagram to each, and wait for what comes back: a reply, or who says no."""
     sent: dict[socket.socket, str] = {}

@@ -46,8 +46,8 @@ def _given(_: Surroundings, family: int, kind: int, protocol: int) -> Seen:
 
 for name, family, kind, protocol, what in _KINDS:
     FAMILY.add(
-        f"af-{name}", f"open a socket to {what}", _NO_SUCH, partial(_given, family=family, kind=kind, protocol=protocol)
-    )
+        f"af-{name}", f"open a socket to {what}", _NO_SUCH,
+        partial(_given, family=family, kind=kind, protocol=protocol))
 
 
 def _vsock(_: Surroundings, machine: int) -> Seen:

@@ -15,11 +15,7 @@ UNLISTED = f"governor-attempt-{secrets.token_hex(6)}.invalid"
 OWN_NAME = "governor.internal"
 """A name that every policy allows: Governor itself answers."""
 _REFUSAL_MARKS = (
-    b" by Governor: ",
-    b"x-governor-entry",
-    b"Governor refused",
-    b"Governor allowed",
-    b"Governor ended",
+    b" by Governor: ", b"x-governor-entry", b"Governor refused", b"Governor allowed", b"Governor ended",
     b"Governor is the network policy here",
 )
 _CA_MARK = b"Governor CA"

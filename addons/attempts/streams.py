@@ -60,16 +60,12 @@ for number, what in _PORTS.items():
     FAMILY.add(f"tcp-{number}", f"connect to TCP port {number} ({what})", _NO_CONNECTION, partial(_port, port=number))
 for number in (22, 443, 8443):
     FAMILY.add(
-        f"tcp6-{number}",
-        f"connect to TCP port {number} over IPv6",
-        _NO_CONNECTION,
-        partial(_port, port=number, ipv6=True),
-    )
+        f"tcp6-{number}", f"connect to TCP port {number} over IPv6", _NO_CONNECTION,
+        partial(_port, port=number, ipv6=True))
 
 
 @FAMILY.attempt(
-    "tcp-mapped", "connect to an IPv4 address through an IPv6 socket (::ffff:a.b.c.d), port 22", _NO_CONNECTION
-)
+    "tcp-mapped", "connect to an IPv4 address through an IPv6 socket (::ffff:a.b.c.d), port 22", _NO_CONNECTION)
 def mapped(here: Surroundings) -> Seen:
     return judged(streams((NOBODY, *here.targets), 22, mapped=True), NOBODY, 22, partial(_judge, port=22))
 
@@ -84,8 +80,7 @@ def mptcp(here: Surroundings) -> Seen:
 
 
 @FAMILY.attempt(
-    "tcp-fast-open", "send data in the first packet of a connection (TCP fast open) to port 22", _NO_CONNECTION
-)
+    "tcp-fast-open", "send data in the first packet of a connection (TCP fast open) to port 22", _NO_CONNECTION)
 def fast_open(here: Surroundings) -> Seen:
     if not hasattr(socket, "MSG_FASTOPEN"):
         return not_here("no TCP fast open here")
@@ -108,8 +103,7 @@ def _fast(address: str) -> Reached:
     if failure == 0:
         return Reached(address, Contact.ANSWERED, "the data was taken")
     return Reached(
-        address, Contact.ARRIVED if failure == errno.ECONNREFUSED else Contact.FORBIDDEN, words(OSError(failure, ""))
-    )
+        address, Contact.ARRIVED if failure == errno.ECONNREFUSED else Contact.FORBIDDEN, words(OSError(failure, "")))
 
 
 def _with_option(here: Surroundings, level: int, option: int, value: int | bytes) -> Seen:
@@ -135,17 +129,11 @@ def _has_ipv4(here: Surroundings) -> bool:
 
 
 FAMILY.add(
-    "loose-source-route",
-    "connect with a loose source route in the IP options",
-    _NO_CONNECTION,
-    partial(_source_route, kind=_LOOSE),
-)
+    "loose-source-route", "connect with a loose source route in the IP options", _NO_CONNECTION,
+    partial(_source_route, kind=_LOOSE))
 FAMILY.add(
-    "strict-source-route",
-    "connect with a strict source route in the IP options",
-    _NO_CONNECTION,
-    partial(_source_route, kind=_STRICT),
-)
+    "strict-source-route", "connect with a strict source route in the IP options", _NO_CONNECTION,
+    partial(_source_route, kind=_STRICT))
 for name, way, level, option, value in (
     ("ip-transparent", "connect from somebody else's address (IP_TRANSPARENT)", socket.IPPROTO_IP, _IP_TRANSPARENT, 1),
     ("firewall-mark", "connect with the firewall mark of governed packets (SO_MARK)",

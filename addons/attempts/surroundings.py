@@ -47,11 +47,7 @@ class Surroundings:
         return cls(
             tuple(str(each) for each in own if each.version == 4) if own else WELL_KNOWN,
             tuple(str(each) for each in own if each.version == 6) if own else WELL_KNOWN_6,
-            (*_gateways(), *_gateways_6()),
-            _proxy(environment),
-            environment.get(TIER),
-            _homes(environment),
-        )
+            (*_gateways(), *_gateways_6()), _proxy(environment), environment.get(TIER), _homes(environment))
 
 
 def interfaces() -> tuple[str, ...]:

@@ -38,40 +38,20 @@ _ZEROS = bytes(256)
 # Nothing of the arguments makes sense, but for those that have to in order to be refused for the right reason.
 for name, way, call, arguments, opens in (
     ("io-uring", "make system calls past every filter (io_uring)", "io_uring_setup", (4, _ZEROS), True),
-    (
-        "bpf",
-        "load a BPF program",
-        "bpf",
-        (0, ctypes.create_string_buffer(bytes((1, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 1)), 128), 72),
-        True,
-    ),
-    (
-        "perf",
-        "watch the kernel (perf_event_open)",
-        "perf_event_open",
-        ((1).to_bytes(4, "little") + (112).to_bytes(4, "little") + bytes(104), 0, -1, -1, 8),
-        True,
-    ),
+    ("bpf", "load a BPF program", "bpf",
+     (0, ctypes.create_string_buffer(bytes((1, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 1)), 128), 72), True),
+    ("perf", "watch the kernel (perf_event_open)", "perf_event_open",
+     ((1).to_bytes(4, "little") + (112).to_bytes(4, "little") + bytes(104), 0, -1, -1, 8), True),
     ("userfaultfd", "handle page faults of the kernel (userfaultfd)", "userfaultfd", (0,), True),
     ("kexec", "start another kernel (kexec_load)", "kexec_load", (0, 99, 0, 0xFFFF0000), False),
     ("init-module", "load a module from memory (init_module)", "init_module", (_ZEROS, 0, b"\0"), False),
     ("finit-module", "load a module from a file (finit_module)", "finit_module", (-1, b"\0", 0), False),
     ("reboot", "restart the machine (with numbers that are wrong)", "reboot", (0, 0, 0, 0), False),
     ("fanotify", "watch all files of a disk (fanotify)", "fanotify_init", (0x4, 0), True),
-    (
-        "key-add",
-        "leave a key in the kernel's keyrings (add_key)",
-        "add_key",
-        (b"user\0", b"governor-attempt\0", b"x", 1, -1),
-        False,
-    ),
+    ("key-add", "leave a key in the kernel's keyrings (add_key)", "add_key",
+     (b"user\0", b"governor-attempt\0", b"x", 1, -1), False),
     # The kernel runs /sbin/request-key, outside all namespaces.
-    (
-        "key-upcall",
-        "have the kernel start a program outside that finds a key (request_key)",
-        "request_key",
-        (b"user\0", b"governor-attempt.invalid\0", b"x\0", 0),
-        False,
-    ),
+    ("key-upcall", "have the kernel start a program outside that finds a key (request_key)", "request_key",
+     (b"user\0", b"governor-attempt.invalid\0", b"x\0", 0), False),
 ):
     FAMILY.add(name, way, _NOT_PERMITTED, partial(_call, name=call, arguments=arguments, opens=opens))

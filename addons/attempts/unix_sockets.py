@@ -128,15 +128,8 @@ def abstract(_: Surroundings) -> Seen:
 @FAMILY.attempt("guessed-abstract-sockets", "connect to abstract sockets that hosts usually have", "none, or refused")
 def guessed(_: Surroundings) -> Seen:
     usual = (
-        "/tmp/.X11-unix/X0",
-        "/tmp/.ICE-unix/1",
-        "/tmp/dbus-system",
-        "/containerd-shim/k8s.io",
-        "ISCSIADM_ABSTRACT_NAMESPACE",
-        "/org/kernel/udev/udevd",
-        "/com/ubuntu/upstart",
-        "snap",
-        "/run/multipathd",
+        "/tmp/.X11-unix/X0", "/tmp/.ICE-unix/1", "/tmp/dbus-system", "/containerd-shim/k8s.io",
+        "ISCSIADM_ABSTRACT_NAMESPACE", "/org/kernel/udev/udevd", "/com/ubuntu/upstart", "snap", "/run/multipathd",
     )
     seen = [each for name in usual if (each := _connected(f"\0{name}")).result is Result.OPEN]
     return worst(seen, "") if seen else closed("none of them is there")

@@ -58,12 +58,8 @@ _UPGRADE = (
 _ENCODED = secrets.token_hex(24).encode()
 
 for name, way, port, speak in (
-    (
-        "raw-bytes-443",
-        "send bytes that are neither TLS nor HTTP to port 443",
-        443,
-        _say(b"\x00\x01" + _ENCODED + b"\n"),
-    ),
+    ("raw-bytes-443", "send bytes that are neither TLS nor HTTP to port 443", 443,
+     _say(b"\x00\x01" + _ENCODED + b"\n")),
     ("raw-bytes-80", "send bytes that are not HTTP to port 80", 80, _say(b"\x00\x01" + _ENCODED + b"\r\n\r\n")),
     ("ssh-443", "speak SSH on port 443", 443, _say(b"SSH-2.0-attempt\r\n")),
     ("plain-http-443", "speak plain HTTP on port 443", 443, _say(get(UNLISTED))),
@@ -72,18 +68,10 @@ for name, way, port, speak in (
     ("http-0.9", "ask in HTTP/0.9, without a version or a Host", 80, _say(b"GET /\r\n\r\n")),
     ("http-without-host", "ask in HTTP/1.0 without a Host", 80, _say(b"GET / HTTP/1.0\r\n\r\n")),
     ("http2-by-prior-knowledge", "begin with HTTP/2 without TLS", 80, _say(_H2_PREFACE)),
-    (
-        "connect-on-80",
-        "ask port 80 for a tunnel (CONNECT) to port 22 elsewhere",
-        80,
-        _say(f"CONNECT {UNLISTED}:22 HTTP/1.1\r\nhost: {UNLISTED}:22\r\n\r\n".encode()),
-    ),
-    (
-        "absolute-target-on-80",
-        "name another host in the target than in Host",
-        80,
-        _say(get("example.org", f"http://{UNLISTED}/")),
-    ),
+    ("connect-on-80", "ask port 80 for a tunnel (CONNECT) to port 22 elsewhere", 80,
+     _say(f"CONNECT {UNLISTED}:22 HTTP/1.1\r\nhost: {UNLISTED}:22\r\n\r\n".encode())),
+    ("absolute-target-on-80", "name another host in the target than in Host", 80,
+     _say(get("example.org", f"http://{UNLISTED}/"))),
     ("host-of-another", "send a Host that is allowed to an address that is not its own", 80, _say(get(OWN_NAME))),
     ("websocket-80", "ask an unlisted host to become a WebSocket", 80, _say(get(UNLISTED, extra=_UPGRADE))),
     ("two-hosts", "send two Host headers", 80, _say(get("example.org", extra=f"host: {UNLISTED}\r\n"))),
@@ -98,26 +86,18 @@ for name, way, port, speak in (
         ),
     ),
     ("tls-unlisted", "ask for an unlisted host over TLS", 443, _in_tls(UNLISTED, get(UNLISTED))),
-    (
-        "tls-other-host",
-        "name one host in the TLS hello and another in Host",
-        443,
-        _in_tls("example.org", get(UNLISTED)),
-    ),
+    ("tls-other-host", "name one host in the TLS hello and another in Host", 443,
+     _in_tls("example.org", get(UNLISTED))),
     ("tls-without-name", "send a TLS hello without a server name", 443, _in_tls(None, get("203.0.113.7"))),
-    (
-        "tls-other-protocol",
-        "speak another protocol inside TLS",
-        443,
-        _in_tls(UNLISTED, b"\x00\x01" + _ENCODED, "other/1"),
-    ),
+    ("tls-other-protocol", "speak another protocol inside TLS", 443,
+     _in_tls(UNLISTED, b"\x00\x01" + _ENCODED, "other/1")),
     (
         "doh-unlisted",
         "ask a DNS-over-HTTPS server that is not listed, by name",
         443,
         _in_tls(
-            "dns.attempt.invalid", get("dns.attempt.invalid", "/dns-query?dns=AAABAAABAAAAAAAAB2V4YW1wbGUDb3JnAAABAAE")
-        ),
+            "dns.attempt.invalid",
+            get("dns.attempt.invalid", "/dns-query?dns=AAABAAABAAAAAAAAB2V4YW1wbGUDb3JnAAABAAE")),
     ),
 ):
     FAMILY.add(name, way, _JUDGED, partial(_ask, port=port, speak=speak))
@@ -131,11 +111,8 @@ for name, server, address in (
         f"ask {server} over HTTPS at {address}",
         _JUDGED,
         partial(
-            _ask,
-            port=443,
-            addresses=(address,),
-            speak=_in_tls(server, get(server, f"/resolve?name={UNLISTED}", "accept: application/dns-json\r\n")),
-        ),
+            _ask, port=443, addresses=(address,),
+            speak=_in_tls(server, get(server, f"/resolve?name={UNLISTED}", "accept: application/dns-json\r\n"))),
     )
 
 for name, way, host in (
@@ -156,32 +133,17 @@ for name, way, host in (
         ),
     )
 FAMILY.add(
-    "metadata-elsewhere",
-    "ask the metadata services of other clouds",
-    _JUDGED,
-    partial(_ask, port=80, addresses=("168.63.129.16", "100.100.100.200"), speak=_say(get("metadata", "/"))),
-)
+    "metadata-elsewhere", "ask the metadata services of other clouds", _JUDGED,
+    partial(_ask, port=80, addresses=("168.63.129.16", "100.100.100.200"), speak=_say(get("metadata", "/"))))
 FAMILY.add(
-    "metadata-ipv6",
-    "ask the cloud's metadata service over IPv6",
-    _JUDGED,
-    partial(_ask, port=80, addresses=("fd00:ec2::254",), ipv6=True, speak=_say(get("metadata", "/"))),
-)
+    "metadata-ipv6", "ask the cloud's metadata service over IPv6", _JUDGED,
+    partial(_ask, port=80, addresses=("fd00:ec2::254",), ipv6=True, speak=_say(get("metadata", "/"))))
 FAMILY.add(
-    "http-ipv6",
-    "ask for an unlisted host by plain HTTP over IPv6",
-    _JUDGED,
-    partial(_ask, port=80, ipv6=True, speak=_say(get(UNLISTED))),
-)
+    "http-ipv6", "ask for an unlisted host by plain HTTP over IPv6", _JUDGED,
+    partial(_ask, port=80, ipv6=True, speak=_say(get(UNLISTED))))
 FAMILY.add(
-    "tls-ipv6",
-    "ask for an unlisted host over TLS over IPv6",
-    _JUDGED,
-    partial(_ask, port=443, ipv6=True, speak=_in_tls(UNLISTED, get(UNLISTED))),
-)
+    "tls-ipv6", "ask for an unlisted host over TLS over IPv6", _JUDGED,
+    partial(_ask, port=443, ipv6=True, speak=_in_tls(UNLISTED, get(UNLISTED))))
 FAMILY.add(
-    "dns-over-443",
-    "send a DNS question as it is to port 443",
-    _JUDGED,
-    partial(_ask, port=443, speak=_say(question(UNLISTED, framed=True))),
-)
+    "dns-over-443", "send a DNS question as it is to port 443", _JUDGED,
+    partial(_ask, port=443, speak=_say(question(UNLISTED, framed=True))))

@@ -62,8 +62,6 @@ def _place(home: Path) -> Iterator[Check]:
     here = Path.cwd().resolve()
     if here == home or (here in home.parents and here not in (Path("/"), Path.home().resolve())):
         yield Check(
-            "place",
-            State.FAIL,
+            "place", State.FAIL,
             f"the home lies inside the working directory {here}: an agent started here has your keys",
-            "keep it elsewhere: governor init --home ~/.local/state/governor, and remove this one once its log is kept",
-        )
+            "keep it elsewhere: governor init --home ~/.local/state/governor, and remove this one once its log is kept")

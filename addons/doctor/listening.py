@@ -49,11 +49,9 @@ def _joined(by_port: Mapping[int, set[Listener]], ours: set[int]) -> Iterator[Ch
         others = sorted(str(each) for each in whose if each.pid not in ours)
         if others:
             yield Check(
-                "port",
-                State.FAIL,
+                "port", State.FAIL,
                 f"{', '.join(others)} listens on port {port}, too, and takes connections ungoverned",
-                "stop it; give Governor a user of its own, so that no other process can join its ports",
-            )
+                "stop it; give Governor a user of its own, so that no other process can join its ports")
     if own and all(each.pid in ours for whose in own.values() for each in whose):
         yield Check("port", State.OK, f"Governor alone listens on {', '.join(map(str, sorted(own)))}")
 
@@ -63,11 +61,8 @@ def _taken(by_port: Mapping[int, set[Listener]]) -> Iterator[Check]:
         if whose := by_port.get(port):
             named = ", ".join(sorted(map(str, whose)))
             yield Check(
-                "port",
-                State.WARN,
-                f"port {port} of {what} is taken by {named}",
-                "stop it, or start with another: governor serve --listen-port N --set governor_metrics=127.0.0.1:N",
-            )
+                "port", State.WARN, f"port {port} of {what} is taken by {named}",
+                "stop it, or start with another: governor serve --listen-port N --set governor_metrics=127.0.0.1:N")
     if not by_port.get(PROXY) and not by_port.get(METRICS):
         yield Check("port", State.OK, f"ports {PROXY} and {METRICS} are free")
 

@@ -29,11 +29,8 @@ def checks(paths: Paths, now: datetime) -> Iterator[Check]:
     if latest is not None and latest > now + _AHEAD:
         behind = int((latest - now).total_seconds())
         yield Check(
-            "clock",
-            State.FAIL,
-            f"the clock is {behind} s behind the last entry of the log",
-            "set it right, then: governor clock accept --reason ... --operator ...",
-        )
+            "clock", State.FAIL, f"the clock is {behind} s behind the last entry of the log",
+            "set it right, then: governor clock accept --reason ... --operator ...")
     else:
         yield Check("clock", State.OK, f"the clock is not behind the log ({now:%Y-%m-%d %H:%M:%S} UTC)")
 
@@ -57,10 +54,8 @@ def _reaches(paths: Paths, last: dict[str, dict[str, Any] | None]) -> Check:
         return Check("log", State.FAIL, f"the log is shorter than its signed head: {', '.join(short)}", verify)
     entries = sum(_length(entry) for entry in last.values())
     return Check(
-        "log",
-        State.OK,
-        f"log of {entries:,} entries in {len(last)} lanes reaches its signed heads; {verify} checks it all",
-    )
+        "log", State.OK,
+        f"log of {entries:,} entries in {len(last)} lanes reaches its signed heads; {verify} checks it all")
 
 
 def _length(entry: dict[str, Any] | None) -> int:

@@ -21,18 +21,12 @@ def checks() -> Iterator[Check]:
     let_through = asyncio.run(_let_through())
     if let_through:
         yield Check(
-            "gate",
-            State.FAIL,
-            f"{versions}: nothing holds back {'; '.join(let_through)}",
-            f"install the version that Governor is tested on: pip install mitmproxy=={TESTED}",
-        )
+            "gate", State.FAIL, f"{versions}: nothing holds back {'; '.join(let_through)}",
+            f"install the version that Governor is tested on: pip install mitmproxy=={TESTED}")
     elif version.VERSION != TESTED:
         yield Check(
-            "gate",
-            State.WARN,
-            f"{versions}, gate self-test passed; Governor is tested on {TESTED}",
-            f"pip install mitmproxy=={TESTED}",
-        )
+            "gate", State.WARN, f"{versions}, gate self-test passed; Governor is tested on {TESTED}",
+            f"pip install mitmproxy=={TESTED}")
     else:
         yield Check("gate", State.OK, f"{versions}, gate self-test passed")
 

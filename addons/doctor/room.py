@@ -30,16 +30,12 @@ def checks(paths: Paths, now: datetime) -> Iterator[Check]:
             raise FileNotFoundError
     except FileNotFoundError:
         yield Check(
-            "home", State.WARN, f"there is no home at {paths.folder} yet", f"governor init --home {paths.folder}"
-        )
+            "home", State.WARN, f"there is no home at {paths.folder} yet", f"governor init --home {paths.folder}")
         return
     except PermissionError:
         yield Check(
-            "home",
-            State.FAIL,
-            f"{paths.folder} belongs to another user",
-            "run governor doctor as the user that Governor runs as",
-        )
+            "home", State.FAIL, f"{paths.folder} belongs to another user",
+            "run governor doctor as the user that Governor runs as")
         return
     yield from _whole(paths)
     yield _room(paths, now)
@@ -57,11 +53,8 @@ def _whole(paths: Paths) -> Iterator[Check]:
     mode = paths.folder.stat().st_mode & 0o777
     if pins.read(home.log_id) is None:
         yield Check(
-            "home",
-            State.WARN,
-            f"home {paths.folder} (0{mode:o}); its log is not pinned for this user",
-            "bring the pin from where the home was made: governor init prints it",
-        )
+            "home", State.WARN, f"home {paths.folder} (0{mode:o}); its log is not pinned for this user",
+            "bring the pin from where the home was made: governor init prints it")
     else:
         yield Check("home", State.OK, f"home {paths.folder} (0{mode:o}), whole and pinned")
 

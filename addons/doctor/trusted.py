@@ -34,8 +34,8 @@ def policy_checks(paths: Paths) -> Iterator[Check]:
         yield Check("policy", State.WARN, f"policy {file} only observes: nothing is refused", "mode: enforce")
     elif doubtful:
         yield Check(
-            "policy", State.WARN, f"policy {file} loads, with {len(doubtful)} warnings", f"governor policy check {file}"
-        )
+            "policy", State.WARN, f"policy {file} loads, with {len(doubtful)} warnings",
+            f"governor policy check {file}")
     else:
         yield Check("policy", State.OK, f"policy {file} loads without a warning")
 

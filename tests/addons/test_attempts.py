@@ -210,8 +210,7 @@ def test_an_address_that_nobody_has_tells_who_answers(of_nobody, of_target, resu
 
 def _error(kind: int, code: int, offender: str) -> bytes:
     return struct.pack("=IBBBBII", 113, 2, kind, code, 0, 0, 0) + struct.pack(
-        "=HH4s8x", socket.AF_INET, 0, socket.inet_aton(offender)
-    )
+        "=HH4s8x", socket.AF_INET, 0, socket.inet_aton(offender))
 
 
 @pytest.mark.parametrize(
@@ -232,8 +231,7 @@ def test_who_sent_an_icmp_error_decides(kind, code, offender, contact):
     ("said", "governed", "interceptor", "result", "is_silent"),
     [
         pytest.param(
-            b"HTTP/1.1 403 Forbidden by Governor: NO_RULE\r\n", False, True, Result.CLOSED, False, id="its 403"
-        ),
+            b"HTTP/1.1 403 Forbidden by Governor: NO_RULE\r\n", False, True, Result.CLOSED, False, id="its 403"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", False, True, Result.OPEN, False, id="another answer"),
         pytest.param(b"HTTP/1.1 403 Forbidden\r\n\r\n", False, True, Result.OPEN, False, id="somebody else's 403"),
         pytest.param(b"HTTP/1.1 200 OK\r\n\r\n", True, True, Result.CLOSED, False, id="an answer through Governor"),
@@ -284,8 +282,7 @@ def test_packets_made_by_hand_have_right_checksums():
 
 def test_targets_of_ones_own_take_the_place_of_well_known_addresses():
     here = Surroundings.read(
-        ("203.0.113.10", "2001:db8::10"), {"https_proxy": "http://127.0.0.1:3128", "GOVERNOR_TIER": "bwrap"}
-    )
+        ("203.0.113.10", "2001:db8::10"), {"https_proxy": "http://127.0.0.1:3128", "GOVERNOR_TIER": "bwrap"})
 
     assert (here.targets, here.targets_6) == (("203.0.113.10",), ("2001:db8::10",))
     assert (here.proxy, here.tier) == (("127.0.0.1", 3128), "bwrap")

@@ -224,12 +224,8 @@ def _segment(lane: Path, name: str, begin: datetime, end: datetime, size_bytes: 
 )
 def test_the_forecast_is_what_the_log_grew_by_in_a_day(tmp_path, begin_hours, end_hours, size_bytes, daily):
     _segment(
-        tmp_path / "main",
-        "000000.jsonl",
-        NOW - timedelta(hours=begin_hours),
-        NOW - timedelta(hours=end_hours),
-        size_bytes,
-    )
+        tmp_path / "main", "000000.jsonl", NOW - timedelta(hours=begin_hours), NOW - timedelta(hours=end_hours),
+        size_bytes)
 
     grown = room.daily_bytes(tmp_path, NOW)
 
@@ -282,12 +278,11 @@ def test_a_stranger_at_the_port_of_a_running_governor_fails(used, monkeypatch):
     ours, stranger = os.getpid(), 1
     monkeypatch.setattr(listening, "_governor", lambda _: ours)
     monkeypatch.setattr(
-        listening, "listeners", lambda: {8080: {listening.Listener(8080, ours), listening.Listener(8080, stranger)}}
-    )
+        listening, "listeners", lambda: {8080: {listening.Listener(8080, ours), listening.Listener(8080, stranger)}})
     joined = list(listening.checks(used.paths))
     monkeypatch.setattr(
-        listening, "listeners", lambda: {8080: {listening.Listener(8080, ours)}, 22: {listening.Listener(22, stranger)}}
-    )
+        listening, "listeners",
+        lambda: {8080: {listening.Listener(8080, ours)}, 22: {listening.Listener(22, stranger)}})
     alone = list(listening.checks(used.paths))
 
     assert [check.state for check in joined] == [State.FAIL]
@@ -331,11 +326,8 @@ def test_clients_that_refuse_the_certificate_are_told_with_the_cure(used, answer
     checks = looked(used)
 
     assert checks["clients"] == Check(
-        "clients",
-        State.WARN,
-        "node (codex-1) at 127.0.0.1 rejected our certificate 3 times",
-        'eval "$(governor ca env --shell)"',
-    )
+        "clients", State.WARN, "node (codex-1) at 127.0.0.1 rejected our certificate 3 times",
+        'eval "$(governor ca env --shell)"')
     assert checks["running"].state is State.OK
 
 
@@ -356,11 +348,8 @@ def test_what_a_tier_lacks_is_told_with_its_command(monkeypatch):
     netns, bwrap = what_tiers.checks()
 
     assert netns == Check(
-        "tier netns",
-        State.FAIL,
-        "tier netns: nft is not installed (tier bwrap works: no transparent mode)",
-        "apt install nftables",
-    )
+        "tier netns", State.FAIL, "tier netns: nft is not installed (tier bwrap works: no transparent mode)",
+        "apt install nftables")
     assert bwrap.state is State.OK
 
 

@@ -23,27 +23,15 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(
         os.geteuid() != 0 or not all(map(shutil.which, ("ip", "nft", "bwrap", "openssl"))),
-        reason="network namespaces need root, and ip, nft, bwrap and openssl",
-    ),
+        reason="network namespaces need root, and ip, nft, bwrap and openssl"),
 ]
 
 DOCTOR = (sys.executable, "-B", "-P", "-c", GOVERNOR, str(ROOT), "doctor", "--inside", "--here", "--json",
           "--target", TARGET, "--target", TARGET_6)
 # Whether these are open is up to the kernel, the machine or a filter of system calls, and not to a place.
 _OF_THE_MACHINE = {
-    "loose-source-route",
-    "strict-source-route",
-    "foreign-source",
-    "sctp",
-    "dccp",
-    "udp-lite",
-    "mptcp",
-    "igmp",
-    "dns-own-resolver",
-    "mdns-ipv6",
-    "bind-to-device",
-    "raw-source-route",
-    "raw-record-route",
+    "loose-source-route", "strict-source-route", "foreign-source", "sctp", "dccp", "udp-lite", "mptcp", "igmp",
+    "dns-own-resolver", "mdns-ipv6", "bind-to-device", "raw-source-route", "raw-record-route",
 }
 # Root of the machine is the owner of /proc/sys under whatever user it goes by: that folder is shown read-only.
 _BWRAP = """
@@ -98,11 +86,7 @@ def _listening(*places: str) -> Iterator[None]:
 def _planted_home(folder: Path) -> Path:
     """A home that an agent can read, with a Governor that answers."""
     for name in (
-        "keys/root.key",
-        "keys/main.key",
-        "ca/mitmproxy-ca.pem",
-        "audit/lanes/main/000000.jsonl",
-        "policy.yaml",
+        "keys/root.key", "keys/main.key", "ca/mitmproxy-ca.pem", "audit/lanes/main/000000.jsonl", "policy.yaml",
         "agents.json",
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,17 +126,10 @@ def opened(place: Place, before: str, tmp_path_factory: pytest.TempPathFactory) 
     ]
     with _listening(*planted):
         answer = place.run(
-            *DOCTOR,
-            XDG_RUNTIME_DIR=str(runtime),
-            SSH_AUTH_SOCK=str(runtime / "agent"),
-            TMUX=f"{runtime / 'tmux'},1,0",
-            NVIM=str(runtime / "editor"),
-            DBUS_SESSION_BUS_ADDRESS=f"unix:path={runtime / 'bus'},guid=1",
-            GOVERNOR_HOME=str(home),
-            SSL_CERT_FILE=str(certificate),
-            https_proxy=f"http://{TARGET}:3128",
-            HOME=str(folder),
-        )
+            *DOCTOR, XDG_RUNTIME_DIR=str(runtime), SSH_AUTH_SOCK=str(runtime / "agent"), TMUX=f"{runtime / 'tmux'},1,0",
+            NVIM=str(runtime / "editor"), DBUS_SESSION_BUS_ADDRESS=f"unix:path={runtime / 'bus'},guid=1",
+            GOVERNOR_HOME=str(home), SSL_CERT_FILE=str(certificate), https_proxy=f"http://{TARGET}:3128",
+            HOME=str(folder))
     assert answer.returncode == 1
     return _by_name(answer)
 
@@ -161,12 +138,7 @@ def opened(place: Place, before: str, tmp_path_factory: pytest.TempPathFactory) 
 def shut() -> dict[str, dict[str, Any]]:
     """What is found as an ordinary user in a sandbox without a network."""
     shown = (sys.base_prefix, str(ROOT), sys.prefix)
-    command = [
-        *_BWRAP.split(),
-        *(part for path in shown for part in ("--ro-bind", path, path)),
-        "--",
-        *DOCTOR,
-    ]
+    command = [*_BWRAP.split(), *(part for path in shown for part in ("--ro-bind", path, path)), "--", *DOCTOR]
     answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90, stdin=subprocess.DEVNULL)
     return _by_name(answer)
 
@@ -184,84 +156,18 @@ def test_every_way_over_the_network_is_found_open_where_it_is(opened):
 @pytest.mark.parametrize(
     "name",
     [
-        "tunnel-22",
-        "tunnel-metrics",
-        "proxy-unlisted",
-        "gateway-8080",
-        "gateway-9464",
-        "gateway-22",
-        "neighbours",
-        "unix-docker",
-        "unix-dbus-session",
-        "unix-ssh-agent",
-        "unix-systemd",
-        "unix-tmux",
-        "unix-editor",
-        "unix-wayland",
-        "link-wireguard",
-        "route",
-        "tables",
-        "conntrack",
-        "ipsec-keys",
-        "tun",
-        "link-down",
-        "others-environ",
-        "others-memory",
-        "others-open-files",
-        "others-trace",
-        "others-read-memory",
-        "others-take-descriptor",
-        "others-kill",
-        "others-pidfd-kill",
-        "enter-net",
-        "enter-mnt",
-        "first-process",
-        "write-forwarding",
-        "write-core-pattern",
-        "write-sysctls",
-        "read-disks",
-        "mount-proc",
-        "mount-bind",
-        "remount",
-        "unmount",
-        "chroot",
-        "pivot-root",
-        "open-tree",
-        "file-handles",
-        "mknod-disk",
-        "unshare-network",
-        "capabilities-effective",
-        "capabilities-bounding",
-        "new-privileges",
-        "no-filter",
-        "setuid-programs",
-        "become-root",
-        "mapped-root",
-        "change-groups",
-        "host-name",
-        "io-uring",
-        "bpf",
-        "perf",
-        "userfaultfd",
-        "reboot",
-        "fanotify",
-        "key-add",
-        "key-upcall",
-        "governor-home",
-        "governor-root-key",
-        "governor-lane-keys",
-        "governor-ca-key",
-        "governor-log-write",
-        "governor-policy",
-        "governor-tokens",
-        "governor-code",
-        "governor-ca-beside",
-        "resolv-conf",
-        "hosts-file",
-        "later-cron",
-        "later-programs",
-        "later-accounts",
-    ],
+        "tunnel-22", "tunnel-metrics", "proxy-unlisted", "gateway-8080", "gateway-9464", "gateway-22", "neighbours",
+        "unix-docker", "unix-dbus-session", "unix-ssh-agent", "unix-systemd", "unix-tmux", "unix-editor",
+        "unix-wayland", "link-wireguard", "route", "tables", "conntrack", "ipsec-keys", "tun", "link-down",
+        "others-environ", "others-memory", "others-open-files", "others-trace", "others-read-memory",
+        "others-take-descriptor", "others-kill", "others-pidfd-kill", "enter-net", "enter-mnt", "first-process",
+        "write-forwarding", "write-core-pattern", "write-sysctls", "read-disks", "mount-proc", "mount-bind", "remount",
+        "unmount", "chroot", "pivot-root", "open-tree", "file-handles", "mknod-disk", "unshare-network",
+        "capabilities-effective", "capabilities-bounding", "new-privileges", "no-filter", "setuid-programs",
+        "become-root", "mapped-root", "change-groups", "host-name", "io-uring", "bpf", "perf", "userfaultfd", "reboot",
+        "fanotify", "key-add", "key-upcall", "governor-home", "governor-root-key", "governor-lane-keys",
+        "governor-ca-key", "governor-log-write", "governor-policy", "governor-tokens", "governor-code",
+        "governor-ca-beside", "resolv-conf", "hosts-file", "later-cron", "later-programs", "later-accounts"],
 )
 def test_every_way_over_the_machine_is_found_open_where_it_is(opened, name):
     assert opened[name]["result"] == "open", opened[name]["seen"]
