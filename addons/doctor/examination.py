@@ -29,4 +29,5 @@ def _looked(look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
     except OSError as fault:
         where = f"{fault.filename}: " if fault.filename else ""
         yield Check(
-            "readable", State.FAIL, f"{where}{fault.strerror or fault}", "run governor doctor as the user that Governor runs as")
+            "readable", State.FAIL, f"{where}{fault.strerror or fault}",
+            "run governor doctor as the user that Governor runs as")
