@@ -44,6 +44,7 @@ _NONE_SUCH = Verdict(Action.DENY, Code.RESOLVE_FAILED, reason="the name has no a
 _NO_ANSWER = Verdict(Action.DENY, Code.RESOLVE_FAILED, reason="the name could not be looked up")
 _UNKNOWN = Verdict(Action.DENY, Code.IDENTITY_REQUIRED, reason="nobody knows who asks")
 _MALFORMED = "malformed"
+_STAGE = "dns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,8 @@ class Lookups:
         quiet = not passes and verdict.rule is not None and verdict.rule in governed.index.quiet
         if quiet:
             source = f"{source} quiet"
-        if not passes and self._rate.exceeded(source, verdict.code):
+        # By turns of their own: what looks for updates all the time is still told why its user's page is refused.
+        if not passes and self._rate.exceeded(source, verdict.code, _STAGE):
             self._metrics.rate_limited()
             return ""
         self._metrics.decision(verdict.action, verdict.code, agent, verdict.rule, perf_counter() - started)

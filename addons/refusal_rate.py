@@ -38,21 +38,24 @@ class RefusalRate:
 
     def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float] = monotonic) -> None:
         self._clock, self._monotonic = clock, monotonic
-        self._seconds: dict[str, _Second] = {}
+        self._seconds: dict[tuple[str, str], _Second] = {}
         self._uncounted: dict[str, Uncounted] = {}
         # When a refusal of a quiet rule was last written down, by source and rule.
         self._written: dict[tuple[str, str], float] = {}
         # When the last answer is due that a source over its rate waits for.
         self._due: dict[str, float] = {}
 
-    def exceeded(self, source: str, code: str) -> bool:
-        """Count one refusal; True when it is over the rate and must be answered 429 instead of being written."""
-        now = self._clock()
-        second = self._seconds.get(source)
+    def exceeded(self, source: str, code: str, stage: str = "") -> bool:
+        """Count one refusal; True when it is over the rate and must be answered 429 instead of being written.
+
+        A source has a rate of its own in a `stage` that is named: what it is refused there uses up no other turns.
+        """
+        now, key = self._clock(), (source, stage)
+        second = self._seconds.get(key)
         if second is None or second.number != int(now):
             if len(self._seconds) >= _REMEMBERED:
                 self._seconds.clear()
-            second = self._seconds[source] = _Second(int(now))
+            second = self._seconds[key] = _Second(int(now))
         second.refused += 1
         if second.refused <= PER_SECOND:
             return False
@@ -61,7 +64,7 @@ class RefusalRate:
 
     def is_over(self, source: str) -> bool:
         """True while this second's refusals of the source are more than are written."""
-        second = self._seconds.get(source)
+        second = self._seconds.get((source, ""))
         return second is not None and second.refused > PER_SECOND and second.number == int(self._clock())
 
     def is_repeated(self, source: str, rule: str) -> bool:

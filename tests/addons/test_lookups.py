@@ -17,9 +17,10 @@ from addons.connections import ClientConnection
 from addons.home import Home
 from addons.lookups import Lookups
 from addons.mirror import Mirror
+from addons.refusal_rate import PER_SECOND
 from addons.told_names import ToldNames
 from kernel.dns_message import Result
-from tests.addons.inside import AT_EASE, Inside, inside
+from tests.addons.inside import AT_EASE, Inside, inside, raw_origin
 from tests.conftest import scaled
 
 POLICY = """\
@@ -102,6 +103,23 @@ async def test_refusals_beyond_the_rate_are_answered_and_counted(home: Home) -> 
         assert len(ask.decisions) == 20
         assert {source: each.counts for source, each in ask.place.rate.drain().items()} == {
             "local": {"DEFAULT_DENY": 5}}
+
+
+async def test_refused_names_use_up_no_turn_of_refused_requests(home: Home) -> None:
+    async with raw_origin() as raw, asking(home) as ask:
+        for _ in range(PER_SECOND + 5):
+            await ask("updates.browser.example")
+
+        answer = await ask.place.get(f"{raw.url}/")
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"DEFAULT_DENY" in answer
+        assert (ask.decisions[-1]["stage"], ask.decisions[-1]["code"]) == ("request", "DEFAULT_DENY")
+        for _ in range(PER_SECOND):
+            answer = await ask.place.get(f"{raw.url}/")
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        # Both stand in the log under the agent's id.
+        assert {source: each.counts for source, each in ask.place.rate.drain().items()} == {
+            "local": {"DEFAULT_DENY": 5 + 1}}
 
 
 async def test_an_expected_refusal_is_written_once(home: Home) -> None:

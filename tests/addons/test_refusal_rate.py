@@ -58,6 +58,17 @@ def test_one_agents_refusals_cost_no_other_agent_anything() -> None:
     fill(rate, "coder-2")
 
 
+def test_a_stage_has_turns_of_its_own_and_is_counted_with_the_rest() -> None:
+    rate = RefusalRate(Clock())
+    fill(rate, "coder-1")
+    assert not any(rate.exceeded("coder-1", Code.DEFAULT_DENY, "dns") for _ in range(PER_SECOND))
+
+    assert rate.exceeded("coder-1", Code.DEFAULT_DENY, "dns")
+    assert rate.exceeded("coder-1", Code.NEVER)
+    assert {source: dict(counted.counts) for source, counted in rate.drain().items()} == {
+        "coder-1": {"DEFAULT_DENY": 1, "NEVER": 1}}
+
+
 def test_as_many_sources_as_there_are_addresses_fill_no_memory() -> None:
     clock = Clock()
     rate = RefusalRate(clock)
