@@ -58,7 +58,7 @@ class DecisionLog:
             self._rate.count(source, verdict.code)
             self._count(stage, judged, started)
             return judged
-        fields = decision_fields(stage, flow, governed, judged)
+        fields = decision_fields(stage, flow.id, governed, judged)
         hidden = secrets(fields, governed, judged)
         number, durable = (self._book.note(fields, hidden, agent.id if agent else "") if weighed is None
                            else self._book.commit(weighed, fields, hidden))

@@ -371,7 +371,7 @@ class Judge:
         source = judged.agent.id if judged.agent else connection.peer
         if not self._rate.exceeded(source, Code.MALFORMED):
             agent = judged.agent.id if judged.agent else ""
-            self._book.note_unheard(decision_fields("request", flow, self._governed(), judged), agent)
+            self._book.note_unheard(decision_fields("request", flow.id, self._governed(), judged), agent)
             self._metrics.decision(judged.verdict.action, Code.MALFORMED, agent, None, 0.0)
 
     def _malformed(self, connection: ClientConnection, flow: http.HTTPFlow, verdict: Verdict) -> Judged:

@@ -83,8 +83,9 @@ class Judged:
         return self.host.name if self.host else ""
 
 
-def decision_fields(stage: str, flow: http.HTTPFlow, governed: Governed, judged: Judged) -> entry.Body:
-    """What the entry of the decision says."""
+def decision_fields(stage: str, flow: str, governed: Governed, judged: Judged,
+                    record: str | None = None) -> entry.Body:
+    """What the entry of the decision says. `flow` is an id; `record` is the type of what is asked of a name."""
     facts, judgement, verdict = judged.facts, judged.judgement, judged.verdict
     address = judgement.address if judgement else None
     shown = governed.disclosure.shown(judged.host) if judged.host else None
@@ -92,11 +93,13 @@ def decision_fields(stage: str, flow: http.HTTPFlow, governed: Governed, judged:
         judged.method or None, facts.scheme if facts else None, shown, judged.port, None,
         None if address is None else str(address), facts.body_bytes if facts and not judged.open_ended else None,
         facts.content_type if facts else None) | {"request": judged.request}
+    if record is not None:
+        seen["record"] = record
     groups = judgement.groups if judgement else ()
     because = observing(verdict.reason, groups, governed.index.observed) if governed.index.observed else verdict.reason
     mode = judged.mode if judged.lets_through else Mode.ENFORCE
     made = entry.decision(
-        stage, flow.id, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
+        stage, flow, judged.agent.id if judged.agent else None, judged.agent.by if judged.agent else "none",
         governed.policy.digest, seen, groups, verdict.action, verdict.rule, verdict.code, because, mode)
     return made if judged.model is None else made | {"llm": judged.model.told()}
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 from addons.connections import ClientConnection
 from addons.errors import AuditUnavailable
 from addons.judge import Judge
-from addons.judged import Judged
+from addons.judged import Judged, decision_fields
 from addons.mirror import Mirror
 from addons.refusal import Refused
 from addons.resolver import ResolveFailed, Resolver
@@ -66,7 +66,7 @@ class Lookups:
         self._asking: dict[str, asyncio.Task[_Found]] = {}
         self._fresh: dict[str, tuple[float, _Found]] = {}
         # When a question that is answered was last written down, by policy, agent, name, type and what was decided.
-        self._written: dict[tuple[object, ...], float] = {}
+        self._written: dict[tuple[object, ...], tuple[float, asyncio.Future[None]]] = {}
 
     async def answer(self, message: bytes, connection: ClientConnection, *, udp: bool) -> bytes | None:
         """What to send back to a client, once the decision is durable; None where nothing is. Never raises."""
@@ -171,9 +171,11 @@ class Lookups:
         self._metrics.step()
         verdict, agent = judged.verdict, judged.agent.id if judged.agent else ""
         passes = judged.lets_through
-        if passes and self._is_repeated((governed.policy.digest, agent, judged.target, asked.type, verdict, judged.mode,
-                                         judged.addresses)):
+        asks = (governed.policy.digest, agent, judged.target, asked.type, verdict, judged.mode, judged.addresses)
+        before = self._written_lately(asks) if passes else None
+        if before is not None:
             self._metrics.decision(verdict.action, verdict.code, agent, verdict.rule, perf_counter() - started)
+            await asyncio.shield(before)
             return ""
         source = agent or connection.peer
         quiet = not passes and verdict.rule is not None and verdict.rule in governed.index.quiet
@@ -187,24 +189,27 @@ class Lookups:
         if quiet and self._rate.is_repeated(source, str(verdict.rule)):
             self._rate.count(source, verdict.code)
             return ""
-        fields, hidden = _fields(governed, asked, judged)
-        number, durable = self._book.note(fields, hidden, agent)
-        await durable
+        record = names.type_name(asked.type) or str(asked.type)
+        fields = decision_fields(_STAGE, str(uuid4()), governed, judged, record)
+        number, durable = self._book.note(fields, _hidden(governed, judged), agent)
+        if passes:
+            self._remember(asks, durable)
+        # Others may wait for it, also when this client's time is over.
+        await asyncio.shield(durable)
         written = f"{self._lane.name}/{number}"
         if not passes:
             self._mirror.note_refusal(Refused(verdict, "DNS", judged.target, agent or None, None, written, None))
         return written
 
-    def _is_repeated(self, key: tuple[object, ...]) -> bool:
-        """True where the same answer to the same question was written down within the last minute."""
-        now = monotonic()
-        written = self._written.get(key)
-        if written is not None and now - written <= _WRITTEN_SECONDS:
-            return True
+    def _written_lately(self, asks: tuple[object, ...]) -> asyncio.Future[None] | None:
+        """What is done once the last entry of the same answer to the same question is durable; None without one."""
+        at, durable = self._written.get(asks, (0.0, None))
+        return durable if monotonic() - at <= _WRITTEN_SECONDS else None
+
+    def _remember(self, asks: tuple[object, ...], durable: asyncio.Future[None]) -> None:
         if len(self._written) >= _REMEMBERED:
             self._written.clear()
-        self._written[key] = now
-        return False
+        self._written[asks] = monotonic(), durable
 
 
 # The system tells a name that does not exist from one without addresses.
@@ -215,16 +220,7 @@ def _why(verdict: Verdict, written: str = "") -> str:
     return f"Governor: {verdict.code} {written}".rstrip()
 
 
-def _fields(governed: Governed, asked: Question, judged: Judged) -> tuple[entry.Body, dict[str, str] | None]:
-    """What the entry says, and what stands in it as a commitment."""
-    verdict, agent, judgement = judged.verdict, judged.agent, judged.judgement
-    shown = governed.disclosure.shown(judged.host) if judged.host else None
-    hidden = {"host": judged.host.name} if judged.host and shown != judged.host.name else None
-    address = judgement.address if judgement else None
-    seen = entry.request_facts(None, None, shown, None, None, None if address is None else str(address), None, None)
-    seen |= {"request": None, "record": names.type_name(asked.type) or str(asked.type)}
-    mode = judged.mode if judged.lets_through else Mode.ENFORCE
-    return entry.decision(
-        "dns", str(uuid4()), agent.id if agent else None, agent.by if agent else "none", governed.policy.digest, seen,
-        judgement.groups if judgement else (), verdict.action, verdict.rule, verdict.code, verdict.reason,
-        mode), hidden
+def _hidden(governed: Governed, judged: Judged) -> dict[str, str] | None:
+    """The name, where the entry shows only its domain."""
+    host = judged.host
+    return {"host": host.name} if host and governed.disclosure.shown(host) != host.name else None

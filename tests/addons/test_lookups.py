@@ -14,6 +14,7 @@ import pytest
 
 from addons import lookups as module
 from addons.connections import ClientConnection
+from addons.errors import AuditUnavailable
 from addons.home import Home
 from addons.lookups import Lookups
 from addons.mirror import Mirror
@@ -83,6 +84,25 @@ async def test_both_families_and_several_clients_ask_once(home: Home) -> None:
         assert answers == [(Result.NOERROR, 1), (Result.NOERROR, 0)] * 5
         assert ask.place.asked == ["a.example.org"]
         assert [entry["in"]["record"] for entry in ask.decisions] == ["A", "AAAA"]
+
+
+async def test_no_equal_question_is_answered_before_the_entry_of_the_first_is_durable(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with asking(home) as ask:
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        noted = asyncio.Event()
+
+        def note(*_: object) -> tuple[int, asyncio.Future[None]]:
+            noted.set()
+            return 1, written
+
+        monkeypatch.setattr(ask.place.book, "note", note)
+        first = asyncio.create_task(ask("a.example.org"))
+        await noted.wait()
+        second = asyncio.create_task(ask("a.example.org"))
+        written.set_exception(AuditUnavailable("the disk is full"))
+
+        assert await asyncio.gather(first, second) == [(Result.SERVFAIL, 0)] * 2
 
 
 async def test_a_refused_name_is_asked_of_nobody_and_has_an_entry_each_time(home: Home) -> None:
