@@ -17,7 +17,6 @@ from addons.connections import ClientConnection, Clients
 from addons.faults import Faults, verdict_of
 from addons.heads import Unreadable
 from addons.judge import Judge
-from addons.listeners import port_of
 from addons.outcomes import Outcomes
 from addons.rejections import Rejections
 from addons.replies import Replies, close_client
@@ -51,7 +50,7 @@ class ClientHooks:
             connection = ClientConnection(peer, speaks_socks, redirected.dialled(client),
                                           redirected.arrived(handler.transports[client].writer),
                                           handshake_failed=distrusts, address=source_address(peer),
-                                          listener_port=port_of(client), sandbox=self._sandbox)
+                                          sandbox=self._sandbox)
             connection.pause = partial(backpressure.pause, handler)
             backpressure.read_little(handler)
             self._clients.add(handler, connection)

@@ -79,8 +79,6 @@ class ClientConnection:
     """The product that the client says it is."""
     address: Address | None = None
     """Whence it comes: `peer`, where that is an address."""
-    listener_port: int | None = None
-    """The port at which Governor listened for it."""
     certificate: ClientCertificate | None = None
     """What its client has proved to be in TLS with Governor itself."""
     sandbox: str | None = None
@@ -92,6 +90,11 @@ class ClientConnection:
     def for_origins(self) -> bool:
         """True when what comes from here on is meant for an origin: the client does not know that it speaks with us."""
         return self.tunnel is not None or self.redirected_to is not None
+
+    @property
+    def listener_port(self) -> int | None:
+        """The port at which Governor listened for it."""
+        return None if self.arrived_at is None else self.arrived_at[1]
 
     def fits(self, name: str) -> None:
         """The address to which the client was going is one of this name's."""

@@ -222,6 +222,5 @@ class _Questions(asyncio.DatagramProtocol):
 
 def _client(address: tuple[Any, ...], end: Any) -> ClientConnection:
     """Who asks, and where it arrived. `end` is asyncio's, with the socket behind it."""
-    peer, arrived = str(address[0]), redirected.arrived(end)
-    return ClientConnection(peer, arrived_at=arrived, sandbox=_sandbox, address=source_address(peer),
-                            listener_port=None if arrived is None else arrived[1])
+    peer = str(address[0])
+    return ClientConnection(peer, arrived_at=redirected.arrived(end), sandbox=_sandbox, address=source_address(peer))

@@ -6,7 +6,6 @@ from ipaddress import ip_address
 from typing import Any
 
 from mitmproxy import ctx
-from mitmproxy.connection import Client
 from mitmproxy.proxy.mode_specs import ProxyMode, RegularMode, Socks5Mode
 
 from addons import dns_server
@@ -39,15 +38,6 @@ def _is_literal(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def port_of(client: Client) -> int | None:
-    """The port of ours to which a client has come."""
-    mode = client.proxy_mode
-    if isinstance(mode, (RegularMode, Socks5Mode)):
-        return int(client.sockname[1])
-    # Elsewhere the socket tells where the client wanted to go.
-    return mode.listen_port(ctx.options.listen_port)
 
 
 class Listeners:

@@ -6,13 +6,10 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from mitmproxy.proxy.mode_specs import ProxyMode
-from mitmproxy.test import taddons, tflow
 
 from addons import agents_file
 from addons.agents_file import Act, changed
 from addons.home import Home
-from addons.listeners import port_of
 from kernel.identity import digest
 from kernel.policy import Identity
 from kernel.verdict import Code
@@ -20,19 +17,6 @@ from tests.addons.inside import POLICY, Inside, get, inside, until_closed
 
 NOW = "2026-01-02T03:04:05.000006Z"
 ME = "http://governor.internal/me"
-
-
-@pytest.mark.parametrize(("mode", "port"), [
-    ("regular@8081", 8081), ("socks5@8081", 8081), ("regular", 8081), ("transparent@8090", 8090), ("transparent", 8100),
-])
-def test_the_port_is_that_of_governor_also_where_the_socket_tells_where_the_client_wanted_to_go(mode, port):
-    client = tflow.tclient_conn()
-    client.proxy_mode = ProxyMode.parse(mode)
-    client.sockname = ("192.0.2.1", 443) if mode.startswith("transparent") else ("127.0.0.1", 8081)
-
-    with taddons.context() as context:
-        context.options.add_option("listen_port", int | None, 8100, "")
-        assert port_of(client) == port
 
 
 async def ask_from_sandbox(place: Inside, agent: str, *headers: str) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 import pytest
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import tflow
 
 from addons import redirected
+from addons.connections import ClientConnection
 from kernel.errors import NonCanonical
 from kernel.verdict import Code
 
@@ -71,3 +73,14 @@ def test_only_a_redirected_client_was_going_somewhere(mode, sockname, going_to):
     client.proxy_mode, client.sockname = ProxyMode.parse(mode), sockname
 
     assert redirected.dialled(client) == going_to
+
+
+@pytest.mark.parametrize(("sockname", "place"), [
+    (("10.0.0.1", 8081), (ip_address("10.0.0.1"), 8081)),
+    (("::ffff:10.0.0.1", 8081, 0, 0), (ip_address("10.0.0.1"), 8081)),
+])
+def test_a_client_has_arrived_at_the_port_of_governor_wherever_it_was_going(sockname, place):
+    arrived = redirected.arrived(SimpleNamespace(get_extra_info={"sockname": sockname}.get))
+
+    assert arrived == place
+    assert ClientConnection("192.0.2.9", redirected_to=TO, arrived_at=arrived).listener_port == 8081
