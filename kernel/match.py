@@ -376,17 +376,7 @@ class Index:
 
     def connect_reaches(self, agent_id: str, host: Host, port: int) -> bool:
         """False only when every request of the agent to this host and port would be refused, whatever the address."""
-        buckets = self._named(host)
-        if host.address is not None:
-            buckets += self._places.at(host.address).buckets
-        entries = [entry for each in buckets for entry in each.everything()]
-        if any(entry.refuses and entry.holds_always(agent_id, port) for entry in entries):
-            return False
-        granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, host, port)}
-        address = host.address
-        if address is not None and not self._places.at(address).is_global:
-            granting = {number for number in granting if opens(self.rules[number], address, literal=True)}
-        return self._suffice(agent_id, tuple(granting))
+        return self._may_pass(self._about(host, host.address), agent_id, host, port, host.address)
 
     def name_reaches(self, agent_id: str, name: Host, at: int, address: Address | None = None, *,
                      on_trial: bool = False) -> bool:
@@ -416,14 +406,18 @@ class Index:
         """What may be said of a name at a second, where it leads to this address."""
         if self.timed:
             self._turn(at)
-        buckets = self._named(name)
+        return [entry for entry in self._about(name, address) if not entry.is_over]
+
+    def _about(self, host: Host, address: Address | None) -> list[Entry]:
+        """What may be said of a host, and of this address; what a rule on trial says is not said."""
+        buckets = self._named(host)
         if address is not None:
             buckets += self._places.at(address).buckets
-        return [entry for each in buckets for entry in each.everything()
-                if entry.rule not in self._silent and not entry.is_over]
+        return [entry for each in buckets for entry in each.everything() if entry.rule not in self._silent]
 
-    def _may_pass(self, entries: Sequence[Entry], agent_id: str, name: Host, port: int, at: Address | None, *,
-                  on_trial: bool) -> bool:
+    def _may_pass(self, entries: Sequence[Entry], agent_id: str, host: Host, port: int, at: Address | None, *,
+                  on_trial: bool = False) -> bool:
+        """False only when these refuse every request of the agent to this host and port, at any address or this one."""
         place = None if at is None else self._places.at(at)
         inner = () if place is None else place.inner
         if any(entry.refuses and (entry.enforced or not on_trial) and entry.holds_always(agent_id, port, at, inner)
@@ -432,9 +426,10 @@ class Index:
         hidden = place is not None and not place.is_global
         if on_trial and not hidden:
             return True
-        granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, name, port, at)}
+        granting = {entry.rule for entry in entries if entry.grants and entry.may_hold(agent_id, host, port, at)}
         if hidden and at is not None:
-            granting = {number for number in granting if opens(self.rules[number], at, literal=False)}
+            literal = host.address is not None
+            granting = {number for number in granting if opens(self.rules[number], at, literal=literal)}
         return self._suffice(agent_id, tuple(granting))
 
 

@@ -572,6 +572,10 @@ TO_X, TO_INSIDE = rule("allow", "x", to=["x.example"]), rule("allow", "inside", 
         *[pytest.param([ALL, replace(rule("deny", "d"), where=replace(conditions(), ports=(PortRange(port, port),)))],
                        "https://x.example/", reaches, id=f"denied at port {port}")
           for port, reaches in ((443, False), (80, True))],
+        pytest.param([ALL, replace(rule("deny", "d"), observed=True)], "https://x.example/", True,
+                     id="denied on trial"),
+        pytest.param([ALL, rule("deny", "d", address=["8.8.8.0/24"])], "https://8.8.8.8/", False,
+                     id="denied at that address"),
     ],
 )
 def test_a_tunnel_reaches_where_some_request_may_pass(rules, url, reaches):
