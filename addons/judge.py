@@ -74,7 +74,7 @@ class Judge:
         self._told = told or ToldNames()
         self._log = DecisionLog(lane, book, metrics, rate)
 
-    def _shut(self, connection: ClientConnection) -> Verdict | None:
+    def shut(self, connection: ClientConnection) -> Verdict | None:
         """Why everything is refused: the log cannot be written, or what is outside does not let it; else None."""
         if self._lane.stopped:
             return _UNWRITTEN
@@ -85,7 +85,7 @@ class Judge:
 
     async def connect(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge a CONNECT. It opens nothing: what passes is the right to be asked about each request inside."""
-        if shut := self._shut(connection):
+        if shut := self.shut(connection):
             return Judged(shut, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
@@ -101,7 +101,7 @@ class Judge:
 
     async def credentials(self, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge what a SOCKS5 client says of itself. Only a refusal is written: what is asked for comes next."""
-        if shut := self._shut(connection):
+        if shut := self.shut(connection):
             return Judged(shut, None, "CONNECT", None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
@@ -134,7 +134,7 @@ class Judge:
         A refusal that no body can change; or a grant of a rule that lets the body pass while it comes. None: the body
         is to be read, as far as `RequestBodies` was told here, and judged with it.
         """
-        if shut := self._shut(connection):
+        if shut := self.shut(connection):
             return Judged(shut, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
@@ -182,7 +182,7 @@ class Judge:
 
     async def request(self, handler: ConnectionHandler, connection: ClientConnection, flow: http.HTTPFlow) -> Judged:
         """Judge one request as it would be sent. Returns when the decision is durable."""
-        if shut := self._shut(connection):
+        if shut := self.shut(connection):
             return Judged(shut, None, method_of(flow.request), None)
         governed, started = self._governed(), perf_counter()
         agent, refused = self._identified(governed, connection)
@@ -238,10 +238,6 @@ class Judge:
     def governed(self) -> Governed:
         """The policy in force."""
         return self._governed()
-
-    def shut(self, connection: ClientConnection) -> Verdict | None:
-        """Why everything is refused at this moment; None while that is not so."""
-        return self._shut(connection)
 
     def asked_by(self, governed: Governed, connection: ClientConnection) -> tuple[Agent | None, Verdict | None]:
         """The agent that asks for something which is no request, and why nothing of it passes; None where it may."""
@@ -355,7 +351,7 @@ class Judge:
 
     async def unreadable(self, connection: ClientConnection, flow: http.HTTPFlow, reason: str) -> Judged:
         """Refuse a request that has no single reading. Returns when the decision is durable."""
-        if shut := self._shut(connection):
+        if shut := self.shut(connection):
             return Judged(shut, None, method_of(flow.request), None)
         judged = self._malformed(connection, flow, _refusal(Code.MALFORMED, reason))
         return await self._log.written("request", self._governed(), connection, flow, judged, perf_counter())
@@ -380,7 +376,7 @@ class Judge:
 
     async def no_request(self, connection: ClientConnection, reason: str) -> Refused:
         """What a client is told that sent what is no request, once that stands in the log."""
-        if shut := self._shut(connection):
+        if shut := self.shut(connection):
             return Refused(shut, "", "", None, None, None, self.contact)
         connection.recorded, source = True, f"{connection.peer} connections"
         if self._rate.exceeded(source, Code.MALFORMED):

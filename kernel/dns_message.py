@@ -40,6 +40,9 @@ class RecordType(IntEnum):
     HTTPS = 65
 
 
+_VERSIONS: dict[int, int] = {RecordType.A: 4, RecordType.AAAA: 6}
+
+
 class Result(IntEnum):
     """How a question is answered."""
 
@@ -146,7 +149,7 @@ def answer(asked: Question, result: Result, addresses: Sequence[Address] = (), t
 
     `why` goes to a client that can read it (RFC 8914).
     """
-    wanted = 4 if asked.type == RecordType.A else 6
+    wanted = _VERSIONS.get(asked.type)
     kind = _OF_THE_QUESTION + struct.pack("!HHI", asked.type, _INTERNET, ttl)
     records = [kind + struct.pack("!H", len(each.packed)) + each.packed for each in addresses
                if each.version == wanted]

@@ -94,6 +94,13 @@ def test_an_answer_has_the_addresses_of_its_type(kind, address):
     assert rest == b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(address.packed)) + address.packed
 
 
+@pytest.mark.parametrize("kind", [16, 64, 65])
+def test_no_address_stands_in_a_record_of_another_type(kind):
+    asked = read(message(wire(b"a", b"example", kind=kind)))
+
+    assert parts(answer(asked, Result.NOERROR, (V6, V4), 60), asked) == (0x8180, 0, b"")
+
+
 def test_a_refusal_says_why_to_those_who_can_read_it():
     plain = read(message(EXAMPLE))
     asked = read(message(EXAMPLE, counts=(1, 0, 0, 1), more=options()))
