@@ -155,14 +155,15 @@ class _Limits:
         if self._connections[peer] < _MOST_CONNECTIONS_OF_ONE and self._connections.total() < _MOST:
             self._connections[peer] += 1
             try:
-                with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                     while await _answer_next(reader, writer, connection, self):
                         pass
+                await _end(writer)
             finally:
                 _less(self._connections, peer)
         else:
             _drop(connection)
-        writer.close()
+            writer.close()
 
 
 def _drop(connection: ClientConnection) -> None:
@@ -174,6 +175,17 @@ def _less(counter: Counter[str], peer: str) -> None:
     counter[peer] -= 1
     if not counter[peer]:
         del counter[peer]
+
+
+async def _end(writer: asyncio.StreamWriter) -> None:
+    """Close a connection once its client has read what was said; at once where it does not read."""
+    writer.close()
+    try:
+        async with asyncio.timeout(_IDLE_SECONDS):
+            await writer.wait_closed()
+    except OSError:
+        # Closed alone, it would stay open for as long as its client likes.
+        writer.transport.abort()
 
 
 async def _answer_next(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,

@@ -213,7 +213,9 @@ class Lookups:
 
 
 # The system tells a name that does not exist from one without addresses.
-_ABSENT = {socket.EAI_NONAME: Result.NXDOMAIN, getattr(socket, "EAI_NODATA", None): Result.NOERROR}
+_ABSENT: dict[int | None, Result] = {socket.EAI_NONAME: Result.NXDOMAIN}
+if hasattr(socket, "EAI_NODATA"):
+    _ABSENT[socket.EAI_NODATA] = Result.NOERROR
 
 
 def _why(verdict: Verdict, written: str = "") -> str:

@@ -30,13 +30,12 @@ class Echo:
         await self.gate.wait()
         return None if message == b"silence" else message
 
-
     def dropped(self, connection: ClientConnection) -> None:
         self.lost.append(connection.peer)
 
 
 @contextlib.asynccontextmanager
-async def open_at(host: str = "127.0.0.1", monkeypatch: Any = None) -> AsyncIterator[tuple[Echo, int]]:
+async def open_at(host: str = "127.0.0.1") -> AsyncIterator[tuple[Echo, int]]:
     echo = Echo()
     before, dns_server._answers = dns_server._answers, echo
     servers = await dns_server.listen(None, host, 0)
@@ -110,6 +109,21 @@ async def test_who_says_nothing_is_sent_away(monkeypatch: pytest.MonkeyPatch) ->
         writer.close()
 
 
+async def test_who_does_not_read_its_answers_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(dns_server, "_A_SECOND", 1_000_000)
+    async with open_at() as (_, port):
+        with socket.socket() as made:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            made.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(made, ("127.0.0.1", port))
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(10):
+                    while True:
+                        await loop.sock_sendall(made, b"\x10\0" + b"x" * 4096)
+
+
 async def test_one_address_has_so_many_questions_under_way_and_then_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_server, "_MOST_OF_ONE", 3)
     async with open_at() as (echo, port):
@@ -118,9 +132,8 @@ async def test_one_address_has_so_many_questions_under_way_and_then_again(monkey
             for number in range(10):
                 made.send(bytes([number]))
             async with asyncio.timeout(5):
-                while len(echo.asked) < 3:
+                while len(echo.asked) + len(echo.lost) < 10:
                     await asyncio.sleep(0.01)
-            await asyncio.sleep(0.05)
             assert len(echo.asked) == 3
             assert echo.lost == ["127.0.0.1"] * 7
             echo.gate.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -178,9 +179,20 @@ async def test_an_answer_that_leads_only_where_nothing_may_go_is_not_told(
         assert ask.decisions[-1]["code"] == code
 
 
-async def test_a_name_that_cannot_be_looked_up_is_a_failure_and_no_refusal(home: Home) -> None:
-    async with asking(home, POLICY.replace('"*.example.org"', "absent.example")) as ask:
-        assert await ask("absent.example") == (Result.SERVFAIL, 0)
+@pytest.mark.parametrize(("number", "expected"), [
+    pytest.param(socket.EAI_NONAME, Result.NXDOMAIN, id="no such name"),
+    pytest.param(socket.EAI_NODATA, Result.NOERROR, id="no addresses"),
+    pytest.param(socket.EAI_AGAIN, Result.SERVFAIL, id="no answer"),
+])
+async def test_a_name_that_cannot_be_looked_up_is_told_as_the_system_tells_it_and_is_no_refusal(
+        home: Home, number: int, expected: Result) -> None:
+    async with asking(home) as ask:
+        async def absent(_: str) -> list[str]:
+            raise socket.gaierror(number, "absent")
+
+        ask.place.resolver._ask = absent  # type: ignore[method-assign]
+
+        assert await ask("a.example.org") == (expected, 0)
         assert ask.decisions[-1]["code"] == "RESOLVE_FAILED"
 
 
