@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,3 +34,16 @@ def place(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Pat
     with (serving() as plain, serving(chain=chain) as tls,
           started(tmp_path_factory.mktemp("governor"), trust=trusted) as governor):
         yield Place(governor, plain, tls)
+
+
+@pytest.fixture(scope="module")
+def _last_test() -> list[float]:
+    """When the last test of the module began."""
+    return [0.0]
+
+
+@pytest.fixture
+def within_the_rate_of_refusals(_last_test: list[float]) -> None:
+    """Have the test begin only where it can be refused in full: twenty of a source are in each second."""
+    time.sleep(max(0.0, _last_test[0] + 0.06 - time.monotonic()))
+    _last_test[0] = time.monotonic()

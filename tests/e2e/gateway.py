@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.process import Governor, started
+
+needs_gateway = pytest.mark.skipif(
+    os.geteuid() != 0 or not all(shutil.which(name) for name in ("ip", "nft", "curl", "openssl")),
+    reason="a gateway needs root, ip, nft, curl and openssl")
 
 AGENT, GATEWAY, OUTSIDE, ORIGIN, OTHER = "10.61.1.2", "10.61.1.1", "10.61.2.1", "10.61.2.2", "10.61.2.3"
 AGENT_6, GATEWAY_6, OUTSIDE_6, ORIGIN_6 = "fd61:1::2", "fd61:1::1", "fd61:2::1", "fd61:2::2"
@@ -130,6 +139,13 @@ class Gateway:
         """Every connection that has reached the origin, as its address and port."""
         return [line for line in self.reached.read_text().splitlines() if line != "ready"]
 
+    @property
+    def refused_packets(self) -> int:
+        """How many packets of the agent the gateway has sent back."""
+        listed = subprocess.run(["ip", "netns", "exec", self.middle, "nft", "-j", "list", "counters"],
+                                capture_output=True, text=True, check=True).stdout
+        return sum(each["counter"]["packets"] for each in json.loads(listed)["nftables"] if "counter" in each)
+
 
 @contextlib.contextmanager
 def gateway(folder: Path, policy: str, chain: Path, trusted: Path, names: Mapping[str, Sequence[str]],
@@ -144,6 +160,9 @@ def gateway(folder: Path, policy: str, chain: Path, trusted: Path, names: Mappin
             made.callback(_run, "ip", "netns", "del", name)
             _run("ip", "-n", name, "link", "set", "lo", "up")
         _inside(middle, "nft", "-f", "-", content=TABLE)
+        # So that it is the table which lets nothing through.
+        for family in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            _inside(middle, "tee", f"/proc/sys/net/{family}", content="1")
         _link(middle, "ag0", (GATEWAY, GATEWAY_6), agent, (AGENT, AGENT_6))
         _link(middle, "og0", (OUTSIDE, OUTSIDE_6), origin, (ORIGIN, ORIGIN_6, OTHER))
         for via in (("default", "via", GATEWAY), ("-6", "default", "via", GATEWAY_6)):
@@ -157,6 +176,7 @@ def gateway(folder: Path, policy: str, chain: Path, trusted: Path, names: Mappin
         made.callback(server.kill)
         while "ready" not in reached.read_text():
             assert server.poll() is None, "the origin did not start"
+            time.sleep(0.02)
         wrapper = ["ip", "netns", "exec", middle, "sh", "-c", 'mount --bind "$1" /etc/hosts && shift && exec "$@"',
                    "sh", str(hosts)]
         listening = ["--listen-host", "", *(word for mode in modes for word in ("--mode", mode))]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.gateway import NAMES_PORT, ORIGIN, ORIGIN_6, OTHER, PROXY_PORT, Gateway, gateway
-from tests.e2e.network_hosts import needs_networks
+from tests.e2e.gateway import NAMES_PORT, ORIGIN, ORIGIN_6, OTHER, PROXY_PORT, Gateway, gateway, needs_gateway
 
-pytestmark = [pytest.mark.e2e, needs_networks]
+pytestmark = [pytest.mark.e2e, needs_gateway, pytest.mark.usefixtures("within_the_rate_of_refusals")]
 
 POLICY = """\
 version: 1
@@ -85,13 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Pat
     chain, trusted = certificate
     modes = [f"transparent@{PROXY_PORT}", f"dns@{NAMES_PORT}"]
     with gateway(tmp_path_factory.mktemp("gateway"), POLICY, chain, trusted, NAMES, modes) as made:
-        # Every name server that the agent could write down leads to the gateway.
         yield made
-
-
-@pytest.fixture(autouse=True)
-def _within_the_rate_of_refusals() -> None:
-    time.sleep(0.06)
 
 
 def asked(place: Gateway, name: str, kind: str = A, *, over: str = "udp", server: str = "192.0.2.53",
@@ -256,7 +248,7 @@ def test_a_dead_governor_answers_nothing_and_lets_nothing_out(
     with gateway(tmp_path, POLICY, chain, trusted, NAMES, modes) as place:
         assert asked(place, "api.example.org") == (NOERROR, [ORIGIN])
         place.governor.process.send_signal(signal.SIGSTOP)
-        assert place.run("curl", "-sS", "--max-time", "2", f"http://{ORIGIN}/").returncode != 0
+        assert place.run("curl", "-sS", "--max-time", "0.5", f"http://{ORIGIN}/").returncode != 0
         place.governor.process.send_signal(signal.SIGCONT)
         place.governor.process.kill()
         place.governor.process.wait()
