@@ -143,6 +143,28 @@ async def test_one_address_has_so_many_questions_under_way_and_then_again(monkey
             assert await got(made) == b"again"
 
 
+async def test_one_address_has_so_many_connections_and_then_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_MOST_CONNECTIONS_OF_ONE", 2)
+
+    async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\0\3tcp")
+        with contextlib.suppress(ConnectionError):
+            return reader, writer, await reader.read(5)
+        return reader, writer, b""
+
+    async with open_at() as (echo, port):
+        first, second, third = [await connected(port) for _ in range(3)]
+        assert [first[2], second[2], third[2]] == [b"\0\3tcp", b"\0\3tcp", b""]
+        assert echo.lost == ["127.0.0.1"]
+        first[1].write_eof()
+        assert await first[0].read() == b""
+        again = await connected(port)
+        assert again[2] == b"\0\3tcp"
+        for _, writer, _ in (first, second, third, again):
+            writer.close()
+
+
 async def test_what_one_address_asks_beyond_its_share_of_a_second_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dns_server, "_A_SECOND", 5)
     monkeypatch.setattr(dns_server, "monotonic", lambda: 7.0)

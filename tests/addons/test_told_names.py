@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from addons import told_names
 from addons.told_names import _NAMES_OF_ONE, KEPT_SECONDS, ToldNames
 
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
@@ -45,3 +46,13 @@ def test_an_agent_that_asks_for_many_names_loses_its_own_oldest():
     assert told.has("quiet", "x.example", ONE, 0.0)
     assert not told.has("loud", "0.example", ONE, 0.0)
     assert told.has("loud", f"{_NAMES_OF_ONE}.example", ONE, 0.0)
+
+
+def test_all_agents_together_fill_no_memory(monkeypatch):
+    monkeypatch.setattr(told_names, "_REMEMBERED", 10)
+    told = ToldNames()
+    for number in range(25):
+        told.note(f"agent-{number}", "x.example", (ONE,), 0.0)
+
+    assert sum(len(own) for own in told._told.values()) <= 10
+    assert told.has("agent-24", "x.example", ONE, 0.0)
