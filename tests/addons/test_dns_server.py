@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -21,12 +22,14 @@ class Echo:
 
     def __init__(self) -> None:
         self.asked: list[tuple[bytes, str, bool]] = []
+        self.seen: list[ClientConnection] = []
         self.lost: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def answer(self, message: bytes, connection: ClientConnection, *, udp: bool) -> bytes | None:
         self.asked.append((message, connection.peer, udp))
+        self.seen.append(connection)
         await self.gate.wait()
         return None if message == b"silence" else message
 
@@ -48,9 +51,10 @@ async def open_at(host: str = "127.0.0.1") -> AsyncIterator[tuple[Echo, int]]:
 
 
 @contextlib.contextmanager
-def client(port: int, host: str = "127.0.0.1") -> Any:
+def client(port: int, host: str = "127.0.0.1", source: str = "") -> Any:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.setblocking(False)
+        made.bind((source, 0))
         made.connect((host, port))
         yield made
 
@@ -141,6 +145,34 @@ async def test_one_address_has_so_many_questions_under_way_and_then_again(monkey
                 await got(made)
             made.send(b"again")
             assert await got(made) == b"again"
+
+
+async def test_all_addresses_together_have_so_many_questions_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_MOST", 3)
+    async with open_at() as (echo, port):
+        echo.gate.clear()
+        with contextlib.ExitStack() as made:
+            for number in range(5):
+                made.enter_context(client(port, source=f"127.0.0.{number + 2}")).send(b"x")
+            async with asyncio.timeout(5):
+                while len(echo.asked) + len(echo.lost) < 5:
+                    await asyncio.sleep(0.01)
+
+        assert (len(echo.asked), len(echo.lost)) == (3, 2)
+        echo.gate.set()
+
+
+async def test_a_question_shows_whence_it_came_where_it_arrived_and_for_which_sandbox(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns_server, "_sandbox", "coder-1")
+    async with open_at() as (echo, port):
+        with client(port, source="127.0.0.7") as made:
+            made.send(b"x")
+            await got(made)
+
+        (seen,) = echo.seen
+        assert (seen.peer, seen.address, seen.listener_port, seen.sandbox) == (
+            "127.0.0.7", ip_address("127.0.0.7"), port, "coder-1")
 
 
 async def test_one_address_has_so_many_connections_and_then_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from ipaddress import ip_address
 from random import Random
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -76,6 +78,42 @@ async def test_an_answer_has_its_entry_first_and_is_remembered(home: Home) -> No
         assert (found["stage"], found["verdict"], found["code"]) == ("dns", "allow", "ALLOW")
         assert found["in"]["record"] == "A"
         assert found["in"]["address"] == "127.0.0.1"
+        assert ask.told.has("local", "a.example.org", ip_address("127.0.0.1"), monotonic())
+
+
+async def test_an_answer_is_asked_for_again_once_it_is_no_longer_fresh(
+        home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    async with asking(home) as ask:
+        await ask("a.example.org")
+        await ask("a.example.org", AAAA)
+        assert ask.place.asked == ["a.example.org"]
+        now += module._FRESH_SECONDS + 1
+        await ask("a.example.org")
+
+        assert ask.place.asked == ["a.example.org"] * 2
+
+
+async def test_who_waits_for_the_same_answer_gets_it_though_the_first_has_left(home: Home) -> None:
+    asked, known = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: str) -> list[str]:
+        asked.set()
+        await known.wait()
+        return ["127.0.0.1"]
+
+    async with asking(home) as ask:
+        ask.place.resolver._ask = slow  # type: ignore[method-assign]
+        first = asyncio.create_task(ask("a.example.org"))
+        await asked.wait()
+        second = asyncio.create_task(ask("a.example.org"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        known.set()
+
+        assert await second == (Result.NOERROR, 1)
 
 
 async def test_both_families_and_several_clients_ask_once(home: Home) -> None:
@@ -114,6 +152,7 @@ async def test_a_refused_name_is_asked_of_nobody_and_has_an_entry_each_time(home
         assert ask.place.asked == []
         assert [entry["code"] for entry in ask.decisions] == ["DEFAULT_DENY"] * 3
         assert {entry["in"]["host"] for entry in ask.decisions} == {"attacker.example"}
+        assert all("host$c" in entry["in"] for entry in ask.decisions)
 
 
 async def test_refusals_beyond_the_rate_are_answered_and_counted(home: Home) -> None:
@@ -149,6 +188,8 @@ async def test_an_expected_refusal_is_written_once(home: Home) -> None:
             assert await ask("gone.example.org") == (Result.REFUSED, 0)
 
         assert [entry["rule"] for entry in ask.decisions] == ["gone"]
+        assert {source: each.counts for source, each in ask.place.rate.drain().items()} == {
+            "local quiet": {"RULE_DENY": 2}}
 
 
 async def test_a_halted_agent_is_told_no_name(home: Home) -> None:

@@ -43,6 +43,17 @@ def test_a_port_on_which_anybody_listens_is_refused(port, host):
     assert refused.value.code is StartCode.PORT_BUSY
 
 
+def test_a_port_for_names_is_refused_where_anybody_has_it_for_datagrams(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", port))
+
+        with port_lock("127.0.0.1", port):
+            pass
+        with pytest.raises(StartRefused) as refused, port_lock("127.0.0.1", port, datagrams=True):
+            pass
+    assert refused.value.code is StartCode.PORT_BUSY
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the lock's name space is Linux's")
 def test_another_process_is_refused_even_before_the_first_one_listens(port):
     program = f"from addons.port_lock import port_lock\nwith port_lock('127.0.0.1', {port}): pass"

@@ -39,12 +39,18 @@ rules:
   - {halt: turned, to: halt.wild.example.org}
   - {deny: all-ports-but-one, to: ports.wild.example.org, ports: 1-442}
   - {deny: the-rest, to: ports.wild.example.org, ports: 444-65535}
+  - {allow: everywhere, to: [between.example.org, first.example.org], methods: any, ports: 1-65535}
+  - {deny: below, to: between.example.org, ports: 1-8079}
+  - {deny: above, to: between.example.org, ports: 8081-65535}
+  - {deny: all-but-the-first, to: first.example.org, ports: 2-65535}
   - {allow: ended, to: ended.example.org, methods: any, expires: 2020-01-01}
   - {allow: at-night, to: night.example.org, methods: any, when: {hours: "22:00-23:00", timezone: UTC}}
   - {allow: observed, to: trial.example.org, methods: any}
   - {deny: on-trial, to: trial.example.org, observe: yes, expires: 2039-01-01}
 never:
   - {to: never.wild.example.org}
+  - {to: halves.wild.example.org, ports: 1-1000}
+  - {to: halves.wild.example.org, ports: 1001-65535}
   - {to: metadata}
 """
 
@@ -61,7 +67,8 @@ def verdict(index, name, record=A, agent="coder-1", said=NOTHING_SAID):
 @pytest.mark.parametrize(("name", "agent"), [
     ("api.example.org", "coder-1"), ("a.wild.example.org", "coder-1"), ("odd.example.org", "coder-1"),
     ("url.example.org", "other"), ("inside.example.org", "other"), ("ports.wild.example.org", "coder-1"),
-    ("night.example.org", "other"), ("trial.example.org", "other"),
+    ("night.example.org", "other"), ("trial.example.org", "other"), ("between.example.org", "other"),
+    ("first.example.org", "other"),
 ])
 def test_a_name_is_answered_where_some_request_could_pass_at_some_time(index, name, agent):
     assert verdict(index, name, agent=agent).code is Code.ALLOW
@@ -75,6 +82,7 @@ def test_a_name_is_answered_where_some_request_could_pass_at_some_time(index, na
     ("gone.wild.example.org", "coder-1", Code.RULE_DENY, "gone"),
     ("halt.wild.example.org", "coder-1", Code.RULE_HALT, "turned"),
     ("never.wild.example.org", "coder-1", Code.NEVER, "never-1"),
+    pytest.param("halves.wild.example.org", "coder-1", Code.NEVER, None, id="two nevers, neither at every port"),
 ])
 def test_every_other_name_is_refused_and_ends_nobody(index, name, agent, code, rule):
     found = verdict(index, name, agent=agent)
