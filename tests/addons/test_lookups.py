@@ -41,10 +41,9 @@ def question(name: str, kind: int = A, number: int = 1) -> bytes:
     return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
 
 
-def result(answer: bytes | None) -> tuple[int, int]:
-    """The code of an answer, and how many records it has."""
-    assert answer is not None
-    return answer[3] & 15, int.from_bytes(answer[6:8])
+def result(answer: bytes | None) -> tuple[int, int] | None:
+    """The code of an answer, and how many records it has; None for no answer."""
+    return None if answer is None else (answer[3] & 15, int.from_bytes(answer[6:8]))
 
 
 class Asking:
@@ -56,7 +55,7 @@ class Asking:
         self.lookups = Lookups(place.judge, place.lane, place.book, place.resolver, place.metrics, place.rate, mirror,
                                self.told, place.hooks.faults, lambda: self.now)
 
-    async def __call__(self, name: str, kind: int = A, *, peer: str = "192.0.2.9") -> tuple[int, int]:
+    async def __call__(self, name: str, kind: int = A, *, peer: str = "192.0.2.9") -> tuple[int, int] | None:
         return result(await self.lookups.answer(question(name, kind), ClientConnection(peer), udp=True))
 
     @property
@@ -209,14 +208,15 @@ async def test_whoever_must_say_who_it_is_and_cannot_is_told_no_name(home: Home)
 
 
 @pytest.mark.parametrize(("answers", "code", "expected"), [
-    (["10.0.0.1"], "PRIVATE_ADDRESS", Result.REFUSED), (["8.8.8.8", "127.0.0.1"], "ALLOW", Result.NOERROR),
+    (["10.0.0.1"], "PRIVATE_ADDRESS", (Result.REFUSED, 0)),
+    (["8.8.8.8", "127.0.0.1"], "ALLOW", (Result.NOERROR, 1)),
 ])
 async def test_an_answer_that_leads_only_where_nothing_may_go_is_not_told(
-        home: Home, answers: list[str], code: str, expected: Result) -> None:
+        home: Home, answers: list[str], code: str, expected: tuple[Result, int]) -> None:
     async with asking(home) as ask:
         ask.place.answers["a.example.org"] = answers
 
-        assert (await ask("a.example.org"))[0] == expected
+        assert await ask("a.example.org") == expected
         assert ask.decisions[-1]["code"] == code
 
 
