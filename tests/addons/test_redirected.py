@@ -13,6 +13,7 @@ from addons import redirected
 from addons.connections import ClientConnection
 from kernel.errors import NonCanonical
 from kernel.verdict import Code
+from tests.addons.inside import inside
 
 TO = (ip_address("192.0.2.1"), 8443)
 
@@ -84,3 +85,15 @@ def test_a_client_has_arrived_at_the_port_of_governor_wherever_it_was_going(sock
 
     assert arrived == place
     assert ClientConnection("192.0.2.9", redirected_to=TO, arrived_at=arrived).listener_port == 8081
+
+
+@pytest.mark.parametrize(("arrived", "code"), [(TO, Code.NEVER), ((TO[0], 8081), Code.ALLOW)])
+async def test_what_nobody_redirected_is_not_dialled_whatever_a_rule_says(home, arrived, code):
+    policy = "version: 1\nrules: [{allow: it, to: 192.0.2.1, schemes: [http], ports: 8443, methods: any}]\n"
+    asked = flow(tls=False, hosts=[b"192.0.2.1:8443"])
+    asked.request.data.scheme = b"http"
+    async with inside(home, policy=policy) as place:
+        connection = ClientConnection("192.0.2.9", redirected_to=TO, arrived_at=arrived)
+        judged = await place.judge.request(None, connection, asked)
+
+    assert judged.verdict.code is code
