@@ -70,10 +70,13 @@ def ensure(folder: Path, now: datetime) -> Path:
 def rotate(folder: Path, now: datetime, overlap: timedelta = OVERLAP, *, withdraw: bool = False) -> Standing:
     """Have a successor made that signs after `overlap`. One that waits already is the one, and at the earlier time.
 
-    `withdraw`: what has signed before is not handed out any more, since somebody else may have its key.
+    `withdraw`: what there was before is not handed out any more, since somebody else may have its key. The key of one
+    that waits has lain beside it, so another is made.
     """
     with durable.locked(folder / _LOCK_FILE):
         _settled(folder, now)
+        if withdraw:
+            (folder / _NEXT_FILE).unlink(missing_ok=True)
         successor, signs_from = _waiting(folder) or (_made(_new_name(now), now, LIFE), now + overlap)
         _put_next(folder, successor, min(signs_from, now + overlap))
         _settled(folder, now)

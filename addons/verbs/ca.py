@@ -232,7 +232,7 @@ def _say_changed(told: list[dict[str, Any]], dry_run: bool) -> None:
               help="How long the successor is handed out before it signs: 12h, 7d.")
 @click.option("--now", "at_once", is_flag=True, help="Have it sign at once: clients that know only the old CA fail.")
 @click.option("--compromised", is_flag=True,
-              help="Somebody else may have the key: as --now, and the old certificate is not handed out any more.")
+              help="Somebody else may have the key: as --now, and no certificate of before is handed out any more.")
 @click.option("--reason", metavar="TEXT", callback=words, help="Why. It stands in the log.")
 @operator_option
 @home_option
@@ -247,7 +247,8 @@ def rotate(overlap: timedelta, at_once: bool, compromised: bool, reason: str | N
     with --output, done again before the overlap is over.
 
     Governor does the same by itself when a third of the CA's life is left. Asked again while a successor waits, this
-    makes no second one, and the earlier time holds.
+    makes no second one, and the earlier time holds; with --compromised the one that waits is thrown away, too, since its
+    key lay beside the other.
 
     If the key may be in other hands, first governor ca trust --remove on every machine that trusts it, then rotate
     --compromised: whoever trusts the old certificate can be shown any site by who has its key.

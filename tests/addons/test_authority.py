@@ -102,6 +102,16 @@ def test_a_rotation_asked_for_twice_makes_one_successor_and_the_earlier_time_hol
     assert (at_once.signing, at_once.successor, at_once.previous) == (first.successor, None, (first.signing,))
 
 
+def test_where_somebody_else_may_have_the_key_a_successor_that_lay_beside_it_never_signs(tmp_path: Path) -> None:
+    authority.ensure(tmp_path, NOW)
+    waited = authority.rotate(tmp_path, NOW, DAY).successor
+
+    fresh = authority.rotate(tmp_path, NOW, 0 * DAY, withdraw=True)
+
+    assert waited not in (None, fresh.signing)
+    assert (trusted(tmp_path), fresh.trusted) == ([fresh.signing], (fresh.signing,))
+
+
 def test_two_that_rotate_at_once_make_one_successor(tmp_path: Path) -> None:
     authority.ensure(tmp_path, NOW)
 
