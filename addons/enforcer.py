@@ -18,7 +18,6 @@ from mitmproxy import command, ctx, version
 from mitmproxy.addonmanager import Loader
 
 from addons import (
-    authority,
     build_info,
     dispatch,
     dns_server,
@@ -373,7 +372,7 @@ class _Running:
     def _renew_ca(self) -> None:
         """Do what is due to the CA. Where that fails the one that signs goes on to its end, which a metric tells."""
         try:
-            authority.ensure(self.paths.ca, datetime.now(UTC))
+            self._signing.renew(datetime.now(UTC))
         except (OSError, StartRefused) as fault:
             self.metrics.fault("ca")
             say(f"the CA cannot be renewed: {fault}")

@@ -1,25 +1,30 @@
-"""Which CA this process signs under: the one in the home, also after it changed, with leaves that are never old."""
+"""Which CA this process signs under: that of one folder, also after it changed, with leaves that are never old."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from addons.authority import KEY_FILE, LEAF_LIFE
+from addons import authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
 # mitmproxy keeps a leaf for as long as it runs: begun anew each day, the oldest has six days of its seven left.
-_STORE_SECONDS = LEAF_LIFE.total_seconds() / 7
+_STORE_SECONDS = authority.LEAF_LIFE.total_seconds() / 7
 
 
 class Signing:
     """`reread` has mitmproxy read the CA of `folder` and forget its leaves; connections that stand keep theirs."""
 
     def __init__(self, folder: Path, reread: Callable[[], object], now: float) -> None:
-        self._file, self._reread = folder / KEY_FILE, reread
+        self._folder, self._reread = folder, reread
         self._seen, self._since = self._mark(), now
+
+    def renew(self, now: datetime) -> None:
+        """Do what is due to the CA, for whoever signs under it. It waits for the disk: call it in a thread."""
+        authority.ensure(self._folder, now)
 
     def look(self, now: float) -> None:
         """Have the CA read again where another lies there, and once a day."""
@@ -31,7 +36,7 @@ class Signing:
 
     def _mark(self) -> tuple[int, int] | None:
         try:
-            status = self._file.stat()
+            status = (self._folder / authority.KEY_FILE).stat()
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns

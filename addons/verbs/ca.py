@@ -247,8 +247,8 @@ def rotate(overlap: timedelta, at_once: bool, compromised: bool, reason: str | N
     with --output, done again before the overlap is over.
 
     Governor does the same by itself when a third of the CA's life is left. Asked again while a successor waits, this
-    makes no second one, and the earlier time holds; with --compromised the one that waits is thrown away, too, since its
-    key lay beside the other.
+    makes no second one, and the earlier time holds; with --compromised the one that waits is thrown away, too, since
+    its key lay beside the other.
 
     If the key may be in other hands, first governor ca trust --remove on every machine that trusts it, then rotate
     --compromised: whoever trusts the old certificate can be shown any site by who has its key.

@@ -1,4 +1,4 @@
-"""Under which CA a process signs: the one that lies in the home, with leaves that are never old."""
+"""Under which CA a process signs: the one that lies in its folder, with leaves that are never old."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from mitmproxy import certs
 
 from addons import authority
 from addons.signing import Signing
@@ -61,3 +62,21 @@ def test_mitmproxy_is_never_made_to_read_where_it_would_make_a_ca_of_its_own(
     signing.look(2 * DAY_SECONDS)
 
     assert reads == []
+
+
+def test_what_is_due_is_done_to_the_authority_of_the_folder_and_leaves_end_with_it(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certs, "CERT_EXPIRY", certs.CERT_EXPIRY)
+    authority.for_run(tmp_path, "0123abcd", NOW)
+
+    Signing(tmp_path, lambda: None, 0.0).renew(authority.expiry(tmp_path) - timedelta(days=1))
+
+    leaf_life = certs.CERT_EXPIRY - authority.BACKDATED
+    assert leaf_life == timedelta(days=1)
+
+
+def test_a_successor_is_made_where_one_is_due(signing: Signing, tmp_path: Path) -> None:
+    signing.renew(NOW + timedelta(days=61))
+
+    standing = authority.standing(tmp_path, NOW + timedelta(days=61))
+    assert standing.signs_from == NOW + timedelta(days=68)
