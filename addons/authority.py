@@ -25,7 +25,8 @@ from addons.errors import StartCode, StartRefused
 from addons.keys import read_private
 
 LIFE = timedelta(days=90)
-RUN_LIFE = timedelta(hours=72)
+# Nothing trusts it but the command of the run, and its key goes with the run: it only has to last as long.
+RUN_LIFE = timedelta(days=365)
 LEAF_LIFE = timedelta(days=7)
 OVERLAP = timedelta(days=7)
 # mitmproxy dates its leaves two days back for clients with slow clocks; a CA younger than its leaf is refused by some.
@@ -93,7 +94,7 @@ def standing(folder: Path, now: datetime) -> Standing:
 
 
 def for_run(folder: Path, run: str, now: datetime) -> Path:
-    """The certificate to trust of a CA for one run, which lives three days and has no successor."""
+    """The certificate to trust of a CA for one run, which lives a year and has no successor."""
     if not (folder / KEY_FILE).exists():
         durable.replace(folder / KEY_FILE, _made(f"{_RUN_NAME}{run}", now, RUN_LIFE))
     return ensure(folder, now)

@@ -218,13 +218,13 @@ def test_what_clients_were_told_to_read_follows_the_authority(tmp_path: Path) ->
     assert x509.load_pem_x509_certificates(clients.bundle.read_bytes()) == [standing.successor]
 
 
-def test_the_authority_of_a_run_lives_three_days_bears_its_name_and_has_no_successor(tmp_path: Path) -> None:
+def test_the_authority_of_a_run_lives_a_year_bears_its_name_and_has_no_successor(tmp_path: Path) -> None:
     certificate = authority.for_run(tmp_path, "0123abcd", NOW)
-    again = authority.for_run(tmp_path, "0123abcd", NOW + timedelta(hours=71))
+    again = authority.for_run(tmp_path, "0123abcd", NOW + timedelta(days=364))
 
     made = read(tmp_path)
     assert made.subject.rfc4514_string() == "CN=Governor run 0123abcd,O=Governor"
-    assert made.not_valid_after_utc == NOW + timedelta(hours=72)
+    assert made.not_valid_after_utc == NOW + timedelta(days=365)
     assert made.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
     assert stat.S_IMODE((tmp_path / authority.KEY_FILE).stat().st_mode) == 0o600
     assert x509.load_pem_x509_certificates(again.read_bytes()) == [made]
@@ -233,7 +233,8 @@ def test_the_authority_of_a_run_lives_three_days_bears_its_name_and_has_no_succe
 
 def test_the_leaves_of_a_run_do_not_outlive_its_authority(tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    authority.for_run(tmp_path, "0123abcd", now)
+    authority.for_run(tmp_path, "0123abcd", now - 364 * DAY)
+    authority.ensure(tmp_path, now)
     store = certs.CertStore.from_store(tmp_path, "mitmproxy", 2048)
 
     leaf = store.get_cert("api.example.org", [x509.DNSName("api.example.org")]).cert.to_cryptography()
