@@ -32,28 +32,35 @@ def make_folder(folder: Path) -> None:
     """A private folder at `folder`, there after a crash too."""
     with suppress(FileExistsError):
         os.mkdir(folder, PRIVATE_FOLDER)
-        _give(folder, folder.parent)
+        give(folder, folder.parent)
         sync_folder(folder.parent)
 
 
 def replace(path: Path, content: bytes) -> None:
     """Put `content` at `path`, private and durable; a reader or a crash sees the old file or the new, never a part."""
+    write_whole(path, content, PRIVATE_FILE, synced=True)
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, content: bytes, mode: int, *, synced: bool) -> None:
+    """Put `content` at `path`, where a reader sees the old file or the new. Without `synced` a crash may lose both."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            _give(descriptor, path.parent)
-            os.fsync(descriptor)
+            os.fchmod(descriptor, mode)
+            give(descriptor, path.parent)
+            if synced:
+                os.fsync(descriptor)
         os.rename(temporary, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(path.parent)
 
 
-def _give(made: int | Path, folder: Path) -> None:
+def give(made: int | Path, folder: Path) -> None:
     """What root makes in the folder of a user of Governor's own is that user's, who could not read it otherwise."""
     if os.geteuid() == 0 and service_user.is_one((owner := os.stat(folder)).st_uid):
         os.chown(made, owner.st_uid, owner.st_gid, follow_symlinks=isinstance(made, int))

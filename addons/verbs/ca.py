@@ -135,7 +135,7 @@ def env(shell: str | None, docker: bool, systemd: bool, output: Path | None, hom
         raise click.UsageError("one of --shell, --docker, --systemd and --json")
     paths = acts_alone.known_home(home_folder(home))
     trusted = authority.ensure(paths.ca, datetime.now(UTC)).read_bytes()
-    folder = (output or paths.ca / authority.TRUST_FOLDER).absolute()
+    folder = output.resolve() if output else (paths.ca / authority.TRUST_FOLDER).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     laid = lay_variables(folder, trusted, os.environ, Path.home())
     if as_json:

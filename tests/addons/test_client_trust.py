@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, pkcs12
 from cryptography.x509.oid import NameOID
 
-from addons import authority
+from addons import authority, service_user
 from addons.client_trust import browsers, java_stores, laid, system_store
 from addons.client_trust.certificates import at, in_text, pem
 
@@ -358,6 +359,29 @@ def test_what_was_laid_out_follows_the_ca(user: User) -> None:
     assert list(at(result.bundle)) == [SYSTEMS, new]
     assert list(at(user.folder / "env/extra.pem")) == [new]
     assert set(java_stores.certificates((user.folder / "env/java.p12").read_bytes())) == {SYSTEMS, new}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for another user")
+def test_what_root_lays_out_in_a_home_of_governors_own_user_is_that_users_to_renew(user: User) -> None:
+    os.chown(user.ca_folder, *service_user.chosen())
+
+    laid.lay_variables(user.ca_folder / "trust", user.certificate, {}, user.home, user.root)
+
+    owners = {path.stat().st_uid for path in [user.ca_folder / "trust", *(user.ca_folder / "trust").rglob("*")]}
+    assert owners == {service_user.chosen()[0]}
+
+
+@pytest.mark.parametrize("link", ["env", "env/php", "env/bundle.pem"])
+def test_nothing_is_written_through_a_link(user: User, link: str) -> None:
+    elsewhere = folder_in(user, "elsewhere")
+    elsewhere.chmod(0o700)
+    (user.folder / link).parent.mkdir(exist_ok=True)
+    (user.folder / link).symlink_to(elsewhere / "file" if link.endswith("pem") else elsewhere)
+
+    with contextlib.suppress(NotADirectoryError):
+        laid.lay_variables(user.folder / "env", user.certificate, {}, user.home, user.root)
+
+    assert (list(elsewhere.iterdir()), elsewhere.stat().st_mode & 0o777) == ([], 0o700)
 
 
 def folder_in(user: User, name: str) -> Path:
