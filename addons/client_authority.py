@@ -52,9 +52,11 @@ def read(path: Path, now: datetime) -> Authority:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise AuthorityError(f"{path} is not a file")
-            content = file.read(_MOST_BYTES)
+            content = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as fault:
         raise AuthorityError(f"{path}: {getattr(fault, 'strerror', None) or fault}") from fault
+    if len(content) > _MOST_BYTES:
+        raise AuthorityError(f"{path} is larger than {_MOST_BYTES} bytes")
     certificates = _certificates(path, content)
     for certificate in certificates:
         if not _signs(certificate):

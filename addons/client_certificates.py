@@ -12,7 +12,7 @@ from time import time
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from mitmproxy import connection, ctx, tls
+from mitmproxy import ctx, tls
 from mitmproxy.addons import tlsconfig
 from mitmproxy.certs import DHParams
 from mitmproxy.net import tls as net_tls
@@ -37,7 +37,6 @@ def is_outermost(context: Context) -> bool:
 
 def ask(start: tls.TlsData, authority: Authority) -> None:
     """Have the handshake end unless the client proves a certificate that this CA has signed."""
-    assert isinstance(start.conn, connection.Client)
     configured: tlsconfig.TlsConfig = ctx.master.addons.get("tlsconfig")
     entry = configured.get_cert(start.context)
     serving = SSL.Connection(_context(authority, configured.certstore.dhparams, ctx.options.tls_version_client_min,

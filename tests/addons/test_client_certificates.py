@@ -117,6 +117,7 @@ WRONG = {
     "is not a file": os.mkfifo,
     "CN=coder-1 is not a CA": lambda file: file.write_bytes(CA.pem + issued(CA, "coder-1").pem),
     "expired on 20": lambda file: file.write_bytes(authority(ends=-DAY).pem),
+    "is larger than 1048576 bytes": lambda file: file.write_bytes(CA.pem * (2**20 // len(CA.pem) + 1)),
     "holds a private key": lambda file: file.write_bytes(CA.pem + CA.key_pem),
 }
 
