@@ -53,6 +53,7 @@ _ACTS = {
     "agents release all": _ACTIVATE,
     "agents quarantine": (12, "Suspend"),
     "clock accept": _UPDATE,
+    "ca rotate": _UPDATE,
     "reload": _UPDATE,
 }
 _ENDINGS = {"no_request": (2, "Close"), "refused": (5, "Refuse")}

@@ -220,7 +220,7 @@ def test_a_lease_says_what_became_of_it_and_whose_it_is(act, status, severity):
 @pytest.mark.parametrize(("act", "activity"), [
     ("agents add", "Create"), ("agents rotate", "Update"), ("agents remove", "Delete"), ("agents halt", "Deactivate"),
     ("agents release", "Activate"), ("agents quarantine", "Suspend"), ("clock accept", "Update"), ("reload", "Update"),
-    ("agents praise", "agents praise"),
+    ("ca rotate", "Update"), ("agents praise", "agents praise"),
 ])
 def test_an_act_says_who_did_what_to_whom(act, activity):
     made = event(entry.operator(act, "coder-1" if act.startswith("agents") else None, "why", "ann", "control:ann"))
