@@ -237,7 +237,7 @@ class ClientAuthority:
     """`cert: {ca: FILE}`: the file of the CA that signs the certificates of clients, as the policy names it."""
 
     file: str
-    position: Position
+    position: Position = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,7 +240,8 @@ def diff(ctx: click.Context, old: str, new: str, form: str, fail_if_looser: bool
     """Say what changes from policy OLD to policy NEW, for every request: what is newly allowed, newly denied, changed.
 
     OLD and NEW are files, folders, or either at a git revision, which is read without touching the work tree. Every
-    change has a request that shows it; at most five of a kind are shown.
+    change has a request that shows it; at most five of a kind are shown. Where identity differs it stays undecided what
+    passes, since clients may be other agents. A file that a policy names is compared by its name alone.
 
     \b
     governor policy diff old.yaml new.yaml

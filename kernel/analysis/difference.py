@@ -86,6 +86,9 @@ class _Comparison:
         self._made: dict[Measure, tuple[Region, Region]] = {}
 
     def difference(self) -> Difference:
+        if self._old.identity != self._new.identity:
+            # Requests are compared by the agent whose they are, and whose they are may be another one now.
+            self._undecided.append("which agent a client is: identity has changed")
         gained, lost = self._both(NO_MEASURE)
         allowed = [_allowed(self._new, *gain) for gain in gained]
         denied = [_denied(self._old, *gain) for gain in lost]

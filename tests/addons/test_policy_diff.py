@@ -49,7 +49,15 @@ def commit(files: dict[str, str]) -> None:
     git("commit", "-qm", "change")
 
 
+TOKENS = READS + "identity: {proxy-auth: yes}\n"
+CERTIFICATES = READS + "identity: {cert: {ca: a.pem}}\n"
+
+
 @pytest.mark.parametrize(("old", "new", "relation", "failing"), [
+    pytest.param(TOKENS, READS, "undecided", 1, id="nobody has to say any more who he is"),
+    pytest.param(TOKENS, TOKENS.replace("yes", "yes, anonymous: allow"), "undecided", 1, id="anonymous clients"),
+    pytest.param(CERTIFICATES, CERTIFICATES.replace("a.pem", "b.pem"), "undecided", 1, id="another CA of clients"),
+    pytest.param(CERTIFICATES, "# a comment\n" + CERTIFICATES, "equal", 0, id="the same CA, a line below"),
     pytest.param(READS, WRITES, "looser", 1, id="looser"),
     pytest.param(WRITES, READS, "stricter", 0, id="stricter"),
     pytest.param(READS, READS + "# a comment\n", "equal", 0, id="equal"),
