@@ -36,14 +36,15 @@ NODE_FETCH = "fetch('URL').then(r => console.log(r.status)).catch(e => { console
 PHP_CURL = """
 $c = curl_init('URL'); $o = curl_exec($c); echo curl_getinfo($c)['http_code'], curl_error($c);
 exit($o === false ? 1 : 0);"""
-# With the end of what it is told gnutls-cli hangs up, whether or not there is an answer.
-ASKING = "{ printf 'GET PATH HTTP/1.1\\r\\nHost: HOST\\r\\nConnection: close\\r\\n\\r\\n'; sleep 2; } |"
+ASKING = "printf 'GET PATH HTTP/1.1\\r\\nHost: HOST\\r\\nConnection: close\\r\\n\\r\\n'"
+# With the end of what it is told gnutls-cli hangs up, whether or not there is an answer: this pipe has none.
+ENDLESS = f"mkfifo FOLDER/asking.$$ && exec 3<>FOLDER/asking.$$ && rm FOLDER/asking.$$ && {ASKING} >&3 &&"
 FETCH = {
     "curl": ("curl", "-sS", "URL"),
     "wget": ("wget", "-nv", "-O-", "--tries=1", "URL"),
     "git": ("git", "ls-remote", "URL"),
-    "openssl": ("sh", "-c", f"{ASKING} openssl s_client -quiet -verify_return_error -connect HOST:PORT"),
-    "gnutls-cli": ("sh", "-c", f"{ASKING} gnutls-cli -p PORT HOST"),
+    "openssl": ("sh", "-c", f"{ASKING} | openssl s_client -quiet -verify_return_error -connect HOST:PORT"),
+    "gnutls-cli": ("sh", "-c", f"{ENDLESS} gnutls-cli -p PORT HOST <&3"),
     **{name: (sys.executable, "-c", f"url = 'URL'\n{text}") for name, text in PYTHON.items()},
     "pip": (sys.executable, "-m", "pip", "-vv", "download", "--retries", "0", "--no-deps", "--index-url", "URL",
             "tiny"),

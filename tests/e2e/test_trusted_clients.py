@@ -22,6 +22,7 @@ from mitmproxy import certs
 from addons import authority
 from addons.client_trust import browsers, own_settings
 from addons.client_trust.laid import Laid, lay_out
+from tests.conftest import SCALE
 from tests.e2e import matrix
 from tests.e2e.origins import Origin, serving
 
@@ -143,7 +144,9 @@ def test_a_client_that_was_told_nothing_refuses_the_certificate(stage: Stage, cl
     assert not stage.fetched(client)
 
 
+@pytest.mark.skipif(SCALE < 10, reason="only with scripts/test --all")
 def test_a_client_in_the_sandbox_trusts_the_certificate(stage: Stage, client: str) -> None:
+    """As in `test_run_clients.py`, by which the everyday run knows it."""
     needs_mounts()
 
     assert stage.fetched(client, variables=True, mounts=True)
