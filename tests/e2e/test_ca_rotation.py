@@ -26,10 +26,11 @@ def issuer(governor: Governor, origin: str, ca: Path) -> str:
 
 
 def wait_for(governor: Governor, origin: str, ca: Path, name: str) -> None:
-    deadline = time.monotonic() + 10
-    while name not in issuer(governor, origin, ca):
+    """Until this one signs, in each of several workers: a connection goes to any of them."""
+    deadline, in_a_row = time.monotonic() + 10, 0
+    while in_a_row < 8:
+        in_a_row = in_a_row + 1 if name in issuer(governor, origin, ca) else 0
         assert time.monotonic() < deadline, f"{name} does not sign"
-        time.sleep(0.2)
 
 
 def common_name(certificate: x509.Certificate) -> str:
@@ -53,16 +54,13 @@ def test_a_running_governor_signs_under_the_successor_when_it_takes_over(
         during.write_bytes(governor.ca.read_bytes())
         assert waiting.successor is not None
         new = common_name(waiting.successor)
-        time.sleep(1.5)
         assert old in issuer(governor, origin.url, before)
 
         authority.rotate(folder, datetime.now(UTC), timedelta())
         wait_for(governor, origin.url, during, new)
-        # Another worker looks at the file a second later.
-        time.sleep(1.5)
 
         assert new in issuer(governor, origin.url, governor.ca)
         with pytest.raises(AssertionError):
             issuer(governor, origin.url, before)
-        assert not governor.entries("fault") if not options else True
+        assert governor.entries("fault") == []
         assert ssl.create_default_context(cafile=str(governor.ca)).cert_store_stats()["x509_ca"] == 2
