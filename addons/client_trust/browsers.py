@@ -75,7 +75,6 @@ def _with_policy(place: Path, copy: Path, authorities: Sequence[Der]) -> Path:
         except (ValueError, KeyError, AttributeError, TypeError):
             continue
         named = [*theirs, *named]
-        file.unlink()
         put(file, json.dumps(document).encode())
     put(managed / _POLICY_FILE, json.dumps({_POLICY: list(dict.fromkeys(named))}).encode())
     return copy

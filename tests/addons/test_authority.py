@@ -127,13 +127,15 @@ def test_a_crash_at_any_step_of_a_rotation_leaves_a_key_and_nobody_without_it(
     for step in range(count_steps(tmp_path / "whole", overlap)):
         folder = tmp_path / str(step)
         folder.mkdir()
-        authority.ensure(folder, NOW)
+        bundle = with_clients(folder)
         before = read(folder)
         rotate_and_crash(folder, step, overlap)
         at_the_crash = set(trusted(folder))
 
         authority.ensure(folder, NOW)
 
+        read_by_clients = x509.load_pem_x509_certificates(bundle.read_bytes())
+        assert (set(read_by_clients), len(read_by_clients)) == (set(trusted(folder)), len(trusted(folder)))
         assert {before} | at_the_crash <= set(trusted(folder))
         assert trusted(folder)[0] == read(folder)
         assert len(trusted(folder)) == len(set(trusted(folder))) <= 2
@@ -142,6 +144,12 @@ def test_a_crash_at_any_step_of_a_rotation_leaves_a_key_and_nobody_without_it(
 
 def trusted(folder: Path) -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates((folder / authority.CERTIFICATE_FILE).read_bytes())
+
+
+def with_clients(folder: Path) -> Path:
+    """A CA in the folder, and the bundle that clients were told to read."""
+    certificate = authority.ensure(folder, NOW).read_bytes()
+    return lay_variables(folder / authority.TRUST_FOLDER, certificate, {}, folder, folder).bundle
 
 
 def rotate_and_crash(folder: Path, step: int, overlap: timedelta) -> None:
@@ -158,29 +166,29 @@ class Crash(BaseException):
 def crash_at(patch: pytest.MonkeyPatch, step: int | None) -> list[str]:
     """Have the change to the disk with this number fail as if the process had ended before it."""
     seen: list[str] = []
-    replace, unlink = durable.replace, Path.unlink
+    write, unlink = durable.write_whole, Path.unlink
 
     def stepped(path: Path) -> None:
         if len(seen) == step:
             raise Crash
         seen.append(path.name)
 
-    def replacing(path: Path, content: bytes) -> None:
+    def writing(path: Path, content: bytes, mode: int, *, synced: bool) -> None:
         stepped(path)
-        replace(path, content)
+        write(path, content, mode, synced=synced)
 
     def unlinking(path: Path, missing_ok: bool = False) -> None:
         stepped(path)
         unlink(path, missing_ok)
 
-    patch.setattr(durable, "replace", replacing)
+    patch.setattr(durable, "write_whole", writing)
     patch.setattr(Path, "unlink", unlinking)
     return seen
 
 
 def count_steps(folder: Path, overlap: timedelta) -> int:
     folder.mkdir()
-    authority.ensure(folder, NOW)
+    with_clients(folder)
     with pytest.MonkeyPatch.context() as patch:
         seen = crash_at(patch, None)
         authority.rotate(folder, NOW, overlap)

@@ -53,6 +53,16 @@ def test_a_registered_agent_is_identified_by_its_token(path):
     assert registry.identify(NOBODY, Evidence(bearer("gov_1"))) == (Agent("coder-1", "proxy-auth"), None)
 
 
+def test_a_token_that_stands_in_no_file_holds_before_and_after_the_file_changes(path):
+    registry = Registry(path, lent={digest("gov_lent"): "coder-2"})
+    before = registry.identify(NOBODY, Evidence(bearer("gov_lent")))
+    change(path, Act.ADD)
+    registry.refresh()
+
+    assert before == registry.identify(NOBODY, Evidence(bearer("gov_lent"))) == (Agent("coder-2", "proxy-auth"), None)
+    assert registry.identify(NOBODY, Evidence()) == (None, Code.IDENTITY_REQUIRED)
+
+
 def test_a_change_is_seen_within_a_tenth_of_a_second_without_a_signal(path):
     registry = Registry(path)
     change(path, Act.ADD)
