@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +18,7 @@ import socket, sys
 family, kind = (socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET), sys.argv[3]
 s = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
 s.settimeout(2)
+s.bind(("", int(sys.argv[4])))
 try:
     s.connect((sys.argv[1], int(sys.argv[2]))); s.send(b"GET / HTTP/1.0\\r\\n\\r\\n"); print(s.recv(4).decode())
 except OSError as fault:
@@ -36,11 +36,27 @@ server = Server((sys.argv[1], 8080), Handler)
 print("ready", flush=True)
 server.serve_forever()
 """
+ECHO = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 53))
+print("ready", flush=True)
+while True:
+    s.sendto(*s.recvfrom(512))
+"""
+
+
+def listening(host: Host, address: str, uid: str = "0") -> contextlib.AbstractContextManager[None]:
+    return _ready(host, *as_user(uid), "/usr/bin/python3", "-c", LOOPBACK, address)
+
+
+def answering_names(host: Host) -> contextlib.AbstractContextManager[None]:
+    return _ready(host, "/usr/bin/python3", "-c", ECHO)
 
 
 @contextlib.contextmanager
-def listening(host: Host, address: str) -> Iterator[None]:
-    process = host.started(sys.executable, "-c", LOOPBACK, address)
+def _ready(host: Host, *command: str) -> Iterator[None]:
+    process = host.started(*command)
     try:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "ready"
@@ -64,11 +80,16 @@ def carried(network: Subnet) -> list[str]:
     return [line for line in network.seen() if (PROXY in line or PROXY_6 in line) and "neighbor" not in line]
 
 
-def sent(network: Subnet, uid: str, address: str, port: str, kind: str = "tcp") -> str:
-    """What a program of this user without capabilities gets."""
-    return network.gateway.run("setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all",
-                               "--inh-caps=-all", "--no-new-privs", "/usr/bin/python3", "-c", SEND, address, port,
-                               kind).stdout.strip()
+def as_user(uid: str) -> list[str]:
+    """What is put before a command to run it as this user, without capabilities."""
+    return ["setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all", "--inh-caps=-all",
+            "--no-new-privs"]
+
+
+def sent(network: Subnet, uid: str, address: str, port: str, kind: str = "tcp", source: str = "0") -> str:
+    """What a program of this user gets, from this port of its own."""
+    return network.gateway.run(*as_user(uid), "/usr/bin/python3", "-c", SEND, address, port, kind,
+                               source).stdout.strip()
 
 
 @pytest.mark.parametrize("address", [ORIGIN, ORIGIN_6])
@@ -76,15 +97,35 @@ def test_governors_user_reaches_the_world(network, address):
     assert sent(network, GOVERNOR, address, "80") == "HTTP"
 
 
-@pytest.mark.parametrize(("address", "port", "kind"), [
-    (ORIGIN, "80", "tcp"), (ORIGIN, "22", "tcp"), (ORIGIN_6, "80", "tcp"),
-    (ORIGIN, "443", "udp"), (ORIGIN, "53", "udp"), (ORIGIN_6, "53", "udp"),
+@pytest.mark.parametrize(("address", "port", "kind", "heard"), [
+    (ORIGIN, "80", "tcp", "ConnectionRefusedError"), (ORIGIN, "22", "tcp", "ConnectionRefusedError"),
+    (ORIGIN_6, "80", "tcp", "ConnectionRefusedError"),
+    (ORIGIN, "443", "udp", "PermissionError"), (ORIGIN, "53", "udp", "PermissionError"),
+    (ORIGIN_6, "53", "udp", "PermissionError"),
 ])
-def test_the_agent_reaches_nothing_and_no_packet_of_it_leaves(network, address, port, kind):
+def test_the_agent_hears_that_it_reaches_nothing_and_no_packet_of_it_leaves(network, address, port, kind, heard):
     before = carried(network)
 
-    assert sent(network, AGENT, address, port, kind) not in ("HTTP", "")
+    assert sent(network, AGENT, address, port, kind) == heard
     assert carried(network) == before
+
+
+def test_the_agent_cannot_ask_from_a_port_that_governor_has_let_go(network):
+    with answering_names(network.origin):
+        assert sent(network, GOVERNOR, ORIGIN, "53", "udp", "40123") == "GET"
+        before = carried(network)
+        assert sent(network, AGENT, ORIGIN, "53", "udp", "40123") == "PermissionError"
+    assert carried(network) == before
+
+
+def test_nobody_outside_reaches_what_the_agent_listens_on(network):
+    with listening(network.gateway, PROXY, AGENT):
+        before = carried(network)
+        reached = network.origin.run("curl", "-s", "-m", "1", "-o", "/dev/null", "-w", "%{http_code}",
+                                     f"http://{PROXY}:8080/").stdout
+
+    assert reached == "000"
+    assert [line for line in carried(network)[len(before):] if line.startswith(f"IP {PROXY}.")] == []
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -100,9 +141,6 @@ def test_the_agent_does_not_reach_the_engines_own_dns(network):
 
 
 def test_without_capabilities_the_agent_cannot_touch_the_table_or_become_governor(network):
-    unprivileged = ("setpriv", "--reuid", AGENT, "--regid", AGENT, "--clear-groups", "--bounding-set=-all",
-                    "--inh-caps=-all", "--no-new-privs")
-
-    assert network.gateway.run(*unprivileged, "nft", "flush", "ruleset").returncode != 0
-    assert network.gateway.run(*unprivileged, "setpriv", "--reuid", GOVERNOR, "true").returncode != 0
+    assert network.gateway.run(*as_user(AGENT), "nft", "flush", "ruleset").returncode != 0
+    assert network.gateway.run(*as_user(AGENT), "setpriv", "--reuid", GOVERNOR, "true").returncode != 0
     assert "skuid 10001" in network.gateway.run("nft", "list", "ruleset").stdout
