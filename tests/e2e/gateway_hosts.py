@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -31,8 +33,11 @@ PROXY, PROXY_6 = "10.78.2.1", "fd78:2::1"
 ORIGIN, ORIGIN_6 = "10.78.2.10", "fd78:2::10"
 ATTACKER = "10.78.2.66"
 START_SECONDS = 60.0
+# A group that nobody listens to, to mark a place in the capture.
+_NOBODY = "239.255.78.1"
+_NUMBERS = itertools.count(20000)
 
-# Answers on every port of interest, over both protocols, and says of what it got.
+# Answers on every port of interest: http over TCP, the same again over UDP.
 _SERVER = """
 import http.server, socket, threading
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -48,6 +53,14 @@ class Server(http.server.ThreadingHTTPServer):
     def server_bind(self):
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         super().server_bind()
+def echo(port):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    s.bind(("::", port))
+    while True:
+        s.sendto(*s.recvfrom(512))
+for port in (53, 123, 443):
+    threading.Thread(target=echo, args=(port,)).start()
 for port in (80, 22, 8443):
     threading.Thread(target=Server(("::", port), Handler).serve_forever).start()
 print("ready", flush=True)
@@ -97,13 +110,20 @@ class Subnet:
     gateway: Host
     origin: Host
     capture: Path
+    mark: socket.socket
     kind: str = "mitmproxy"
     """Which proxy its tests start."""
 
     def seen(self) -> list[str]:
-        """Every packet of IP at the origin, one a line."""
-        time.sleep(0.3)
-        return [line for line in self.capture.read_text().splitlines() if line.startswith("IP")]
+        """Every packet of IP at the origin so far, one a line."""
+        # What was captured before the mark was written before it.
+        number = next(_NUMBERS)
+        self.mark.sendto(b"", (_NOBODY, number))
+        deadline = time.monotonic() + START_SECONDS
+        while f"> {_NOBODY}.{number}:" not in (told := self.capture.read_text()):
+            assert time.monotonic() < deadline, "the capture has ended"
+            time.sleep(0.01)
+        return [line for line in told.splitlines() if line.startswith("IP") and f"> {_NOBODY}." not in line]
 
     def counters(self) -> dict[str, int]:
         told = json.loads(self.gateway.run("nft", "-j", "list", "counters", "table", "inet", "governor").stdout)
@@ -169,10 +189,23 @@ def subnet(folder: Path) -> Iterator[Subnet]:
         # The way back is there: what is not seen was not sent, and did not fail for want of a route.
         _ip("-n", origin, "route", "add", "10.78.1.0/24", "via", PROXY)
         _ip("-n", origin, "-6", "route", "add", "fd78:1::/64", "via", PROXY_6)
-        found = Subnet((Host(clients[0]), Host(clients[1])), Host(gateway), Host(origin), folder / "capture")
+        found = Subnet((Host(clients[0]), Host(clients[1])), Host(gateway), Host(origin), folder / "capture",
+                       made.enter_context(_marking(origin)))
         made.enter_context(_background(found.origin, "ready", sys.executable, "-c", _SERVER))
         made.enter_context(_captured(found))
         yield found
+
+
+def _marking(name: str) -> socket.socket:
+    """A socket of this process that sends to `_NOBODY` by the origin's link."""
+    with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{name}") as theirs:
+        os.setns(theirs.fileno(), os.CLONE_NEWNET)
+        try:
+            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        finally:
+            os.setns(own.fileno(), os.CLONE_NEWNET)
+    made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(ORIGIN))
+    return made
 
 
 @contextlib.contextmanager

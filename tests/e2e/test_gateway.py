@@ -15,6 +15,7 @@ from tests.e2e import gateway_hosts
 from tests.e2e.gateway_hosts import (
     ATTACKER,
     CLIENTS,
+    CLIENTS_6,
     GATEWAY,
     GATEWAY_6,
     NAME,
@@ -45,16 +46,16 @@ def dns_request(flow):
 """
 POLICY = f"""
 version: 1
+identity:
+  source: {{{CLIENTS[0]}: coder-1, "{CLIENTS_6[0]}": coder-1, {CLIENTS[1]}: coder-2}}
 rules:
   - allow: good
     to: {NAME}
     address: 10.78.2.0/24
     schemes: [http, https]
     methods: any
+    from: coder-1
 """
-BY_ADDRESS = POLICY.replace("rules:", f"""identity:
-  source: {{{CLIENTS[0]}: coder-1, {CLIENTS[1]}: coder-2}}
-rules:""").replace("    methods: any", "    methods: any\n    from: coder-1")
 PYTHON = "#!/bin/sh\nexec /mnt/python/bin/python3 -P -c '{}' \"$@\"\n"
 MITMDUMP = PYTHON.format("from mitmproxy.tools.main import mitmdump; mitmdump()")
 GOVERNOR = PYTHON.format("from addons.cli import main; main()")
@@ -85,6 +86,27 @@ else:
     except OSError as fault:
         print(type(fault).__name__)
 """
+# How a client hears of a refusal, by the family and kind of what it sent: never by a time-out.
+HEARD = {("4", "tcp"): "ConnectionRefusedError", ("6", "tcp"): "ConnectionRefusedError", ("4", "udp"): "OSError",
+         ("6", "udp"): "PermissionError", ("4", "raw"): "sent", ("6", "raw"): "sent"}
+# One socket for each, which hears of its own alone.
+MANY = """
+import socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+sockets, heard = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(30)], 0
+for s in sockets:
+    s.settimeout(1)
+    s.connect((sys.argv[1], 123))
+    s.send(b"x")
+for s in sockets:
+    try:
+        s.recv(10)
+    except TimeoutError:
+        pass
+    except OSError:
+        heard += 1
+print(heard)
+"""
 
 
 # That the table holds whatever serves behind it, the long run shows.
@@ -95,7 +117,7 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def started(network: Subnet) -> Iterator[subprocess.Popen[str]]:
     files = {"mitmdump": MITMDUMP, "governor": GOVERNOR, "answers.py": ANSWERS, "policy.yaml": POLICY}
     command = ["/mnt/bin/mitmdump", *MODES, "-s", "/mnt/bin/answers.py", "--set", "connection_strategy=lazy"]
@@ -128,7 +150,7 @@ def test_a_client_that_knows_no_proxy_reaches_an_origin_by_the_proxy_alone(netwo
 
 
 def test_ipv6_goes_the_same_way(network, started):
-    status = network.status(network.clients[1], "-H", f"Host: {NAME}", f"http://[{ORIGIN_6}]/")
+    status = network.status(network.clients[0], "-H", f"Host: {NAME}", f"http://[{ORIGIN_6}]/")
 
     # Governor refuses it: the policy says where the name lies, and this is elsewhere. Judged it is in both cases.
     assert status == {"mitmproxy": "200", "governor": "403"}[network.kind]
@@ -144,6 +166,9 @@ def test_a_name_without_a_rule_is_refused_and_no_question_leaves(network, starte
 
 @pytest.mark.parametrize(("way", "counter"), [
     pytest.param(("4", "tcp", ORIGIN, "22"), "refused_tcp", id="ssh"),
+    pytest.param(("4", "tcp", "203.0.113.9", "22"), "refused_tcp", id="ssh to where no route leads"),
+    pytest.param(("6", "udp", "2001:db8::9", "123"), "refused_udp", id="NTP over IPv6 to where no route leads"),
+    pytest.param(("4", "raw", "240.0.0.1", "47"), "refused_other", id="GRE to an address that nobody can have"),
     pytest.param(("4", "tcp", ORIGIN, "8443"), "refused_tcp", id="another port"),
     pytest.param(("6", "tcp", ORIGIN_6, "22"), "refused_tcp", id="ssh over IPv6"),
     pytest.param(("4", "udp", ORIGIN, "443"), "refused_udp", id="QUIC"),
@@ -162,14 +187,19 @@ def test_a_name_without_a_rule_is_refused_and_no_question_leaves(network, starte
     pytest.param(("4", "tcp", GATEWAY, "22"), "refused_gateway", id="the gateway's ssh"),
     pytest.param(("4", "tcp", GATEWAY, "9464"), "refused_gateway", id="the gateway's metrics"),
 ])
-def test_everything_else_is_refused_and_counted_and_no_packet_arrives(network, started, way, counter):
+def test_everything_else_is_refused_at_once_and_counted_and_no_packet_arrives(network, started, way, counter):
     before = network.counters()[counter]
 
     told = network.clients[0].python(SEND, *way)
 
-    assert told != "answered"
+    assert told == HEARD[way[:2]]
     assert network.counters()[counter] > before
     assert strangers(network) == []
+
+
+@pytest.mark.parametrize("address", [ORIGIN, ORIGIN_6])
+def test_each_of_many_refusals_is_heard(network, started, address):
+    assert network.clients[0].python(MANY, address) == "30"
 
 
 @pytest.mark.parametrize("server", ["203.0.113.53", ORIGIN, GATEWAY])
@@ -186,7 +216,7 @@ def test_an_address_that_is_not_of_the_subnet_is_nobodys(network, started):
     client, before = network.clients[0], network.counters()
     client.run("ip", "address", "add", "192.0.2.7/32", "dev", "lo")
     try:
-        status = network.status(client, "--interface", "192.0.2.7", f"http://{ORIGIN}/")
+        status = network.status(client, "-m", "2", "--interface", "192.0.2.7", f"http://{ORIGIN}/")
     finally:
         client.run("ip", "address", "del", "192.0.2.7/32", "dev", "lo")
 
@@ -210,7 +240,22 @@ def test_the_proxy_has_no_capabilities_and_reaches_the_web_alone(network, starte
     assert network.counters()["refused_proxy"] > before
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_two_clients_are_two_agents_by_their_addresses(network, started):
+    if network.kind != "governor":
+        pytest.skip("mitmproxy knows no agents")
+
+    got = [network.status(client, f"http://{NAME}/") for client in network.clients]
+    log = network.gateway.run("nsenter", "-t", str(started.pid), "-m", "sh", "-c",
+                              "cat /mnt/home/governor/audit/lanes/main/*.jsonl").stdout
+
+    agents = {entry["agent"]["id"]: entry["agent"]["by"] for line in log.splitlines()
+              if (entry := json.loads(line)["e"])["type"] == "decision"}
+    assert got == ["200", "000"]
+    assert agents == {"coder-1": "source", "coder-2": "source"}
+
+
+# In this order: what is killed serves no test that comes after it.
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
 def test_without_its_proxy_nothing_leaves(network, started, how):
     client = network.clients[0]
     assert network.status(client, "--resolve", f"{NAME}:80:{ORIGIN}", f"http://{NAME}/") == "200"
@@ -220,12 +265,26 @@ def test_without_its_proxy_nothing_leaves(network, started, how):
     seen = len(network.seen())
 
     for url in (f"http://{NAME}/", f"http://[{ORIGIN_6}]/"):
-        assert network.status(client, "--resolve", f"{NAME}:80:{ORIGIN}", url) == "000"
-    assert client.python(SEND, "4", "tcp", ORIGIN, "22") != "answered"
+        assert network.status(client, "-m", "2", "--resolve", f"{NAME}:80:{ORIGIN}", url) == "000"
+    assert client.python(SEND, "4", "tcp", ORIGIN, "22") == "ConnectionRefusedError"
     assert client.python(SEND, "4", "udp", ORIGIN, "53") != "answered"
     sent = [line for line in network.seen()[seen:] if f"IP {PROXY}." in line and "Flags [S]" in line]
     assert sent == []
     assert strangers(network) == []
+    if how is signal.SIGSTOP:
+        started.send_signal(signal.SIGCONT)
+
+
+def test_the_proxy_cannot_go_on_from_a_port_that_another_user_has_let_go(network, started):
+    program = ("import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(2);"
+               "s.bind(('', 40123)); s.connect((sys.argv[1], 123)); s.send(b'x'); print(s.recv(1))")
+    assert network.gateway.python(program, ORIGIN) == "b'x'"
+    before = network.counters()["refused_proxy"]
+
+    as_proxy = network.gateway.run("setpriv", "--reuid", "nobody", "--clear-groups", "/usr/bin/python3", "-c", program,
+                                   ORIGIN)
+    assert "PermissionError" in as_proxy.stderr
+    assert network.counters()["refused_proxy"] > before
 
 
 def test_the_link_of_the_subnet_comes_up_behind_the_table(network):
@@ -255,21 +314,3 @@ def test_a_start_that_cannot_be_meant_says_why(network, arguments, user, said):
 
     assert done.returncode in (1, 2)
     assert said in done.stderr
-
-
-def test_two_clients_are_two_agents_by_their_addresses(network):
-    if network.kind != "governor":
-        pytest.skip("mitmproxy knows no agents")
-    files = {"governor": GOVERNOR, "policy.yaml": BY_ADDRESS}
-    command = ["/mnt/bin/governor", "serve", "--home", "/mnt/home/sources", *MODES,
-               "--set", "governor_policy=/mnt/bin/policy.yaml"]
-
-    with network.running(files, *command) as proxy:
-        got = [network.status(client, f"http://{NAME}/") for client in network.clients]
-        log = network.gateway.run("nsenter", "-t", str(proxy.pid), "-m", "sh", "-c",
-                                  "cat /mnt/home/sources/audit/lanes/main/*.jsonl").stdout
-
-    agents = {entry["agent"]["id"]: entry["agent"]["by"] for line in log.splitlines()
-              if (entry := json.loads(line)["e"])["type"] == "decision"}
-    assert got == ["200", "000"]
-    assert agents == {"coder-1": "source", "coder-2": "source"}

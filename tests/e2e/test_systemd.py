@@ -160,5 +160,5 @@ def test_the_gateways_table_is_there_before_the_network_and_stays_when_its_servi
     assert "governor-gateway.service" in needed
     assert "--mode transparent@8080 --mode dns@5353" in modes
     assert "hook forward priority filter; policy drop" in machine.ask("nft", "list", "table", "inet", "governor")
-    assert machine.ask("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
+    assert machine.ask("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
     machine.ask("nft", "flush", "ruleset")
