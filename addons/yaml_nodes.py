@@ -20,6 +20,7 @@ from kernel.policy import Position
 
 LARGEST_BYTES = 8 * 1024 * 1024
 DEEPEST = 32
+DEEPEST_MANIFEST = 100
 
 _PARSER: Callable[[str], Any] = getattr(yaml, "CLoader", yaml.Loader)
 _SAFE_LOADER: Callable[[str], Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -191,6 +192,7 @@ def manifests(text: str) -> list[Manifest]:
     """Every document of the stream but empty ones; `NotYaml` where one cannot be read."""
     found = []
     try:
+        _check_depth(text)
         loader = _SAFE_LOADER(text)
         while loader.check_node():
             node = loader.get_node()
@@ -198,9 +200,21 @@ def manifests(text: str) -> list[Manifest]:
     except yaml.MarkedYAMLError as refused:
         mark = refused.problem_mark or refused.context_mark
         raise NotYaml(mark.line + 1 if mark else 1, str(refused.problem)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as refused:
+    except (yaml.YAMLError, ValueError) as refused:
         raise NotYaml(1, (str(refused) or type(refused).__name__).splitlines()[0]) from None
     return [manifest for manifest in found if manifest.value is not None]
+
+
+def _check_depth(text: str) -> None:
+    """Before values are made, which recurses in C: there a file that is deep enough ends the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_PARSER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST_MANIFEST:
+                raise NotYaml(event.start_mark.line + 1, f"more than {DEEPEST_MANIFEST} levels of nesting")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 # What YAML 1.1 takes for text and 1.2 for a number, or the other way round: 1e3, 0o17, y, 22:30.

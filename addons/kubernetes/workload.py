@@ -163,7 +163,9 @@ class _Place:
 
 def _workload(place: _Place, placement: Placement) -> Workload:
     _check_names(place)
-    spec = _pod_spec(place)
+    pod = _pod(place)
+    _check_labels(place, pod)
+    spec = _pod_spec(place, pod)
     containers = tuple(_containers(place, spec, "containers"))
     if not containers:
         raise place.refused("has no containers", "give its pod a container")
@@ -182,18 +184,34 @@ def _check_names(place: _Place) -> None:
     if not _NAME.fullmatch(place.name):
         raise place.refused("the name cannot become part of the names of a Service and a NetworkPolicy",
                             "take at most 44 lowercase letters, digits and hyphens, a letter first")
+    if not isinstance(place.metadata.get("namespace"), str | None):
+        raise place.refused("metadata.namespace is no text", "write its name, in quotes where it is a number")
     if not valid_id(place.name):
         raise place.refused(f"{place.name} is a name that Governor keeps for itself", "give it another name")
 
 
-def _pod_spec(place: _Place) -> dict[str, Any]:
+def _pod(place: _Place) -> dict[str, Any]:
     at: Any = place.value
-    for key in (*_POD_AT.get(place.kind, _TEMPLATE), "spec"):
+    for key in _POD_AT.get(place.kind, _TEMPLATE):
         at = at.get(key) if isinstance(at, dict) else None
-    if not isinstance(at, dict):
+    return at if isinstance(at, dict) else {}
+
+
+def _check_labels(place: _Place, pod: dict[str, Any]) -> None:
+    """No label of ours: one makes the agent's pod the gateway's to the network policies, which let that out."""
+    metadata = pod.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, dict) else None
+    for label in labels if isinstance(labels, dict) else ():
+        if str(label).startswith(f"{GOVERNOR}/"):
+            raise place.refused(f"has a label {label}", "take it out of its pod: Governor's own begin so")
+
+
+def _pod_spec(place: _Place, pod: dict[str, Any]) -> dict[str, Any]:
+    spec = pod.get("spec")
+    if not isinstance(spec, dict):
         path = ".".join((*_POD_AT.get(place.kind, _TEMPLATE), "spec"))
         raise place.refused(f"has no {path}", "write the pod that it runs")
-    return at
+    return spec
 
 
 def _containers(place: _Place, spec: dict[str, Any], key: str) -> Iterator[Container]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -86,27 +86,11 @@ def init(root_key: str | None, root_passphrase: str | None, lanes: int | None, h
         return
     if emit or placement or output or overwrite:
         raise click.UsageError("--emit, --placement, --output and --overwrite need --kubernetes FILE")
-    # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
-    from addons import authority
-
-    made = _made(home_folder(home), asked_for(root_key, root_passphrase), lanes)
-    paths = made.paths
-    ahead = ahead_keys.ready(made)
-    told: dict[str, str | bool | list[str] | None] = {
-        "home": str(paths.folder),
-        "log_id": made.log_id,
-        "pin": str(made.root),
-        "pin_file": str(pins.path(made.log_id)),
-        "ca": str(authority.ensure(paths.ca, datetime.now(UTC))),
-        "policy": str(paths.policy),
-        "policy_written": _write_policy(paths),
-        "root_key": str(paths.root_key) if os.path.lexists(paths.root_key) else None,
-        "lanes_ahead": ahead,
-    }
+    told = _completed(_made(home_folder(home), asked_for(root_key, root_passphrase), lanes))
     if as_json:
         print_json(told)
     else:
-        _tell(told, ahead)
+        _tell(told)
 
 
 def _made(folder: Path, brought: Ed25519PrivateKey | None, lanes: int | None) -> Home:
@@ -115,6 +99,25 @@ def _made(folder: Path, brought: Ed25519PrivateKey | None, lanes: int | None) ->
     if lanes is not None:
         _certify(home, lanes)
     return replace(home, brought=None)
+
+
+def _completed(home: Home) -> dict[str, Any]:
+    """What is in the home, with what was missing of CA and policy added."""
+    # mitmproxy, which reads the CA, takes a second to import; `governor --help` does not wait for it.
+    from addons import authority
+
+    paths = home.paths
+    return {
+        "home": str(paths.folder),
+        "log_id": home.log_id,
+        "pin": str(home.root),
+        "pin_file": str(pins.path(home.log_id)),
+        "ca": str(authority.ensure(paths.ca, datetime.now(UTC))),
+        "policy": str(paths.policy),
+        "policy_written": _write_policy(paths),
+        "root_key": str(paths.root_key) if os.path.lexists(paths.root_key) else None,
+        "lanes_ahead": ahead_keys.ready(home),
+    }
 
 
 def _certify(home: Home, workers: int) -> None:
@@ -148,11 +151,11 @@ def _write_policy(paths: Paths) -> bool:
     return True
 
 
-def _tell(told: Mapping[str, object], ahead: list[str]) -> None:
-    out = console()
+def _tell(told: Mapping[str, Any]) -> None:
+    out, ahead = console(), told["lanes_ahead"]
     for name in ("home", "policy", "ca", "pin_file", "pin"):
         out.print(f"{name.replace('_', ' '):9} {told[name]}")
-    if not os.path.exists(str(told["pin_file"])):
+    if not os.path.exists(told["pin_file"]):
         out.print("          that file is not there: nothing on this machine says that this is the right log")
     out.print(f"root key  {told['root_key'] or 'not in this home'}")
     if ahead:
