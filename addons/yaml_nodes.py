@@ -207,8 +207,8 @@ def manifests(text: str) -> list[Manifest]:
 
 def _check_depth(text: str) -> None:
     """Before values are made, which recurses in C: there a file that is deep enough ends the process."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_PARSER):
+    parser, depth = _PARSER(text), 0
+    while not isinstance(event := parser.get_event(), yaml.StreamEndEvent):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEEPEST_MANIFEST:
