@@ -212,7 +212,8 @@ def _check_depth(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > DEEPEST_MANIFEST:
-                raise NotYaml(event.start_mark.line + 1, f"more than {DEEPEST_MANIFEST} levels of nesting")
+                mark: Any = event.start_mark
+                raise NotYaml(mark.line + 1, f"more than {DEEPEST_MANIFEST} levels of nesting")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
