@@ -112,8 +112,9 @@ def booted() -> Iterator[Machine]:
     group = _GROUPS / f"governor-test-{os.getpid()}"
     group.mkdir()
     places = [sys.base_prefix, sysconfig.get_path("purelib"), str(ROOT)]
-    entering = f'echo $$ > {group}/cgroup.procs; exec unshare -m -p -f -n -u -i -C --kill-child=KILL sh -c "$0" boot "$@"'
-    outer = subprocess.Popen(["sh", "-c", entering, _BOOT, *places], stdout=subprocess.DEVNULL,
+    entering = f"echo $$ > {group}/cgroup.procs; "
+    apart = 'exec unshare -m -p -f -n -u -i -C --kill-child=KILL sh -c "$0" boot "$@"'
+    outer = subprocess.Popen(["sh", "-c", entering + apart, _BOOT, *places], stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)
     try:
         machine = Machine(_first_process(outer.pid))
