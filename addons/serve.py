@@ -53,6 +53,9 @@ class GovernedMaster(DumpMaster):
         if self._started_by is not None:
             await self._started_by.opened()
         await super().run()
+        if self.stage is Stage.STARTING:
+            # Asked to stop while it opened its ports, mitmproxy returns without a word to its addons.
+            self.enforcer.done()
 
     async def running(self) -> None:
         self.stage = Stage.SERVING

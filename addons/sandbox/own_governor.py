@@ -47,21 +47,25 @@ async def own_governor(asked: Asked, command: Held | Advised, folder: Path) -> A
         post = Post(asked.run, asked.agent, asked.tier, theirs.fileno(), dict(command.sockets), policy, command.token)
         line, variables = _serving(asked, command, folder)
         variables = {**governors_own(asked.environment), **variables, **post.environment()}
-        process = await asyncio.create_subprocess_exec(
-            *line, env=variables, stdin=subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=post.descriptors,
+        channel = await Channel.over(ours)
+        given.callback(channel.close)
+        # Not asyncio's, and nothing is awaited before the next try: a start that was ended there would leave it alone,
+        # or have killed bubblewrap without what that has just begun, which then waits for it for good.
+        process = subprocess.Popen(  # noqa: ASYNC220
+            line, env=variables, stdin=subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=post.descriptors,
             # The terminal's signals are for the command.
             process_group=0)
         theirs.close()
-        governor = OwnGovernor(await Channel.over(ours), asyncio.ensure_future(process.wait()))
+        governor = OwnGovernor(channel, asyncio.ensure_future(asyncio.to_thread(process.wait)))
         try:
             await governor.serving(said)
             yield governor
-            governor.channel.tell("end")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(governor.ended), END_SECONDS)
-        finally:
+            channel.tell("end")
+        except BaseException:
             # Which it hears, and ends.
-            governor.channel.close()
+            channel.close()
+            raise
+        finally:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(governor.ended), END_SECONDS)
             with suppress(ProcessLookupError):

@@ -87,8 +87,13 @@ def _ended_in_order() -> Iterator[None]:
     loop, start = asyncio.get_running_loop(), asyncio.current_task()
     assert start is not None
     heard = _heard(_ENDING)
+
+    def end() -> None:
+        _leave_alone(heard)
+        start.cancel()
+
     for each in heard:
-        loop.add_signal_handler(each, start.cancel)
+        loop.add_signal_handler(each, end)
     try:
         yield
     except asyncio.CancelledError as signalled:
@@ -126,9 +131,13 @@ def _forwarding(command: Held | Advised) -> Iterator[Callable[[], None]]:
     try:
         yield begun
     finally:
-        for each in heard:
-            # What was made is taken away now, to the end.
-            loop.add_signal_handler(each, lambda: None)
+        _leave_alone(heard)
+
+
+def _leave_alone(numbers: Sequence[signal.Signals]) -> None:
+    """Hear these signals no more: what was made is taken away now, to the end."""
+    for each in numbers:
+        asyncio.get_running_loop().add_signal_handler(each, lambda: None)
 
 
 def _heard(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:

@@ -101,3 +101,28 @@ def test_a_loss_is_accepted_in_the_home_that_is_served(monkeypatch, tmp_path, ar
 
     assert CliRunner().invoke(service.serve, ["--accept-loss", "the disk failed", *given]).exit_code == 0
     assert homes == [tmp_path / "named"]
+
+
+async def test_who_is_asked_to_stop_before_the_ports_are_open_ends_in_order(monkeypatch, tmp_path):
+    ended = []
+
+    class Recording:
+        name = "enforcer"
+
+        def done(self):
+            ended.append("in order")
+
+    class StoppedAtOnce:
+        host = None
+
+        async def begin(self, options):
+            master.shutdown()
+
+        async def opened(self):
+            pass
+
+    monkeypatch.setattr(module, "Enforcer", lambda host: Recording())
+    master = GovernedMaster(options.Options(confdir=str(tmp_path), server=False), StoppedAtOnce())
+    await master.run()
+
+    assert ended == ["in order"]

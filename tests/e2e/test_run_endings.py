@@ -327,6 +327,7 @@ def test_a_run_that_is_ended_while_it_starts_leaves_nothing(place, delay, how):
     if how is signal.SIGKILL:
         assert place.run("true").returncode == 0
     assert left_over(before) == set()
+    assert list((place.home / "runs").glob("*")) == []
 
 
 @of_the_long_run
