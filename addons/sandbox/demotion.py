@@ -34,11 +34,15 @@ class Owner:
     group: int
 
 
-def owner_of(home: Path) -> Owner:
-    """The owner of a home that is there, or made here for whom it belongs to from then on. `StartRefused`."""
+def owner_of(home: Path, folder: Path) -> Owner:
+    """The owner of a home that is there, or made here for whom it belongs to from then on. `StartRefused`.
+
+    `folder` is the run's.
+    """
     home.parent.mkdir(parents=True, exist_ok=True)
-    # A home that another run has just made is root's until it is handed over.
-    with locked(home.parent):
+    # A home that another run has just made is root's until it is handed over. Not the lock of the folder above the
+    # home: whoever may read that could hold it, and no run would begin.
+    with locked(folder.parent):
         if not home.exists() or not os.listdir(home):
             owner = Owner(*service_user.chosen())
             Home.open(home)

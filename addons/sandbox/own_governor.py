@@ -116,7 +116,7 @@ def _serving(asked: Asked, command: Held | Advised, folder: Path) -> tuple[list[
     serving = [sys.executable, "-I", "-c", _SERVE, os.fspath(ROOT), *options]
     if os.geteuid() != 0 or bwrap is None:
         return serving, {}
-    owner = demotion.owner_of(asked.home)
+    owner = demotion.owner_of(asked.home, folder)
     enclosed = demotion.arguments(bwrap, owner, asked.home, demotion.needed_by(ROOT, folder, asked.policy.files))
     if owner.user == 0:
         return [*enclosed, *serving], {}

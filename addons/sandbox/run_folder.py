@@ -15,6 +15,8 @@ from addons.errors import GovernorError
 
 _SYSTEM, _OF_USERS = Path("/run"), Path("/run/user")
 _NAME = "governor-runs"
+# Whoever may read a folder can hold its lock, for which all runs wait.
+_PASSED = 0o711
 _WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -54,12 +56,12 @@ def _parent() -> Path:
 def _made(parent: Path, lived: ExitStack) -> Path:
     while True:
         try:
-            parent.mkdir(mode=0o755, exist_ok=True)
+            parent.mkdir(mode=_PASSED, exist_ok=True)
             status = parent.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & _WRITTEN_BY_OTHERS:
                 raise NoRunFolder(f"{parent} is somebody else's, or others can write it; remove it")
             # Whatever the umask: Governor may be another user.
-            parent.chmod(0o755)
+            parent.chmod(_PASSED)
             with swept(parent):
                 folder = Path(tempfile.mkdtemp(dir=parent))
                 lived.enter_context(living(folder))

@@ -28,6 +28,8 @@ def test_a_folder_that_others_can_read_is_gone_at_the_end_and_nothing_is_left_of
     with run_folder() as folder:
         assert folder.parent == parent
         assert folder.stat().st_mode & 0o777 == 0o755
+        # Nobody else could hold the lock for which runs wait.
+        assert parent.stat().st_mode & 0o777 == 0o711
 
     assert not folder.exists()
     assert not parent.exists()
