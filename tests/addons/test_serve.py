@@ -14,6 +14,14 @@ from addons.serve import GovernedMaster, Stage, serve
 from addons.verbs import service
 
 
+@pytest.fixture(autouse=True)
+def own_signals():
+    """What `serve` ignores from its first line on would be ignored by every process that later tests start."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def ends(monkeypatch):
     """Let mitmproxy's run end as the test wants, before or after the ports were open."""
@@ -76,12 +84,8 @@ async def test_the_enforcer_stands_right_before_the_scripts_and_is_configured_wi
 def test_a_reload_asked_for_before_anything_is_read_does_not_end_the_start(monkeypatch):
     found = []
     monkeypatch.setattr(module, "serve", lambda arguments, workers: found.append(signal.getsignal(signal.SIGHUP)) or 0)
-    before = signal.getsignal(signal.SIGHUP)
-    try:
-        assert CliRunner().invoke(service.serve, []).exit_code == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
+    assert CliRunner().invoke(service.serve, []).exit_code == 0
     assert found == [signal.SIG_IGN]
 
 
