@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -21,6 +21,7 @@ from addons.home import SYSTEM_HOME, home_folder
 from addons.sandbox import enclosure, syscall_filter
 from addons.sandbox.asked import Asked
 from addons.sandbox.inside import environment, governors_own
+from addons.sandbox.network import hand_over
 from addons.sandbox.ruleset import GATEWAY, PROXY_PORT
 from addons.sandbox.run_later import BY_THE_USER
 from addons.sandbox.tiers import Tier, tool
@@ -104,7 +105,7 @@ class Held:
         filtered = os.memfd_create("filter")
         os.write(filtered, syscall_filter.program())
         os.lseek(filtered, 0, os.SEEK_SET)
-        await asyncio.to_thread(_send, self._channel, json.dumps(message).encode() + b"\n", [filtered, tells])
+        await asyncio.to_thread(hand_over, self._channel, message, [filtered, tells])
         content = await asyncio.to_thread(self._told.readline)
         if content:
             self._first_process = json.loads(content)["child-pid"]
@@ -147,13 +148,6 @@ class Held:
     def _began(self) -> bool:
         """Whether bubblewrap, which has ended, came as far as to execute the command: it tells of its end only then."""
         return self._told is not None and b"exit-code" in self._told.read()
-
-
-def _send(channel: socket.socket, content: bytes, descriptors: Sequence[int]) -> None:
-    sent = socket.send_fds(channel, [content], descriptors)
-    channel.sendall(content[sent:])
-    for each in descriptors:
-        os.close(each)
 
 
 def _command_below(first: int) -> int | None:

@@ -115,7 +115,7 @@ def _serve(channel: socket.socket, made: _Made) -> NoReturn:
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
-    pending = b""
+    pending, handed = b"", list[int]()
     while not ended:
         ready, _, _ = select.select([channel.fileno(), woken], [], [])
         if woken in ready:
@@ -131,22 +131,34 @@ def _serve(channel: socket.socket, made: _Made) -> NoReturn:
             if not content:
                 break
             pending += content
+            # They come with the first part of a long message.
+            handed += descriptors
             *lines, pending = pending.split(b"\n")
             for line in lines:
-                _answer(channel, made, json.loads(line), descriptors)
+                _answer(channel, made, json.loads(line), handed)
     if not ended:
         os.kill(made.command, signal.SIGKILL)
     sys.exit(0)
 
 
-def _answer(channel: socket.socket, made: _Made, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+def _answer(channel: socket.socket, made: _Made, message: Mapping[str, Any], handed: list[int]) -> None:
     if "run" in message:
         with socket.socket(fileno=made.go) as go:
-            socket.send_fds(go, [_line(message)], list(descriptors))
-        for each in descriptors:
-            os.close(each)
+            hand_over(go, message, handed)
+        handed.clear()
     else:
         channel.sendall(_line({"refused": _refused()}))
+
+
+def hand_over(channel: socket.socket, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    """Send a message of any length with descriptors, which are closed here."""
+    content = _line(message)
+    rest = content[socket.send_fds(channel, [content], descriptors):]
+    if rest:
+        # Who has the whole of it may have gone on already.
+        channel.sendall(rest)
+    for each in descriptors:
+        os.close(each)
 
 
 def _made(wanted: Wanted) -> _Made:

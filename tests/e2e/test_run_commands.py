@@ -94,7 +94,8 @@ def test_a_command_that_is_not_executed_after_all_is_no_command_that_failed(plac
 
 
 def test_arguments_arrive_as_they_are(place: RunPlace) -> None:
-    told = [b"two words", b"'\"$x`", b"", b"line\nbreak", b"\xff\xfe", "\u00e9".encode(), b"--json", b"--", b"-c"]
+    told = [b"two words", b"'\"$x`", b"", b"line\nbreak", b"\xff\xfe", "\u00e9".encode(), b"--json", b"--", b"-c",
+            b"long " * 20_000]
     show = "import os, sys; sys.stdout.buffer.write(b'|'.join(map(os.fsencode, sys.argv[1:])))"
 
     done = place.run(sys.executable, "-c", show, *told, options=("--quiet",), text=False)
