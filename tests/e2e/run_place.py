@@ -27,6 +27,14 @@ from tests.e2e.process import ROOT, scratch_environment
 ADDRESS, OTHER_ADDRESS = "198.18.79.1", "198.18.79.2"
 # Of the Internet as far as Governor knows: what rules that name no address lead to.
 PUBLIC_ADDRESS = "93.184.215.14"
+READS_API = """\
+version: 1
+rules:
+  - allow: the-api
+    to: "http://api.example.org/**"
+    address: 198.18.79.0/24
+    methods: reads
+"""
 GOVERNOR = ("import sys; sys.path.insert(0, sys.argv.pop(1)); sys.argv[0] = 'governor'; "
             "from addons.cli import main; main()")
 needs_run_tools = pytest.mark.skipif(

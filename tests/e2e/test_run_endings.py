@@ -7,7 +7,6 @@ import fcntl
 import http.server
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,21 +21,10 @@ import pytest
 from tests.conftest import SCALE
 from tests.e2e.network_hosts import needs_networks
 from tests.e2e.packets import UDP, Capture, captured
-from tests.e2e.run_place import ADDRESS, OTHER_ADDRESS, RunPlace, inside, run_place
+from tests.e2e.run_place import ADDRESS, OTHER_ADDRESS, READS_API, RunPlace, inside, needs_run_tools, run_place
 
-pytestmark = [
-    pytest.mark.e2e, needs_networks,
-    pytest.mark.skipif(not all(map(shutil.which, ("bwrap", "nft", "nsenter"))), reason="bwrap, nft or nsenter missing"),
-]
+pytestmark = [pytest.mark.e2e, needs_networks, needs_run_tools]
 
-POLICY = """\
-version: 1
-rules:
-  - allow: the-api
-    to: "http://api.example.org/**"
-    address: 198.18.79.0/24
-    methods: reads
-"""
 RUN_FOLDERS = Path("/run/governor-runs")
 # It asks for what it may, streams, and tries every other way, each without end.
 BUSY = """
@@ -101,7 +89,7 @@ class _Origin(http.server.BaseHTTPRequestHandler):
 def place(tmp_path_factory) -> Iterator[RunPlace]:
     folder = tmp_path_factory.mktemp("endings")
     (folder / "none.pem").write_bytes(Path("/etc/ssl/certs/ca-certificates.crt").read_bytes())
-    with run_place(folder, POLICY, {"api.example.org": ADDRESS}, folder / "none.pem") as made:
+    with run_place(folder, READS_API, {"api.example.org": ADDRESS}, folder / "none.pem") as made:
         with inside(made):
             server = http.server.ThreadingHTTPServer((ADDRESS, 80), _Origin)
         server.daemon_threads = True

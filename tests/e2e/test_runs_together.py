@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import shutil
 import subprocess
 import threading
 import time
@@ -15,21 +14,10 @@ import pytest
 
 from tests.conftest import SCALE
 from tests.e2e.network_hosts import needs_networks
-from tests.e2e.run_place import ADDRESS, RunPlace, inside, run_place
+from tests.e2e.run_place import ADDRESS, READS_API, RunPlace, inside, needs_run_tools, run_place
 
-pytestmark = [
-    pytest.mark.e2e, needs_networks,
-    pytest.mark.skipif(not all(map(shutil.which, ("bwrap", "nft", "nsenter"))), reason="bwrap, nft or nsenter missing"),
-]
+pytestmark = [pytest.mark.e2e, needs_networks, needs_run_tools]
 
-POLICY = """\
-version: 1
-rules:
-  - allow: the-api
-    to: "http://api.example.org/**"
-    address: 198.18.79.0/24
-    methods: reads
-"""
 TOGETHER = 10 if SCALE >= 10 else 3
 ASK = "curl -s -o /dev/null -w '%{http_code}\\n' http://api.example.org/"
 # Who is halted is told no address either.
@@ -50,7 +38,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def place(tmp_path) -> Iterator[RunPlace]:
     (tmp_path / "none.pem").write_bytes(Path("/etc/ssl/certs/ca-certificates.crt").read_bytes())
-    with run_place(tmp_path, POLICY, {"api.example.org": ADDRESS}, tmp_path / "none.pem") as made:
+    with run_place(tmp_path, READS_API, {"api.example.org": ADDRESS}, tmp_path / "none.pem") as made:
         with inside(made):
             server = http.server.ThreadingHTTPServer((ADDRESS, 80), _Page)
         threading.Thread(target=server.serve_forever, daemon=True).start()
