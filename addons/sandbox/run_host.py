@@ -7,6 +7,7 @@ and shares the budgets of the home with every other process by its ledger.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import shutil
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ class RunHost:
     def host(self, options: Any, asked: Settings) -> RunHost:
         """The home and a folder in it for this run; `StartRefused` where they cannot be had."""
         self.home = Home.open(home_folder(asked.home))
+        # A start that is refused from here on ends without `close`.
+        atexit.register(self._taken.close)
         runs = self.home.paths.runs
         durable.make_folder(runs)
         self._folder = runs / self._post.run

@@ -135,3 +135,4 @@ def test_a_run_beside_a_governor_that_counts_in_its_memory_is_refused_with_what_
 
     assert done.returncode == 125
     assert "governor_pool" in done.stderr
+    assert list((place.home / "runs").iterdir()) == []
