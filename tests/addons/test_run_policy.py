@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -65,9 +65,8 @@ def test_observe_puts_a_policy_on_trial_until_tomorrow(tmp_path):
     found = chosen(tmp_path / "none.yaml", (policy,), (), TODAY, observe=True)
 
     assert found.files == ()
-    assert found.text is not None
-    assert found.text.endswith(b"mode: observe\nuntil: 2026-11-29\n")
-    assert compiled(found.text.decode()).policy.observed_until is not None
+    assert found.text == policy.read_bytes() + b"\nmode: observe\nuntil: 2026-11-29\n"
+    assert compiled(found.text.decode()).policy.observed_until == datetime(2026, 11, 29, tzinfo=UTC).timestamp()
 
 
 def test_observe_does_not_overrule_a_policy_that_says_its_mode(tmp_path):
