@@ -66,7 +66,7 @@ def test_observe_puts_a_policy_on_trial_until_tomorrow(tmp_path):
 
     assert found.files == ()
     assert found.text == policy.read_bytes() + b"\nmode: observe\nuntil: 2026-11-29\n"
-    assert compiled(found.text.decode()).policy.observed_until == datetime(2026, 11, 29, tzinfo=UTC).timestamp()
+    assert compiled(found.text.decode()).policy.observed_until == datetime(2026, 11, 30, tzinfo=UTC).timestamp()
 
 
 def test_observe_does_not_overrule_a_policy_that_says_its_mode(tmp_path):

@@ -11,8 +11,11 @@ import pytest
 from addons.sandbox.syscall_filter import TIOCSTI, program, supported
 
 ALLOWED = 0x7FFF0000
-X86, ARM = (0xC000003E, {"socket": 41, "ioctl": 16, "add_key": 248, "keyctl": 250, "read": 0, "io_uring_setup": 425}), (
-    0xC00000B7, {"socket": 198, "ioctl": 29, "add_key": 217, "keyctl": 219, "read": 63, "io_uring_setup": 425})
+EVERYWHERE = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
+X86 = 0xC000003E, EVERYWHERE | {
+    "socket": 41, "ioctl": 16, "add_key": 248, "request_key": 249, "keyctl": 250, "read": 0}
+ARM = 0xC00000B7, EVERYWHERE | {
+    "socket": 198, "ioctl": 29, "add_key": 217, "request_key": 218, "keyctl": 219, "read": 63}
 MACHINES = {"x86_64": X86, "aarch64": ARM}
 I386 = 0x40000003
 
@@ -59,13 +62,13 @@ def test_the_upper_half_of_an_argument_hides_nothing(machine):
     assert machine("ioctl", 0, TIOCSTI | 1 << 33) == errno.EPERM
 
 
-@pytest.mark.parametrize("name", ["io_uring_setup", "add_key", "keyctl"])
+@pytest.mark.parametrize("name", [*EVERYWHERE, "add_key", "request_key", "keyctl"])
 def test_what_makes_sockets_or_calls_the_host_past_the_filter_is_not_there(machine, name):
     assert machine(name) == errno.ENOSYS
 
 
 def test_characters_cannot_be_pushed_into_the_terminal_and_everything_else_of_it_works(machine):
-    assert machine("ioctl", 0, TIOCSTI) == errno.EPERM
+    assert machine("ioctl", 0, 0x5412) == machine("ioctl", 0, 0x541C) == errno.EPERM
     assert machine("ioctl", 0, 0x5413) == 0
     assert machine("read", 0) == 0
 
