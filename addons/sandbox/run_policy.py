@@ -26,8 +26,11 @@ class PolicyWordsError(GovernorError):
 
 @dataclass(frozen=True, slots=True)
 class RunPolicy:
-    """`files` are read by Governor, in the place of which it is given `text` where that is not None."""
+    """`files` are read by Governor, in the place of which it is given `text` where that is not None. `name` is what the
+    summary calls it.
+    """
 
+    name: str
     files: tuple[Path, ...]
     text: bytes | None
     ports: tuple[tuple[int, int], ...]
@@ -50,7 +53,9 @@ def chosen(home_policy: Path, files: Sequence[Path], allowed: Sequence[str], tod
     else:
         compiled = policy_files.read_policy([("--allow" if allowed else str(meant[0]), text)])
     ports = {*_ALWAYS, *((span.first, span.last) for span in granted(compiled.policy))}
-    return RunPolicy(() if text is not None else tuple(file.resolve() for file in files), text, tuple(sorted(ports)))
+    name = "--allow" if allowed else "+".join(file.name for file in meant)
+    named = () if text is not None else tuple(file.resolve() for file in files)
+    return RunPolicy(name, named, text, tuple(sorted(ports)))
 
 
 def in_words(allowed: Sequence[str]) -> bytes:

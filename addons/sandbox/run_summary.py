@@ -92,9 +92,9 @@ def told(summary: RunSummary, asked: Asked, ended: Ended) -> dict[str, Any]:
     }
 
 
-def lines(summary: RunSummary, asked: Asked, ended: Ended, policy: str) -> list[str]:
+def lines(summary: RunSummary, asked: Asked, ended: Ended) -> list[str]:
     """The summary for people."""
-    count = summary.verdicts
+    count, policy = summary.verdicts, f"{asked.policy.name}@{ended.policy[:4]}"
     parts = [f"{count['allowed']} allowed", f"{summary.denied} denied"]
     parts += [f"{count['asked']} asked"] if count["asked"] else []
     parts += [f"{count['would']} would be denied"] if count["would"] else []

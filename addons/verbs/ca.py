@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from addons import acts_alone
+from addons.errors import GovernorError
 from addons.home import home_folder
 from addons.verbs.acting import REFUSED, home_option, json_option, operator_option, words
 from addons.verbs.output import console, print_json
@@ -62,6 +63,9 @@ def show(home: str | None, as_json: bool) -> None:
     from addons.client_trust.installing import trusted_by
 
     paths, now = acts_alone.known_home(home_folder(home)), datetime.now(UTC)
+    if not (paths.ca / authority.KEY_FILE).exists():
+        text = f"{paths.folder} has no CA yet: governor init, or the first start of governor serve, makes it"
+        raise GovernorError(f"{text}; each governor run has one of its own, which goes with it")
     standing = authority.standing(paths.ca, now)
     told = [_told(role, each, now) | {"trusted_by": trusted_by(_der(each), Path.home())}
             for role, each in _roles(standing)]

@@ -109,7 +109,7 @@ def run(agent: str, policies: tuple[Path, ...], allowed: tuple[str, ...], observ
         ended = asyncio.run(running.run(asked))
     except (GovernorError, KernelError) as fault:
         _fail(str(fault).removeprefix("governor: "))
-    sys.exit(_told(asked, ended, policies, fail_on, as_json=as_json, quiet=quiet))
+    sys.exit(_told(asked, ended, fail_on, as_json=as_json, quiet=quiet))
 
 
 def _open_standard_streams() -> None:
@@ -146,8 +146,7 @@ def _refuse_reachable(home: Path) -> None:
         _fail(f"the working directory {here} lies in the home {home}; run it elsewhere")
 
 
-def _told(asked: Asked, ended: Ended, policies: tuple[Path, ...], fail_on: str | None, *, as_json: bool,
-          quiet: bool) -> int:
+def _told(asked: Asked, ended: Ended, fail_on: str | None, *, as_json: bool, quiet: bool) -> int:
     """Tell how it went; the status to end with."""
     from addons.sandbox import run_summary
 
@@ -156,8 +155,7 @@ def _told(asked: Asked, ended: Ended, policies: tuple[Path, ...], fail_on: str |
     if as_json:
         screen.print(json_text(run_summary.told(summary, asked, ended)))
     elif not quiet:
-        name = "+".join(file.name for file in policies) or ("--allow" if asked.policy.text else "policy.yaml")
-        for line in run_summary.lines(summary, asked, ended, f"{name}@{ended.policy[:4]}"):
+        for line in run_summary.lines(summary, asked, ended):
             screen.print(line)
     if ended.governor_ended:
         text = "governor: Governor ended before the command did, which had no way out from then on"

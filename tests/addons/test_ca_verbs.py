@@ -71,6 +71,15 @@ def test_show_ends_with_1_where_the_ca_has_ended(run, home) -> None:
     assert run("show").exit_code == 1
 
 
+def test_show_says_how_a_home_that_only_runs_have_used_gets_its_ca(run, home) -> None:
+    (home.paths.ca / authority.KEY_FILE).unlink()
+
+    result = run("show")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "governor init" in str(result.exception or result.stderr)
+
+
 def test_show_of_a_folder_that_is_no_home_makes_none(tmp_path: Path) -> None:
     result = CliRunner().invoke(ca, ["show", "--home", str(tmp_path / "none")])
 

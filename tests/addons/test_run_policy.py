@@ -58,6 +58,18 @@ def test_a_run_without_a_word_has_the_homes_policy_or_the_shipped_one(tmp_path):
     assert chosen(own, (), (), TODAY, observe=False).ports == ((80, 80), (443, 443), (8443, 8443))
 
 
+def test_the_summary_names_the_policy_that_governs(tmp_path):
+    own, team, upper = tmp_path / "policy.yaml", tmp_path / "team.yaml", tmp_path / "platform.yaml"
+    for file in (team, upper):
+        file.write_text("version: 1\nrules: []\n")
+
+    assert chosen(own, (), (), TODAY, observe=False).name == "default.yaml"
+    assert chosen(own, (team,), (), TODAY, observe=True).name == "team.yaml"
+    assert chosen(own, (), ("x.example.org",), TODAY, observe=False).name == "--allow"
+    own.write_text("version: 1\nrules: []\n")
+    assert chosen(own, (), (), TODAY, observe=False).name == "policy.yaml"
+
+
 def test_observe_puts_a_policy_on_trial_until_tomorrow(tmp_path):
     policy = tmp_path / "team.yaml"
     policy.write_text("version: 1\nrules: []\n# the end, without a line feed")

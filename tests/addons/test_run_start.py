@@ -24,7 +24,7 @@ IMPATIENT = f"kill -TERM $PPID; {DEAF}"
 @pytest.fixture
 def asked(tmp_path) -> Asked:
     environment = {"PATH": os.defpath, "MARK": tmp_path.as_posix()}
-    return Asked(("true",), "local", Tier.ENV, tmp_path / "home", RunPolicy((), None, ()), environment)
+    return Asked(("true",), "local", Tier.ENV, tmp_path / "home", RunPolicy("none", (), None, ()), environment)
 
 
 def marked(mark: str) -> list[str]:
