@@ -287,17 +287,19 @@ class Home:
         """It may live elsewhere once the lanes have their keys. Here it is looked at and not read."""
         if os.path.lexists(self.paths.root_key):
             keys.check_private(self.paths.root_key)
-        elif not any(self.paths.keys.glob("*.key")) and not os.path.lexists(self.paths.fresh):
+        elif not os.path.lexists(self.paths.fresh) and not any(self.paths.keys.glob("*.key")):
             raise _incomplete(self.paths.folder, "has a log and no keys")
 
     def _check_lanes(self, giving_up: str | None) -> None:
         """A known lane is one with a key or with an entry in minimum.json; its log must be there, if it goes on."""
-        present = set(self.lanes())
+        # Read in the order opposite to that in which a lane begins, as another process may have one begin now.
+        fresh = os.path.lexists(self.paths.fresh)
         known = {path.stem for path in self.paths.keys.glob("*.key")} - {"root"} | set(self.minimum())
+        present = set(self.lanes())
         lost = {lane for lane in known - present - {giving_up} if not lineage.is_retired(self.paths, lane, self.root)}
         if lost:
             raise _incomplete(self.paths.folder, f"has lost the log of lane {', '.join(sorted(lost))}")
-        if not present and giving_up is None and not os.path.lexists(self.paths.fresh):
+        if not present and giving_up is None and not fresh:
             raise _incomplete(self.paths.folder, "has keys and no log")
 
 

@@ -142,6 +142,26 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("reading", ["lanes", "minimum"])
+@pytest.mark.parametrize("made", ["home", "used"])
+def test_a_lane_that_begins_while_the_home_is_looked_at_is_not_taken_for_lost(request, monkeypatch, made, reading):
+    home = request.getfixturevalue(made)
+    read, begun = getattr(Home, reading), list[str]()
+
+    def then_another_begins(self: Home) -> object:
+        found = read(self)
+        if not begun:
+            begun.append("cli")
+            open_lane(home, "cli").close("done")
+        return found
+
+    monkeypatch.setattr(Home, reading, then_another_begins)
+
+    Home.open(home.paths.folder)
+
+    assert begun
+
+
 @pytest.mark.parametrize("part", ["", "keys", "audit", "audit/lanes"])
 def test_a_home_open_to_others_is_refused(used, part):
     (used.paths.folder / part).chmod(0o750)
