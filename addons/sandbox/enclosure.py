@@ -35,7 +35,7 @@ class View:
 
 def arguments(bwrap: str, view: View, user: int, group: int, command: Sequence[str]) -> list[str]:
     """The command line of bubblewrap. It reads the filter of system calls from `SECCOMP_DESCRIPTOR`, and writes to
-    `INFO_DESCRIPTOR`: the number of its first process, and what the command ended with if it was executed.
+    `INFO_DESCRIPTOR`: a line when it has begun, and what the command ended with if it was executed.
 
     The network is that of whoever executes it. A command of root's can make no user namespaces: in one of its own it
     could mount a /proc that it may write.

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from addons import pins
 from addons.client_trust.laid import Laid, Mount
@@ -57,11 +58,11 @@ async def held(asked: Asked) -> AsyncIterator[Held]:
             ports = asked.policy.ports if asked.tier is Tier.NETNS else ()
             ours.sendall(json.dumps({"ports": ports}).encode() + b"\n")
             content, descriptors, _, _ = await asyncio.to_thread(socket.recv_fds, ours, 65536, 16)
-            told = json.loads(content) if content else {"failed": "its process ended"}
+            told: dict[str, Any] = json.loads(content) if content else {"failed": "its process ended"}
             if "failed" in told:
                 raise RunFailed(f"the network of tier {asked.tier} could not be made: {told['failed']}; "
                                 "governor doctor says what is missing")
-            yield Held(ours, dict(zip(told["listening"], descriptors, strict=True)))
+            yield Held(ours, dict(zip(told["listening"], descriptors, strict=True)), told["command"])
         finally:
             process.kill()
             process.wait()
@@ -74,14 +75,14 @@ class Held:
     nowhere, by kind.
     """
 
-    def __init__(self, channel: socket.socket, sockets: Mapping[str, int]) -> None:
+    def __init__(self, channel: socket.socket, sockets: Mapping[str, int], holder: int) -> None:
         self.sockets = sockets
         self.modes = tuple(dict.fromkeys(name.partition("/")[0] for name in sockets))
         self.token: str | None = None
         self.refused: dict[str, int] = {}
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._channel = channel
-        self._first_process: int | None = None
+        self._holder = holder
         self._told: FileIO | None = None
 
     async def start(self, asked: Asked, folder: Path, laid: Laid) -> None:
@@ -106,9 +107,8 @@ class Held:
         os.write(filtered, syscall_filter.program())
         os.lseek(filtered, 0, os.SEEK_SET)
         await asyncio.to_thread(hand_over, self._channel, message, [filtered, tells])
-        content = await asyncio.to_thread(self._told.readline)
-        if content:
-            self._first_process = json.loads(content)["child-pid"]
+        # The line says that it has begun.
+        await asyncio.to_thread(self._told.readline)
         self._channel.setblocking(False)  # noqa: FBT003
         asyncio.get_running_loop().add_reader(self._channel, self._hear)
 
@@ -119,7 +119,7 @@ class Held:
 
     def signal(self, number: signal.Signals) -> None:
         """Send the command a signal. Where it is not there any more, one that ends it ends what it left."""
-        process = None if self._first_process is None else _command_below(self._first_process)
+        process = _command_below(self._holder)
         if process is not None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(process, number)
@@ -150,19 +150,25 @@ class Held:
         return self._told is not None and b"exit-code" in self._told.read()
 
 
-def _command_below(first: int) -> int | None:
-    """The command's own process: the second one of its namespace, started by the first."""
-    try:
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-    except OSError:
-        return None
-    for child in children:
+def _command_below(holder: int) -> int | None:
+    """The command's own process: the second one of its namespace. Its first one was started by bubblewrap, the only
+    process below the holder (`network.py`).
+    """
+    firsts = (first for bubblewrap in _children(holder) for first in _children(bubblewrap))
+    for child in (child for first in firsts for child in _children(first)):
         with suppress(OSError):
             lines = Path(f"/proc/{child}/status").read_text().splitlines()
             said = dict(line.split(":", 1) for line in lines)
             if said["NSpid"].split()[-1] == "2" and not said["State"].lstrip().startswith("Z"):
                 return int(child)
     return None
+
+
+def _children(process: int | str) -> list[str]:
+    try:
+        return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
 
 
 def _hidden(asked: Asked, folder: Path) -> tuple[Path, ...]:

@@ -91,7 +91,7 @@ def main(channel_descriptor: int) -> NoReturn:
         except (NetworkFailed, OSError, subprocess.SubprocessError) as problem:
             channel.sendall(_line({"failed": str(problem)}))
             sys.exit(1)
-        socket.send_fds(channel, [_line({"listening": list(made.sockets)})],
+        socket.send_fds(channel, [_line({"listening": list(made.sockets), "command": made.command})],
                         [each.fileno() for each in made.sockets.values()])
         for listening in made.sockets.values():
             # Governor alone has them from here on: once it is gone, nobody listens.
@@ -103,9 +103,9 @@ def main(channel_descriptor: int) -> NoReturn:
 class _Made:
     sockets: Mapping[str, socket.socket]
     command: int
-    """The process that waits, in the command's namespace, to become the command."""
+    """The process that has the command's network, and the command below it."""
     go: int
-    """Where it reads what to become."""
+    """Where it is told what to execute."""
 
 
 def _serve(channel: socket.socket, made: _Made) -> NoReturn:
@@ -115,6 +115,8 @@ def _serve(channel: socket.socket, made: _Made) -> NoReturn:
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
+    # It may have ended before anybody was to be woken.
+    os.write(wakes, b"\0")
     pending, handed = b"", list[int]()
     while not ended:
         ready, _, _ = select.select([channel.fileno(), woken], [], [])
@@ -164,25 +166,34 @@ def hand_over(channel: socket.socket, message: Mapping[str, Any], descriptors: S
 def _made(wanted: Wanted) -> _Made:
     if os.geteuid() != 0:
         _own_users()
-    if wanted.linked:
-        return _made_with_link(wanted.ports)
-    return _made_without_link()
-
-
-def _made_with_link(ports: Sequence[tuple[int, int]]) -> _Made:
     os.unshare(os.CLONE_NEWNET)
     _up("lo")
+    if wanted.linked:
+        _lead_to_us(wanted.ports)
+    ours, theirs = socket.socketpair()
+    command = os.fork()
+    if command == 0:
+        ours.close()
+        _hold(theirs, linked=wanted.linked)
+    theirs.close()
+    has_6 = wanted.linked and _linked_to(command, ours)
+    if ours.recv(1) != b"r":
+        raise NetworkFailed("the command's end of it could not be made")
+    sockets = dict(_listeners(has_6)) if wanted.linked else {
+        "regular": _tcp(socket.AF_INET, "127.0.0.1", ruleset.PROXY_PORT)}
+    return _Made(sockets, command, ours.detach())
+
+
+def _lead_to_us(ports: Sequence[tuple[int, int]]) -> None:
     _run("nft", "-f", "-", text=ruleset.ruleset(ports))
     for name, value in _SETTINGS.items():
         # A machine without IPv6 has no settings of it, and some of these were the whole machine's once.
         with suppress(FileNotFoundError, PermissionError):
             Path("/proc/sys", name).write_text(value)
-    ours, theirs = socket.socketpair()
-    command = os.fork()
-    if command == 0:
-        ours.close()
-        _wait_to_become(theirs, linked=True)
-    theirs.close()
+
+
+def _linked_to(command: int, ours: socket.socket) -> bool:
+    """Make the link to a process that has a namespace as soon as it says so; whether it has IPv6."""
     if ours.recv(1) != b"n":
         raise NetworkFailed("the command's namespace could not be made")
     _run("ip", "link", "add", ruleset.LINK, "type", "veth", "peer", "name", _INSIDE_LINK, "netns", str(command))
@@ -192,49 +203,48 @@ def _made_with_link(ports: Sequence[tuple[int, int]]) -> _Made:
         _run("ip", "address", "add", f"{GATEWAY_6}/{_PREFIX_6}", "dev", ruleset.LINK, "nodad")
     _run("ip", "link", "set", ruleset.LINK, "up")
     ours.sendall(b"6" if has_6 else b"4")
-    if ours.recv(1) != b"r":
-        raise NetworkFailed("the command's end of the link could not be set up")
-    return _Made(dict(_listeners(has_6)), command, ours.detach())
+    return has_6
 
 
-def _made_without_link() -> _Made:
-    os.unshare(os.CLONE_NEWNET)
-    _up("lo")
-    listening = _tcp(socket.AF_INET, "127.0.0.1", ruleset.PROXY_PORT)
-    ours, theirs = socket.socketpair()
-    command = os.fork()
-    if command == 0:
-        ours.close()
-        listening.close()
-        _wait_to_become(theirs, linked=False)
-    theirs.close()
-    return _Made({"regular": listening}, command, ours.detach())
+def _hold(channel: socket.socket, *, linked: bool) -> NoReturn:
+    """In the child: take a network of its own where there is a link, have a child become what the next message says,
+    and end as it does.
 
-
-def _wait_to_become(channel: socket.socket, *, linked: bool) -> NoReturn:
-    """In the child: take a namespace of its own where there is a link, and become what the next message says."""
+    That one is the first process of a namespace: however it ends, at whatever moment, the kernel ends all below it.
+    Bubblewrap by itself leaves its inner process waiting when it is killed as it begins.
+    """
     try:
         _die_with_parent()
         if linked:
             os.unshare(os.CLONE_NEWNET)
             channel.sendall(b"n")
-            has_6 = channel.recv(1) == b"6"
-            _set_up_command_end(has_6)
-            channel.sendall(b"r")
-        message, descriptors = _received(channel)
-        channel.close()
-        covering.cover()
-        for each, number in zip(descriptors, message["keep"], strict=True):
-            os.dup2(each, number, inheritable=True)
-            if each != number:
-                os.close(each)
-        # Python has these ignored, and the command has not: yes | head -1 ends.
-        for each in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(each, signal.SIG_DFL)
-        os.execvpe(message["run"][0], message["run"], message["environment"])  # noqa: S606
+            _set_up_command_end(channel.recv(1) == b"6")
+        os.unshare(os.CLONE_NEWPID)
+        first = os.fork()
+        if first:
+            channel.close()
+            status = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+            os._exit(status if status >= 0 else 128 - status)
+        _die_with_parent()
+        channel.sendall(b"r")
+        _become(channel)
     except BaseException as problem:  # noqa: BLE001
         print(f"governor: the command could not be started: {problem}", file=sys.stderr, flush=True)
         os._exit(125)
+
+
+def _become(channel: socket.socket) -> NoReturn:
+    message, descriptors = _received(channel)
+    channel.close()
+    covering.cover()
+    for each, number in zip(descriptors, message["keep"], strict=True):
+        os.dup2(each, number, inheritable=True)
+        if each != number:
+            os.close(each)
+    # Python has these ignored, and the command has not: yes | head -1 ends.
+    for each in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(each, signal.SIG_DFL)
+    os.execvpe(message["run"][0], message["run"], message["environment"])  # noqa: S606
 
 
 def _received(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:

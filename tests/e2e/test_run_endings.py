@@ -114,21 +114,15 @@ class Run:
 
     def one(self, role: str) -> int:
         """The process that plays this part."""
-        network = next(pid for pid, line in self.processes().items() if "sandbox.network" in line)
-        outer = next(pid for pid in _children(network))
-        match role:
-            case "governor-run":
-                return self.process.pid
-            case "network":
-                return network
-            case "bubblewrap":
-                return outer
-            case "first-inside":
-                return _children(outer)[0]
-            case "command":
-                return _children(_children(outer)[0])[0]
-        return next(pid for pid, line in self.processes().items() if line.startswith(sys.executable)
-                    and "serve_run" in line)
+        if role == "governor-run":
+            return self.process.pid
+        lines = self.processes()
+        if role == "governor":
+            return next(pid for pid, line in lines.items() if line.startswith(sys.executable) and "serve_run" in line)
+        found = next(pid for pid in _children(self.process.pid) if "sandbox.network" in lines.get(pid, ""))
+        for _ in range(BELOW.index(role)):
+            found = _children(found)[0]
+        return found
 
 
 def _line_of(pid: int, mark: str) -> str | None:
@@ -219,9 +213,10 @@ def _needed(folder: Path) -> bool:
 
 
 of_the_long_run = pytest.mark.skipif(SCALE < 10, reason="takes GOVERNOR_TEST_SCALE=10")
-ENDS_THE_RUN = {"network", "bubblewrap", "first-inside", "command", "governor-run"}
+# Each the parent of the next.
+BELOW = ["network", "holder", "bubblewrap", "first-inside", "command"]
 EVERYDAY = ["governor", "governor-run"]
-ROLES = [*EVERYDAY, "network", "bubblewrap", "first-inside", "command"]
+ROLES = [*EVERYDAY, *BELOW]
 
 
 @pytest.mark.parametrize("role", ROLES if SCALE >= 10 else EVERYDAY)
@@ -232,7 +227,7 @@ def test_whoever_is_killed_nothing_leaves_and_nothing_is_left(place, role, tier)
         wait_for(lambda: len(asked(capture)) > 10)
         os.kill(run.one(role), signal.SIGKILL)
 
-        if role in ENDS_THE_RUN:
+        if role != "governor":
             run.process.wait(30)
         else:
             time.sleep(0.5)
