@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -177,9 +178,13 @@ def started(place: RunPlace, *command: str, options: tuple[str, ...] = ()) -> It
     whole = place.command("run", "--policy", str(place.policy), *options, "--", *command)
     with subprocess.Popen(whole, stdout=subprocess.PIPE, text=True, env=place.environment,
                           cwd=place.work) as process:
+        # A line that never comes ends with the process.
+        too_late = threading.Timer(60, process.kill)
+        too_late.start()
         try:
             yield process
         finally:
+            too_late.cancel()
             process.kill()
 
 

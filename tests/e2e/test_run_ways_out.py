@@ -139,8 +139,8 @@ def place(user) -> Iterator[RunPlace]:
 
 def attempts(place: RunPlace, user: int, tier: str) -> tuple[list[dict[str, str]], Capture]:
     """Every attempt from inside a run, then one request that is allowed; with what came by at the origin."""
-    doctor = [sys.executable, "-c", GOVERNOR, str(ROOT), "doctor", "--inside", "--json", "--target", ADDRESS,
-              "--target", OTHER_ADDRESS]
+    doctor = [sys.executable, "-c", GOVERNOR, str(ROOT), "doctor", "--inside", "--home", str(place.home), "--json",
+              "--target", ADDRESS, "--target", OTHER_ADDRESS]
     both = '"$@"; curl -s -o /dev/null http://api.example.org/the-one-that-may'
     with captured(inside(place)) as capture:
         done = ran(place, user, "--tier", tier, "--policy", str(place.policy), "--quiet", "--", "sh", "-c", both, "sh",
